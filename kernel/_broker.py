@@ -1,0 +1,216 @@
+"""The contract of a broker: what a transport has to bring, and all that it has to bring.
+
+Public through `kernel.abc`. It knows neither the pipeline that handles deliveries nor how messages are written.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import final
+
+import attrs
+
+from ._envelope import NO_HEADERS, Envelope, Message, Outcome
+
+
+class Capability(enum.Enum):
+    """What a broker can do. The plan refuses a manifest that asks for more."""
+
+    DELAY = "delay"
+    """Hold a message back for some seconds: delayed sending, and retries with backoff."""
+    PRIORITY = "priority"
+    TTL = "ttl"
+    """Expire messages by age."""
+    ORDERING = "ordering"
+    """Deliver messages of one key one after the other."""
+    REQUEST_REPLY = "request_reply"
+    TRANSACTION = "transaction"
+    """Send and write to a database, both or neither."""
+    MAX_LENGTH = "max_length"
+    DEAD_LETTERS = "dead_letters"
+    PEEK = "peek"
+    """Read a queue without taking from it."""
+    DURABLE = "durable"
+    """What was sent survives the process."""
+    DEDUPLICATION = "deduplication"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Exchange:
+    """Where senders send: it copies each message to every queue bound with a pattern that matches the subject."""
+
+    name: str
+    durable: bool = True
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Queue:
+    """Where messages wait for consumers; each message goes to one of them."""
+
+    name: str
+    durable: bool = True
+    exclusive: bool = False
+    """Belongs to this connection and goes away with it, as a reply queue does."""
+    max_length: int | None = None
+    """Messages; None leaves it to the broker."""
+    overflow: str = "refuse"
+    """What happens at `max_length`: `refuse` the sender, or `drop_oldest` (into the dead letters, if any)."""
+    ttl: float | None = None
+    """Seconds after which a waiting message is dead-lettered."""
+    dead_letters: str = ""
+    """The queue for what is put aside; empty drops it, with an event."""
+    options: object = None
+    """An instance of the broker's `BrokerOptions`, or None."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Binding:
+    """Ties a queue to an exchange."""
+
+    queue: str
+    exchange: str
+    pattern: str
+    """Words joined by dots; `*` stands for one word, `#` for any number. Source: AMQP 0-9-1, topic exchanges."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Topology:
+    """Exchanges, queues and bindings that must exist."""
+
+    exchanges: Sequence[Exchange] = ()
+    queues: Sequence[Queue] = ()
+    bindings: Sequence[Binding] = ()
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Subscription:
+    """A wish to consume from a queue."""
+
+    queue: str
+    prefetch: int
+    """Deliveries taken and not yet settled, at most. 1 or more."""
+
+
+class Delivery(ABC):
+    """One attempt to hand an envelope over. Settled exactly once, by the kernel."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def envelope(self) -> Envelope:
+        """What is delivered."""
+
+    @property
+    def message(self) -> Message | None:
+        """The message, if the source has it already (a timer's tick); None has the protocol decode the envelope."""
+        return None
+
+    @property
+    @abstractmethod
+    def attempt(self) -> int:
+        """1 for the first attempt. Counted before the attempt, so that it survives a crash in it."""
+
+    @property
+    @abstractmethod
+    def redelivered(self) -> bool:
+        """Whether it may have been delivered before, even without an attempt being counted."""
+
+    @abstractmethod
+    async def settle(self, outcome: Outcome) -> None:
+        """Tell the source what became of the delivery; returns when the source has taken note.
+
+        `Ack(reply)`: the reply is sent first. `Retry(after)`: delivered again, attempt + 1, after that many
+        seconds. `DeadLetter`: put into the queue's dead letters with `kernel-death-*` headers. `Return`: delivered
+        again at once, attempt not counted.
+
+        Raises:
+            SettledError: if it was settled already.
+            UnknownOutcomeError: if the connection is gone: the source will deliver again.
+
+        Cancellation: The kernel calls it shielded, for at most 5 s.
+        """
+
+
+class Broker(ABC):
+    """Carries messages from senders through exchanges to queues and their consumers.
+
+    All that a transport has to bring: `consumer`, `publisher` and `rpc_client` of the `messaging` plugin work over
+    every broker. `kernel.testing.check_broker` tests an implementation.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def declare(self, topology: Topology) -> None:
+        """Make exchanges, queues and bindings exist. Idempotent.
+
+        Raises:
+            ConflictError: naming queue or exchange and both values, if one exists with other properties.
+
+        Cancellation: Is a checkpoint. If cancelled, any part of it may have been done.
+        """
+
+    @abstractmethod
+    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Consume from a queue while inside.
+
+        Leaving it stops the source at once and returns what was not taken from the iterator; deliveries that were
+        taken can still be settled until the broker closes. The iterator ends by raising when the source breaks.
+
+        Raises:
+            ConflictError: if there is no such queue, or another consumer has it for itself.
+
+        Delivery: At least once. Ordering: first come, first served, except for retries and priorities.
+        """
+
+    @abstractmethod
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        """Send; returns when the broker has taken responsibility.
+
+        A full queue raises and does not wait: only the sender knows what its message is worth.
+
+        Args:
+            envelope: What to send; its deadline travels with it.
+            exchange: Name of an exchange; empty sends straight to the queue that `envelope.subject` names.
+            mandatory: Whether a message that no queue gets is an error.
+
+        Raises:
+            UnroutableError: if mandatory, and no queue is bound for it.
+            QueueFullError: if a queue that should get it is full; then no queue got it.
+            UnknownOutcomeError: if it cannot be known whether it was taken.
+
+        Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
+        """
+
+    async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
+        """Return the first messages of a queue without taking them; they must not be settled.
+
+        Needs `Capability.PEEK`.
+
+        Raises:
+            NotImplementedError: if the broker lacks the capability.
+            ConflictError: if there is no such queue.
+
+        Cancellation: Is a checkpoint.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot peek into {queue}, limit {limit}")
+
+
+def death_headers(envelope: Envelope, *, reason: str, queue: str, attempts: int) -> Mapping[str, object]:
+    """Return the headers of a dead letter: those of the envelope and why, where and after how many attempts."""
+    return {
+        **(envelope.headers or NO_HEADERS),
+        "kernel-death-reason": reason,
+        "kernel-death-queue": queue,
+        "kernel-death-attempts": attempts,
+        "kernel-death-subject": envelope.subject,
+    }

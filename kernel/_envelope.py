@@ -1,0 +1,109 @@
+"""The values that travel through the pipeline: `Envelope`, `Message`, `Outcome`.
+
+`source -> Envelope -> Protocol.decode -> Message -> handler -> result -> Protocol.encode_reply -> Envelope -> Outcome`.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, TypeAlias, final
+
+import attrs
+
+NO_HEADERS: Final[Mapping[str, object]] = MappingProxyType({})
+DEADLINE_HEADER: Final = "kernel-deadline"
+"""The header in which a deadline leaves the process: milliseconds that remain, as a decimal string, so that no
+two clocks need to agree."""
+
+
+def new_id() -> str:
+    """Return a new id, unique in the world: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Envelope:
+    """One message as a transport carries it: bytes and what is written on the outside."""
+
+    subject: str
+    """What the message is about, in words joined by dots (`order.created`); the router matches it."""
+    body: bytes = b""
+    headers: Mapping[str, object] = NO_HEADERS
+    """Values are what JSON can say."""
+    id: str = attrs.field(factory=new_id)
+    content_type: str = ""
+    """Media type of `body`, or empty if unknown."""
+    reply_to: str = ""
+    """The queue that an answer goes to, or empty if none is wanted."""
+    correlation_id: str = ""
+    priority: int = 0
+    """From 0 to 9, 9 first; needs `Capability.PRIORITY`."""
+    delay: float = 0.0
+    """Seconds before the first delivery; needs `Capability.DELAY`."""
+    deadline: float = math.inf
+    """In `trio.current_time()` of this process; after it nobody wants the message handled."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Message:
+    """One message as the program understands it."""
+
+    subject: str
+    payload: object
+    """What the protocol made of the body: usually dicts, lists, strings and numbers."""
+    headers: Mapping[str, object] = NO_HEADERS
+
+
+@final
+@attrs.frozen
+class Ack:
+    """The delivery is done; a reply, if any, is sent before the source forgets it."""
+
+    reply: Envelope | None = None
+
+
+@final
+@attrs.frozen
+class Retry:
+    """Deliver again later; counts as an attempt."""
+
+    after: float = 0.0
+    """Seconds to wait first."""
+    reason: str = ""
+
+
+@final
+@attrs.frozen
+class DeadLetter:
+    """Put aside, with the reason; never delivered again by itself."""
+
+    reason: str
+
+
+@final
+@attrs.frozen
+class Return:
+    """Give back to the source as if it had not been delivered: the attempt was cut and does not count."""
+
+
+Outcome: TypeAlias = Ack | Retry | DeadLetter | Return
+"""What became of a delivery."""
+
+
+def write_deadline(deadline: float, *, now: float) -> str | None:
+    """Return a deadline as the text of `DEADLINE_HEADER`, or None if there is none."""
+    return None if deadline == math.inf else str(max(0, math.ceil((deadline - now) * 1000)))
+
+
+def read_deadline(text: object, *, now: float) -> float:
+    """Return the deadline that `DEADLINE_HEADER` means; infinite if the text makes no sense.
+
+    A peer that writes nonsense there must not cost the message.
+    """
+    digits = str(text)
+    return now + int(digits) / 1000 if digits.isascii() and digits.isdecimal() and len(digits) < 16 else math.inf

@@ -1,0 +1,138 @@
+"""When a component that ended is started again, and after how long; pure functions of history, time and chance.
+
+The supervisor asks; this module knows no task and no clock.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Restart(enum.Enum):
+    """When a component that ended is started again.
+
+    Source: OTP supervisor(3), `permanent`, `transient`, `temporary`, in systemd's words.
+    """
+
+    ALWAYS = "always"
+    ON_FAILURE = "on_failure"
+    NEVER = "never"
+
+
+class Ending(enum.Enum):
+    """How one life of a component ended."""
+
+    RETURNED = "returned"
+    RAISED = "raised"
+    NOT_READY = "not ready in time"
+    REFUSED = "refused"
+    """It raised `StartupError`: its configuration is wrong."""
+    RECALLED = "recalled"
+    """The supervisor stopped it, so that it may start again with what it depends on."""
+    RETIRED = "retired"
+    """The supervisor stopped it for good."""
+
+
+class Verdict(enum.Enum):
+    """What follows from an ending."""
+
+    RESTART = "restart"
+    RESUME = "resume"
+    """Start again as soon as possible; not counted as a restart."""
+    STOP = "stop"
+    FAIL = "fail"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RestartPolicy:
+    """The `restart` table of a component or group in the manifest."""
+
+    policy: Restart = Restart.ALWAYS
+    max_restarts: int = attrs.field(default=5, validator=attrs.validators.ge(0))
+    """More restarts than this within `window` are a failure for good. Source: OTP, restart intensity."""
+    window: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    """Seconds."""
+    backoff_initial: float = attrs.field(default=0.2, validator=attrs.validators.ge(0))
+    """Seconds before the first restart."""
+    backoff_factor: float = attrs.field(default=2.0, validator=attrs.validators.ge(1))
+    backoff_max: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))
+    """Seconds; no wait is longer."""
+    jitter: float = attrs.field(
+        default=0.1, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(1))
+    )
+    """The fraction of a wait that chance may take off it, so that many do not restart at once. 0 to 1."""
+
+
+_VERDICTS = {
+    Restart.ALWAYS: {Ending.RETURNED: Verdict.RESTART},
+    Restart.ON_FAILURE: {Ending.RETURNED: Verdict.STOP},
+    Restart.NEVER: {
+        Ending.RETURNED: Verdict.STOP,
+        Ending.RAISED: Verdict.FAIL,
+        Ending.NOT_READY: Verdict.FAIL,
+    },
+}
+_SAME_FOR_ALL = {
+    Ending.RAISED: Verdict.RESTART,
+    Ending.NOT_READY: Verdict.RESTART,
+    Ending.REFUSED: Verdict.FAIL,
+    Ending.RECALLED: Verdict.RESUME,
+    Ending.RETIRED: Verdict.STOP,
+}
+
+
+def verdict(policy: Restart, ending: Ending) -> Verdict:
+    """Return what follows when a component with this policy ended so."""
+    return _VERDICTS[policy].get(ending) or _SAME_FOR_ALL[ending]
+
+
+def backoff(policy: RestartPolicy, attempt: int, chance: float) -> float:
+    """Return the seconds to wait before restart number `attempt` (from 1).
+
+    Args:
+        policy: Where initial wait, factor, maximum and jitter stand.
+        attempt: How many restarts there were since the last healthy interval, this one included.
+        chance: A random number from 0 to 1.
+    """
+    exponent = min(attempt - 1, 64)  # beyond it every wait is `backoff_max`, and floats overflow at 1024
+    wait = min(policy.backoff_initial * policy.backoff_factor**exponent, policy.backoff_max)
+    return wait * (1 - policy.jitter * chance)
+
+
+@final
+@attrs.define(eq=False)
+class RestartHistory:
+    """The restarts of one component (or group) that still count."""
+
+    policy: RestartPolicy
+    chance: Callable[[], float]
+    """Returns a random number from 0 to 1."""
+    _times: deque[float] = attrs.field(factory=deque, init=False)
+    _streak: int = attrs.field(default=0, init=False)
+
+    def next_wait(self, now: float, *, healthy_for: float) -> float | None:
+        """Record a restart and return the seconds to wait for it, or None if it is one too many.
+
+        Args:
+            now: The time, in seconds of any clock that does not jump.
+            healthy_for: Seconds the component was ready before it ended; after `window` of them the backoff
+                starts anew.
+        """
+        self._forget(now)
+        if len(self._times) >= self.policy.max_restarts:
+            return None
+        self._times.append(now)
+        self._streak = 1 if healthy_for >= self.policy.window else self._streak + 1
+        return backoff(self.policy, self._streak, self.chance())
+
+    def _forget(self, now: float) -> None:
+        while self._times and now - self._times[0] > self.policy.window:
+            self._times.popleft()

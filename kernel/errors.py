@@ -1,0 +1,193 @@
+"""Every error the kernel raises on purpose, as one tree.
+
+    KernelError
+    ├── InvalidError                 bad input, listed problem by problem; exit status 2
+    │   ├── ManifestError            the manifest cannot be read
+    │   └── PlanError                the manifest is well-formed but does not fit together
+    ├── PluginError                  an installed plugin is missing or broken
+    │   ├── PluginNotFoundError
+    │   ├── PluginDuplicateError
+    │   └── PluginLoadError
+    ├── StartupError                 a component can never start as it is configured: not restarted
+    ├── RestartLimitError            a component failed more often than its policy allows
+    ├── DependencyError              a component cannot run because one that it uses has failed
+    ├── UnavailableError             a resource or worker is not ready and will not be in time
+    ├── ProtocolError
+    │   ├── DecodeError              bytes from outside make no sense
+    │   ├── EncodeError              a value of our own cannot be written in this protocol
+    │   └── RemoteError              the other side answered with an error
+    ├── DeliveryError
+    │   ├── TransientError           raise it in a handler: try again later
+    │   ├── PermanentError           raise it in a handler: trying again is useless
+    │   └── SettledError             a delivery was settled twice
+    └── SendError                    a message was not taken
+        ├── UnroutableError          no queue is bound for it
+        ├── QueueFullError           a queue's `max_length` is reached
+        ├── ConflictError            a queue or exchange exists with other properties
+        └── UnknownOutcomeError      it may or may not have been taken
+
+Errors carry their data as attributes; `str()` is one sentence that says what is wrong, where and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@final
+@attrs.frozen(order=True)
+class Problem:
+    """One thing that is wrong with a manifest."""
+
+    file: str
+    line: int
+    """1-based; 0 where no line can be named (the file itself is at fault)."""
+    path: str
+    """TOML path as `[table].key`, or empty for the file as a whole."""
+    text: str
+    """What is wrong and what is allowed."""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (where, self.path, self.text) if part)
+
+
+class KernelError(Exception):
+    """The base of all errors that the kernel raises on purpose."""
+
+
+class InvalidError(KernelError):
+    """Input is wrong; `problems` lists everything that is, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class ManifestError(InvalidError):
+    """The manifest cannot be read."""
+
+
+class PlanError(InvalidError):
+    """The manifest is well-formed, but its parts do not fit together or to what is installed."""
+
+
+class PluginError(KernelError):
+    """An installed plugin is missing or broken."""
+
+
+class PluginNotFoundError(PluginError):
+    """No installed distribution provides the plugin."""
+
+
+class PluginDuplicateError(PluginError):
+    """Two installed distributions provide a plugin under one name."""
+
+
+class PluginLoadError(PluginError):
+    """A plugin is installed but cannot be imported, or is not what its entry point says."""
+
+
+class StartupError(KernelError):
+    """A component can never start as it is configured; raise it from `open()` and it is not restarted."""
+
+
+@final
+class RestartLimitError(KernelError):
+    """A component failed more often than its restart policy allows; `__cause__` is the last failure."""
+
+    def __init__(self, component: str, *, max_restarts: int, window: float) -> None:
+        self.component = component
+        self.max_restarts = max_restarts
+        self.window = window
+        super().__init__(f"{component} failed again after {max_restarts} restarts within {window:g} s")
+
+
+@final
+class DependencyError(KernelError):
+    """A component cannot run because one that it uses has failed for good."""
+
+    def __init__(self, component: str, *, dependency: str) -> None:
+        self.component = component
+        self.dependency = dependency
+        super().__init__(f"{component} cannot run: {dependency}, which it uses, has failed")
+
+
+class UnavailableError(KernelError):
+    """A resource or worker is not ready and will not be in time."""
+
+
+class ProtocolError(KernelError):
+    """The bytes of a message and its meaning do not go together."""
+
+
+class DecodeError(ProtocolError):
+    """Bytes from outside make no sense in this protocol."""
+
+
+class EncodeError(ProtocolError):
+    """A value of our own cannot be written in this protocol."""
+
+
+class RemoteError(ProtocolError):
+    """The other side answered a call with an error.
+
+    Args:
+        kind: The other side's name for the error, for example `ValueError`.
+        message: Its text, as sent.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        self.message = message
+        super().__init__(f"{kind}: {message}" if message else kind)
+
+
+class DeliveryError(KernelError):
+    """Something about one delivery."""
+
+
+class TransientError(DeliveryError):
+    """Raise it in a handler to have the delivery tried again.
+
+    Args:
+        message: Why.
+        after: Seconds to wait first; None leaves it to the worker's retry policy.
+    """
+
+    def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        self.after = after
+        super().__init__(message)
+
+
+class PermanentError(DeliveryError):
+    """Raise it in a handler when trying again is useless: the delivery is dead-lettered at once."""
+
+
+class SettledError(DeliveryError):
+    """A delivery was settled twice."""
+
+
+class SendError(KernelError):
+    """A message was not taken by the broker."""
+
+
+class UnroutableError(SendError):
+    """No queue is bound for the message."""
+
+
+class QueueFullError(SendError):
+    """A queue has reached its `max_length` and its policy is to refuse."""
+
+
+class ConflictError(SendError):
+    """A queue or exchange exists with other properties than those declared."""
+
+
+class UnknownOutcomeError(SendError):
+    """The message may or may not have been taken: the connection broke before the broker answered."""

@@ -1,0 +1,1 @@
+"""What services and plugins are tested with."""

@@ -1,0 +1,1 @@
+"""Protocol json for kernel: JSON bodies."""

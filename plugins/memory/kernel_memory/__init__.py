@@ -1,0 +1,1 @@
+"""Driver memory for kernel: a broker inside the process."""

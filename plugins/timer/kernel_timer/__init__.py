@@ -1,0 +1,1 @@
+"""Dispatcher timer for kernel: intervals and cron."""

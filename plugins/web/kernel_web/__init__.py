@@ -1,0 +1,1 @@
+"""Dispatcher web for kernel: ASGI applications on hypercorn and trio."""
