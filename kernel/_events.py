@@ -143,8 +143,10 @@ Hook: TypeAlias = Callable[[Event], None]
 class EventHub:
     """Passes each event to the hooks that asked for its type."""
 
-    _hooks: list[tuple[tuple[type[Event], ...], Hook]] = attrs.field(factory=list, init=False)
-    _heard: dict[type[Event], tuple[Hook, ...]] = attrs.field(factory=dict, init=False)
+    _hooks: list[tuple[tuple[type[Event], ...], Hook]] = attrs.field(
+        factory=list[tuple[tuple[type[Event], ...], Hook]], init=False
+    )
+    _heard: dict[type[Event], tuple[Hook, ...]] = attrs.field(factory=dict[type[Event], tuple[Hook, ...]], init=False)
     dropped: int = attrs.field(default=0, init=False)
     """How often a hook raised."""
 

@@ -115,7 +115,7 @@ class RestartHistory:
     policy: RestartPolicy
     chance: Callable[[], float]
     """Returns a random number from 0 to 1."""
-    _times: deque[float] = attrs.field(factory=deque, init=False)
+    _times: deque[float] = attrs.field(factory=deque[float], init=False)
     _streak: int = attrs.field(default=0, init=False)
 
     def next_wait(self, now: float, *, healthy_for: float) -> float | None:

@@ -134,7 +134,7 @@ class WorkerSpec(ComponentSpec):
     """Id, such as `dispatcher/orders`."""
     options: object = None
     """An instance of the dispatcher's `WorkerOptions`, or None."""
-    drivers: Mapping[str, str] = attrs.field(factory=dict)
+    drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Parameter -> driver id."""
     config_parameter: str | None = None
     config: object = None

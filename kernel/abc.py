@@ -170,7 +170,7 @@ class Intake(ABC):
 # --- what a plugin implements -----------------------------------------------------------------------------------
 
 
-class Component(ABC):
+class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
     """What drivers, dispatchers and protocols have in common."""
 
     __slots__ = ()
