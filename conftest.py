@@ -1,0 +1,61 @@
+"""Guards that hold for every test of the repository: in `tests`, `plugins` and `examples`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FROM_OUTSIDE = ("KERNEL_MANIFEST", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+_ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(autouse=True)
+def process_is_left_as_found() -> Generator[None]:
+    """Fail a test that leaves the working directory, or what a signal does, changed for those after it."""
+    before = _state_of_process()
+    yield
+    assert _state_of_process() == before
+
+
+@pytest.fixture(autouse=True)
+def outside_does_not_matter(process_is_left_as_found: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide settings of the caller's shell that a kernel would take as its own.
+
+    `monkeypatch` comes after the other guard, so that what a test patched is back before the guard looks.
+    """
+    for name in _FROM_OUTSIDE:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where the whole suite must run, let no test off because it "needs" what is absent."""
+    return without_excuse((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Do the same for whole files."""
+    return without_excuse((yield))
+
+
+def without_excuse(report: _ReportT) -> _ReportT:
+    """Make a skip whose reason starts with "needs " a failure if the environment says `CI`."""
+    if os.environ.get("CI") and report.skipped and isinstance(report.longrepr, tuple):
+        file, line, reason = report.longrepr
+        if reason.removeprefix("Skipped: ").startswith("needs "):
+            report.outcome = "failed"
+            report.longrepr = f"{file}:{line}: {reason}: a skip is a failure here, because CI is set"
+    return report
+
+
+def _state_of_process() -> tuple[object, ...]:
+    return (Path.cwd(), *map(signal.getsignal, _SIGNALS))
