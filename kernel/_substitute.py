@@ -1,0 +1,146 @@
+"""What a manifest takes from outside: `${VAR}` in strings, and tables that stand for secrets.
+
+Secrets are read here and nowhere else, so that a plan holds everything a service needs and a missing one is a
+problem of the manifest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+
+from ._secret import Secret
+from ._words import shown
+
+MAX_SECRET_BYTES: Final = 64 * 1024
+_OTHERS_MAY_READ: Final = 0o004
+_SECRET_KEYS: Final = ("env", "file")
+_COMPONENT_DEPTH: Final = 2
+_PATTERN: Final = re.compile(
+    r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|(?P<bad>\$\{)"
+)
+_SYNTAX: Final = 'write "${NAME}" or "${NAME:-default}", and "$${" for "${" itself'
+
+
+class _Refused(Exception):  # noqa: N818 -- a signal
+    """A value cannot be had; the text says why."""
+
+
+@final
+@attrs.define(eq=False)
+class Substitution:
+    """Replaces what comes from outside in a tree of plain values."""
+
+    environ: Mapping[str, str]
+    directory: Path
+    """Where relative names of secret files start, unless `$CREDENTIALS_DIRECTORY` is set."""
+    report: Callable[[tuple[str, ...], str], None]
+    """Takes every problem: where, and what."""
+    sources: dict[tuple[str, ...], str] = attrs.field(factory=dict[tuple[str, ...], str])
+    """Values that came from outside, by path: `$NAME`, `default of $NAME`, or the file of a secret."""
+
+    def value(self, value: object, at: tuple[str, ...], *, secrets: bool) -> object:
+        """Return a value with everything replaced, deep, as new dicts and lists.
+
+        Args:
+            value: What the manifest says.
+            at: Where it says so.
+            secrets: Whether it belongs to a component, so that tables below it may stand for secrets.
+        """
+        match value:
+            case str():
+                return self._text(value, at)
+            case Mapping() if (
+                secrets and len(at) > _COMPONENT_DEPTH and len(value) == 1 and set(value) < set(_SECRET_KEYS)
+            ):
+                return self._secret(value, at)
+            case Mapping():
+                return {key: self.value(item, (*at, key), secrets=secrets) for key, item in value.items()}
+            case list() | tuple():
+                return [self.value(item, (*at, str(i)), secrets=secrets) for i, item in enumerate(value)]
+            case _:
+                return value
+
+    def _text(self, text: str, at: tuple[str, ...]) -> str:
+        if "${" not in text:
+            return text
+        try:
+            return _PATTERN.sub(lambda found: self._replacement(found, at), text)
+        except _Refused as exc:
+            self.report(at, str(exc))
+            return text
+
+    def _replacement(self, found: re.Match[str], at: tuple[str, ...]) -> str:
+        if found["escape"]:
+            return "${"
+        if found["bad"]:
+            raise _Refused(f"has a broken substitution: {_SYNTAX}")
+        name, default = found["name"], found["default"]
+        if default is not None and not self.environ.get(name):
+            self._note(at, f"default of ${name}")
+            return default
+        self._note(at, f"${name}")
+        return self._variable(name, f"write ${{{name}:-}} if it may be")
+
+    def _variable(self, name: str, if_empty: str) -> str:
+        if name not in self.environ:
+            raise _Refused(f"needs the environment variable {name}, which is not set")
+        if not (text := self.environ[name]):
+            raise _Refused(f"needs the environment variable {name}, which is empty; {if_empty}")
+        return text
+
+    def _secret(self, table: Mapping[str, object], at: tuple[str, ...]) -> Secret | None:
+        [(key, given)] = table.items()
+        name = self.value(given, (*at, key), secrets=False)
+        try:
+            if not isinstance(name, str) or not name:
+                raise _Refused(f"must name the secret's {key} in a string, got {shown(name)}")
+            return Secret(self._from_env(name, at) if key == "env" else self._from_file(name, at))
+        except _Refused as exc:
+            self.report(at, str(exc))
+            return None
+
+    def _from_env(self, name: str, at: tuple[str, ...]) -> str:
+        self._note(at, f"${name}")
+        return self._variable(name, "a secret may not be")
+
+    def _from_file(self, name: str, at: tuple[str, ...]) -> str:
+        path = Path(self.environ.get("CREDENTIALS_DIRECTORY") or self.directory) / name
+        self._note(at, name)
+        try:
+            data = _read_secret(path)
+            text = data.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            # Not chained: the error holds the bytes.
+            raise _Refused(f"the secret file {shown(str(path))} must be UTF-8") from None
+        except (OSError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "its name is invalid"
+            raise _Refused(f"the secret file {shown(str(path))} cannot be read: {reason}") from exc
+        if not text:
+            raise _Refused(f"the secret file {shown(str(path))} is empty")
+        return text
+
+    def _note(self, at: tuple[str, ...], source: str) -> None:
+        known = self.sources.get(at)
+        self.sources[at] = source if known in (None, source) else f"{known}, {source}"
+
+
+def _read_secret(path: Path) -> bytes:
+    # Non-blocking, because opening a FIFO would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as source:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise _Refused(f"the secret file {shown(str(path))} must be a regular file")
+        if mode & _OTHERS_MAY_READ:
+            raise _Refused(f"the secret file {shown(str(path))} may be read by everybody; run: chmod o-r on it")
+        data = source.read(MAX_SECRET_BYTES + 1)
+    if len(data) > MAX_SECRET_BYTES:
+        raise _Refused(f"the secret file {shown(str(path))} is larger than {MAX_SECRET_BYTES} bytes")
+    return data
