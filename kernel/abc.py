@@ -145,11 +145,12 @@ class Intake(ABC):
 
     @abstractmethod
     async def handle(self, delivery: Delivery) -> Outcome:
-        """Wait for a free slot, then handle the delivery in the caller's task, settle it and return its outcome.
+        """Wait for a free slot, then handle the delivery, settle it and return its outcome.
 
-        For sources that answer in place, such as a request on a socket.
+        For sources that go on from the outcome, such as a timer or a request on a socket.
 
-        Cancellation: Is a checkpoint. If cancelled, the delivery is settled with `Return`.
+        Cancellation: Is a checkpoint. If cancelled while waiting for the slot, the delivery is settled with
+            `Return`; later, it stays in flight and is settled without the caller.
         """
 
     @abstractmethod

@@ -1,0 +1,181 @@
+"""Where dispatchers put deliveries: slots, back-pressure, settling exactly once, and cutting at the drain deadline."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, final
+
+import attrs
+import trio
+
+from ._broker import Delivery
+from ._dispatch import Pipeline, Verdict
+from ._envelope import Outcome, Return
+from ._events import DeliverySettled, EventHub, SettleFailed
+from ._stacks import where
+from .abc import Intake, Target
+
+SETTLE_TIMEOUT: Final = 5.0
+"""Seconds that a source may take to note an outcome."""
+
+
+@final
+@attrs.define(eq=False)
+class _Ended:
+    """What `handle` waits for."""
+
+    event: trio.Event = attrs.field(factory=trio.Event)
+    outcome: Outcome = attrs.field(factory=Return)
+
+
+@final
+@attrs.define(eq=False)
+class KernelIntake(Intake):
+    """The intake of one life of a dispatcher."""
+
+    component: str
+    """The dispatcher's id."""
+    _concurrency: int
+    _targets: Sequence[Target]
+    _pipeline: Pipeline
+    _hub: EventHub
+    _nursery: trio.Nursery
+    """In which submitted deliveries are handled."""
+    _free: int = attrs.field(init=False)
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _active: dict[object, trio.lowlevel.Task] = attrs.field(factory=dict, init=False)
+    """What is in flight (a delivery, or the scope of a slot) and the task that works on it."""
+    _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._free = self._concurrency
+
+    @property
+    def concurrency(self) -> int:
+        """How many may be in flight."""
+        return self._concurrency
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """The workers of the dispatcher."""
+        return self._targets
+
+    @property
+    def in_flight(self) -> int:
+        """How many slots are taken."""
+        return self._concurrency - self._free
+
+    async def submit(self, delivery: Delivery) -> None:
+        """Wait for a slot, then handle the delivery in a task of its own."""
+        await self._take(delivery)
+        self._nursery.start_soon(self._work, delivery, name=self.component)
+
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Wait for a slot, then handle the delivery in a task of its own and wait for the outcome."""
+        await self._take(delivery)
+        ended = _Ended()
+        self._nursery.start_soon(self._work, delivery, ended, name=self.component)
+        await ended.event.wait()
+        return ended.outcome
+
+    @asynccontextmanager
+    async def slot(self, label: str = "", *, worker: str = "") -> AsyncIterator[None]:
+        """Occupy a slot."""
+        await self._take(None)
+        scope = trio.CancelScope()
+        self._active[scope] = trio.lowlevel.current_task()
+        self._slots[scope] = f"worker/{worker} {label}" if worker else label
+        try:
+            with scope:
+                yield
+        finally:
+            del self._slots[scope]
+            self._release(scope)
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is in flight.
+
+        Cancellation: Is a checkpoint.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.in_flight:
+            await self._idle.park()
+
+    def cut_slots(self) -> None:
+        """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it."""
+        for scope in self._slots:
+            scope.cancel()
+
+    def culprits(self) -> tuple[str, ...]:
+        """Return what is in flight, each with the line of user code that it is at."""
+        return tuple(f"{self._label(key)} at {where(task)}" for key, task in self._active.items())
+
+    def _label(self, key: object) -> str:
+        if isinstance(key, Delivery):
+            return f"delivery {key.envelope.id} ({key.envelope.subject[:100]!r})"
+        return self._slots[key] if isinstance(key, trio.CancelScope) else self.component
+
+    async def _take(self, delivery: Delivery | None) -> None:
+        """Take a slot; if cancelled while waiting for it, return the delivery to its source."""
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._free:
+                self._free -= 1
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            else:
+                await self._waiting.park()  # whoever releases a slot hands it over
+        except trio.Cancelled:
+            if delivery is not None:
+                await self._settle(delivery, Return())
+            raise
+
+    def _release(self, key: object) -> None:
+        del self._active[key]
+        if self._waiting:
+            self._waiting.unpark()
+            return
+        self._free += 1
+        if self._free == self._concurrency and self._idle:
+            self._idle.unpark_all()
+
+    async def _work(self, delivery: Delivery, ended: _Ended | None = None) -> None:
+        """Handle a delivery and settle it, whatever happens."""
+        began = trio.current_time()
+        self._active[delivery] = trio.lowlevel.current_task()
+        verdict = Verdict(Return())
+        try:
+            verdict = await self._pipeline.attempt(delivery)
+        finally:
+            await self._settle(delivery, verdict.outcome)
+            self._release(delivery)
+            self._tell(delivery, verdict, began)
+            if ended is not None:
+                ended.outcome = verdict.outcome
+                ended.event.set()
+
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_TIMEOUT) as scope:
+            try:
+                await delivery.settle(outcome)
+            except Exception as error:  # noqa: BLE001  a broken source must not cost the other deliveries
+                self._hub.emit(SettleFailed(component=self.component, delivery_id=delivery.envelope.id, error=error))
+        if scope.cancelled_caught:
+            late = TimeoutError(f"the source took more than {SETTLE_TIMEOUT:g} s to settle")
+            self._hub.emit(SettleFailed(component=self.component, delivery_id=delivery.envelope.id, error=late))
+
+    def _tell(self, delivery: Delivery, verdict: Verdict, began: float) -> None:
+        if self._hub.hears(DeliverySettled):
+            self._hub.emit(
+                DeliverySettled(
+                    component=self.component,
+                    worker=verdict.worker,
+                    delivery_id=delivery.envelope.id,
+                    subject=delivery.envelope.subject,
+                    attempt=delivery.attempt,
+                    outcome=verdict.outcome,
+                    error=verdict.error,
+                    seconds=trio.current_time() - began,
+                )
+            )

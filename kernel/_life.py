@@ -1,0 +1,86 @@
+"""One life of a component: three cancel scopes that nest, and nothing else.
+
+`whole` holds everything from the constructor to the last close. `drain` holds the wait for what is in flight. `inner`
+holds what the component does until it is asked to stop: a dispatcher's `accept`, a worker's `run`, a driver's mere
+being there. To stop is to cancel `inner`, to put the drain deadline on `drain` and the last deadline on `whole`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, final
+
+import attrs
+import trio
+
+CLOSING_SHARE: Final = 0.75
+"""The share of `stop_timeout` in which a component closes undisturbed; in the rest of it, it is cancelled."""
+
+
+@final
+@attrs.define(eq=False)
+class Life:
+    """One life of a component, as its body and its supervisor share it."""
+
+    start_timeout: float
+    stop_timeout: float
+    _on_started: Callable[[object], None]
+    whole: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    drain: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    inner: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    """What the supervisor waits in for the end: past its deadline the component is left behind."""
+    ready_at: float = attrs.field(default=math.inf, init=False)
+    stopping: bool = attrs.field(default=False, init=False)
+    cut: bool = attrs.field(default=False, init=False)
+    """Whether something had to be cancelled at a deadline of the stop."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `started` was called."""
+        return self.ready_at < math.inf
+
+    def begin(self) -> trio.CancelScope:
+        """Return `whole`, to be entered, with the deadline of the start on it."""
+        self.whole.deadline = trio.current_time() + self.start_timeout
+        return self.whole
+
+    def started(self, value: object = None) -> None:
+        """Say that the component is ready, and what others get of it. Has the shape of `trio.TaskStatus`.
+
+        Raises:
+            RuntimeError: if it was called before.
+        """
+        if self.is_ready:
+            raise RuntimeError("started() was called twice")
+        self.ready_at = trio.current_time()
+        if not self.stopping:  # else the end of `whole` is set already
+            self.whole.deadline = math.inf
+        self._on_started(value)
+
+    def stop_accepting(self) -> None:
+        """Cancel what brings in new work; what is in flight goes on."""
+        self.inner.cancel()
+
+    def request_stop(self, *, drain_until: float) -> None:
+        """Ask for the end. A component that is not ready yet is cancelled at once.
+
+        Args:
+            drain_until: `trio.current_time()` until which what is in flight may finish.
+        """
+        self.stopping = True
+        self.inner.cancel()
+        self.drain.deadline = drain_until
+        self._close_within(max(drain_until, trio.current_time()))
+        if not self.is_ready:
+            self.whole.cancel()
+
+    def drained(self) -> None:
+        """Say that nothing is in flight any more: what follows is closing, within `stop_timeout`."""
+        if self.stopping:
+            self._close_within(trio.current_time())
+
+    def _close_within(self, since: float) -> None:
+        self.whole.deadline = since + self.stop_timeout * CLOSING_SHARE
+        self.patience.deadline = since + self.stop_timeout

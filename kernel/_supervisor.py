@@ -1,0 +1,422 @@
+"""Starts children in the order of their dependencies, watches them, and applies restart policies.
+
+Every child has a keeper task. A keeper waits until what its child depends on is up, lives one life of the child, and
+asks `_restart` what follows. Order needs no other bookkeeping: a child starts when what it `uses` and comes `after`
+is up, and stops when those that use it or come after it are down. The supervisor knows no kind of component.
+
+Source: OTP supervisor(3) for policies, intensity and strategies; here the rest in `rest_for_one` is by default what
+really depends on the failed child.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from ._events import ComponentFailed, EventHub, StateChanged, StopTimedOut
+from ._life import Life
+from ._lifecycle import ALIVE, FINAL, USABLE, State, moved
+from ._restart import Ending, RestartHistory, RestartPolicy, Verdict, verdict
+from ._spec import Strategy
+from ._stacks import where
+from .errors import DependencyError, RestartLimitError, StartupError
+
+Body: TypeAlias = Callable[[Life], Awaitable[None]]
+"""Lives one life: opens, calls `life.started(value)`, does its work inside `life.inner`, closes."""
+
+
+@final
+@attrs.define(eq=False)
+class Group:
+    """Children that belong together."""
+
+    strategy: Strategy
+    history: RestartHistory
+    members: list[Child] = attrs.field(factory=list, init=False)
+    """In start order."""
+    held: int = attrs.field(default=0, init=False)
+    """How many restarts are under way that no member may start in."""
+
+    def followers(self, child: Child) -> list[Child]:
+        """Return the members that restart with `child`."""
+        match self.strategy:
+            case Strategy.ONE_FOR_ONE:
+                return []
+            case Strategy.ONE_FOR_ALL:
+                return [member for member in self.members if member is not child]
+            case Strategy.REST_FOR_ONE:
+                return self.members[self.members.index(child) + 1 :]
+
+
+@final
+@attrs.define(eq=False)
+class Child:
+    """One supervised component."""
+
+    id: str
+    body: Body
+    policy: RestartPolicy
+    history: RestartHistory
+    essential: bool = True
+    start_timeout: float = 30.0
+    stop_timeout: float = 2.0
+    accepts: bool = False
+    """Whether its `inner` brings in work from outside, and so is the first thing that a stop cancels."""
+    resident: bool = False
+    """Whether it is there for others only, so that the service has ended when all that are not have."""
+    group: Group | None = None
+    uses: list[Child] = attrs.field(factory=list, init=False)
+    after: list[Child] = attrs.field(factory=list, init=False)
+    users: list[Child] = attrs.field(factory=list, init=False)
+    followers: list[Child] = attrs.field(factory=list, init=False)
+    """Those that use it or come after it."""
+    state: State = attrs.field(default=State.CREATED, init=False)
+    value: object = attrs.field(default=None, init=False)
+    """What `started` was given."""
+    life: Life | None = attrs.field(default=None, init=False)
+    task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    retired: bool = attrs.field(default=False, init=False)
+    """Whether it must not start again."""
+    left_behind: bool = attrs.field(default=False, init=False)
+    healthy_for: float = attrs.field(default=0.0, init=False)
+    """Seconds that its last life was ready."""
+    changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it holds nothing, or nobody waits for it any more."""
+        return self.life is None or self.left_behind
+
+    def depends_on(self, *, uses: Iterable[Child] = (), after: Iterable[Child] = ()) -> None:
+        """Say what must be up before it starts; both ways of depending give an order, only `uses` a restart."""
+        self.uses.extend(uses)
+        self.after.extend(after)
+        for other in self.uses:
+            other.users.append(self)
+        for other in (*self.uses, *self.after):
+            other.followers.append(self)
+
+
+@final
+@attrs.define(eq=False)
+class Supervisor:
+    """Keeps the children of one service."""
+
+    hub: EventHub
+    on_failure: Callable[[Child], None]
+    """Called when an essential child has failed for good."""
+    on_finished: Callable[[], None]
+    """Called when no child is left that works by itself."""
+    chance: Callable[[], float] = random.random
+    children: dict[str, Child] = attrs.field(factory=dict, init=False)
+    errors: list[BaseException] = attrs.field(factory=list, init=False)
+    """Why essential children failed, and what was raised while stopping."""
+    cut: bool = attrs.field(default=False, init=False)
+    """Whether a stop had to cancel or leave behind something."""
+    up: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when each child has been ready once, or has ended."""
+    _coming: set[Child] = attrs.field(factory=set, init=False)
+    _working: int = attrs.field(default=0, init=False)
+
+    def add(self, child: Child) -> Child:
+        """Take a child, which depends only on children that were added before."""
+        self.children[child.id] = child
+        if child.group is not None:
+            child.group.members.append(child)
+        return child
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start every keeper in the nursery; they end when their children have ended for good."""
+        self._coming = set(self.children.values())
+        self._working = sum(not child.resident for child in self._coming)
+        for child in self.children.values():
+            nursery.start_soon(self._keep, child, name=child.id)
+
+    async def stop(self, *, drain_until: float) -> None:
+        """Stop all children in reverse order of their start, at the same time where nothing forbids it.
+
+        Cancellation: Is a checkpoint. If cancelled, children have been asked to stop only in part.
+        """
+        await trio.lowlevel.checkpoint()
+        everyone = list(self.children.values())
+        for child in everyone:
+            self._retire(child)
+        for child in everyone:
+            if child.accepts and child.life is not None:
+                child.life.stop_accepting()
+        await self._stop_all(everyone, drain_until=drain_until)
+
+    def hasten(self) -> None:
+        """End every drain at once."""
+        for child in self.children.values():
+            if child.life is not None and child.life.stopping:
+                child.life.drain.deadline = -math.inf
+
+    def report(self, child: Child, state: State, reason: str = "") -> None:
+        """Move a child that is up between ready and degraded; anything else is ignored as too late."""
+        if child.state in USABLE and child.state is not state:
+            self._move(child, state, reason)
+
+    def closing(self, child: Child) -> None:
+        """Note that a child which was draining has nothing in flight any more."""
+        if child.state is State.DRAINING:
+            self._move(child, State.STOPPING)
+
+    # --- one child --------------------------------------------------------------------------------------------
+
+    async def _keep(self, child: Child) -> None:
+        child.task = trio.lowlevel.current_task()
+        await trio.lowlevel.checkpoint()
+        while await self._may_start(child):
+            ending, error = await self._live(child)
+            await self._follow(child, ending, error)
+        if child.state not in FINAL:
+            self._move(child, State.STOPPED)
+        child.task = None
+        self._working -= not child.resident
+        if not child.resident and self._working == 0:
+            self.on_finished()
+
+    async def _may_start(self, child: Child) -> bool:
+        """Wait until the child may start; False if it never will."""
+        while child.state not in FINAL and not child.retired:
+            failed = next((other for other in child.uses if other.state is State.FAILED), None)
+            if failed is not None:
+                await self._fail(child, DependencyError(child.id, dependency=failed.id))
+            elif _is_free_to_start(child):
+                return True
+            else:
+                await child.changed.park()
+        return False
+
+    async def _live(self, child: Child) -> tuple[Ending, BaseException | None]:
+        """Live one life of the child, from constructor to close."""
+        life = Life(child.start_timeout, child.stop_timeout, lambda value: self._started(child, value))
+        child.life = life
+        self._move(child, State.STARTING)
+        try:
+            error = await _run_body(child.body, life)
+        finally:
+            child.life = None
+            child.value = None
+            child.left_behind = False
+            self._notify(child)
+        child.healthy_for = trio.current_time() - life.ready_at if life.is_ready else 0.0
+        self.cut |= child.retired and life.is_ready and (life.cut or life.whole.cancelled_caught)
+        return _ending(child, life, error), error
+
+    def _started(self, child: Child, value: object) -> None:
+        child.value = value
+        if child.state is State.STARTING:  # else it became ready while it was being stopped
+            self._move(child, State.READY)
+
+    async def _follow(self, child: Child, ending: Ending, error: BaseException | None) -> None:
+        """Do what the child's policy says about an ending."""
+        await trio.lowlevel.checkpoint()
+        match verdict(child.policy.policy, ending):
+            case Verdict.STOP:
+                self._report_error(child, error, final=True)
+                self._move(child, State.STOPPED)
+            case Verdict.FAIL:
+                await self._fail(child, error or TimeoutError(_not_ready(child)))
+            case Verdict.RESUME:
+                self._report_error(child, error, final=False)
+                self._move(child, State.BACKOFF)
+            case Verdict.RESTART:
+                await self._restart(child, error or _cause(child, ending))
+
+    async def _restart(self, child: Child, error: BaseException) -> None:
+        """Wait out the backoff, with all that restart with the child stopped; or give it up."""
+        history = child.history
+        if child.group is not None and child.group.strategy is not Strategy.ONE_FOR_ONE:
+            history = child.group.history
+        wait = history.next_wait(trio.current_time(), healthy_for=child.healthy_for)
+        if wait is None:
+            limit = history.policy
+            tired = RestartLimitError(child.id, max_restarts=limit.max_restarts, window=limit.window)
+            tired.__cause__ = error
+            await self._fail_with_group(child, tired)
+            return
+        self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=wait))
+        self._move(child, State.BACKOFF, reason=f"restart in {wait:.2f} s")
+        affected = _affected(child)
+        held = {other.group for other in (child, *affected) if other.group is not None}
+        for group in held:
+            group.held += 1
+        try:
+            await self._stop_all(affected, drain_until=-math.inf)
+            await _sleep_unless_retired(child, wait)
+        finally:
+            for group in held:
+                group.held -= 1
+            for other in {member for group in held for member in group.members}:
+                other.changed.unpark_all()
+
+    async def _fail_with_group(self, child: Child, error: BaseException) -> None:
+        group = child.group
+        others = [] if group is None or group.strategy is Strategy.ONE_FOR_ONE else group.members
+        for other in others:
+            if other is not child:
+                self._retire(other)
+        await self._fail(child, error)
+        await self._stop_all([other for other in others if other is not child], drain_until=-math.inf)
+
+    async def _fail(self, child: Child, error: BaseException) -> None:
+        """End a child for good, and with it those that use it."""
+        self._report_error(child, error, final=child.essential)
+        self._move(child, State.FAILED, reason=str(error))
+        if child.essential:
+            self.on_failure(child)
+        else:
+            await self._stop_all(_affected(child), drain_until=-math.inf)
+        await trio.lowlevel.checkpoint()
+
+    # --- stopping ---------------------------------------------------------------------------------------------
+
+    async def stop_users(self, child: Child) -> None:
+        """Stop those that use a child which is about to close by itself; they start again when it is back.
+
+        Cancellation: Is a checkpoint; it is bounded by the `stop_timeout`s of the users.
+        """
+        await trio.lowlevel.checkpoint()
+        if child.state in USABLE:
+            self._move(child, State.STOPPING)
+        await self._stop_all(_affected(child), drain_until=-math.inf)
+
+    async def _stop_all(self, children: Collection[Child], *, drain_until: float) -> None:
+        """Stop children, each after those of them that depend on it."""
+        await trio.lowlevel.checkpoint()
+        among = set(children)
+        async with trio.open_nursery() as nursery:
+            for child in children:
+                if child.life is not None:
+                    nursery.start_soon(self._stop, child, among, drain_until)
+
+    async def _stop(self, child: Child, among: Collection[Child], drain_until: float) -> None:
+        await trio.lowlevel.checkpoint()
+        for follower in child.followers:
+            while follower in among and not follower.is_down:
+                await follower.changed.park()
+        life = child.life
+        if life is None:
+            return
+        self._move_to_stopping(child, drains=child.accepts and drain_until > trio.current_time())
+        life.request_stop(drain_until=drain_until if child.accepts else -math.inf)
+        with life.patience:
+            while child.life is life:
+                await child.changed.park()
+        if child.life is life:
+            self._leave_behind(child)
+
+    def _move_to_stopping(self, child: Child, *, drains: bool) -> None:
+        if drains and child.state in USABLE:
+            self._move(child, State.DRAINING)
+        elif child.state in ALIVE - {State.STOPPING, State.DRAINING}:
+            self._move(child, State.STOPPING)
+
+    def _leave_behind(self, child: Child) -> None:
+        child.left_behind = True
+        self.cut |= child.retired
+        place = where(child.task) if child.task is not None else "unknown"
+        self.hub.emit(StopTimedOut(component=child.id, where=place))
+        self._notify(child)
+
+    def _retire(self, child: Child) -> None:
+        child.retired = True
+        child.changed.unpark_all()
+
+    # --- telling ----------------------------------------------------------------------------------------------
+
+    def _move(self, child: Child, state: State, reason: str = "") -> None:
+        old, child.state = child.state, moved(child.state, state)
+        self.hub.emit(StateChanged(component=child.id, old=old, new=state, reason=reason))
+        if state in USABLE or state in FINAL:
+            self._coming.discard(child)
+            if not self._coming:
+                self.up.set()
+        self._notify(child)
+
+    def _report_error(self, child: Child, error: BaseException | None, *, final: bool) -> None:
+        if error is not None:
+            if final:
+                self.errors.append(error)
+            self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=None))
+
+    def _notify(self, child: Child) -> None:
+        child.changed.unpark_all()
+        for follower in child.followers:
+            follower.changed.unpark_all()
+
+
+async def _run_body(body: Body, life: Life) -> BaseException | None:
+    """Live the life; return what it raised. A supervisor goes on: whoever called reports it."""
+    try:
+        with life.begin():
+            await body(life)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of a component
+        return error
+    except BaseExceptionGroup as group:
+        cancelled, error = group.split(trio.Cancelled)
+        if cancelled is not None:
+            raise
+        return error
+    return None
+
+
+def _is_free_to_start(child: Child) -> bool:
+    return (
+        (child.group is None or child.group.held == 0)
+        and all(other.state in USABLE or other.state is State.STOPPED for other in child.uses)
+        and all(other.state in USABLE or other.state in FINAL for other in child.after)
+    )
+
+
+def _affected(child: Child) -> list[Child]:
+    """Return the children that restart with `child`, besides it: its users and its group's, and theirs in turn."""
+    found: dict[Child, None] = {}
+    todo = [child]
+    while todo:
+        one = todo.pop()
+        for other in (*one.users, *(one.group.followers(one) if one.group is not None else ())):
+            if other is not child and other not in found:
+                found[other] = None
+                todo.append(other)
+    return list(found)
+
+
+def _ending(child: Child, life: Life, error: BaseException | None) -> Ending:
+    if child.retired:
+        return Ending.RETIRED
+    if life.stopping:
+        return Ending.RECALLED
+    if error is not None:
+        return Ending.REFUSED if _is_startup_error(error) else Ending.RAISED
+    return Ending.NOT_READY if life.whole.cancelled_caught else Ending.RETURNED
+
+
+def _is_startup_error(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(StartupError) is not None
+    return isinstance(error, StartupError)
+
+
+def _not_ready(child: Child) -> str:
+    return f"{child.id} was not ready within start_timeout = {child.start_timeout:g} s"
+
+
+def _cause(child: Child, ending: Ending) -> BaseException:
+    if ending is Ending.NOT_READY:
+        return TimeoutError(_not_ready(child))
+    return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")
+
+
+async def _sleep_unless_retired(child: Child, seconds: float) -> None:
+    await trio.lowlevel.checkpoint()
+    with trio.move_on_after(seconds):
+        while not child.retired:
+            await child.changed.park()

@@ -1,0 +1,246 @@
+"""Plan -> supervised children: what each kind of component does in one life.
+
+The bodies below are the three scopes of `_life` spelt out for a driver, a dispatcher and a worker.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, cast, final
+
+import attrs
+import trio
+
+from ._dispatch import Pipeline, Route
+from ._events import DrainTimedOut, EventHub, StateChanged
+from ._intake import KernelIntake
+from ._life import Life
+from ._lifecycle import FINAL, State
+from ._pool import Instance, Pool
+from ._restart import RestartHistory
+from ._router import Router
+from ._spec import ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, WorkerSpec
+from ._supervisor import Child, Group, Supervisor
+from .abc import Context, Protocol
+from .errors import StartupError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+UNBOUNDED_CALLS = 1_000_000
+"""Calls at a time in an instance that only its callers bound (a failure worker)."""
+
+
+@final
+@attrs.define(eq=False)
+class Tree:
+    """The children of one service and what they share."""
+
+    plan: Plan
+    hub: EventHub
+    log: FilteringBoundLogger
+    supervisor: Supervisor
+    protocols: Mapping[str, Protocol] = attrs.field(factory=dict, init=False)
+    pools: dict[str, Pool] = attrs.field(factory=dict, init=False)
+    intakes: dict[str, KernelIntake] = attrs.field(factory=dict, init=False)
+    """By dispatcher id, while it lives."""
+    _instances: dict[str, list[Child]] = attrs.field(factory=dict, init=False)
+    """Component id -> its children: several for a worker with `instances`."""
+
+    def build(self) -> None:
+        """Make every child; nothing is started."""
+        self.protocols = {
+            name: spec.cls(config=spec.config, context=self._context(f"protocol/{name}", name))  # type: ignore[call-arg]  # a component class is called so by contract (abc.py)
+            for name, spec in self.plan.protocols.items()
+        }
+        groups = {member: group for spec in self.plan.groups for group in [_group(spec)] for member in spec.members}
+        for spec in self.plan.components.values():
+            self._instances[spec.id] = self._children(spec, groups.get(spec.id))
+        self.hub.subscribe(self._close_pool, StateChanged)
+
+    def value(self, component: str | None) -> object:
+        """Return the resource of a component that is ready; None for None."""
+        return None if component is None else self._instances[component][0].value
+
+    def _children(self, spec: DriverSpec | DispatcherSpec | WorkerSpec, group: Group | None) -> list[Child]:
+        count = 1
+        if isinstance(spec, WorkerSpec):
+            count = spec.instances
+            self.pools[spec.name] = Pool(spec, self._concurrency(spec))
+        ids = [spec.id] if count == 1 else [f"{spec.id}[{number}]" for number in range(1, count + 1)]
+        return [self._child(spec, child_id, group) for child_id in ids]
+
+    def _child(self, spec: DriverSpec | DispatcherSpec | WorkerSpec, child_id: str, group: Group | None) -> Child:
+        child = Child(
+            id=child_id,
+            body=functools.partial(_BODIES[type(spec)], self, spec),
+            policy=spec.restart,
+            history=RestartHistory(spec.restart, random.random),
+            essential=spec.essential,
+            start_timeout=spec.start_timeout,
+            stop_timeout=spec.stop_timeout,
+            accepts=isinstance(spec, DispatcherSpec),
+            resident=isinstance(spec, DriverSpec) or (isinstance(spec, WorkerSpec) and _only_serves(spec)),
+            group=group,
+        )
+        child.depends_on(
+            uses=[other for name in spec.uses for other in self._instances[name]],
+            after=[other for name in spec.after for other in self._instances[name]],
+        )
+        return self.supervisor.add(child)
+
+    def _concurrency(self, spec: WorkerSpec) -> int:
+        if spec.concurrency is not None:
+            return spec.concurrency
+        if spec.dispatcher is None:
+            return UNBOUNDED_CALLS
+        return cast("DispatcherSpec", self.plan.components[spec.dispatcher]).concurrency
+
+    def _close_pool(self, event: object) -> None:
+        """Tell those who wait for a worker that it will not come back."""
+        if not isinstance(event, StateChanged) or event.new not in FINAL or not event.component.startswith("worker/"):
+            return
+        worker = event.component.partition("[")[0]
+        if all(child.state in FINAL for child in self._instances[worker]):
+            self.pools[worker.removeprefix("worker/")].close(event.new.value)
+
+    def context(self, spec: DriverSpec | DispatcherSpec) -> Context:
+        """Return what a driver or dispatcher is built with."""
+        protocol = None if spec.protocol is None else self.protocols[spec.protocol]
+        context = self._context(spec.id, spec.name)
+        return attrs.evolve(
+            context, driver=self.value(spec.driver), protocol_or_none=protocol, stop_timeout=spec.stop_timeout
+        )
+
+    def _context(self, component: str, name: str) -> Context:
+        def report(state: State, reason: str = "") -> None:
+            child = self.supervisor.children.get(component)
+            if child is not None:
+                self.supervisor.report(child, state, reason)
+
+        return Context(
+            id=component,
+            name=name,
+            service=self.plan.name,
+            log=self.log.bind(component=component),
+            emit=self.hub.emit,
+            report_degraded=functools.partial(report, State.DEGRADED),
+            report_ready=functools.partial(report, State.READY),
+        )
+
+    def pipeline(self, spec: DispatcherSpec) -> Pipeline:
+        """Return the pipeline for the deliveries of a dispatcher."""
+        pools = [self.pools[name] for name in spec.workers]
+        routes = [
+            (pattern, Route(pool, handler))
+            for pool in pools
+            for handler in pool.spec.handlers
+            for pattern in handler.patterns
+        ]
+        last_resorts = {
+            pool.name: Route(self.pools[name], self.pools[name].spec.handlers[0])
+            for pool in pools
+            if (name := pool.spec.failure_worker) is not None
+        }
+        protocol = None if spec.protocol is None else self.protocols[spec.protocol]
+        return Pipeline(Router.of(routes), protocol, last_resorts)
+
+
+def _group(spec: GroupSpec) -> Group:
+    return Group(spec.strategy, RestartHistory(spec.restart, random.random))
+
+
+def _only_serves(spec: WorkerSpec) -> bool:
+    """Whether a worker does nothing unless somebody calls it."""
+    return not spec.runs
+
+
+# --- one life of each kind -------------------------------------------------------------------------------------
+
+
+async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
+    driver = spec.cls(config=spec.config, context=tree.context(spec))  # type: ignore[call-arg]  # by contract (abc.py)
+    child = tree.supervisor.children[spec.id]
+    async with driver.open() as resource:
+        life.started(resource)
+        try:
+            with life.inner:
+                await trio.sleep_forever()
+        finally:
+            if not life.stopping:  # it broke by itself: those who use it go first, each within its own bound
+                with trio.CancelScope(shield=True):
+                    await tree.supervisor.stop_users(child)
+
+
+async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> None:
+    dispatcher = spec.cls(config=spec.config, context=tree.context(spec))  # type: ignore[call-arg]  # by contract
+    targets = [tree.pools[name] for name in spec.workers]
+    async with dispatcher.open():
+        async with trio.open_nursery() as in_flight:
+            intake = KernelIntake(
+                spec.id, spec.concurrency, targets, tree.pipeline(spec), tree.hub, in_flight
+            )
+            tree.intakes[spec.id] = intake
+            try:
+                with life.inner:
+                    await dispatcher.accept(intake, task_status=life)
+                    _expect_started(spec, life)
+                with life.drain:
+                    await intake.wait_idle()
+                _cut(tree, spec, intake, life)
+            finally:
+                intake.cut_slots()
+                in_flight.cancel_scope.cancel()
+                del tree.intakes[spec.id]
+        await intake.wait_idle()
+
+
+def _expect_started(spec: ComponentSpec, life: Life) -> None:
+    if not life.is_ready:
+        raise StartupError(f"{spec.id}: accept() returned without calling task_status.started()")
+
+
+def _cut(tree: Tree, spec: DispatcherSpec, intake: KernelIntake, life: Life) -> None:
+    """Say what has to be cancelled, if anything is still in flight; from here on the dispatcher is closing."""
+    if intake.in_flight:
+        life.cut = True
+        tree.hub.emit(DrainTimedOut(component=spec.id, culprits=intake.culprits()))
+    tree.supervisor.closing(tree.supervisor.children[spec.id])
+    life.drained()
+
+
+async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
+    pool = tree.pools[spec.name]
+    worker = _build_worker(tree, spec)
+    async with AsyncExitStack() as stack:
+        if spec.is_context:
+            await stack.enter_async_context(worker)  # type: ignore[arg-type]  # the plan has looked at its class
+        hosted = worker
+        if spec.dispatcher is not None:
+            dispatcher = cast("DispatcherSpec", tree.plan.components[spec.dispatcher])
+            hosted = await stack.enter_async_context(dispatcher.cls.host(worker, spec.options))
+        await stack.enter_async_context(pool.offering(Instance(worker, hosted, pool.concurrency)))
+        life.started(worker)
+        with life.inner:
+            await (_run_loop(spec, worker) if spec.runs else trio.sleep_forever())
+
+
+async def _run_loop(spec: WorkerSpec, worker: object) -> None:
+    run = worker if spec.is_function else worker.run  # type: ignore[attr-defined]  # the plan has looked at its class
+    await trio.lowlevel.checkpoint_if_cancelled()
+    await run()  # type: ignore[operator]
+
+
+def _build_worker(tree: Tree, spec: WorkerSpec) -> object:
+    arguments = {parameter: tree.value(driver) for parameter, driver in spec.drivers.items()}
+    if spec.config_parameter is not None:
+        arguments[spec.config_parameter] = spec.config
+    if spec.is_function:
+        return functools.partial(spec.use, **arguments) if arguments else spec.use
+    return spec.use(**arguments)
+
+
+_BODIES = {DriverSpec: _live_as_driver, DispatcherSpec: _live_as_dispatcher, WorkerSpec: _live_as_worker}
