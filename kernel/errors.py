@@ -14,6 +14,7 @@
     ├── UnavailableError             a resource or worker is not ready and will not be in time
     ├── ProtocolError
     │   ├── DecodeError              bytes from outside make no sense
+    │   │   └── ConversionError      they make sense, but are not what the handler takes
     │   ├── EncodeError              a value of our own cannot be written in this protocol
     │   └── RemoteError              the other side answered with an error
     ├── DeliveryError
@@ -78,7 +79,18 @@ class PlanError(InvalidError):
 
 
 class PluginError(KernelError):
-    """An installed plugin is missing or broken."""
+    """An installed plugin is missing or broken.
+
+    Args:
+        message: What is wrong and what to do.
+        kind: Of the component: `driver`, `protocol`, `dispatcher`, `worker` or `command`.
+        name: Of the plugin, as it was asked for.
+    """
+
+    def __init__(self, message: str, *, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(message)
 
 
 class PluginNotFoundError(PluginError):
@@ -128,6 +140,19 @@ class ProtocolError(KernelError):
 
 class DecodeError(ProtocolError):
     """Bytes from outside make no sense in this protocol."""
+
+
+@final
+class ConversionError(DecodeError, ValueError):
+    """A payload does not have the shape that the handler's annotation asks for.
+
+    Args:
+        problems: One text for each thing that is wrong, `path: what`.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
 
 
 class EncodeError(ProtocolError):
