@@ -4,3 +4,11 @@ from __future__ import annotations
 
 from ._cancel import cancel_at_checkpoint as cancel_at_checkpoint
 from ._cancel import cancel_at_each_checkpoint as cancel_at_each_checkpoint
+from ._context import fake_context as fake_context
+from ._faults import Faults as Faults
+from ._faults import Stall as Stall
+from ._faults import faulty as faulty
+from ._intake import RecordingIntake as RecordingIntake
+from ._intake import Settled as Settled
+from ._intake import acknowledge as acknowledge
+from ._intake import open_intake as open_intake

@@ -1,0 +1,157 @@
+"""An `Intake` that remembers: what a dispatcher brings in, what became of it, and how long it made the source wait."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias, final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel import Ack, Outcome, Return
+from kernel.abc import Delivery, Intake, Target
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+    Answer: TypeAlias = Callable[[Delivery], Awaitable[Outcome]]
+
+SETTLE_TIMEOUT = 5.0
+"""Seconds that settling may take, as in the kernel."""
+
+
+@final
+@attrs.frozen
+class Settled:
+    """A delivery, the outcome it was settled with, and what settling it raised."""
+
+    delivery: Delivery
+    outcome: Outcome
+    error: Exception | None = None
+
+
+async def acknowledge(_delivery: Delivery) -> Outcome:
+    """Answer any delivery with `Ack()`; is a checkpoint."""
+    await trio.lowlevel.checkpoint()
+    return Ack()
+
+
+@final
+@attrs.define(eq=False)
+class RecordingIntake(Intake):
+    """What `open_intake` yields."""
+
+    _nursery: trio.Nursery
+    _limiter: trio.CapacityLimiter
+    _answer: Answer
+    _targets: Sequence[Target] = ()
+    taken: list[Delivery] = attrs.field(factory=list[Delivery], init=False)
+    """All that was given to `submit` and `handle`, whether it got a slot or not."""
+    settled: list[Settled] = attrs.field(factory=list[Settled], init=False)
+    slots: list[tuple[str, str]] = attrs.field(factory=list[tuple[str, str]], init=False)
+    """`(label, worker)` of each `slot()` that was entered."""
+    waiting: int = attrs.field(default=0, init=False)
+    """How many wait for a slot at this moment."""
+    most_waiting: int = attrs.field(default=0, init=False)
+
+    @property
+    @override
+    def concurrency(self) -> int:
+        return int(self._limiter.total_tokens)
+
+    @property
+    @override
+    def targets(self) -> Sequence[Target]:
+        return self._targets
+
+    @property
+    def in_flight(self) -> int:
+        """How many slots are occupied."""
+        return int(self._limiter.borrowed_tokens)
+
+    @property
+    def arrivals(self) -> int:
+        """How many deliveries and slots there were so far."""
+        return len(self.taken) + len(self.slots)
+
+    def cut(self) -> None:
+        """Cancel what is in flight, as the kernel does at the drain deadline."""
+        self._nursery.cancel_scope.cancel()
+
+    @override
+    async def submit(self, delivery: Delivery) -> None:
+        await self._start(delivery)
+
+    @override
+    async def handle(self, delivery: Delivery) -> Outcome:
+        ended = await self._start(delivery)
+        await ended.wait()
+        return next(settled.outcome for settled in reversed(self.settled) if settled.delivery is delivery)
+
+    async def _start(self, delivery: Delivery) -> trio.Event:
+        self.taken.append(delivery)
+        holder, ended = object(), trio.Event()
+        try:
+            await self._occupy(holder)
+        except trio.Cancelled:
+            await self._settle(delivery, Return())
+            raise
+        self._nursery.start_soon(self._serve, delivery, holder, ended)
+        return ended
+
+    @override
+    @asynccontextmanager
+    async def slot(self, label: str = "", *, worker: str = "") -> AsyncGenerator[None]:
+        holder = object()
+        await self._occupy(holder)
+        self.slots.append((label, worker))
+        try:
+            yield
+        finally:
+            self._limiter.release_on_behalf_of(holder)
+
+    async def _occupy(self, holder: object) -> None:
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
+        try:
+            await self._limiter.acquire_on_behalf_of(holder)
+        finally:
+            self.waiting -= 1
+
+    async def _serve(self, delivery: Delivery, holder: object, ended: trio.Event) -> None:
+        outcome: Outcome = Return()
+        try:
+            outcome = await self._answer(delivery)
+        finally:
+            await self._settle(delivery, outcome)
+            self._limiter.release_on_behalf_of(holder)
+            ended.set()
+
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        error: Exception | None = None
+        try:
+            with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
+                await delivery.settle(outcome)
+        except Exception as raised:  # noqa: BLE001  a source that breaks must not break the intake; it is recorded
+            error = raised
+        self.settled.append(Settled(delivery, outcome, error))
+
+
+@asynccontextmanager
+async def open_intake(
+    *, concurrency: int = 1, answer: Answer = acknowledge, targets: Sequence[Target] = ()
+) -> AsyncGenerator[RecordingIntake]:
+    """Open an intake that a dispatcher under test can be given.
+
+    Leaving it waits until everything in flight is settled, as draining does.
+
+    Args:
+        concurrency: How many may be in flight.
+        answer: Stands for the workers: is given each delivery, returns its outcome. It may wait.
+        targets: What `Intake.targets` is to be.
+
+    Cancellation: Is a checkpoint on exit. If cancelled, what is in flight is settled with `Return`.
+    """
+    async with trio.open_nursery() as nursery:
+        yield RecordingIntake(nursery, trio.CapacityLimiter(concurrency), answer, targets)
