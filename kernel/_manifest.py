@@ -17,6 +17,7 @@ from typing import Final, final
 
 import attrs
 
+from ._strict import is_array, is_table
 from ._substitute import Substitution
 from ._toml import MAX_DEPTH, Lines, parse_key, parse_text, read_toml
 from ._words import listed, shown, toml_path, unknown
@@ -145,7 +146,7 @@ def _misshapen(manifest: Manifest) -> list[Problem]:
     for key, value in manifest.tables.items():
         if key not in TABLES:
             problems.append(manifest.problem((key,), unknown("table", key, TABLES)))
-        elif not isinstance(value, Mapping):
+        elif not is_table(value):
             problems.append(manifest.problem((key,), f"must be a table, got {shown(value)}"))
         elif key in COMPONENT_TABLES:
             problems += _misshapen_components(manifest, key, value)
@@ -157,7 +158,7 @@ def _misshapen_components(manifest: Manifest, kind: str, components: Mapping[str
     for name, value in components.items():
         if not _NAME.fullmatch(name):
             problems.append(manifest.problem((kind, name), _NAME_RULE))
-        if not isinstance(value, Mapping):
+        if not is_table(value):
             text = f"must be a table, as in {toml_path((kind, name))}, got {shown(value)}"
             problems.append(manifest.problem((kind, name), text))
     return problems
@@ -167,12 +168,12 @@ def _check_keys(value: object, at: tuple[str, ...], name: str) -> None:
     """Refuse what TOML could not have said, before anything relies on it."""
     if len(at) > MAX_DEPTH:
         raise ManifestError([Problem(name, 0, toml_path(at[:1]), f"is nested more than {MAX_DEPTH} deep")])
-    if isinstance(value, Mapping):
+    if is_table(value):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ManifestError([Problem(name, 0, toml_path(at), f"keys must be strings, got {shown(key)}")])
             _check_keys(item, (*at, key), name)
-    elif isinstance(value, list | tuple):
+    elif is_array(value):
         for index, item in enumerate(value):
             _check_keys(item, (*at, str(index)), name)
 
@@ -184,13 +185,11 @@ def _find(value: object, at: tuple[str, ...]) -> object:
 
 
 def _child(value: object, key: str) -> object:
-    match value:
-        case Mapping():
-            return value.get(key, _ABSENT)
-        case list() if key.isdecimal() and int(key) < len(value):
-            return value[int(key)]
-        case _:
-            return _ABSENT
+    if is_table(value):
+        return value.get(key, _ABSENT)
+    if is_array(value) and key.isdecimal() and int(key) < len(value):
+        return value[int(key)]
+    return _ABSENT
 
 
 def _shown_path(tables: Mapping[str, object], at: tuple[str, ...]) -> str:
@@ -200,10 +199,10 @@ def _shown_path(tables: Mapping[str, object], at: tuple[str, ...]) -> str:
     value: object = tables
     for key in at:
         outer, value = value, _child(value, key)
-        if isinstance(value, Mapping) and not rest:
+        if is_table(value) and not rest:
             header.append(key)
         else:
-            rest.append(int(key) if isinstance(outer, list) and key.isdecimal() else key)
+            rest.append(int(key) if is_array(outer) and key.isdecimal() else key)
     return toml_path(header, rest)
 
 
@@ -243,7 +242,7 @@ def _write(
         if key not in tables:
             written.add(at[:depth])
         inner = tables.get(key, {})
-        if not isinstance(inner, Mapping):
+        if not is_table(inner):
             return at[:depth]
         tables[key] = copy = dict(inner)
         tables = copy

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, final
 
 import attrs
 
 from ._secret import Secret
+from ._strict import is_array, is_table
 from ._words import shown
 
 MAX_SECRET_BYTES: Final = 64 * 1024
 _OTHERS_MAY_READ: Final = 0o004
-_SECRET_KEYS: Final = ("env", "file")
+_SECRET_SHAPES: Final = (("env",), ("file",))
 _COMPONENT_DEPTH: Final = 2
 _PATTERN: Final = re.compile(
     r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|(?P<bad>\$\{)"
@@ -53,19 +54,15 @@ class Substitution:
             at: Where it says so.
             secrets: Whether it belongs to a component, so that tables below it may stand for secrets.
         """
-        match value:
-            case str():
-                return self._text(value, at)
-            case Mapping() if (
-                secrets and len(at) > _COMPONENT_DEPTH and len(value) == 1 and set(value) < set(_SECRET_KEYS)
-            ):
+        if isinstance(value, str):
+            return self._text(value, at)
+        if is_table(value):
+            if secrets and len(at) > _COMPONENT_DEPTH and tuple(value) in _SECRET_SHAPES:
                 return self._secret(value, at)
-            case Mapping():
-                return {key: self.value(item, (*at, key), secrets=secrets) for key, item in value.items()}
-            case list() | tuple():
-                return [self.value(item, (*at, str(i)), secrets=secrets) for i, item in enumerate(value)]
-            case _:
-                return value
+            return {key: self.value(item, (*at, key), secrets=secrets) for key, item in value.items()}
+        if is_array(value):
+            return [self.value(item, (*at, str(index)), secrets=secrets) for index, item in enumerate(value)]
+        return value
 
     def _text(self, text: str, at: tuple[str, ...]) -> str:
         if "${" not in text:

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias, final
 import attrs
 import tomli
 
+from ._strict import is_array, is_table
 from .errors import ManifestError, Problem
 
 MAX_BYTES: Final = 1024 * 1024
@@ -124,10 +125,10 @@ def _error(file: str, line: int, text: str) -> ManifestError:
 
 def _refuse_wide_integers(value: object, at: KeyPath, lines: Lines, file: str) -> None:
     """TOML's integers have 64 bits; tomli reads wider ones, some of which Python then refuses to print."""
-    if isinstance(value, dict):
+    if is_table(value):
         for key, item in value.items():
             _refuse_wide_integers(item, (*at, key), lines, file)
-    elif isinstance(value, list):
+    elif is_array(value):
         for index, item in enumerate(value):
             _refuse_wide_integers(item, (*at, str(index)), lines, file)
     elif isinstance(value, int) and value not in _INT64:

@@ -1,0 +1,310 @@
+"""Tables of the manifest -> attrs objects; the one place where that happens.
+
+Strict: no coercion, no unknown keys, and every problem of a table is reported, not the first. An interpreter of its
+own rather than cattrs, whose errors come one for each object and lose the validators' fields; it runs once for each
+component. Messages, which come by the thousand, go through `_payload`.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import enum
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar, cast, final, get_args, get_origin
+
+import attrs
+
+from ._secret import Secret
+from ._strict import PLAIN, WrongValueError, expected, is_array, is_table, read_enum, read_literal
+from ._words import field_and_text, listed, shown, unknown
+
+T = TypeVar("T")
+At: TypeAlias = tuple[str, ...]
+Report: TypeAlias = Callable[[At, str], None]
+
+_TABLES: Final = frozenset({dict, Mapping, collections.abc.MutableMapping})
+_MAKERS: Final[Mapping[object, Callable[[list[object]], object]]] = {
+    list: list,
+    collections.abc.MutableSequence: list,
+    tuple: tuple,
+    collections.abc.Sequence: tuple,
+    collections.abc.Collection: tuple,
+    collections.abc.Iterable: tuple,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Set: frozenset,
+    collections.abc.MutableSet: set,
+}
+_NAMES: Final[Mapping[object, str]] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    Path: "a path in a string",
+    Secret: 'a secret: { env = "NAME" } or { file = "/path" }',
+}
+_WRONG: Final = object()
+"""Stands for a value whose problems have been reported."""
+
+
+def structure(
+    value: Mapping[str, object], cls: type[T], *, report: Report, also_allowed: Collection[str] = ()
+) -> T | None:
+    """Make an attrs object of a table.
+
+    Args:
+        value: The table, as `Manifest.tables` holds it.
+        cls: An attrs class. Its fields may be bool, int, float (an integer will do), str, dates and times, enums (by
+            value), `Literal`, `Path` (from a string), `Secret`, attrs classes, unions and `None`, lists, tuples, sets
+            and mappings of these; a field of any other class takes its instances only.
+        report: Called with the path below the table and the text of every problem.
+        also_allowed: Keys that somebody else has taken out of the table: suggested for a misspelt key.
+
+    Returns:
+        The object, or None if a problem was reported.
+    """
+    made = _Reader(report, frozenset(also_allowed)).table(value, cls, ())
+    return None if made is _WRONG else cast("T", made)
+
+
+def describe(annotation: object) -> str:
+    """Return what a field of a type takes, in words: `an integer`, `an array of strings`, `"a" or "b"`."""
+    annotation = _plain_type(annotation)
+    if annotation in _NAMES:
+        return _NAMES[annotation]
+    origin = get_origin(annotation) or annotation
+    if origin in _UNIONS:
+        return listed([describe(option) for option in get_args(annotation) if option is not type(None)], last="or")
+    if origin is typing.Literal:
+        return listed([shown(option) for option in get_args(annotation)], last="or")
+    if isinstance(origin, type) and issubclass(origin, enum.Enum):
+        return listed([shown(member.value) for member in origin], last="or")
+    if origin in _MAKERS:
+        return "an array"
+    if origin in _TABLES or (isinstance(origin, type) and attrs.has(origin)):
+        return "a table"
+    return f"of type {getattr(origin, '__name__', str(origin))}"
+
+
+_UNIONS: Final = frozenset({typing.Union, types.UnionType})
+
+
+def _plain_type(annotation: object) -> object:
+    """Return a type without `Annotated`, `NewType` and `type` aliases around it."""
+    while True:
+        if get_origin(annotation) is typing.Annotated:
+            annotation = get_args(annotation)[0]
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = cast("Any", annotation).__value__
+        else:
+            return annotation
+
+
+@final
+class _Reader:
+    """Reads values by their types; reports problems and goes on."""
+
+    def __init__(self, report: Report, also_allowed: frozenset[str] = frozenset()) -> None:
+        self._report = report
+        self._also_allowed = also_allowed
+
+    def table(self, value: object, cls: type[object], at: At) -> object:
+        if isinstance(value, cls):
+            return value
+        if not is_table(value):
+            return self._wrong(at, f"must be a table, got {shown(value)}")
+        try:
+            types_ = typing.get_type_hints(cls)
+        except Exception as exc:  # noqa: BLE001 -- evaluates the plugin's annotations
+            return self._wrong(at, f"the types of {cls.__qualname__} cannot be resolved, a fault of the plugin: {exc}")
+        fields = {field.alias or field.name: field for field in attrs.fields(cast("Any", cls)) if field.init}
+        wrong = self._has_unknown(value, fields, at)
+        values: dict[str, object] = {}
+        for key, field in fields.items():
+            if key in value:
+                values[key] = self.value(value[key], types_.get(field.name, object), (*at, key))
+            elif field.default is attrs.NOTHING:
+                values[key] = self._wrong((*at, key), f"is missing; it must be {describe(types_.get(field.name))}")
+        good = {key: item for key, item in values.items() if item is not _WRONG}
+        wrong |= len(good) < len(values)
+        return self._build(cls, fields, good, at, incomplete=wrong)
+
+    def value(self, value: object, annotation: object, at: At) -> object:
+        annotation = _plain_type(annotation)
+        origin = get_origin(annotation) or annotation
+        if origin in _UNIONS:
+            return self._union(value, get_args(annotation), at)
+        if origin in _MAKERS:
+            return self._array(value, origin, get_args(annotation), at)
+        if origin in _TABLES:
+            return self._mapping(value, get_args(annotation), at)
+        if isinstance(origin, type) and attrs.has(origin):
+            return self.table(value, origin, at)
+        try:
+            return _scalar(value, annotation, origin)
+        except WrongValueError as exc:
+            return self._wrong(at, str(exc))
+
+    def _wrong(self, at: At, text: str) -> object:
+        self._report(at, text)
+        return _WRONG
+
+    def _has_unknown(self, value: Mapping[str, object], fields: Collection[str], at: At) -> bool:
+        also = () if at else self._also_allowed
+        strangers = [key for key in value if key not in fields]
+        for key in strangers:
+            self._report((*at, key), unknown("key", key, fields, also))
+        return bool(strangers)
+
+    def _build(
+        self,
+        cls: type[object],
+        fields: Mapping[str, attrs.Attribute[Any]],
+        values: Mapping[str, object],
+        at: At,
+        *,
+        incomplete: bool,
+    ) -> object:
+        """Call the class; if it refuses, find out which fields' validators do."""
+        cause = "" if not incomplete else None
+        if not incomplete:
+            try:
+                return cls(**values)
+            except Exception as exc:  # noqa: BLE001 -- validators are the plugin's; whatever they raise is a problem
+                cause = field_and_text(exc)[1]
+        faults = _refused(cls, fields, values)
+        for key, text in faults:
+            self._report((*at, key), text)
+        if not faults and cause is not None:
+            self._report(at, cause)
+        return _WRONG
+
+    def _union(self, value: object, options: tuple[object, ...], at: At) -> object:
+        options = tuple(option for option in options if option is not type(None))
+        if value is None:
+            return None
+        if len(options) == 1:
+            return self.value(value, options[0], at)
+        for option in options:
+            made = _Reader(_ignore).value(value, option, at)
+            if made is not _WRONG:
+                return made
+        fitting = [option for option in options if is_table(value) and describe(option) == "a table"]
+        if len(fitting) == 1:
+            return self.value(value, fitting[0], at)
+        return self._wrong(at, str(expected(describe(typing.Union[options]), value)))  # noqa: UP007 -- of a tuple
+
+    def _array(self, value: object, origin: object, arguments: tuple[object, ...], at: At) -> object:
+        if not is_array(value):
+            return self._wrong(at, f"must be an array, got {shown(value)}")
+        item_types = arguments
+        if origin is not tuple or arguments[1:] == (...,) or not arguments:
+            item_types = (arguments[0] if arguments else object,) * len(value)
+        elif len(arguments) != len(value):
+            return self._wrong(at, f"must be an array of {len(arguments)}, got {len(value)}")
+        pairs = zip(value, item_types, strict=True)
+        items = [self.value(item, type_, (*at, str(index))) for index, (item, type_) in enumerate(pairs)]
+        if any(item is _WRONG for item in items):
+            return _WRONG
+        return _MAKERS[origin](items)
+
+    def _mapping(self, value: object, arguments: tuple[object, ...], at: At) -> object:
+        if not is_table(value):
+            return self._wrong(at, f"must be a table, got {shown(value)}")
+        key_type, item_type = arguments or (object, object)
+        items = [
+            (self.value(key, key_type, (*at, key)), self.value(item, item_type, (*at, key)))
+            for key, item in value.items()
+        ]
+        if any(_WRONG in (key, item) for key, item in items):
+            return _WRONG
+        return dict(items)
+
+
+def _scalar(value: object, annotation: object, origin: object) -> object:
+    """Return a value of a type that has no parts.
+
+    Raises:
+        WrongValueError: if it is not of the type.
+    """
+    if origin in (Any, object):
+        return value
+    if origin is Secret:
+        return _secret(value)
+    if isinstance(value, Secret):
+        raise WrongValueError(f"must be {describe(annotation)}; a secret cannot be used here")
+    if origin in PLAIN:
+        return PLAIN[origin](value)
+    if origin is typing.Literal:
+        return read_literal(get_args(annotation), value)
+    if origin is Path:
+        return _path(value)
+    if origin is type:
+        return _class(value, get_args(annotation))
+    if isinstance(origin, type) and issubclass(origin, enum.Enum):
+        return read_enum(origin, value)
+    if not isinstance(origin, type) or isinstance(value, origin):
+        return value
+    raise expected(describe(annotation), value)
+
+
+def _secret(value: object) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    # The value is not shown: somebody may have put the secret itself here.
+    raise WrongValueError('must be a secret: write { env = "NAME" } or { file = "/path/to/it" }')
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, str | Path) and "\0" not in str(value):
+        return Path(value)
+    raise expected("a path in a string", value)
+
+
+def _class(value: object, bounds: tuple[object, ...]) -> type[object]:
+    bound = get_origin(bounds[0]) or bounds[0] if bounds else object
+    if isinstance(value, type) and (not isinstance(bound, type) or issubclass(value, bound)):
+        return value
+    raise expected(f"a class derived from {getattr(bound, '__name__', bound)}", value)
+
+
+def _refused(
+    cls: type[object], fields: Mapping[str, attrs.Attribute[Any]], values: Mapping[str, object]
+) -> list[tuple[str, str]]:
+    """Run the validators of single fields, and return the key and text of each that refuses.
+
+    They get an object that is filled as far as there are values, since attrs stops at the first that refuses.
+    """
+    draft = object.__new__(cls)
+    for key, field in fields.items():
+        if key in values:
+            object.__setattr__(draft, field.name, _converted(field, values[key]))
+    faults: list[tuple[str, str]] = []
+    for key, field in fields.items():
+        if key in values and field.validator is not None:
+            try:
+                field.validator(draft, field, getattr(draft, field.name))
+            except AttributeError:
+                # It looked at a field that is itself wrong or left to its default.
+                continue
+            except Exception as exc:  # noqa: BLE001 -- as above
+                faults.append((key, field_and_text(exc)[1]))
+    return faults
+
+
+def _converted(field: attrs.Attribute[Any], value: object) -> object:
+    if field.converter is None or isinstance(field.converter, attrs.Converter):
+        return value
+    try:
+        return cast("Callable[[object], object]", field.converter)(value)
+    except Exception:  # noqa: BLE001 -- building the object reports it
+        return value
+
+
+def _ignore(at: At, text: str) -> None:
+    """Take a problem of a union's option that is only tried."""
