@@ -11,6 +11,7 @@ The way of a delivery:
 
 from __future__ import annotations
 
+from ._envelope import NO_HEADERS as NO_HEADERS
 from ._envelope import Ack as Ack
 from ._envelope import DeadLetter as DeadLetter
 from ._envelope import Envelope as Envelope
@@ -18,4 +19,7 @@ from ._envelope import Message as Message
 from ._envelope import Outcome as Outcome
 from ._envelope import Retry as Retry
 from ._envelope import Return as Return
+from ._envelope import new_id as new_id
+from ._events import Event as Event
+from ._router import pattern_matches as pattern_matches
 from ._secret import Secret as Secret

@@ -55,13 +55,14 @@ class Queue:
     name: str
     durable: bool = True
     exclusive: bool = False
-    """Belongs to this connection and goes away with it, as a reply queue does."""
+    """Has one consumer and goes away with it, or at the latest with the connection, as a reply queue does."""
     max_length: int | None = None
     """Messages; None leaves it to the broker."""
     overflow: str = "refuse"
-    """What happens at `max_length`: `refuse` the sender, or `drop_oldest` (into the dead letters, if any)."""
+    """What happens at `max_length`: `refuse` the sender, or `drop_oldest` (into the dead letters, if any,
+    with reason `overflow`)."""
     ttl: float | None = None
-    """Seconds after which a waiting message is dead-lettered."""
+    """Seconds after which a waiting message is dead-lettered, with reason `expired`."""
     dead_letters: str = ""
     """The queue for what is put aside; empty drops it, with an event."""
     options: object = None

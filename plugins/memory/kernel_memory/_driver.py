@@ -1,0 +1,63 @@
+"""The driver `memory`: one broker for each of its lives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import ClassVar, Final, final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel.abc import Broker, Capability, Context, Driver
+
+from ._broker import MemoryBroker
+from ._ledger import Ledger
+from ._store import Store
+
+
+@final
+@attrs.frozen(kw_only=True)
+class MemoryConfig:
+    """The table of a driver `memory`."""
+
+    max_length: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))
+    """Messages in a queue that names no bound of its own."""
+
+
+@final
+class MemoryDriver(Driver[Broker]):
+    """Holds queues in the memory of the process. A restart of the driver begins with empty queues."""
+
+    Config: ClassVar[type[object]] = MemoryConfig
+    provides: ClassVar[type[object]] = MemoryBroker
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({
+        Capability.DELAY,
+        Capability.PRIORITY,
+        Capability.TTL,
+        Capability.REQUEST_REPLY,
+        Capability.MAX_LENGTH,
+        Capability.DEAD_LETTERS,
+        Capability.PEEK,
+    })
+
+    def __init__(self, *, config: MemoryConfig, context: Context) -> None:
+        self._config: Final = config
+        self._context: Final = context
+
+    @override
+    def open(self) -> AbstractAsyncContextManager[MemoryBroker]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[MemoryBroker]:
+        store = Store(self._config.max_length, Ledger(self._context.id, self._context.emit))
+        broker = MemoryBroker(store)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.timers.run)
+            try:
+                yield broker
+            finally:
+                broker.close()
+                nursery.cancel_scope.cancel()
