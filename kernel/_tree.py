@@ -180,9 +180,7 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
     targets = [tree.pools[name] for name in spec.workers]
     async with dispatcher.open():
         async with trio.open_nursery() as in_flight:
-            intake = KernelIntake(
-                spec.id, spec.concurrency, targets, tree.pipeline(spec), tree.hub, in_flight
-            )
+            intake = KernelIntake(spec.id, spec.concurrency, targets, tree.pipeline(spec), tree.hub, in_flight)
             tree.intakes[spec.id] = intake
             try:
                 with life.inner:
