@@ -1,0 +1,131 @@
+"""Facts about the documents: links lead somewhere, and the reference says what the code does."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import attrs
+import pytest
+
+from kernel import _events
+from kernel._lifecycle import TRANSITIONS
+from kernel._restart import RestartPolicy
+from kernel._tables import DispatcherTable, DriverTable, GroupTable, KernelTable, ProtocolTable, RetryTable, WorkerTable
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "plugins/*/README.md", "examples/*/README.md")
+    for path in ROOT.glob(pattern)
+)
+MANIFEST = (ROOT / "docs/reference/manifest.md").read_text(encoding="utf-8")
+EVENTS = (ROOT / "docs/reference/events.md").read_text(encoding="utf-8")
+TABLES = [
+    ("## `[kernel]`", KernelTable),
+    ("## `[drivers.NAME]`", DriverTable),
+    ("## `[protocols.NAME]`", ProtocolTable),
+    ("## `[dispatchers.NAME]`", DispatcherTable),
+    ("## `[workers.NAME]`", WorkerTable),
+    ("### `[workers.NAME.retry]`", RetryTable),
+    ("## `restart`", RestartPolicy),
+    ("## `[groups.NAME]`", GroupTable),
+]
+EVERY_EVENT = [
+    value
+    for value in vars(_events).values()
+    if isinstance(value, type) and issubclass(value, _events.Event) and value is not _events.Event
+]
+SHARED = {"## `[drivers.NAME]`", "## `[dispatchers.NAME]`", "## `[workers.NAME]`"}
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+every_table = pytest.mark.parametrize(("heading", "table"), TABLES, ids=[heading for heading, _ in TABLES])
+
+
+def section(text: str, heading: str) -> str:
+    """The part of a document from a heading to the next one of any level."""
+    after = text.split(f"\n{heading}\n", 1)[1]
+    return re.split(r"\n#+ ", after)[0]
+
+
+def rows(text: str) -> dict[str, str]:
+    """The rows of the tables in a text by what stands in backquotes in their first column."""
+    return dict(re.findall(r"^\| `(\w+)`[^|]*\|(.*)$", text, flags=re.MULTILINE))
+
+
+def documented(heading: str) -> dict[str, str]:
+    found = rows(section(MANIFEST, heading))
+    if heading in SHARED:
+        found |= rows(section(MANIFEST, "## Keys of drivers, dispatchers and workers"))
+    if heading == "## `[dispatchers.NAME]`":
+        found |= rows(section(MANIFEST, "## `[drivers.NAME]`"))
+    return found
+
+
+def default_as_toml(field: attrs.Attribute[object]) -> str:
+    match field.default:
+        case bool():
+            return f"`{str(field.default).lower()}`"
+        case int() | float():
+            return f"`{field.default}`"
+        case _:
+            return ""
+
+
+@every_document
+def test_links_lead_to_files(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
+
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+@every_document
+def test_toml_in_documents_is_toml(document: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        tomllib.loads(block)
+
+
+@every_document
+def test_documents_have_one_title_first(document: Path) -> None:
+    assert document.read_text(encoding="utf-8").startswith("# ")
+
+
+@every_table
+def test_the_manifest_reference_has_exactly_the_keys_of_the_code(heading: str, table: type) -> None:
+    assert sorted(documented(heading)) == sorted(field.name for field in attrs.fields(table))
+
+
+@every_table
+def test_the_manifest_reference_has_the_defaults_of_the_code(heading: str, table: type) -> None:
+    found = documented(heading)
+    wrong = [
+        field.name
+        for field in attrs.fields(table)
+        if f"| {default_as_toml(field)}".strip() not in f"|{found[field.name]}"
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: event.__name__)
+def test_the_event_reference_has_every_event_with_its_fields(event: type[_events.Event]) -> None:
+    row = rows(EVENTS)[event.__name__]
+    own = [field.name for field in attrs.fields(event) if field.name != "component"]
+
+    assert [name for name in own if f"`{name}`" not in row] == []
+
+
+def test_the_event_reference_has_the_allowed_moves() -> None:
+    moves = rows(section(EVENTS, "## States"))
+    of_code = {old.value: sorted(new.value for new in allowed) for old, allowed in TRANSITIONS.items() if allowed}
+
+    assert {old: sorted(re.findall(r"`(\w+)`", row)) for old, row in moves.items() if old in of_code} == of_code
+
+
+def test_the_unit_gives_the_service_its_grace_period() -> None:
+    unit = (ROOT / "docs/howto/kernel.service").read_text(encoding="utf-8")
+    found = re.search(r"^TimeoutStopSec=(\d+)$", unit, flags=re.MULTILINE)
+
+    assert found
+    assert float(found[1]) > KernelTable().grace_period
