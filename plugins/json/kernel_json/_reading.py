@@ -1,0 +1,104 @@
+"""From untrusted bytes to a value: JSON as RFC 8259 has it, less what two readers would understand differently.
+
+Knows nothing of envelopes. Everything that is wrong comes out as `DecodeError`, in one short line of ASCII.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from codecs import BOM_UTF8
+from collections import Counter
+from itertools import accumulate
+from typing import Final
+
+from kernel.errors import DecodeError
+
+MAX_DIGITS: Final = 4300
+"""Digits of an integer. Source: CPython, integer string conversion length limitation."""
+
+_OPENING: Final = b"[{"
+_BRACKETS: Final = b"[]{}"
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_SHOWN: Final = 120
+"""Characters of foreign text in an error."""
+
+
+def read(body: bytes, *, max_bytes: int, max_depth: int) -> object:
+    """Return the value that a body is.
+
+    Raises:
+        DecodeError: if it is none, or one that is refused.
+    """
+    if len(body) > max_bytes:
+        raise DecodeError(f"body has {len(body)} bytes, more than max_bytes = {max_bytes}")
+    if body.startswith(BOM_UTF8):
+        raise DecodeError("body starts with a byte order mark")
+    if is_deeper(body, max_depth):
+        raise DecodeError(f"body is nested more than max_depth = {max_depth} levels deep")
+    try:
+        text = body.decode()
+        value: object = _READER.decode(text)
+        if _SURROGATE.search(text):
+            _refuse_lone_surrogates(value)
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"body is not UTF-8: {error.reason} at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"body is not JSON: {shown(str(error))}") from error
+    return value
+
+
+def is_deeper(body: bytes, limit: int) -> bool:
+    """Return whether the arrays and objects of a JSON text lie more than so many levels within each other.
+
+    Does not parse: the parser itself is what deep nesting breaks. Takes time in proportion to the body, whatever is
+    in it; next to none where there are too few brackets for it to matter.
+    """
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    brackets = outside.translate(None, delete=_NO_BRACKETS)
+    return max(accumulate(1 if bracket in _OPENING else -1 for bracket in brackets), default=0) > limit
+
+
+def shown(text: str) -> str:
+    """Return foreign text so that it can stand in a line of a log: ASCII, escaped, cut."""
+    escaped = text.encode("ascii", "backslashreplace").decode()
+    line = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in escaped)
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def _refuse_lone_surrogates(value: object) -> None:
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f'key "{twice}" occurs twice in one object')
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer has {len(digits)} digits, more than {MAX_DIGITS}")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+_READER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
+)
