@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, packages_distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 PYPROJECTS = [ROOT / "pyproject.toml", *(plugin / "pyproject.toml" for plugin in PLUGINS)]
+PACKAGES = [ROOT / "kernel", *(plugin / f"kernel_{plugin.name}" for plugin in PLUGINS)]
 PUBLIC = [kernel, kernel.abc, kernel.errors, kernel.testing]
 KINDS = {
     "kernel.drivers": kernel.abc.Driver,
@@ -84,6 +85,19 @@ def requirements(pyproject: Path) -> Iterator[str]:
     assert isinstance(groups, dict)
     for group in groups.values():
         yield from group
+
+
+def third_party_imports(package: Path) -> set[str]:
+    """Names of the packages that a package imports absolutely, those of the standard library left out."""
+    names: set[str] = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Import():
+                    names |= {alias.name for alias in node.names}
+                case ast.ImportFrom(level=0, module=str(module)):
+                    names.add(module)
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
 def tracked_files() -> list[Path]:
@@ -154,6 +168,20 @@ def test_every_requirement_has_an_upper_bound(pyproject: Path) -> None:
     ]
 
     assert unbounded == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_what_a_package_imports_is_declared(package: Path) -> None:
+    declared = {re.split(r"[^A-Za-z0-9._-]", one)[0].lower() for one in requirements(package.parent / "pyproject.toml")}
+    own = {"trio-kernel", package.name.replace("kernel_", "trio-kernel-")}
+    providers = packages_distributions()
+    undeclared = {
+        name
+        for name in third_party_imports(package)
+        if not {provider.lower() for provider in providers.get(name, ["nobody"])} & (declared | own)
+    }
+
+    assert undeclared == set()
 
 
 def test_requirements_txt_lists_every_plugin() -> None:
