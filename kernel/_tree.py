@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
 import attrs
 import trio
@@ -30,7 +30,9 @@ from .errors import StartupError
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-UNBOUNDED_CALLS = 1_000_000
+T = TypeVar("T")
+
+UNBOUNDED_CALLS: Final = 1_000_000
 """Calls at a time in an instance that only its callers bound (a failure worker)."""
 
 
@@ -53,7 +55,7 @@ class Tree:
     def build(self) -> None:
         """Make every child; nothing is started."""
         self.protocols = {
-            name: spec.cls(config=spec.config, context=self._context(f"protocol/{name}", name))  # type: ignore[call-arg]  # a component class is called so by contract (abc.py)
+            name: _built(spec.cls, spec.config, self._context(f"protocol/{name}", name))
             for name, spec in self.plan.protocols.items()
         }
         groups = {member: group for spec in self.plan.groups for group in [_group(spec)] for member in spec.members}
@@ -149,6 +151,11 @@ class Tree:
         return Pipeline(Router.of(routes), protocol, last_resorts)
 
 
+def _built(cls: Callable[..., T], config: object, context: Context) -> T:
+    """Call a component class the way that `abc` says it is called."""
+    return cls(config=config, context=context)
+
+
 def _group(spec: GroupSpec) -> Group:
     return Group(spec.strategy, RestartHistory(spec.restart, random.random))
 
@@ -162,7 +169,7 @@ def _only_serves(spec: WorkerSpec) -> bool:
 
 
 async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
-    driver = spec.cls(config=spec.config, context=tree.context(spec))  # type: ignore[call-arg]  # by contract (abc.py)
+    driver = _built(spec.cls, spec.config, tree.context(spec))
     child = tree.supervisor.children[spec.id]
     async with driver.open() as resource:
         life.started(resource)
@@ -176,7 +183,7 @@ async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
 
 
 async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> None:
-    dispatcher = spec.cls(config=spec.config, context=tree.context(spec))  # type: ignore[call-arg]  # by contract
+    dispatcher = _built(spec.cls, spec.config, tree.context(spec))
     targets = [tree.pools[name] for name in spec.workers]
     async with dispatcher.open():
         async with trio.open_nursery() as in_flight:
@@ -241,4 +248,8 @@ def _build_worker(tree: Tree, spec: WorkerSpec) -> object:
     return spec.use(**arguments)
 
 
-_BODIES = {DriverSpec: _live_as_driver, DispatcherSpec: _live_as_dispatcher, WorkerSpec: _live_as_worker}
+_BODIES: Final[Mapping[type[ComponentSpec], Callable[..., Awaitable[None]]]] = {
+    DriverSpec: _live_as_driver,
+    DispatcherSpec: _live_as_dispatcher,
+    WorkerSpec: _live_as_worker,
+}

@@ -1,0 +1,111 @@
+"""Finds what a test left behind: tasks, descriptors, threads, child processes, deliveries that nobody settled."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+import trio
+
+_DESCRIPTORS: Final = Path("/proc/self/fd")
+_PATIENCE: Final = 100
+"""Checkpoints that tasks which were cancelled have to end."""
+
+
+@final
+@attrs.frozen
+class _Held:
+    """What the process holds, each with a name that says what it is."""
+
+    descriptors: dict[str, str]
+    threads: dict[int, str]
+    children: frozenset[str]
+
+
+@contextmanager
+def no_leaks() -> Iterator[None]:
+    """Fail if the process holds more descriptors, threads or child processes after the body than before.
+
+    Threads that trio keeps for later use do not count.
+
+    Raises:
+        AssertionError: naming each thing that was left.
+    """
+    before = _held()
+    yield
+    gc.collect()  # what only a cycle holds is garbage, not a leak
+    left = _left(before, _held())
+    if left:
+        raise AssertionError("left behind: " + "; ".join(left))
+
+
+@asynccontextmanager
+async def no_task_leaks() -> AsyncIterator[None]:
+    """Fail if there are more tasks after the body than before; includes `no_leaks`.
+
+    Cancellation: Is a checkpoint on exit.
+
+    Raises:
+        AssertionError: naming each thing that was left.
+    """
+    before = _tasks()
+    with no_leaks():
+        yield
+    for _ in range(_PATIENCE):
+        if _tasks() <= before:
+            break
+        await trio.lowlevel.checkpoint()
+    left = sorted(task.name for task in _tasks() - before)
+    if left:
+        raise AssertionError(f"tasks left behind: {', '.join(left)}")
+
+
+def _left(before: _Held, after: _Held) -> list[str]:
+    opened = {key: name for key, name in after.descriptors.items() if before.descriptors.get(key) != name}
+    return [
+        *(f"descriptor {key} ({name})" for key, name in opened.items()),
+        *(f"thread {name}" for ident, name in after.threads.items() if ident not in before.threads),
+        *(f"child process {child}" for child in sorted(after.children - before.children)),
+    ]
+
+
+def _held() -> _Held:
+    threads = {thread.ident or 0: thread.name for thread in threading.enumerate()}
+    return _Held(
+        _descriptors(),
+        {ident: name for ident, name in threads.items() if not name.startswith("Trio thread")},
+        _children(),
+    )
+
+
+def _descriptors() -> dict[str, str]:
+    names: dict[str, str] = {}
+    for entry in os.listdir(_DESCRIPTORS) if _DESCRIPTORS.exists() else ():
+        try:
+            names[entry] = os.readlink(_DESCRIPTORS / entry)
+        except OSError:  # the descriptor that the listing itself used
+            continue
+    return names
+
+
+def _children() -> frozenset[str]:
+    tasks = Path("/proc/self/task")
+    lists = [task / "children" for task in tasks.iterdir()] if tasks.exists() else []
+    return frozenset(child for one in lists if one.exists() for child in one.read_text().split())
+
+
+def _tasks() -> set[trio.lowlevel.Task]:
+    found: set[trio.lowlevel.Task] = set()
+    root = trio.lowlevel.current_root_task()
+    todo = [root] if root is not None else []
+    while todo:
+        task = todo.pop()
+        found.add(task)
+        todo.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
+    return found

@@ -1,0 +1,237 @@
+"""Opens a service inside a test: the real kernel, the real plugins, and what the test wants replaced."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast, final
+
+import attrs
+import trio
+
+from .._events import DeliverySettled, Event, EventHub, SettleFailed
+from .._manifest import Manifest, from_mapping, load
+from .._plan import resolve
+from .._registry import Registry, discover
+from .._run import Kernel, Result, serve
+from .._spec import DriverSpec, Plan
+from ._context import fake_context
+from ._faults import Faults, faulty_driver
+from ._given import given_driver
+
+EventT = TypeVar("EventT", bound=Event)
+
+
+class _Publisher(Protocol):
+    async def publish(self, subject: str, payload: object, **options: Any) -> None: ...
+
+
+class _Caller(Protocol):
+    async def call(self, subject: str, payload: object, **options: Any) -> object: ...
+
+
+@final
+@attrs.define(eq=False)
+class OpenKernel:
+    """A running service in a test."""
+
+    kernel: Kernel
+    plan: Plan
+    events: list[Event] = attrs.field(factory=list, init=False)
+    """Everything that happened, in order."""
+    settled: list[DeliverySettled] = attrs.field(factory=list, init=False)
+    """Every delivery that came to its end, in order."""
+    result: Result | None = attrs.field(default=None, init=False)
+    """How it ended, once it has."""
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def resource(self, component: str) -> Any:  # noqa: ANN401  what a driver offers is the test's to know
+        """Return what a component offers, for example `resource("driver/queue")`.
+
+        Raises:
+            UnavailableError: if it is not ready.
+        """
+        return self.kernel.resource(component)
+
+    async def publish(self, driver: str, subject: str, payload: object, **options: object) -> None:
+        """Publish through the publisher of that name.
+
+        Cancellation: Is a checkpoint.
+        """
+        await cast("_Publisher", self.resource(f"driver/{driver}")).publish(subject, payload, **options)
+
+    async def call(self, driver: str, subject: str, payload: object, **options: object) -> Any:  # noqa: ANN401  as above
+        """Call through the RPC client of that name and return the answer.
+
+        Cancellation: Is a checkpoint.
+        """
+        return await cast("_Caller", self.resource(f"driver/{driver}")).call(subject, payload, **options)
+
+    async def wait_settled(
+        self, count: int = 1, *, matching: Callable[[DeliverySettled], bool] | None = None
+    ) -> Sequence[DeliverySettled]:
+        """Wait until so many deliveries have been settled since the service was opened; returns them.
+
+        Args:
+            count: How many, at least.
+            matching: Which of them count; all if None.
+
+        Cancellation: Is a checkpoint.
+        """
+        found: list[DeliverySettled] = []
+
+        def enough() -> bool:
+            found[:] = [event for event in self.settled if matching is None or matching(event)]
+            return len(found) >= count
+
+        await self._wait(enough)
+        return found
+
+    async def wait_event(self, kind: type[EventT], matching: Callable[[EventT], bool] | None = None) -> EventT:
+        """Wait for an event of a type, past or future; returns the first that matches.
+
+        Cancellation: Is a checkpoint.
+        """
+        found: list[EventT] = []
+
+        def seen() -> bool:
+            found[:] = [
+                event for event in self.events if isinstance(event, kind) and (matching is None or matching(event))
+            ]
+            return bool(found)
+
+        await self._wait(seen)
+        return found[0]
+
+    async def stop(self) -> Result:
+        """Stop the service in order and return how it ended; what failed is in the result and not raised.
+
+        Cancellation: Is a checkpoint.
+        """
+        self.kernel.request_stop("the test is over")
+        await self._ended.wait()
+        if self.result is None:
+            raise RuntimeError("the service ended without a result")
+        return self.result
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        await trio.lowlevel.checkpoint()
+        while not condition():
+            await self._changed.park()
+
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, DeliverySettled):
+            self.settled.append(event)
+        self._changed.unpark_all()
+
+    async def _serve(self, hub: EventHub, task_status: trio.TaskStatus[Kernel]) -> None:
+        try:
+            self.result = await serve(
+                self.plan, log=fake_context("kernel/kernel").log, hub=hub, task_status=task_status
+            )
+        finally:
+            self._ended.set()
+
+
+@asynccontextmanager
+async def open_kernel(
+    manifest: Mapping[str, object] | str | Path,
+    *,
+    replace: Mapping[str, object] | None = None,
+    registry: Registry | None = None,
+    environ: Mapping[str, str] | None = None,
+    faults: Faults | None = None,
+    ready: bool = True,
+) -> AsyncIterator[OpenKernel]:
+    """Run a service while inside, in this process and on this test's clock.
+
+    Args:
+        manifest: A path, or the tables as a mapping.
+        replace: `"drivers.queue"` -> the table to use instead (a mapping with its `plugin`), or, for a driver, any
+            other object: workers get exactly this object. Give what is replaced no other role.
+        registry: The installed plugins if None.
+        environ: What `${...}` and secrets read; nothing if None.
+        faults: What is to go wrong at which call of which driver's resource.
+        ready: Whether to wait until everything is ready first.
+
+    Raises:
+        InvalidError: if the manifest is wrong.
+        StartupError: if the service does not become ready.
+        ExceptionGroup: on exit, of what failed while it ran, unless the test called `stop` itself.
+        AssertionError: on exit, if a delivery could not be settled.
+
+    Cancellation: Is a checkpoint. If cancelled, the service is stopped at once, without a drain.
+    """
+    plan = _plan(manifest, replace or {}, registry, environ or {}, faults)
+    hub = EventHub()
+    async with trio.open_nursery() as nursery:
+        opened: list[OpenKernel] = []
+
+        def hear(event: Event) -> None:
+            opened[0]._hear(event)  # noqa: SLF001  two halves of one thing
+
+        service = OpenKernel(cast("Kernel", None), plan)
+        opened.append(service)
+        hub.subscribe(hear)
+        service.kernel = await nursery.start(service._serve, hub)  # noqa: SLF001  two halves of one thing
+        if ready:
+            await service.kernel.wait_ready()
+        yield service
+        stopped_by_test = service.result is not None
+        result = await service.stop()
+    if not stopped_by_test and result.errors:
+        raise BaseExceptionGroup("the service failed", result.errors)
+    _expect_settled(service)
+
+
+def _expect_settled(service: OpenKernel) -> None:
+    unsettled = [event for event in service.events if isinstance(event, SettleFailed)]
+    if unsettled and service.result is not None and not service.result.errors:
+        ids = ", ".join(f"{event.delivery_id} ({event.error!r})" for event in unsettled)
+        raise AssertionError(f"deliveries that were not settled: {ids}")
+
+
+def _plan(
+    manifest: Mapping[str, object] | str | Path,
+    replace: Mapping[str, object],
+    registry: Registry | None,
+    environ: Mapping[str, str],
+    faults: Faults | None,
+) -> Plan:
+    registry = discover() if registry is None else registry
+    source = (
+        from_mapping(manifest, environ=environ) if isinstance(manifest, Mapping) else load(manifest, environ=environ)
+    )
+    source, registry = _replaced(source, registry, replace)
+    plan = resolve(source, registry)
+    return plan if faults is None else _with_faults(plan, faults)
+
+
+def _replaced(source: Manifest, registry: Registry, replace: Mapping[str, object]) -> tuple[Manifest, Registry]:
+    tables = {name: dict(cast("Mapping[str, object]", table)) for name, table in source.tables.items()}
+    given: dict[str, object] = {}
+    for path, wanted in replace.items():
+        kind, _, name = path.partition(".")
+        if name not in tables.get(kind, {}):
+            raise KeyError(f"replace: the manifest has no [{path}]")
+        if isinstance(wanted, Mapping):
+            tables[kind][name] = wanted
+        else:
+            given[f"given_{name}"] = given_driver(wanted)
+            tables[kind][name] = {"plugin": f"given_{name}"}
+    if replace:  # the test has allowed what it names
+        tables.get("kernel", {}).pop("plugins", None)
+    plugins = (*registry.plugins, *Registry.of({"drivers": given}).plugins)
+    return attrs.evolve(source, tables=tables), Registry(plugins)
+
+
+def _with_faults(plan: Plan, faults: Faults) -> Plan:
+    components = {
+        key: attrs.evolve(spec, cls=faulty_driver(spec.cls, faults, spec.id)) if isinstance(spec, DriverSpec) else spec
+        for key, spec in plan.components.items()
+    }
+    return attrs.evolve(plan, components=components)
