@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, final
+from typing import Final, cast, final
 
 import attrs
 
@@ -169,7 +169,7 @@ def _check_keys(value: object, at: tuple[str, ...], name: str) -> None:
     if len(at) > MAX_DEPTH:
         raise ManifestError([Problem(name, 0, toml_path(at[:1]), f"is nested more than {MAX_DEPTH} deep")])
     if is_table(value):
-        for key, item in value.items():
+        for key, item in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
                 raise ManifestError([Problem(name, 0, toml_path(at), f"keys must be strings, got {shown(key)}")])
             _check_keys(item, (*at, key), name)

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Collection, Mapping
 from importlib import metadata
-from typing import Final, Literal, cast, final, overload
+from typing import Final, Literal, final, overload
 
 import attrs
 
@@ -61,7 +61,7 @@ class Plugin:
             return self.given
         try:
             return metadata.EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 -- foreign code; its failure must name its owner
+        except (Exception, SystemExit) as exc:
             raise self.broken(f"{type(exc).__name__}: {exc}") from exc
 
     def broken(self, reason: str) -> PluginLoadError:
@@ -225,7 +225,7 @@ def _fault(loaded: object, contract: type[Component]) -> str:
     if not issubclass(loaded, contract):
         return f"it must be a subclass of kernel.abc.{contract.__name__}"
     if inspect.isabstract(loaded):
-        missing = sorted(cast("frozenset[str]", getattr(loaded, "__abstractmethods__")))
+        missing = sorted(loaded.__abstractmethods__)
         return f"it does not define {listed(missing, last='and')}"
     for attribute in _CONFIGS:
         config: object = getattr(loaded, attribute, None)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Final, TypeGuard
 
-from ._words import listed, shown
+from ._annotations import one_of
+from ._words import shown
 
 
 def is_table(value: object) -> TypeGuard[Mapping[str, object]]:
@@ -112,11 +113,6 @@ def read_literal(options: Sequence[object], value: object) -> object:
         if _same(option, value) or (isinstance(option, enum.Enum) and _same(option.value, value)):
             return option
     raise expected(one_of(options), value)
-
-
-def one_of(options: Sequence[object]) -> str:
-    """Return `"a", "b" or "c"`."""
-    return listed([shown(option) for option in options], last="or")
 
 
 def _same(one: object, other: object) -> bool:

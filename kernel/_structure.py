@@ -7,45 +7,22 @@ component. Messages, which come by the thousand, go through `_payload`.
 
 from __future__ import annotations
 
-import collections.abc
-import enum
-import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar, cast, final, get_args, get_origin
+from typing import Any, Final, TypeAlias, TypeVar, cast, final, get_args
 
 import attrs
 
+from ._annotations import ARRAYS, TABLES, UNIONS, array_items, describe, is_enum, origin_of, plain_type
 from ._secret import Secret
 from ._strict import PLAIN, WrongValueError, expected, is_array, is_table, read_enum, read_literal
-from ._words import field_and_text, listed, shown, unknown
+from ._words import field_and_text, shown, unknown
 
 T = TypeVar("T")
 At: TypeAlias = tuple[str, ...]
 Report: TypeAlias = Callable[[At, str], None]
 
-_TABLES: Final = frozenset({dict, Mapping, collections.abc.MutableMapping})
-_MAKERS: Final[Mapping[object, Callable[[list[object]], object]]] = {
-    list: list,
-    collections.abc.MutableSequence: list,
-    tuple: tuple,
-    collections.abc.Sequence: tuple,
-    collections.abc.Collection: tuple,
-    collections.abc.Iterable: tuple,
-    set: set,
-    frozenset: frozenset,
-    collections.abc.Set: frozenset,
-    collections.abc.MutableSet: set,
-}
-_NAMES: Final[Mapping[object, str]] = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    Path: "a path in a string",
-    Secret: 'a secret: { env = "NAME" } or { file = "/path" }',
-}
 _WRONG: Final = object()
 """Stands for a value whose problems have been reported."""
 
@@ -68,41 +45,6 @@ def structure(
     """
     made = _Reader(report, frozenset(also_allowed)).table(value, cls, ())
     return None if made is _WRONG else cast("T", made)
-
-
-def describe(annotation: object) -> str:
-    """Return what a field of a type takes, in words: `an integer`, `an array of strings`, `"a" or "b"`."""
-    annotation = _plain_type(annotation)
-    if annotation in _NAMES:
-        return _NAMES[annotation]
-    origin = get_origin(annotation) or annotation
-    if origin in _UNIONS:
-        return listed([describe(option) for option in get_args(annotation) if option is not type(None)], last="or")
-    if origin is typing.Literal:
-        return listed([shown(option) for option in get_args(annotation)], last="or")
-    if isinstance(origin, type) and issubclass(origin, enum.Enum):
-        return listed([shown(member.value) for member in origin], last="or")
-    if origin in _MAKERS:
-        return "an array"
-    if origin in _TABLES or (isinstance(origin, type) and attrs.has(origin)):
-        return "a table"
-    return f"of type {getattr(origin, '__name__', str(origin))}"
-
-
-_UNIONS: Final = frozenset({typing.Union, types.UnionType})
-
-
-def _plain_type(annotation: object) -> object:
-    """Return a type without `Annotated`, `NewType` and `type` aliases around it."""
-    while True:
-        if get_origin(annotation) is typing.Annotated:
-            annotation = get_args(annotation)[0]
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":
-            annotation = cast("Any", annotation).__value__
-        else:
-            return annotation
 
 
 @final
@@ -135,13 +77,13 @@ class _Reader:
         return self._build(cls, fields, good, at, incomplete=wrong)
 
     def value(self, value: object, annotation: object, at: At) -> object:
-        annotation = _plain_type(annotation)
-        origin = get_origin(annotation) or annotation
-        if origin in _UNIONS:
+        annotation = plain_type(annotation)
+        origin = origin_of(annotation)
+        if origin in UNIONS:
             return self._union(value, get_args(annotation), at)
-        if origin in _MAKERS:
+        if origin in ARRAYS:
             return self._array(value, origin, get_args(annotation), at)
-        if origin in _TABLES:
+        if origin in TABLES:
             return self._mapping(value, get_args(annotation), at)
         if isinstance(origin, type) and attrs.has(origin):
             return self.table(value, origin, at)
@@ -202,16 +144,14 @@ class _Reader:
     def _array(self, value: object, origin: object, arguments: tuple[object, ...], at: At) -> object:
         if not is_array(value):
             return self._wrong(at, f"must be an array, got {shown(value)}")
-        item_types = arguments
-        if origin is not tuple or arguments[1:] == (...,) or not arguments:
-            item_types = (arguments[0] if arguments else object,) * len(value)
-        elif len(arguments) != len(value):
-            return self._wrong(at, f"must be an array of {len(arguments)}, got {len(value)}")
+        item_types = array_items(arguments, origin) or (arguments[0] if arguments else object,) * len(value)
+        if len(item_types) != len(value):
+            return self._wrong(at, f"must be an array of {len(item_types)}, got {len(value)}")
         pairs = zip(value, item_types, strict=True)
         items = [self.value(item, type_, (*at, str(index))) for index, (item, type_) in enumerate(pairs)]
         if any(item is _WRONG for item in items):
             return _WRONG
-        return _MAKERS[origin](items)
+        return ARRAYS[origin](items)
 
     def _mapping(self, value: object, arguments: tuple[object, ...], at: At) -> object:
         if not is_table(value):
@@ -232,21 +172,23 @@ def _scalar(value: object, annotation: object, origin: object) -> object:
     Raises:
         WrongValueError: if it is not of the type.
     """
-    if origin in (Any, object):
+    if origin is Any or origin is object:
         return value
     if origin is Secret:
         return _secret(value)
     if isinstance(value, Secret):
         raise WrongValueError(f"must be {describe(annotation)}; a secret cannot be used here")
-    if origin in PLAIN:
-        return PLAIN[origin](value)
+    if origin in _SCALARS:
+        return _SCALARS[origin](value)
     if origin is typing.Literal:
         return read_literal(get_args(annotation), value)
-    if origin is Path:
-        return _path(value)
+    return _of_type(value, annotation, origin)
+
+
+def _of_type(value: object, annotation: object, origin: object) -> object:
     if origin is type:
         return _class(value, get_args(annotation))
-    if isinstance(origin, type) and issubclass(origin, enum.Enum):
+    if is_enum(origin):
         return read_enum(origin, value)
     if not isinstance(origin, type) or isinstance(value, origin):
         return value
@@ -266,8 +208,11 @@ def _path(value: object) -> Path:
     raise expected("a path in a string", value)
 
 
+_SCALARS: Final[Mapping[object, Callable[[object], object]]] = {**PLAIN, Path: _path}
+
+
 def _class(value: object, bounds: tuple[object, ...]) -> type[object]:
-    bound = get_origin(bounds[0]) or bounds[0] if bounds else object
+    bound = origin_of(bounds[0]) if bounds else object
     if isinstance(value, type) and (not isinstance(bound, type) or issubclass(value, bound)):
         return value
     raise expected(f"a class derived from {getattr(bound, '__name__', bound)}", value)
@@ -298,10 +243,11 @@ def _refused(
 
 
 def _converted(field: attrs.Attribute[Any], value: object) -> object:
-    if field.converter is None or isinstance(field.converter, attrs.Converter):
+    converter: object = cast("Any", field).converter
+    if not callable(converter) or isinstance(converter, attrs.Converter):
         return value
     try:
-        return cast("Callable[[object], object]", field.converter)(value)
+        return converter(value)
     except Exception:  # noqa: BLE001 -- building the object reports it
         return value
 

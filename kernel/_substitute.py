@@ -95,9 +95,10 @@ class Substitution:
     def _secret(self, table: Mapping[str, object], at: tuple[str, ...]) -> Secret | None:
         [(key, given)] = table.items()
         name = self.value(given, (*at, key), secrets=False)
+        if not isinstance(name, str) or not name:
+            self.report(at, f"must name the secret's {key} in a string, got {shown(name)}")
+            return None
         try:
-            if not isinstance(name, str) or not name:
-                raise _Refused(f"must name the secret's {key} in a string, got {shown(name)}")
             return Secret(self._from_env(name, at) if key == "env" else self._from_file(name, at))
         except _Refused as exc:
             self.report(at, str(exc))

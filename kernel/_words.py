@@ -16,6 +16,8 @@ from ._secret import Secret
 
 MAX_SHOWN: Final = 60
 """Characters of a value that are shown at most."""
+MAX_TEXT: Final = 300
+"""Characters of what somebody else's validator says that are shown at most."""
 _HUGE_BITS: Final = 128
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -71,33 +73,31 @@ def shown(value: object, *, table: str = "a table") -> str:
         value: Anything.
         table: What mappings are called where the value comes from.
     """
+    if isinstance(value, Mapping):
+        return table
+    if isinstance(value, str):
+        return _shown_text(value)
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    return "an array" if isinstance(value, Sequence) else _shown_scalar(value)
+
+
+def _shown_scalar(value: object) -> str:
     match value:
-        case None:
-            return "null"
-        case Secret():
-            return "a secret"
-        case str():
-            return _shown_text(value)
-        case bool():
-            return str(value).lower()
+        case None | True | False:
+            return str(value).lower().replace("none", "null")
         case int() if value.bit_length() > _HUGE_BITS:
             return "a huge integer"
         case int() | float():
             return repr(value)
         case date() | time():
             return value.isoformat()
-        case Mapping():
-            return table
-        case bytes() | bytearray():
-            return f"{len(value)} bytes"
-        case Sequence():
-            return "an array"
         case _:
-            return type(value).__name__
+            return "a secret" if isinstance(value, Secret) else type(value).__name__
 
 
 def _shown_text(text: str) -> str:
-    part = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    part = cut(text)
     return f'"{part}"' if part.isprintable() else repr(part)
 
 
@@ -118,5 +118,10 @@ def field_and_text(error: Exception) -> tuple[str, str]:
     message = str(error.args[0]) if error.args else ""
     for pattern, words in _ATTRS_TEXTS:
         if found := pattern.fullmatch(message):
-            return found[1], words.format(*found.groups())
-    return "", message or type(error).__name__
+            return found[1], words.format(*(cut(group) for group in found.groups()))
+    return "", cut(message, MAX_TEXT) or type(error).__name__
+
+
+def cut(text: str, limit: int = MAX_SHOWN) -> str:
+    """Return a text, or its beginning and `...` if it is longer than a limit."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
