@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -129,3 +131,48 @@ def test_the_unit_gives_the_service_its_grace_period() -> None:
 
     assert found
     assert float(found[1]) > KernelTable().grace_period
+
+
+def write_files_of(document: str, folder: Path) -> None:
+    """Write the files that a document shows: each block of code after a line that ends in "`name`:"; the last wins."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    for name, content in blocks:
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, check=False, capture_output=True, text=True, timeout=60
+    )
+
+
+def run_tests_in(folder: Path) -> subprocess.CompletedProcess[str]:
+    config = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:randomly")
+    return run_in(folder, "pytest", *config, str(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
+def test_the_tutorials_manifest_is_clean_and_its_tests_pass(document: str, tmp_path: Path) -> None:
+    write_files_of(document, tmp_path)
+
+    checked = run_in(tmp_path, "kernel", "check")
+    tested = run_tests_in(tmp_path)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.slow
+def test_the_plugin_of_the_how_to_works(tmp_path: Path) -> None:
+    write_files_of("docs/howto/write-a-plugin.md", tmp_path)
+    metadata = tmp_path / "journal-0.1.0.dist-info"  # what an installation would leave
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: journal\nVersion: 0.1.0\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text("[kernel.drivers]\njournal = journal:JournalDriver\n", encoding="utf-8")
+
+    tested = run_tests_in(tmp_path)
+
+    assert tested.returncode == 0, tested.stdout + tested.stderr
