@@ -23,17 +23,17 @@ _RANKS: Final = {"*": 1, "#": 2}
 def check_pattern(pattern: str) -> str | None:
     """Return what is wrong with a pattern, or None."""
     if not pattern:
-        return "a pattern cannot be empty; `#` matches every subject"
+        return 'a pattern cannot be empty; "#" matches every subject'
     if pattern != pattern.strip():
-        return f"pattern `{pattern}` begins or ends with white space"
+        return f'pattern "{pattern}" begins or ends with white space'
     return next((text for word in pattern.split(".") if (text := _check_word(word, pattern))), None)
 
 
 def _check_word(word: str, pattern: str) -> str | None:
     if not word:
-        return f"pattern `{pattern}` has an empty word; words are joined by single dots"
+        return f'pattern "{pattern}" has an empty word; words are joined by single dots'
     if word not in _RANKS and ("*" in word or "#" in word):
-        return f"pattern `{pattern}`: `*` and `#` stand for entire words, so `{word}` would match nothing"
+        return f'pattern "{pattern}": "*" and "#" stand for entire words, so "{word}" would match nothing'
     return None
 
 

@@ -116,7 +116,7 @@ def test_a_good_pattern_has_nothing_wrong(pattern: str) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "fault"),
-    [("", "empty"), ("a..b", "empty word"), (".a", "empty word"), (" a", "white space"), ("ord*.x", "`ord*`")],
+    [("", "empty"), ("a..b", "empty word"), (".a", "empty word"), (" a", "white space"), ("ord*.x", '"ord*"')],
 )
 def test_a_bad_pattern_is_described(pattern: str, fault: str) -> None:
     text = check_pattern(pattern)

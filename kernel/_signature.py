@@ -1,0 +1,321 @@
+"""What a worker is, read off its class or function: handlers, loop, and what it asks for.
+
+The one place that looks at signatures. What it finds is frozen into the plan, so that nothing is inspected at run time.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import Parameter
+from typing import Final, TypeVar, cast, final
+
+import attrs
+
+from ._broker import Delivery
+from ._envelope import Envelope
+from ._injection import VARIADIC, Argument, Injection, Offer, arguments_of, inject, resolve
+from ._payload import payload_converter
+from ._router import check_pattern
+from ._spec import HandlerSpec
+from ._tables import Report
+from ._words import listed
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+
+_MARK: Final = "__kernel_handles__"
+_EXTRAS: Final = {"envelope": Envelope, "delivery": Delivery}
+ANY_SUBJECT: Final = "#"
+
+
+def handles(*patterns: str) -> Callable[[FunctionT], FunctionT]:
+    """Mark a worker's method, or a function, as the handler of subjects. Only marks: nothing is registered.
+
+    Args:
+        *patterns: Subjects; `*` stands for one word, `#` for any number of them.
+
+    Raises:
+        TypeError: if used without subjects, as in `@handles` or `@handles()`.
+    """
+    if not patterns or any(callable(pattern) for pattern in patterns):
+        raise TypeError('@handles needs the subjects in parentheses, such as @handles("order.created")')
+
+    def mark(function: FunctionT) -> FunctionT:
+        setattr(function, _MARK, (*patterns, *patterns_of(function)))
+        return function
+
+    return mark
+
+
+def patterns_of(function: object) -> tuple[str, ...]:
+    """Return the patterns that `handles` marked a function with."""
+    return getattr(function, _MARK, ())
+
+
+class Role(enum.Enum):
+    """Who calls a worker."""
+
+    HANDLER = "handler"
+    """The pipeline, for a dispatcher that delivers or for another worker that failed."""
+    HOSTED = "hosted"
+    """A dispatcher that does not deliver and decides itself what its workers need."""
+    LOOP = "loop"
+    """Nobody: it can only `run`."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Shape:
+    """What the plan needs to know of a worker; the fields are those of `WorkerSpec`."""
+
+    use: Callable[..., object]
+    is_function: bool
+    injection: Injection
+    handlers: tuple[HandlerSpec, ...] = ()
+    is_context: bool = False
+    runs: bool = False
+
+
+def inspect_worker(use: object, *, role: Role, offer: Offer, report: Report) -> Shape | None:
+    """Look at a worker.
+
+    A class has an object for each instance. An async function is a handler or, with nobody to call it, the loop
+    itself. A dispatcher that does not deliver may be given other things: a plain function is called for each
+    instance, as a class is; any other object (an ASGI application) is the only instance.
+
+    Args:
+        use: What the manifest names.
+        role: Who calls it.
+        offer: What its parameters can be given.
+        report: Takes the problems, with paths relative to the worker's table.
+    """
+    if isinstance(use, type):
+        return _inspect_class(use, role, offer, report)
+    if callable(use) and inspect.iscoroutinefunction(use):
+        return _inspect_function(cast("Callable[..., object]", use), role, offer, report)
+    if role is Role.HOSTED:
+        return _inspect_hosted(use, offer, report)
+    report(("use",), f"must name a class or an async function; this is {_kind_of(use)}")
+    return None
+
+
+def _kind_of(use: object) -> str:
+    if inspect.isasyncgenfunction(use):
+        return "an async generator, which nobody would iterate over"
+    if inspect.isroutine(use):
+        return 'a plain function; write "async def"'
+    return f"an instance of {type(use).__qualname__}"
+
+
+def _label(use: object) -> str:
+    return getattr(use, "__qualname__", type(use).__qualname__)
+
+
+# --- functions ----------------------------------------------------------------------------------------------------
+
+
+def _inspect_function(function: Callable[..., object], role: Role, offer: Offer, report: Report) -> Shape:
+    label = _label(function)
+    arguments = arguments_of(function, label, report)
+    handlers: tuple[HandlerSpec, ...] = ()
+    if role is Role.HANDLER:
+        patterns = patterns_of(function) or (ANY_SUBJECT,)
+        handler, arguments = _read_handler("", patterns, arguments, label, report)
+        handlers = (handler,)
+        _check_patterns(handlers, label, report)
+    elif patterns_of(function):
+        report(("use",), _never_called(label, role))
+    injection = inject(arguments, offer, label, report, strict=role is not Role.HOSTED)
+    return Shape(use=function, is_function=True, injection=injection, handlers=handlers, runs=role is Role.LOOP)
+
+
+def _inspect_hosted(use: object, offer: Offer, report: Report) -> Shape:
+    if inspect.isroutine(use):
+        function = cast("Callable[..., object]", use)
+        injection = inject(arguments_of(function, _label(use), report), offer, _label(use), report)
+        return Shape(use=function, is_function=False, injection=injection)
+    return Shape(use=lambda: use, is_function=False, injection=inject((), offer, _label(use), report))
+
+
+# --- classes ------------------------------------------------------------------------------------------------------
+
+
+def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report) -> Shape:
+    label = _label(cls)
+    if inspect.isabstract(cls):
+        missing = cast("frozenset[str]", getattr(cls, "__abstractmethods__"))  # noqa: B009  # object has no such
+        report(("use",), f"{label} is abstract: it lacks {listed(sorted(missing))}")
+    injection = inject(arguments_of(cls, label, report), offer, label, report)
+    handlers = tuple(_read_method(cls, name, patterns, report) for name, patterns in _marked(cls, role, report))
+    _check_patterns(handlers, label, report)
+    runs = _inspect_run(cls, role, report)
+    _check_purpose(label, role, handlers=handlers, runs=runs, report=report)
+    return Shape(
+        use=cls,
+        is_function=False,
+        injection=injection,
+        handlers=handlers if role is Role.HANDLER else (),
+        is_context=_is_context(cls, report),
+        runs=runs,
+    )
+
+
+def _marked(cls: type[object], role: Role, report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
+    found = {name: patterns for name in _members(cls) if (patterns := _patterns_of_member(cls, name))}
+    for name, patterns in found.items():
+        if fault := _misplaced(cls, name):
+            report(("use",), fault)
+        else:
+            yield name, patterns
+    if not found and role is Role.HANDLER and "__call__" in _members(cls):
+        yield "__call__", (ANY_SUBJECT,)
+
+
+def _members(cls: type[object]) -> dict[str, None]:
+    return {name: None for base in reversed(cls.__mro__[:-1]) for name in vars(base)}
+
+
+def _patterns_of_member(cls: type[object], name: str) -> tuple[str, ...]:
+    member = inspect.getattr_static(cls, name, None)
+    return patterns_of(member) or patterns_of(getattr(member, "__func__", getattr(member, "fget", None)))
+
+
+def _misplaced(cls: type[object], name: str) -> str | None:
+    if name == "run":
+        return f"{cls.__qualname__}.run is the loop of the worker, so @handles cannot stand on it"
+    if name.startswith("_") and name != "__call__":
+        return f"{cls.__qualname__}.{name} is private, so it cannot handle messages; take its underscore away"
+    if not callable(getattr(cls, name)):
+        return f"{cls.__qualname__}.{name} is not a method, so it cannot handle messages"
+    return None
+
+
+def _method_arguments(cls: type[object], name: str, report: Report) -> list[Argument]:
+    static = inspect.getattr_static(cls, name)
+    is_bound = isinstance(static, staticmethod | classmethod)
+    arguments = arguments_of(getattr(cls, name), f"{cls.__qualname__}.{name}", report)
+    return arguments if is_bound else arguments[1:]
+
+
+def _read_method(cls: type[object], name: str, patterns: tuple[str, ...], report: Report) -> HandlerSpec:
+    label = f"{cls.__qualname__}.{name}"
+    if not inspect.iscoroutinefunction(getattr(cls, name)):
+        report(("use",), f'{label} handles messages, so it must be written "async def"')
+    handler, others = _read_handler(name, patterns, _method_arguments(cls, name, report), label, report)
+    for argument in others:
+        if argument.is_required:
+            report(("use",), _unknown_parameter(argument.name, label))
+    return handler
+
+
+def _unknown_parameter(name: str, label: str) -> str:
+    text = f'parameter "{name}" of {label} has no default; a handler is given its payload'
+    return f'{text} and, if it asks, "envelope: Envelope" and "delivery: Delivery"; the rest goes into __init__'
+
+
+def _inspect_run(cls: type[object], role: Role, report: Report) -> bool:
+    run = getattr(cls, "run", None)
+    if run is None or (role is Role.HOSTED and not inspect.iscoroutinefunction(run)):
+        return False  # the class of somebody else's application may have a `run` of another meaning
+    label = f"{cls.__qualname__}.run"
+    if not inspect.iscoroutinefunction(run):
+        report(("use",), f'{label} is the loop of the worker, so it must be written "async def"')
+    required = [argument.name for argument in _method_arguments(cls, "run", report) if argument.is_required]
+    if required:
+        report(("use",), f"{label} is called without arguments, but needs {listed(required)}; ask in __init__")
+    return True
+
+
+def _is_context(cls: type[object], report: Report) -> bool:
+    enters, exits = hasattr(cls, "__aenter__"), hasattr(cls, "__aexit__")
+    if enters is not exits:
+        has, lacks = ("__aenter__", "__aexit__") if enters else ("__aexit__", "__aenter__")
+        report(("use",), f"{cls.__qualname__} has {has} but no {lacks}")
+    return enters and exits
+
+
+def _check_purpose(label: str, role: Role, *, handlers: Sequence[HandlerSpec], runs: bool, report: Report) -> None:
+    if handlers and role is not Role.HANDLER:
+        report(("use",), _never_called(label, role))
+    elif role is Role.HANDLER and not handlers:
+        report(("use",), f'{label} handles nothing: mark a method with @handles("..."), or write async __call__')
+    elif role is Role.LOOP and not runs:
+        report(("use",), f'nobody would call {label}: name a dispatcher, or write "async def run(self)"')
+
+
+def _never_called(label: str, role: Role) -> str:
+    why = "has no dispatcher" if role is Role.LOOP else "has a dispatcher that delivers no messages"
+    return f"{label} is marked with @handles, but the worker {why}, so it would never be called"
+
+
+# --- handlers -----------------------------------------------------------------------------------------------------
+
+
+def _read_handler(
+    method: str, patterns: tuple[str, ...], arguments: Sequence[Argument], label: str, report: Report
+) -> tuple[HandlerSpec, list[Argument]]:
+    """Return the handler and the parameters that are neither its payload nor about the delivery."""
+    payload = next(iter(arguments), None)
+    hint = payload.parameter.annotation if payload else Parameter.empty
+    if payload is None or payload.parameter.kind not in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}:
+        report(("use",), f"{label} takes no payload: its first parameter must be one that is given by position")
+        annotation: object = Parameter.empty
+    else:
+        annotation = resolve(payload, label, report)
+        if any(annotation is extra for extra in _EXTRAS.values()):
+            report(("use",), f'{label} takes no payload: its first parameter "{payload.name}" is annotated {hint}')
+    extras, others = _split(arguments[1:], label, report)
+    handler = HandlerSpec(
+        method=method,
+        patterns=patterns,
+        convert=_converter(annotation, label, report),
+        envelope_parameter=extras.get("envelope"),
+        delivery_parameter=extras.get("delivery"),
+    )
+    return handler, others
+
+
+def _converter(annotation: object, label: str, report: Report) -> Callable[[object], object]:
+    try:
+        return payload_converter(annotation)
+    except TypeError as error:
+        report(("use",), f"{label}: {error}")
+        return payload_converter(object)
+
+
+def _split(arguments: Sequence[Argument], label: str, report: Report) -> tuple[Mapping[str, str], list[Argument]]:
+    extras: dict[str, str] = {}
+    others: list[Argument] = []
+    for argument in arguments:
+        kind = _extra_kind(argument, label, report)
+        if kind is None:
+            others.append(argument)
+        elif kind in extras:
+            report(("use",), f'{label} asks for the {kind} twice: "{extras[kind]}" and "{argument.name}"')
+        else:
+            extras[kind] = argument.name
+    return extras, others
+
+
+def _extra_kind(argument: Argument, label: str, report: Report) -> str | None:
+    if argument.parameter.kind in {*VARIADIC, Parameter.POSITIONAL_ONLY}:
+        return None
+    if not argument.is_annotated:
+        return argument.name if argument.name in _EXTRAS else None
+    # Another parameter's annotation matters to whoever injects it, and only if somebody does.
+    quiet: Report = report if argument.name in _EXTRAS else lambda _at, _text: None
+    annotation = resolve(argument, label, quiet)
+    return next((kind for kind, cls in _EXTRAS.items() if annotation is cls), None)
+
+
+def _check_patterns(handlers: Sequence[HandlerSpec], label: str, report: Report) -> None:
+    owners: dict[str, str] = {}
+    for handler in handlers:
+        name = f"{label}.{handler.method}" if handler.method else label
+        for pattern in handler.patterns:
+            if fault := check_pattern(pattern):
+                report(("use",), f"{name}: {fault}")
+            if pattern in owners:
+                report(("use",), f'"{pattern}" is handled twice: by {owners[pattern]} and {name}')
+            owners[pattern] = name

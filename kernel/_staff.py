@@ -1,0 +1,210 @@
+"""Workers with their code imported: what each asks for, and whether it fits its dispatcher and its failure worker."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final, cast, final
+
+import attrs
+
+from ._broker import Capability
+from ._imports import NotImportableError, import_object
+from ._injection import Offer
+from ._signature import ANY_SUBJECT, Role, Shape, inspect_worker
+from ._structure import structure
+from ._tables import Entry, Report, RetryTable, WorkerTable, under
+from ._wiring import Ground, Wiring, is_broker, lacks, refer
+from ._words import did_you_mean, listed
+from .errors import PluginError
+
+if TYPE_CHECKING:
+    from .abc import Dispatcher
+
+_FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker")
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Hired:
+    """A worker with what is known of it; what is wrong has been reported."""
+
+    entry: Entry[WorkerTable]
+    table: WorkerTable
+    shape: Shape | None
+    dispatcher: str | None
+    """Name of a dispatcher that exists."""
+    failure_worker: str | None
+    """Name of a worker that exists."""
+    options: object
+    retry_on: tuple[type[Exception], ...]
+
+
+def hire(ground: Ground, wiring: Wiring) -> dict[str, Hired]:
+    """Import all workers and check them."""
+    entries = ground.tables.workers
+    last_resorts = {entry.table.failure_worker for entry in entries.values() if entry.table}
+    workers = {
+        name: _hire_one(ground, wiring, entry, entry.table, is_last_resort=name in last_resorts)
+        for name, entry in entries.items()
+        if entry.table is not None
+    }
+    for worker in workers.values():
+        for path, text in (*_retry_faults(worker, wiring), *_last_resort_faults(worker, workers)):
+            ground.report((*worker.entry.at, *path), text)
+    _check_dispatchers(ground, wiring, workers)
+    return workers
+
+
+def _hire_one(
+    ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: WorkerTable, *, is_last_resort: bool
+) -> Hired:
+    tables, at = ground.tables, entry.at
+    report = under(ground.report, *at)
+    dispatcher = refer(tables, "dispatcher", table.dispatcher, (*at, "dispatcher"), ground.report)
+    failure_worker = refer(tables, "worker", table.failure_worker, (*at, "failure_worker"), ground.report)
+    cls = wiring.dispatcher_class(dispatcher)
+    role = _role(table, cls, is_last_resort=is_last_resort)
+    offer = _offer(ground, wiring, entry, table)
+    use = _import_use(ground, table.use, report)
+    shape = inspect_worker(use, role=role, offer=offer, report=report) if use is not None and role else None
+    options = _read_options(table, cls, report) if cls else None
+    if cls is not None and use is not None and not (options is None and cls.WorkerOptions):
+        for text in cls.check_worker(use, options):
+            report(("use",), text)
+    if role is Role.LOOP:
+        _check_useless(entry, report)
+    return Hired(
+        entry=entry,
+        table=table,
+        shape=shape,
+        dispatcher=dispatcher,
+        failure_worker=failure_worker,
+        options=options,
+        retry_on=tuple(_exceptions(ground, table.retry, under(report, "retry", "on"))),
+    )
+
+
+def _role(table: WorkerTable, cls: type[Dispatcher] | None, *, is_last_resort: bool) -> Role | None:
+    """Return who calls a worker, or None if that is not known because its dispatcher could not be loaded."""
+    if cls is not None:
+        return Role.HANDLER if cls.delivers else Role.HOSTED
+    if is_last_resort:
+        return Role.HANDLER
+    return None if table.dispatcher is not None else Role.LOOP
+
+
+def _offer(ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: WorkerTable) -> Offer:
+    tables = ground.tables
+    classes = {name: wiring.driver_class(name) for name in tables.drivers}
+    mapping = {
+        parameter: driver
+        for parameter, driver in table.drivers.items()
+        if refer(tables, "driver", driver, (*entry.at, "drivers", parameter), ground.report)
+    }
+    return Offer(
+        drivers={name: cls.provides if cls else object for name, cls in classes.items()},
+        disabled=frozenset(id_.removeprefix("driver/") for id_ in tables.disabled if id_.startswith("driver/")),
+        mapping=mapping,
+        unusable=frozenset(table.drivers) - frozenset(mapping),
+        config=table.config,
+    )
+
+
+def _import_use(ground: Ground, use: str, report: Report) -> object | None:
+    try:
+        if ":" in use:
+            return import_object(use, directory=ground.manifest.directory)
+        return ground.registry.load("worker", use)
+    except PluginError as error:
+        report(("use",), f'must be "module:Name", or the name of an installed worker: {error}')
+    except NotImportableError as error:
+        report(("use",), str(error))
+    return None
+
+
+def _read_options(table: WorkerTable, cls: type[Dispatcher], report: Report) -> object | None:
+    if cls.WorkerOptions is not None:
+        return structure(table.options or {}, cls.WorkerOptions, report=under(report, "options"))
+    if table.options is not None:
+        report(("options",), f"dispatcher/{table.dispatcher} takes no options for its workers")
+    return None
+
+
+def _check_useless(entry: Entry[WorkerTable], report: Report) -> None:
+    for key in _FOR_HANDLERS:
+        if key in entry.given:
+            report((key,), "has no effect: the worker has no dispatcher, so it handles nothing")
+
+
+def _exceptions(ground: Ground, retry: RetryTable, report: Report) -> Iterator[type[Exception]]:
+    for index, name in enumerate(retry.on):
+        try:
+            found = (
+                import_object(name, directory=ground.manifest.directory)
+                if ":" in name
+                else getattr(builtins, name, None)
+            )
+        except NotImportableError as error:
+            report((str(index),), str(error))
+            continue
+        if isinstance(found, type) and issubclass(found, Exception):
+            yield found
+        else:
+            report((str(index),), _no_exception(name))
+
+
+def _no_exception(name: str) -> str:
+    known = [word for word, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)]
+    hint = did_you_mean(name, known) if ":" not in name else ""
+    return f'"{name}" is no exception: name a builtin one, such as "OSError", or "module:Name"{hint}'
+
+
+# --- what they are tied to ----------------------------------------------------------------------------------------
+
+
+def _retry_faults(worker: Hired, wiring: Wiring) -> Iterator[tuple[tuple[str, ...], str]]:
+    dispatcher = wiring.dispatchers.get(worker.dispatcher) if worker.dispatcher else None
+    driver = wiring.driver_class(dispatcher.driver) if dispatcher else None
+    retry = worker.table.retry
+    if dispatcher is None or driver is None or not is_broker(driver) or not retry.waits:
+        return
+    if Capability.DELAY not in driver.capabilities:
+        text = f'retries after {retry.backoff_initial!r} s need "delay", which {lacks(wiring, dispatcher.driver)}'
+        yield ("retry", "backoff_initial"), f"{text}; set backoff_initial = 0.0 or attempts = 1"
+
+
+def _last_resort_faults(worker: Hired, workers: Mapping[str, Hired]) -> Iterator[tuple[tuple[str, ...], str]]:
+    last = workers.get(worker.failure_worker) if worker.failure_worker else None
+    if last is None or last.shape is None:
+        return
+    patterns = [pattern for handler in last.shape.handlers for pattern in handler.patterns]
+    if patterns != [ANY_SUBJECT]:
+        has = f"it has: {listed(patterns)}" if patterns else "it has none"
+        text = f'worker/{worker.failure_worker} must have exactly one handler, for "{ANY_SUBJECT}"'
+        yield ("failure_worker",), f"{text}; {has}"
+
+
+def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hired]) -> None:
+    named = {entry.given.get("dispatcher") for entry in ground.tables.workers.values()}
+    for name, wired in wiring.dispatchers.items():
+        cls = wiring.dispatcher_class(name)
+        if cls is not None and cls.delivers and name not in named:
+            ground.report(wired.entry.at, f'has no worker: write dispatcher = "{name}" in one of [workers]')
+        _check_patterns(ground, [worker for worker in workers.values() if worker.dispatcher == name])
+
+
+def _check_patterns(ground: Ground, workers: list[Hired]) -> None:
+    owners: dict[str, str] = {}
+    for worker in workers:
+        handlers = worker.shape.handlers if worker.shape else ()
+        for pattern in dict.fromkeys(pattern for handler in handlers for pattern in handler.patterns):
+            if pattern in owners:
+                text = f'"{pattern}" goes to {owners[pattern]} already; one dispatcher gives a subject to one worker'
+                ground.report((*worker.entry.at, "use"), text)
+            owners.setdefault(pattern, worker.entry.id)
+
+
+def shape_of(worker: Hired) -> Shape:
+    """Return the shape of a worker with which nothing is wrong."""
+    return cast("Shape", worker.shape)

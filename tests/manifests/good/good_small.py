@@ -1,0 +1,4 @@
+"""The worker of the smallest manifest."""
+
+
+async def sweep() -> None: ...
