@@ -29,6 +29,8 @@ def import_object(path: str, *, directory: Path | None) -> object:
     module, _, name = path.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         raise NotImportableError('must be "module:Name"')
+    # Not relative: Python remembers forever what it found below a relative entry.
+    directory = directory and directory.absolute()
     with _first_on_path(directory):
         return _find(module, name, directory)
 

@@ -9,48 +9,22 @@ import enum
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import Parameter
-from typing import Final, TypeVar, cast, final
+from typing import Final, cast, final
 
 import attrs
 
 from ._broker import Delivery
 from ._envelope import Envelope
 from ._injection import VARIADIC, Argument, Injection, Offer, arguments_of, inject, resolve
+from ._marks import patterns_of
 from ._payload import payload_converter
 from ._router import check_pattern
 from ._spec import HandlerSpec
 from ._tables import Report
 from ._words import listed
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
-
-_MARK: Final = "__kernel_handles__"
 _EXTRAS: Final = {"envelope": Envelope, "delivery": Delivery}
 ANY_SUBJECT: Final = "#"
-
-
-def handles(*patterns: str) -> Callable[[FunctionT], FunctionT]:
-    """Mark a worker's method, or a function, as the handler of subjects. Only marks: nothing is registered.
-
-    Args:
-        *patterns: Subjects; `*` stands for one word, `#` for any number of them.
-
-    Raises:
-        TypeError: if used without subjects, as in `@handles` or `@handles()`.
-    """
-    if not patterns or any(callable(pattern) for pattern in patterns):
-        raise TypeError('@handles needs the subjects in parentheses, such as @handles("order.created")')
-
-    def mark(function: FunctionT) -> FunctionT:
-        setattr(function, _MARK, (*patterns, *patterns_of(function)))
-        return function
-
-    return mark
-
-
-def patterns_of(function: object) -> tuple[str, ...]:
-    """Return the patterns that `handles` marked a function with."""
-    return getattr(function, _MARK, ())
 
 
 class Role(enum.Enum):

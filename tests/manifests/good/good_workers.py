@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from kernel import Envelope
-from kernel._signature import handles
+from kernel import Envelope, handles
 from kernel.abc import Delivery
 
 
