@@ -1,0 +1,78 @@
+"""What an ASGI application looks like, and how one is found in a worker. Pure."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+ASGIMessage: TypeAlias = MutableMapping[str, Any]
+"""The ASGI specification leaves the values to each message, so nothing narrower is true."""
+Receive: TypeAlias = Callable[[], Awaitable[ASGIMessage]]
+Send: TypeAlias = Callable[[ASGIMessage], Awaitable[None]]
+Application: TypeAlias = Callable[[ASGIMessage, Receive, Send], Awaitable[None]]
+
+EXPECTED = (
+    "is no ASGI application and has none: make it callable as (scope, receive, send), "
+    "or give it an attribute or property `app` that is"
+)
+
+
+def find_application(instance: object) -> Application | None:
+    """Return the application of a worker's instance: itself, or its `app`; None if neither is one."""
+    if _takes_three(instance):
+        return instance  # type: ignore[return-value]  # the signature was looked at
+    app = getattr(instance, "app", None)
+    return app if _takes_three(app) else None
+
+
+def shape_problem(worker: object) -> str:
+    """Return what is wrong with a worker's class, function or object, or an empty string.
+
+    A plain function builds the application, and a class may set `app` in its constructor: `host` looks again.
+    """
+    if inspect.iscoroutinefunction(worker):
+        return "" if _positionals(worker) >= 3 else f"{_name(worker)} must take (scope, receive, send)"
+    if inspect.isroutine(worker):
+        return ""
+    if not isinstance(worker, type):
+        return "" if find_application(worker) is not None else f"{_name(worker)} {EXPECTED}"
+    call = inspect.getattr_static(worker, "__call__", None)
+    if call is not None:
+        return "" if _accepts(call, 4) else f"{_name(worker)}.__call__ must take (self, scope, receive, send)"
+    if hasattr(worker, "app") or "app" in getattr(worker, "__annotations__", {}) or _sets_app(worker):
+        return ""
+    return f"{_name(worker)} {EXPECTED}"
+
+
+def _sets_app(cls: type[object]) -> bool:
+    """Whether a method of the class itself stores something as `self.app`, as far as its code says."""
+    functions = (vars(base).get("__init__") for base in cls.__mro__)
+    return any("app" in function.__code__.co_names for function in functions if inspect.isfunction(function))
+
+
+def _positionals(function: Callable[..., object]) -> int:
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return 3
+    return sum(parameter.kind <= parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+
+
+def _takes_three(candidate: object) -> bool:
+    return callable(candidate) and not isinstance(candidate, type) and _accepts(candidate, 3)
+
+
+def _accepts(function: object, count: int) -> bool:
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # a callable without a signature, written in C: nothing can be said
+        return True
+    return True
+
+
+def _name(worker: object) -> str:
+    return str(getattr(worker, "__qualname__", type(worker).__qualname__))

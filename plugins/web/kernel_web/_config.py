@@ -1,0 +1,148 @@
+"""What the user writes: the dispatcher's table, its `tls` table and the `options` of its workers."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any, final
+
+import attrs
+from attrs.validators import ge, gt, le, matches_re
+
+from kernel import Secret
+
+MAX_SECONDS = 3600.0
+MAX_BYTES = 2**31 - 1
+LISTENERS_MAX = 64
+
+
+@final
+@attrs.frozen
+class Address:
+    """One place to listen at: a host and port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Return what a `bind` means.
+
+    Raises:
+        ValueError: if it is neither `host:port`, `[ipv6]:port` nor `unix:/absolute/path`.
+    """
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/") or "\0" in path or len(path.encode()) > 107:
+            raise ValueError(f'"{text}" must be "unix:" and an absolute path of at most 107 bytes')
+        return Address(path=path)
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not (colon and bare and port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536):
+        raise ValueError(f'"{text}" must be "host:port" or "unix:/path"; a port is a number from 0 to 65535')
+    if (":" in bare) != (host != bare):
+        raise ValueError(f'"{text}" must write an IPv6 address in brackets, and only that: "[::1]:8080"')
+    return Address(host=bare, port=int(port))
+
+
+def _check_bind(instance: object, attribute: attrs.Attribute[Any], value: str | list[str]) -> None:
+    binds = [value] if isinstance(value, str) else value
+    if not 1 <= len(binds) <= LISTENERS_MAX:
+        raise ValueError(f"must name from 1 to {LISTENERS_MAX} addresses")
+    for bind in binds:
+        parse_address(bind)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class TlsConfig:
+    """The `tls` table. TLS 1.2 is the oldest version spoken."""
+
+    cert: str
+    """Path of the certificate chain, PEM."""
+    key: str
+    """Path of its private key, PEM."""
+    key_password: Secret | None = None
+    """What the key is encrypted with."""
+    ca: str = ""
+    """Path of the authorities, PEM, one of which must have signed the client's certificate; empty asks for none."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class WebConfig:
+    """The table of a `web` dispatcher. Times are seconds."""
+
+    bind: str | list[str] = attrs.field(default="127.0.0.1:8080", validator=_check_bind)
+    """`host:port`, `[ipv6]:port` or `unix:/path`, or a list of them; port 0 lets the system choose."""
+    insecure: bool = False
+    """Whether plaintext may be spoken at an address that other machines can reach."""
+    unix_mode: int = attrs.field(default=0o600, validator=[ge(0), le(0o777)])
+    """Permissions of unix sockets."""
+    backlog: int = attrs.field(default=256, validator=[ge(1), le(65535)])
+    """Connections that the system holds until they are accepted."""
+    tls: TlsConfig | None = None
+    h2: bool = True
+    """Whether HTTP/2 is offered over TLS."""
+    h2c: bool = False
+    """Whether a client may start HTTP/2 without TLS (prior knowledge; never by upgrade)."""
+    max_connections: int = attrs.field(default=1000, validator=[ge(1), le(1_000_000)])
+    """Open connections; more are closed as soon as they are accepted."""
+    max_connections_per_ip: int = attrs.field(default=0, validator=[ge(0), le(1_000_000)])
+    """Open connections from one address; 0 sets no limit, as behind a proxy."""
+    header_timeout: float = attrs.field(default=5.0, validator=[gt(0), le(MAX_SECONDS)])
+    """For the TLS handshake, and again from the first byte of a request (or the start) to the end of its headers."""
+    body_timeout: float = attrs.field(default=30.0, validator=[gt(0), le(MAX_SECONDS)])
+    """From the end of the headers to the end of the request's body."""
+    write_timeout: float = attrs.field(default=10.0, validator=[gt(0), le(MAX_SECONDS)])
+    """In which a client must take the next 64 KiB of what it is sent."""
+    keep_alive_timeout: float = attrs.field(default=5.0, validator=[gt(0), le(MAX_SECONDS)])
+    """That a connection may stay open with nothing to do."""
+    request_timeout: float = attrs.field(default=0.0, validator=[ge(0), le(MAX_SECONDS)])
+    """That an application may take for a request, not for a websocket; 0 sets no limit."""
+    max_body_bytes: int = attrs.field(default=2**20, validator=[ge(0), le(MAX_BYTES)])
+    max_header_bytes: int = attrs.field(default=16 * 1024, validator=[ge(256), le(2**20)])
+    """Names and values of all headers of a request together."""
+    websocket_max_bytes: int = attrs.field(default=2**20, validator=[ge(1), le(MAX_BYTES)])
+    """Of one message that is received."""
+    websocket_ping: float = attrs.field(default=0.0, validator=[ge(0), le(MAX_SECONDS)])
+    """Between two pings to a websocket; 0 sends none."""
+    server_header: bool = False
+    """Whether answers say which server wrote them."""
+
+    @property
+    def addresses(self) -> list[Address]:
+        """What `bind` means."""
+        return [parse_address(bind) for bind in ([self.bind] if isinstance(self.bind, str) else self.bind)]
+
+    def problems(self) -> Iterable[str]:
+        """Yield what no validator of a single field can see."""
+        if self.tls is None and not self.insecure:
+            for address in self.addresses:
+                if not address.is_private:
+                    yield f'plaintext at {address} can be read by others: add a "tls" table, or set insecure = true'
+
+
+@final
+@attrs.frozen(kw_only=True)
+class WebOptions:
+    """The `options` table of a worker."""
+
+    prefix: str = attrs.field(default="/", validator=matches_re(r"/|(/[^/?#\s]+)+"))
+    """The paths that the worker serves: this one and everything below; the longest prefix wins."""

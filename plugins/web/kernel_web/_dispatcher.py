@@ -1,0 +1,99 @@
+"""The dispatcher: `open` holds listeners and connections, `accept` lets clients in, `host` runs an application.
+
+Only the standard library, attrs and the kernel are imported here: `kernel check` imports this module, and must not pay
+for trio, ssl and hypercorn, which the modules that do the work bring in when the service starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, ClassVar, final
+
+import attrs
+from typing_extensions import override
+
+from kernel.abc import Context, Dispatcher, Intake
+
+from ._application import shape_problem
+from ._config import WebConfig, WebOptions
+
+if TYPE_CHECKING:
+    import trio
+
+    from ._listen import Listener
+    from ._server import Server
+
+
+@final
+@attrs.define(eq=False)
+class WebDispatcher(Dispatcher):
+    """Serves the ASGI applications of its workers over HTTP/1.1, HTTP/2 and websockets.
+
+    A request waits for one of `concurrency` slots before its application sees it; a websocket holds one while it is
+    open. A stop closes the listeners and idle connections at once, closes websockets with code 1001, answers 503 to
+    requests that wait for a slot, and lets those that run finish until the kernel cuts them.
+    """
+
+    Config: ClassVar[type[object]] = WebConfig
+    WorkerOptions: ClassVar[type[object] | None] = WebOptions
+    delivers: ClassVar[bool] = False
+
+    config: WebConfig
+    context: Context
+    _listeners: list[Listener] = attrs.field(factory=list, init=False)
+    _server: Server | None = attrs.field(default=None, init=False)
+
+    @classmethod
+    @override
+    def check(cls, config: object) -> Iterable[str]:
+        if isinstance(config, WebConfig):
+            yield from config.problems()
+
+    @classmethod
+    @override
+    def check_worker(cls, worker: object, options: object) -> Iterable[str]:
+        problem = shape_problem(worker)
+        if problem:
+            yield problem
+
+    @classmethod
+    @override
+    def host(cls, instance: object, options: object) -> AbstractAsyncContextManager[object]:
+        """Run the lifespan of the worker's application and yield a `Hosted`.
+
+        Raises:
+            StartupError: if the worker has no ASGI application, or its startup failed.
+        """
+        from ._lifespan import hosting  # noqa: PLC0415  lazy, see above
+
+        return hosting(instance)
+
+    @override
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Bind every address or none, and hold the connections.
+
+        Raises:
+            StartupError: if an address is in use, not allowed or not of this machine, or a TLS file is no good.
+
+        Cancellation: Is a checkpoint. The exit closes what is still open after half of `stop_timeout`.
+        """
+        from ._listen import binding, tls_context  # noqa: PLC0415  lazy, see above
+        from ._server import serving  # noqa: PLC0415
+
+        tls = tls_context(self.config.tls, h2=self.config.h2) if self.config.tls else None
+        async with binding(self.config) as self._listeners, serving(self.config, self.context, tls) as self._server:
+            yield
+
+    @override
+    async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
+        """Let clients in until cancelled.
+
+        Raises:
+            StartupError: if two workers have the same prefix.
+            RuntimeError: if the dispatcher is not open.
+        """
+        if self._server is None:
+            raise RuntimeError(f"{self.context.id} is not open")
+        await self._server.accept(self._listeners, intake, task_status)

@@ -1,0 +1,147 @@
+"""The lifespan of an application: startup before its worker is ready, shutdown after its last request."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, final
+
+import attrs
+import trio
+
+from kernel.errors import StartupError
+
+from ._application import EXPECTED, Application, ASGIMessage, find_application
+
+
+@final
+@attrs.define(eq=False)
+class Hosted:
+    """An application that is running."""
+
+    app: Application
+    state: dict[str, Any]
+    """What its startup left for the requests; each gets a shallow copy."""
+    requests: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    """Those that it works on: cancelled when its worker ends before they do."""
+
+
+class _Stage(enum.Enum):
+    STARTING = "startup"
+    RUNNING = "running"
+    STOPPING = "shutdown"
+    ENDED = "ended"
+
+
+@asynccontextmanager
+async def hosting(instance: object) -> AsyncIterator[Hosted]:
+    """Run the lifespan of a worker's application around the body.
+
+    An application that does not know the lifespan protocol is left alone.
+
+    Raises:
+        StartupError: if the instance has no application, or its startup failed.
+        RuntimeError: if its shutdown failed.
+        Exception: what the lifespan raised after its startup; the body is cancelled then.
+
+    Cancellation: Is a checkpoint.
+    """
+    app = find_application(instance)
+    if app is None:
+        raise StartupError(f"{type(instance).__qualname__} {EXPECTED}")
+    lifespan = _Lifespan(app)
+    try:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            nursery.start_soon(lifespan.run)
+            await lifespan.starts()
+            hosted = Hosted(app, lifespan.state)
+            try:
+                yield hosted
+            finally:
+                for scope in hosted.requests:
+                    scope.cancel()
+                await lifespan.stops()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1 and isinstance(group.exceptions[0], Exception):
+            error = group.exceptions[0]
+            raise error from error.__cause__
+        raise
+
+
+@final
+@attrs.define(eq=False)
+class _Lifespan:
+    app: Application
+    state: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    _stage: _Stage = attrs.field(default=_Stage.STARTING, init=False)
+    _failure: str | None = attrs.field(default=None, init=False)
+    _heard: bool = attrs.field(default=False, init=False)
+    """Whether the application answered, and so knows the protocol."""
+    _moved: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set at the next move; each move makes a new one."""
+
+    async def run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        told = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
+
+        async def receive() -> ASGIMessage:
+            message = next(told, None)
+            await trio.lowlevel.checkpoint()
+            if message is None:
+                await trio.sleep_forever()
+            if message == {"type": "lifespan.shutdown"}:
+                await self._until(_Stage.STOPPING)
+            return dict(message or {})
+
+        try:
+            await self.app(scope, receive, self._send)
+        except Exception:
+            # Before any answer it means that the protocol is not known; after "failed" it says the same once more.
+            if self._heard and self._failure is None:
+                raise
+        finally:
+            self._move(_Stage.ENDED)
+
+    async def starts(self) -> None:
+        await self._until(_Stage.RUNNING)
+        if self._failure is not None:
+            raise StartupError(f"the application's startup failed: {_last_line(self._failure)}")
+
+    async def stops(self) -> None:
+        if self._stage is _Stage.RUNNING:
+            self._move(_Stage.STOPPING)
+        await self._until(_Stage.ENDED)
+        if self._failure is not None:
+            raise RuntimeError(f"the application's shutdown failed: {_last_line(self._failure)}")
+
+    async def _send(self, message: ASGIMessage) -> None:
+        await trio.lowlevel.checkpoint()
+        self._heard = True
+        kind = message["type"]
+        if kind in {"lifespan.startup.failed", "lifespan.shutdown.failed"}:
+            self._failure = str(message.get("message") or "it gave no message")
+            self._move(_Stage.ENDED)
+        elif kind == "lifespan.startup.complete" and self._stage is _Stage.STARTING:
+            self._move(_Stage.RUNNING)
+        elif kind == "lifespan.shutdown.complete":
+            self._move(_Stage.ENDED)
+        else:
+            raise RuntimeError(f"unexpected {kind} in the lifespan")
+
+    def _move(self, stage: _Stage) -> None:
+        self._stage = stage
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def _until(self, stage: _Stage) -> None:
+        """Wait until the lifespan is that far, or has ended."""
+        await trio.lowlevel.checkpoint()
+        order = list(_Stage)
+        while order.index(self._stage) < order.index(stage):
+            await self._moved.wait()
+
+
+def _last_line(message: str) -> str:
+    """Return what a message says: Starlette sends a whole traceback, whose last line is the error."""
+    return message.strip().splitlines()[-1].strip() if message.strip() else message

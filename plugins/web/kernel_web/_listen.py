@@ -1,0 +1,184 @@
+"""Listening sockets and the TLS context: everything that can be wrong with them is a `StartupError` that says so."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import Final, final
+
+import attrs
+import trio
+
+from kernel.errors import StartupError
+
+from ._config import Address, TlsConfig, WebConfig
+from ._owner import pid_listening_at
+
+NAME_TIMEOUT: Final = 5.0
+"""Seconds that the system may take to look a host's name up."""
+
+
+@final
+@attrs.define(eq=False)
+class Listener:
+    """A socket that listens; `close` may be called again."""
+
+    socket: trio.socket.SocketType
+    address: Address
+    _inode: int = 0
+    """Of a unix socket's file, so that the file of a successor is not removed."""
+
+    @property
+    def shown(self) -> str:
+        """Where it listens, the port that the system chose included."""
+        if self.address.path:
+            return str(self.address)
+        host, port = self.socket.getsockname()[:2]
+        return str(Address(host=host, port=port))
+
+    def close(self) -> None:
+        """Stop listening at once; connections that nobody accepted are reset."""
+        if self.socket.fileno() == -1:
+            return
+        self.socket.close()
+        if self.address.path:
+            with suppress(OSError):
+                if os.stat(self.address.path).st_ino == self._inode:
+                    os.unlink(self.address.path)
+
+
+@asynccontextmanager
+async def binding(config: WebConfig) -> AsyncIterator[list[Listener]]:
+    """Listen at every address of the configuration, or at none.
+
+    Raises:
+        StartupError: if one of them is in use, not allowed, or not of this machine.
+
+    Cancellation: Is a checkpoint on entry.
+    """
+    with ExitStack() as stack:
+        listeners: list[Listener] = []
+        for address in config.addresses:
+            for place in await _resolve(address):
+                listener = await _listen(place, address, config)
+                stack.callback(listener.close)
+                listeners.append(listener)
+        yield listeners
+
+
+async def _resolve(address: Address) -> list[Address]:
+    """Return the numeric addresses of a host: those of IPv4 if it has any, else those of IPv6."""
+    await trio.lowlevel.checkpoint()
+    if address.path:
+        return [address]
+    try:
+        with trio.fail_after(NAME_TIMEOUT):
+            found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, trio.TooSlowError) as error:
+        raise StartupError(f'{address}: the host "{address.host}" cannot be found') from error
+    family = socket.AF_INET if any(entry[0] is socket.AF_INET for entry in found) else socket.AF_INET6
+    hosts = dict.fromkeys(str(entry[4][0]) for entry in found if entry[0] is family)
+    return [Address(host=host, port=address.port) for host in hosts]
+
+
+async def _listen(place: Address, address: Address, config: WebConfig) -> Listener:
+    await trio.lowlevel.checkpoint()
+    raw = socket.socket(_family(place), socket.SOCK_STREAM)
+    try:
+        return _bind(raw, place, config)
+    except OSError as error:
+        raw.close()
+        owner = ""
+        if error.errno == errno.EADDRINUSE:
+            # Reads /proc, which may be large: in a thread, so that the loop goes on.
+            pid = await trio.to_thread.run_sync(pid_listening_at, place, abandon_on_cancel=True)
+            owner = f" (pid {pid})" if pid else ""
+        raise StartupError(f"{address}: {_reason(error, place)}{owner}") from error
+
+
+def _family(place: Address) -> socket.AddressFamily:
+    if place.path:
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in place.host else socket.AF_INET
+
+
+def _bind(raw: socket.socket, place: Address, config: WebConfig) -> Listener:
+    inode = 0
+    if place.path:
+        _remove_stale(place.path)
+        raw.bind(place.path)
+        # Nobody can connect before listen(), so there is no moment at which the permissions are too wide.
+        os.chmod(place.path, config.unix_mode)
+        inode = os.stat(place.path).st_ino
+    else:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if raw.family is socket.AF_INET6:
+            raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        raw.bind((place.host, place.port))
+    raw.listen(config.backlog)
+    return Listener(trio.socket.from_stdlib_socket(raw), place, inode)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a process that is gone; whatever else is there stays, and binding fails."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # noqa: FBT003
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            return
+
+
+def _reason(error: OSError, place: Address) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "address already in use"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        below = " (ports below 1024 are privileged)" if not place.path and place.port < 1024 else ""
+        return f"permission denied{below}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return error.strerror or str(error)
+
+
+def tls_context(config: TlsConfig, *, h2: bool) -> ssl.SSLContext:
+    """Return the context of a server.
+
+    Raises:
+        StartupError: if a file cannot be read or is not what it should be.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2", "http/1.1"] if h2 else ["http/1.1"])
+    password = config.key_password
+    # Without a password of our own, OpenSSL would ask for one at the terminal and block the loop.
+    secret = password.reveal() if password else ""
+    _loading(lambda: context.load_cert_chain(config.cert, config.key, lambda: secret), (config.cert, config.key))
+    if config.ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        _loading(lambda: context.load_verify_locations(config.ca), (config.ca,))
+    return context
+
+
+def _loading(load: object, paths: Iterable[str]) -> None:
+    names = " and ".join(paths)
+    try:
+        load()  # type: ignore[operator]
+    except FileNotFoundError as error:
+        missing = ", ".join(path for path in paths if not os.path.exists(path))
+        raise StartupError(f"tls: {missing or names}: no such file") from error
+    except ssl.SSLError as error:
+        raise StartupError(f"tls: {names}: {error.reason or 'not what is expected (wrong password?)'}") from error
+    except OSError as error:
+        raise StartupError(f"tls: {names}: {error.strerror}") from error
