@@ -173,12 +173,11 @@ def test_every_requirement_has_an_upper_bound(pyproject: Path) -> None:
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 def test_what_a_package_imports_is_declared(package: Path) -> None:
     declared = {re.split(r"[^A-Za-z0-9._-]", one)[0].lower() for one in requirements(package.parent / "pyproject.toml")}
-    own = {"trio-kernel", package.name.replace("kernel_", "trio-kernel-")}
     providers = packages_distributions()
     undeclared = {
         name
-        for name in third_party_imports(package)
-        if not {provider.lower() for provider in providers.get(name, ["nobody"])} & (declared | own)
+        for name in third_party_imports(package) - {"kernel", package.name}
+        if not {provider.lower().replace("_", "-") for provider in providers.get(name, ["nobody"])} & declared
     }
 
     assert undeclared == set()
