@@ -12,94 +12,22 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import TypeAlias, final
+from collections.abc import Callable, Collection
+from typing import final
 
 import attrs
 import trio
 
+from ._child import Body, affected, cause, ending, is_free_to_start, not_ready
+from ._child import Child as Child
+from ._child import Group as Group
 from ._events import ComponentFailed, EventHub, StateChanged, StopTimedOut
 from ._life import Life
 from ._lifecycle import ALIVE, FINAL, USABLE, State, moved
-from ._restart import Ending, RestartHistory, RestartPolicy, Verdict, verdict
+from ._restart import Ending, Verdict, verdict
 from ._spec import Strategy
 from ._stacks import where
-from .errors import DependencyError, RestartLimitError, StartupError
-
-Body: TypeAlias = Callable[[Life], Awaitable[None]]
-"""Lives one life: opens, calls `life.started(value)`, does its work inside `life.inner`, closes."""
-
-
-@final
-@attrs.define(eq=False)
-class Group:
-    """Children that belong together."""
-
-    strategy: Strategy
-    history: RestartHistory
-    members: list[Child] = attrs.field(factory=list, init=False)
-    """In start order."""
-    held: int = attrs.field(default=0, init=False)
-    """How many restarts are under way that no member may start in."""
-
-    def followers(self, child: Child) -> list[Child]:
-        """Return the members that restart with `child`."""
-        match self.strategy:
-            case Strategy.ONE_FOR_ONE:
-                return []
-            case Strategy.ONE_FOR_ALL:
-                return [member for member in self.members if member is not child]
-            case Strategy.REST_FOR_ONE:
-                return self.members[self.members.index(child) + 1 :]
-
-
-@final
-@attrs.define(eq=False)
-class Child:
-    """One supervised component."""
-
-    id: str
-    body: Body
-    policy: RestartPolicy
-    history: RestartHistory
-    essential: bool = True
-    start_timeout: float = 30.0
-    stop_timeout: float = 2.0
-    accepts: bool = False
-    """Whether its `inner` brings in work from outside, and so is the first thing that a stop cancels."""
-    resident: bool = False
-    """Whether it is there for others only, so that the service has ended when all that are not have."""
-    group: Group | None = None
-    uses: list[Child] = attrs.field(factory=list, init=False)
-    after: list[Child] = attrs.field(factory=list, init=False)
-    users: list[Child] = attrs.field(factory=list, init=False)
-    followers: list[Child] = attrs.field(factory=list, init=False)
-    """Those that use it or come after it."""
-    state: State = attrs.field(default=State.CREATED, init=False)
-    value: object = attrs.field(default=None, init=False)
-    """What `started` was given."""
-    life: Life | None = attrs.field(default=None, init=False)
-    task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
-    retired: bool = attrs.field(default=False, init=False)
-    """Whether it must not start again."""
-    left_behind: bool = attrs.field(default=False, init=False)
-    healthy_for: float = attrs.field(default=0.0, init=False)
-    """Seconds that its last life was ready."""
-    changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-
-    @property
-    def is_down(self) -> bool:
-        """Whether it holds nothing, or nobody waits for it any more."""
-        return self.life is None or self.left_behind
-
-    def depends_on(self, *, uses: Iterable[Child] = (), after: Iterable[Child] = ()) -> None:
-        """Say what must be up before it starts; both ways of depending give an order, only `uses` a restart."""
-        self.uses.extend(uses)
-        self.after.extend(after)
-        for other in self.uses:
-            other.users.append(self)
-        for other in (*self.uses, *self.after):
-            other.followers.append(self)
+from .errors import DependencyError, RestartLimitError
 
 
 @final
@@ -173,8 +101,8 @@ class Supervisor:
         child.task = trio.lowlevel.current_task()
         await trio.lowlevel.checkpoint()
         while await self._may_start(child):
-            ending, error = await self._live(child)
-            await self._follow(child, ending, error)
+            how, error = await self._live(child)
+            await self._follow(child, how, error)
         if child.state not in FINAL:
             self._move(child, State.STOPPED)
         child.task = None
@@ -188,7 +116,7 @@ class Supervisor:
             failed = next((other for other in child.uses if other.state is State.FAILED), None)
             if failed is not None:
                 await self._fail(child, DependencyError(child.id, dependency=failed.id))
-            elif _is_free_to_start(child):
+            elif is_free_to_start(child):
                 return True
             else:
                 await child.changed.park()
@@ -208,27 +136,27 @@ class Supervisor:
             self._notify(child)
         child.healthy_for = trio.current_time() - life.ready_at if life.is_ready else 0.0
         self.cut |= child.retired and life.is_ready and (life.cut or life.whole.cancelled_caught)
-        return _ending(child, life, error), error
+        return ending(child, life, error), error
 
     def _started(self, child: Child, value: object) -> None:
         child.value = value
         if child.state is State.STARTING:  # else it became ready while it was being stopped
             self._move(child, State.READY)
 
-    async def _follow(self, child: Child, ending: Ending, error: BaseException | None) -> None:
+    async def _follow(self, child: Child, how: Ending, error: BaseException | None) -> None:
         """Do what the child's policy says about an ending."""
         await trio.lowlevel.checkpoint()
-        match verdict(child.policy.policy, ending):
+        match verdict(child.policy.policy, how):
             case Verdict.STOP:
                 self._report_error(child, error, final=True)
                 self._move(child, State.STOPPED)
             case Verdict.FAIL:
-                await self._fail(child, error or TimeoutError(_not_ready(child)))
+                await self._fail(child, error or TimeoutError(not_ready(child)))
             case Verdict.RESUME:
                 self._report_error(child, error, final=False)
                 self._move(child, State.BACKOFF)
             case Verdict.RESTART:
-                await self._restart(child, error or _cause(child, ending))
+                await self._restart(child, error or cause(child, how))
 
     async def _restart(self, child: Child, error: BaseException) -> None:
         """Wait out the backoff, with all that restart with the child stopped; or give it up."""
@@ -244,12 +172,12 @@ class Supervisor:
             return
         self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=wait))
         self._move(child, State.BACKOFF, reason=f"restart in {wait:.2f} s")
-        affected = _affected(child)
-        held = {other.group for other in (child, *affected) if other.group is not None}
+        others = affected(child)
+        held = {other.group for other in (child, *others) if other.group is not None}
         for group in held:
             group.held += 1
         try:
-            await self._stop_all(affected, drain_until=-math.inf)
+            await self._stop_all(others, drain_until=-math.inf)
             await _sleep_unless_retired(child, wait)
         finally:
             for group in held:
@@ -273,7 +201,7 @@ class Supervisor:
         if child.essential:
             self.on_failure(child)
         else:
-            await self._stop_all(_affected(child), drain_until=-math.inf)
+            await self._stop_all(affected(child), drain_until=-math.inf)
         await trio.lowlevel.checkpoint()
 
     # --- stopping ---------------------------------------------------------------------------------------------
@@ -286,7 +214,7 @@ class Supervisor:
         await trio.lowlevel.checkpoint()
         if child.state in USABLE:
             self._move(child, State.STOPPING)
-        await self._stop_all(_affected(child), drain_until=-math.inf)
+        await self._stop_all(affected(child), drain_until=-math.inf)
 
     async def _stop_all(self, children: Collection[Child], *, drain_until: float) -> None:
         """Stop children, each after those of them that depend on it."""
@@ -366,53 +294,6 @@ async def _run_body(body: Body, life: Life) -> BaseException | None:
             raise
         return error
     return None
-
-
-def _is_free_to_start(child: Child) -> bool:
-    return (
-        (child.group is None or child.group.held == 0)
-        and all(other.state in USABLE or other.state is State.STOPPED for other in child.uses)
-        and all(other.state in USABLE or other.state in FINAL for other in child.after)
-    )
-
-
-def _affected(child: Child) -> list[Child]:
-    """Return the children that restart with `child`, besides it: its users and its group's, and theirs in turn."""
-    found: dict[Child, None] = {}
-    todo = [child]
-    while todo:
-        one = todo.pop()
-        for other in (*one.users, *(one.group.followers(one) if one.group is not None else ())):
-            if other is not child and other not in found:
-                found[other] = None
-                todo.append(other)
-    return list(found)
-
-
-def _ending(child: Child, life: Life, error: BaseException | None) -> Ending:
-    if child.retired:
-        return Ending.RETIRED
-    if life.stopping:
-        return Ending.RECALLED
-    if error is not None:
-        return Ending.REFUSED if _is_startup_error(error) else Ending.RAISED
-    return Ending.NOT_READY if life.whole.cancelled_caught else Ending.RETURNED
-
-
-def _is_startup_error(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(StartupError) is not None
-    return isinstance(error, StartupError)
-
-
-def _not_ready(child: Child) -> str:
-    return f"{child.id} was not ready within start_timeout = {child.start_timeout:g} s"
-
-
-def _cause(child: Child, ending: Ending) -> BaseException:
-    if ending is Ending.NOT_READY:
-        return TimeoutError(_not_ready(child))
-    return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")
 
 
 async def _sleep_unless_retired(child: Child, seconds: float) -> None:

@@ -1,0 +1,144 @@
+"""What the supervisor knows of one child, and what follows from that alone.
+
+Nothing here waits or changes anything: `_supervisor` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias, final
+
+import attrs
+import trio
+
+from ._life import Life
+from ._lifecycle import FINAL, USABLE, State
+from ._restart import Ending, RestartHistory, RestartPolicy
+from ._spec import Strategy
+from .errors import StartupError
+
+Body: TypeAlias = Callable[[Life], Awaitable[None]]
+"""Lives one life: opens, calls `life.started(value)`, does its work inside `life.inner`, closes."""
+
+
+@final
+@attrs.define(eq=False)
+class Group:
+    """Children that belong together."""
+
+    strategy: Strategy
+    history: RestartHistory
+    members: list[Child] = attrs.field(factory=list, init=False)
+    """In start order."""
+    held: int = attrs.field(default=0, init=False)
+    """How many restarts are under way that no member may start in."""
+
+    def followers(self, child: Child) -> list[Child]:
+        """Return the members that restart with `child`."""
+        match self.strategy:
+            case Strategy.ONE_FOR_ONE:
+                return []
+            case Strategy.ONE_FOR_ALL:
+                return [member for member in self.members if member is not child]
+            case Strategy.REST_FOR_ONE:
+                return self.members[self.members.index(child) + 1 :]
+
+
+@final
+@attrs.define(eq=False)
+class Child:
+    """One supervised component."""
+
+    id: str
+    body: Body
+    policy: RestartPolicy
+    history: RestartHistory
+    essential: bool = True
+    start_timeout: float = 30.0
+    stop_timeout: float = 2.0
+    accepts: bool = False
+    """Whether its `inner` brings in work from outside, and so is the first thing that a stop cancels."""
+    resident: bool = False
+    """Whether it is there for others only, so that the service has ended when all that are not have."""
+    group: Group | None = None
+    uses: list[Child] = attrs.field(factory=list, init=False)
+    after: list[Child] = attrs.field(factory=list, init=False)
+    users: list[Child] = attrs.field(factory=list, init=False)
+    followers: list[Child] = attrs.field(factory=list, init=False)
+    """Those that use it or come after it."""
+    state: State = attrs.field(default=State.CREATED, init=False)
+    value: object = attrs.field(default=None, init=False)
+    """What `started` was given."""
+    life: Life | None = attrs.field(default=None, init=False)
+    task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    retired: bool = attrs.field(default=False, init=False)
+    """Whether it must not start again."""
+    left_behind: bool = attrs.field(default=False, init=False)
+    healthy_for: float = attrs.field(default=0.0, init=False)
+    """Seconds that its last life was ready."""
+    changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it holds nothing, or nobody waits for it any more."""
+        return self.life is None or self.left_behind
+
+    def depends_on(self, *, uses: Iterable[Child] = (), after: Iterable[Child] = ()) -> None:
+        """Say what must be up before it starts; both ways of depending give an order, only `uses` a restart."""
+        self.uses.extend(uses)
+        self.after.extend(after)
+        for other in self.uses:
+            other.users.append(self)
+        for other in (*self.uses, *self.after):
+            other.followers.append(self)
+
+
+def is_free_to_start(child: Child) -> bool:
+    """Whether all that the child waits for is up, and no restart is under way that it is part of."""
+    return (
+        (child.group is None or child.group.held == 0)
+        and all(other.state in USABLE or other.state is State.STOPPED for other in child.uses)
+        and all(other.state in USABLE or other.state in FINAL for other in child.after)
+    )
+
+
+def affected(child: Child) -> list[Child]:
+    """Return the children that restart with `child`, besides it: its users and its group's, and theirs in turn."""
+    found: dict[Child, None] = {}
+    todo = [child]
+    while todo:
+        one = todo.pop()
+        for other in (*one.users, *(one.group.followers(one) if one.group is not None else ())):
+            if other is not child and other not in found:
+                found[other] = None
+                todo.append(other)
+    return list(found)
+
+
+def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
+    """Say how a life that is over ended."""
+    if child.retired:
+        return Ending.RETIRED
+    if life.stopping:
+        return Ending.RECALLED
+    if error is not None:
+        return Ending.REFUSED if _is_startup_error(error) else Ending.RAISED
+    return Ending.NOT_READY if life.whole.cancelled_caught else Ending.RETURNED
+
+
+def _is_startup_error(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(StartupError) is not None
+    return isinstance(error, StartupError)
+
+
+def not_ready(child: Child) -> str:
+    """Return what to say of a child that missed its `start_timeout`."""
+    return f"{child.id} was not ready within start_timeout = {child.start_timeout:g} s"
+
+
+def cause(child: Child, how: Ending) -> BaseException:
+    """Return the error that an ending is if nothing was raised."""
+    if how is Ending.NOT_READY:
+        return TimeoutError(not_ready(child))
+    return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")
