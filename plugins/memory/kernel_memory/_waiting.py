@@ -92,8 +92,7 @@ class Waiting:
 
     def _level(self, entry: Entry) -> deque[Entry]:
         priority = entry.envelope.priority
-        if priority > self._top:
-            self._top = priority
+        self._top = max(self._top, priority)
         self._count += 1
         entry.waits = True
         return self._levels[priority]

@@ -1,0 +1,274 @@
+"""The check itself: a broker that breaks one promise must fail, by the name of that promise."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from kernel_memory import MemoryConfig, MemoryDriver
+
+from kernel import Ack, DeadLetter, Envelope, Outcome, Retry, Return
+from kernel.abc import Broker, Delivery, Queue, Subscription, Topology
+from kernel.errors import ConflictError, QueueFullError, SettledError
+from kernel.testing import check_broker, fake_context
+
+
+@attrs.define(eq=False)
+class Passed(Delivery):
+    """A delivery that may be changed on its way."""
+
+    inner: Delivery
+
+    @property
+    def envelope(self) -> Envelope:
+        return self.inner.envelope
+
+    @property
+    def attempt(self) -> int:
+        return self.inner.attempt
+
+    @property
+    def redelivered(self) -> bool:
+        return self.inner.redelivered
+
+    async def settle(self, outcome: Outcome) -> None:
+        await self.inner.settle(outcome)
+
+
+@attrs.define(eq=False)
+class Passing(Broker):
+    """Keeps every promise; what is made of it breaks one."""
+
+    inner: Broker
+    delivery: type[Passed] = Passed
+
+    async def declare(self, topology: Topology) -> None:
+        await self.inner.declare(topology)
+
+    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return self._subscribe(subscription)
+
+    @asynccontextmanager
+    async def _subscribe(self, subscription: Subscription) -> AsyncGenerator[AsyncIterator[Delivery]]:
+        async with self.inner.subscribe(subscription) as deliveries, aclosing(self.passed(deliveries)) as passed:
+            yield passed
+
+    async def passed(self, deliveries: AsyncIterator[Delivery]) -> AsyncGenerator[Delivery]:
+        async for delivery in deliveries:
+            yield self.delivery(delivery)
+
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        await self.inner.send(envelope, exchange=exchange, mandatory=mandatory)
+
+    async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
+        return await self.inner.peek(queue, limit=limit)
+
+
+class SettlesTwice(Passed):
+    async def settle(self, outcome: Outcome) -> None:
+        try:
+            await super().settle(outcome)
+        except SettledError:
+            await trio.lowlevel.checkpoint()
+
+
+class ForgetsAck(Passed):
+    async def settle(self, outcome: Outcome) -> None:
+        await super().settle(Return() if outcome == Ack() and self.envelope.body == b"first" else outcome)
+
+
+class CountsReturns(Passed):
+    async def settle(self, outcome: Outcome) -> None:
+        await super().settle(Retry() if outcome == Return() else outcome)
+
+
+class DoesNotCount(Passed):
+    @property
+    def attempt(self) -> int:
+        return 1
+
+
+class RetriesAtOnce(Passed):
+    async def settle(self, outcome: Outcome) -> None:
+        await super().settle(Retry() if isinstance(outcome, Retry) else outcome)
+
+
+class ForgetsReason(Passed):
+    async def settle(self, outcome: Outcome) -> None:
+        await super().settle(DeadLetter("") if isinstance(outcome, DeadLetter) else outcome)
+
+
+class DropsReplies(Passed):
+    async def settle(self, outcome: Outcome) -> None:
+        await super().settle(Ack() if isinstance(outcome, Ack) else outcome)
+
+
+class LosesHeaders(Passed):
+    @property
+    def envelope(self) -> Envelope:
+        return attrs.evolve(super().envelope, headers={})
+
+
+class SendsTwice(Passing):
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        await super().send(envelope, exchange=exchange, mandatory=mandatory)
+        await super().send(envelope, exchange=exchange, mandatory=mandatory)
+
+
+class DropsSilently(Passing):
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        await super().send(envelope, exchange=exchange, mandatory=False)
+
+
+class HidesOverflow(Passing):
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        try:
+            await super().send(envelope, exchange=exchange, mandatory=mandatory)
+        except QueueFullError:
+            await trio.lowlevel.checkpoint()
+
+
+class LosesWhenCancelled(Passing):
+    """Sends in two steps: a sender that is cancelled in between has sent, and sends again."""
+
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        await super().send(envelope, exchange=exchange, mandatory=mandatory)
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await super().send(envelope, exchange=exchange, mandatory=mandatory)
+            raise
+
+
+class TakesAhead(Passing):
+    """Takes a delivery before it is asked for one, and keeps it when it is cancelled."""
+
+    async def passed(self, deliveries: AsyncIterator[Delivery]) -> AsyncGenerator[Delivery]:
+        async for delivery in deliveries:
+            await trio.lowlevel.checkpoint()
+            yield self.delivery(delivery)
+
+
+class IgnoresPrefetch(Passing):
+    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return super().subscribe(attrs.evolve(subscription, prefetch=subscription.prefetch + 1))
+
+
+class HidesConflicts(Passing):
+    async def declare(self, topology: Topology) -> None:
+        try:
+            await super().declare(topology)
+        except ConflictError:
+            await trio.lowlevel.checkpoint()
+
+
+class ForgetsProperties(Passing):
+    """Declares queues without some of what was asked for."""
+
+    changes: dict[str, Any]
+
+    async def declare(self, topology: Topology) -> None:
+        queues: list[Queue] = [attrs.evolve(queue, **self.changes) for queue in topology.queues]
+        await super().declare(attrs.evolve(topology, queues=queues))
+
+
+class ForgetsTtl(ForgetsProperties):
+    changes = {"ttl": None}
+
+
+class RefusesInstead(ForgetsProperties):
+    changes = {"overflow": "refuse"}
+
+
+class ForgetsDead(ForgetsProperties):
+    changes = {"dead_letters": ""}
+
+
+class ForgetsExclusive(ForgetsProperties):
+    changes = {"exclusive": False}
+
+
+class ChangesEnvelopes(Passing):
+    changes: dict[str, Any]
+
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        changed = attrs.evolve(envelope, **self.changes)
+        await super().send(changed, exchange=exchange, mandatory=mandatory)
+
+
+class IgnoresPriority(ChangesEnvelopes):
+    changes = {"priority": 0}
+
+
+class IgnoresDelay(ChangesEnvelopes):
+    changes = {"delay": 0.0}
+
+
+class ForgetsDeadline(ChangesEnvelopes):
+    changes = {"deadline": math.inf}
+
+
+class PeekTakes(Passing):
+    async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
+        seen = await super().peek(queue, limit=limit)
+        if seen:
+            async with self.inner.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
+                await (await anext(deliveries)).settle(Ack())
+        return seen
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (SettlesTwice, "a delivery is settled once"),
+        (ForgetsAck, "Ack removes the message"),
+        (CountsReturns, "Return gives the message back at once, its attempt not counted"),
+        (DoesNotCount, "Retry delivers again, attempt + 1"),
+        (RetriesAtOnce, "Retry waits, and the queue goes on meanwhile"),
+        (ForgetsReason, "a dead letter carries bytes, headers and the reason"),
+        (DropsReplies, "a reply is sent before settle returns"),
+        (LosesHeaders, "an envelope arrives as it was sent"),
+        (SendsTwice, "a message may be empty"),
+        (DropsSilently, "an exclusive queue goes away with its consumer"),
+        (HidesOverflow, "a full queue refuses, and then no queue gets the message"),
+        (LosesWhenCancelled, "a cancelled send sends once or not at all"),
+        (TakesAhead, "a cancelled wait for a delivery loses nothing"),
+        (IgnoresPrefetch, "not more than `prefetch` deliveries are unsettled"),
+        (HidesConflicts, "a queue that exists with other properties is a conflict"),
+        (ForgetsTtl, "a message older than `ttl` is not delivered"),
+        (RefusesInstead, "a full queue drops its oldest"),
+        (ForgetsDead, "a dead letter carries bytes, headers and the reason"),
+        (ForgetsExclusive, "an exclusive queue has one consumer"),
+        (IgnoresPriority, "the highest priority comes first"),
+        (IgnoresDelay, "a delayed message waits"),
+        (ForgetsDeadline, "an envelope arrives as it was sent"),
+        (PeekTakes, "peek takes nothing"),
+    ],
+)
+async def test_a_broken_promise_is_named(
+    broken: type[Any], promise: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    with pytest.raises(AssertionError, match=f"^{re.escape(promise)}: "):
+        await check_broker(lambda: _open(broken), capabilities=MemoryDriver.capabilities)
+
+
+async def test_a_broker_that_only_passes_on_keeps_every_promise(autojump_clock: trio.testing.MockClock) -> None:
+    await check_broker(lambda: _open(Passing), capabilities=MemoryDriver.capabilities)
+
+
+async def test_a_promise_is_skipped_where_the_capability_is_missing(autojump_clock: trio.testing.MockClock) -> None:
+    await check_broker(lambda: _open(IgnoresDelay), capabilities=frozenset())
+
+
+@asynccontextmanager
+async def _open(kind: type[Any]) -> AsyncGenerator[Broker]:
+    delivery, broker = (kind, Passing) if issubclass(kind, Passed) else (Passed, kind)
+    async with MemoryDriver(config=MemoryConfig(), context=fake_context("driver/memory")).open() as inner:
+        yield broker(inner, delivery)
