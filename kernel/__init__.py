@@ -23,5 +23,6 @@ from ._envelope import new_id as new_id
 from ._events import Event as Event
 from ._events import Listening as Listening
 from ._marks import handles as handles
+from ._payload import payload_converter as payload_converter
 from ._router import pattern_matches as pattern_matches
 from ._secret import Secret as Secret

@@ -330,7 +330,7 @@ def _parts(
     tables: Tables = ground.tables
     yield ("kernel",), attrs.evolve(tables.kernel, name=name)
     for wired in (*wiring.drivers.values(), *wiring.dispatchers.values()):
-        yield wired.entry.at, attrs.evolve(cast("DriverTable", wired.entry.table), plugin=plugin_of(wired.entry))
+        yield wired.entry.at, _with_source(wired.entry)
         yield from _config_parts(wired.entry.at, wired.config)
     for key, spec in wiring.protocols.items():
         declared = tables.protocols.get(key)
@@ -342,6 +342,11 @@ def _parts(
         yield worker.entry.at, table | {"config": config, "options": worker.options}
     for group, members in tables.groups.items():
         yield ("groups", group), members
+
+
+def _with_source(entry: Entry[DriverTable]) -> DriverTable:
+    table = cast("DriverTable", entry.table)
+    return table if table.use else attrs.evolve(table, plugin=plugin_of(entry))
 
 
 def _config_parts(at: tuple[str, ...], config: object) -> Iterator[tuple[tuple[str, ...], object]]:

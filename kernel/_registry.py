@@ -27,7 +27,7 @@ GROUPS: Final[Mapping[str, str]] = {
 }
 """Kind -> entry-point group."""
 _KINDS: Final = {group: kind for kind, group in GROUPS.items()}
-_CONTRACTS: Final[Mapping[str, type[Component]]] = {"driver": Driver, "protocol": Protocol, "dispatcher": Dispatcher}
+CONTRACTS: Final[Mapping[str, type[Component]]] = {"driver": Driver, "protocol": Protocol, "dispatcher": Dispatcher}
 _CONFIGS: Final = ("Config", "BrokerOptions", "WorkerOptions")
 _PREFIX: Final = "trio-kernel-"
 _HINT: Final = "for the plugins of the kernel's own repository, run there: pip install -r requirements.txt"
@@ -145,7 +145,7 @@ class Registry:
         """
         plugin = self.find(kind, name)
         loaded = plugin.load()
-        if kind in _CONTRACTS and (fault := _fault(loaded, _CONTRACTS[kind])):
+        if kind in CONTRACTS and (fault := component_fault(loaded, CONTRACTS[kind])):
             raise plugin.broken(fault)
         return loaded
 
@@ -218,7 +218,7 @@ def _normalized(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def _fault(loaded: object, contract: type[Component]) -> str:
+def component_fault(loaded: object, contract: type[Component]) -> str:
     """Return why an object is not a usable component class, or nothing."""
     if not isinstance(loaded, type):
         return f"it must be a class, not {type(loaded).__name__}"

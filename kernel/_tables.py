@@ -82,6 +82,8 @@ class DriverTable(LifeTable):
 
     plugin: str | None = None
     """The component's own name by default."""
+    use: str | None = None
+    """Import path `module:Class` of a component class of the service's own, instead of a plugin."""
     driver: str | None = None
     protocol: str | None = None
 
@@ -101,6 +103,7 @@ class ProtocolTable:
 
     enabled: bool = True
     plugin: str | None = None
+    use: str | None = None
 
 
 @final

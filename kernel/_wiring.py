@@ -8,8 +8,9 @@ from typing import Any, Final, TypeAlias, cast, final
 import attrs
 
 from ._broker import Broker
+from ._imports import NotImportableError, import_object
 from ._manifest import Manifest
-from ._registry import Registry
+from ._registry import CONTRACTS, Registry, component_fault
 from ._spec import ProtocolSpec
 from ._strict import is_table
 from ._structure import structure
@@ -108,8 +109,25 @@ def wire(ground: Ground) -> Wiring:
 def _load(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolTable]) -> type[Component] | None:
     if entry.table is None:
         return None
+    if entry.table.use is not None:
+        if entry.table.plugin is not None:
+            ground.report((*entry.at, "plugin"), "does not go with use: write one of them")
+        return _import_own(ground, kind, entry.table.use, (*entry.at, "use"))
     at = (*entry.at, "plugin") if entry.table.plugin else entry.at
     return _load_plugin(ground, kind, entry.table.plugin or entry.name, at)
+
+
+def _import_own(ground: Ground, kind: str, path: str, at: tuple[str, ...]) -> type[Component] | None:
+    """Import a component class of the service's own."""
+    try:
+        found = import_object(path, directory=ground.manifest.directory)
+    except NotImportableError as error:
+        ground.report(at, str(error))
+        return None
+    if fault := component_fault(found, CONTRACTS[kind]):
+        ground.report(at, f'"{path}" is no {kind}: {fault}')
+        return None
+    return cast("type[Component]", found)
 
 
 def _load_plugin(ground: Ground, kind: str, name: str, at: tuple[str, ...]) -> type[Component] | None:
@@ -121,8 +139,9 @@ def _load_plugin(ground: Ground, kind: str, name: str, at: tuple[str, ...]) -> t
 
 
 def plugin_of(entry: Entry[DriverTable] | Entry[ProtocolTable]) -> str:
-    """Return the name of a component's plugin."""
-    return (entry.table.plugin if entry.table else None) or entry.name
+    """Return the name of a component's plugin, or the import path of its class."""
+    table = entry.table
+    return (table and (table.use or table.plugin)) or entry.name
 
 
 class _Protocols:

@@ -18,8 +18,8 @@ from .._registry import Registry, discover
 from .._run import Kernel, Result, serve
 from .._spec import DriverSpec, Plan
 from ._context import fake_context
-from ._faults import Faults, faulty_driver
-from ._given import given_driver
+from ._faults import Faults
+from ._given import faulty_driver, given_driver
 
 EventT = TypeVar("EventT", bound=Event)
 
