@@ -1,0 +1,80 @@
+"""The table of a dispatcher with `plugin = "timer"`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias, final
+from zoneinfo import ZoneInfo
+
+import attrs
+
+Missed: TypeAlias = Literal["skip", "once", "all"]
+
+
+def _interval(_: object, __: attrs.Attribute[float | None], value: float | None) -> None:
+    if value is not None and not 0 < value < math.inf:
+        raise ValueError(f"interval must be above 0 and finite, not {value}")
+
+
+def _jitter(_: object, __: attrs.Attribute[float], value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"jitter must be 0 or more and finite, not {value}")
+
+
+def _cron(_: object, __: attrs.Attribute[str | None], value: str | None) -> None:
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415  only timers that use cron load it
+
+    if value is None:
+        return
+    if len(value.split()) != 5:
+        raise ValueError(f"cron {value!r} must have five fields: minute hour day-of-month month day-of-week")
+    try:
+        next(CronSim(value, datetime.now(UTC)))
+    except CronSimError as error:
+        raise ValueError(f"cron {value!r}: {str(error).lower()}") from error
+    except StopIteration as error:
+        raise ValueError(f"cron {value!r} never comes: no such date in the next 50 years") from error
+
+
+def _zone(_: object, __: attrs.Attribute[str], value: str) -> None:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"zone {value!r} is not a time zone; give one such as Europe/Berlin") from error
+
+
+@final
+@attrs.frozen(kw_only=True)
+class TimerConfig:
+    """When a timer ticks. Exactly one of `interval` and `cron` is given."""
+
+    interval: float | None = attrs.field(default=None, validator=_interval)
+    """Seconds from one scheduled tick to the next."""
+    cron: str | None = attrs.field(default=None, validator=_cron)
+    """Five fields: minute, hour, day of month, month, day of week. Source: Debian crontab(5)."""
+    zone: str = attrs.field(default="UTC", validator=_zone)
+    """The time zone that `cron` is read in."""
+    immediate: bool = False
+    """Whether the first tick is at the start rather than at the first scheduled time."""
+    jitter: float = attrs.field(default=0.0, validator=_jitter)
+    """Seconds; each tick is late by a random part of them. Below `interval`, so that ticks keep their order."""
+    missed: Missed = attrs.field(default="skip", validator=attrs.validators.in_(("skip", "once", "all")))
+    """What becomes of scheduled times that pass while a tick is being handled."""
+    max_missed: int = attrs.field(
+        default=100, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(10_000))
+    )
+    """How many ticks `missed = "all"` makes up for; older ones are skipped."""
+    subject: str = ""
+    """Subject of the ticks; empty means `tick.` and the name of the dispatcher."""
+
+
+def problems(config: TimerConfig) -> Iterator[str]:
+    """Yield what is wrong with the fields of a configuration together."""
+    if (config.interval is None) == (config.cron is None):
+        yield "give exactly one of interval and cron"
+    if config.cron is None and config.zone != "UTC":
+        yield "zone is only for cron: an interval knows no time zone"
+    if config.interval is not None and config.jitter >= config.interval:
+        yield f"jitter = {config.jitter:g} must be below interval = {config.interval:g}"

@@ -1,0 +1,146 @@
+"""The dispatcher: waits for the next moment, has the tick handled, and decides about moments that passed meanwhile."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, ClassVar, Final, assert_never, cast, final
+from zoneinfo import ZoneInfo
+
+import trio
+from typing_extensions import override
+
+from kernel import Ack, DeadLetter, Envelope, Retry, Return
+from kernel.abc import Context, Dispatcher, Intake
+from kernel.errors import StartupError
+
+from ._clock import VirtualClock, WallClock, wall_clock
+from ._config import TimerConfig, problems
+from ._schedule import RESAMPLE, CronSchedule, IntervalSchedule, Schedule
+from ._tick import Tick, TickDelivery, TickFailed, TickSkipped
+
+if TYPE_CHECKING:
+    from kernel import Outcome
+
+RETURN_PAUSE: Final = 1.0
+"""Seconds before a tick is tried again that was given back; giving it back at once, again and again, would spin."""
+
+
+@final
+class TimerDispatcher(Dispatcher):
+    """Delivers a `Tick` at each scheduled time. Ticks never overlap: one starts when the one before is settled.
+
+    Args:
+        config: When to tick.
+        context: From the kernel.
+        wall: The wall clock; a test gives a `VirtualClock` that starts when it likes. None takes the one that fits
+            trio's clock.
+    """
+
+    Config: ClassVar[type[object]] = TimerConfig
+
+    def __init__(self, *, config: TimerConfig, context: Context, wall: WallClock | None = None) -> None:
+        self._config = config
+        self._context = context
+        self._wall = wall
+        self._random = random.Random()
+        self._keep = {"skip": 0, "once": 1, "all": config.max_missed}[config.missed]
+
+    @classmethod
+    @override
+    def check(cls, config: object) -> Iterable[str]:
+        return problems(cast("TimerConfig", config))
+
+    @override
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        await trio.lowlevel.checkpoint()
+        yield
+
+    @override
+    async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
+        schedule = self._schedule()
+        moment = schedule.now()
+        task_status.started()
+        if self._config.immediate:
+            await self._tick(intake, schedule, moment, missed=0)
+        while True:
+            moment, missed = await self._next(schedule, moment)
+            await self._tick(intake, schedule, moment, missed=missed)
+
+    def _schedule(self) -> Schedule:
+        wall = self._wall or wall_clock()
+        if self._config.interval is not None:
+            return IntervalSchedule(self._config.interval, wall)
+        if self._config.cron is None:
+            raise StartupError(f"{self._context.id}: give exactly one of interval and cron")
+        resample = math.inf if isinstance(wall, VirtualClock) else RESAMPLE
+        return CronSchedule(self._config.cron, ZoneInfo(self._config.zone), wall, resample)
+
+    async def _next(self, schedule: Schedule, previous: float) -> tuple[float, int]:
+        """Wait for the next moment to tick at; return it and how many scheduled ones before it are left out."""
+        late = await schedule.late(previous, keep=self._keep)
+        left_out = late.count - len(late.kept)
+        if late.kept:
+            moment = late.kept[0]
+        else:
+            due = await schedule.wait(previous if late.latest is None else late.latest)
+            moment, more = await self._coalesce(schedule, due)
+            left_out += more
+        if left_out:
+            self._report(schedule, schedule.after(previous), left_out, "missed")
+        return moment, left_out
+
+    async def _coalesce(self, schedule: Schedule, due: float) -> tuple[float, int]:
+        """Return what to tick at, and how many are left out, when more has passed than what was waited for.
+
+        So it is after the process was suspended or the clock has jumped ahead: that counts once, unless all count.
+        """
+        keep = max(1, self._keep)
+        later = await schedule.late(due, keep=keep)
+        if later.count < keep:
+            return due, 0
+        return later.kept[0], later.count + 1 - keep
+
+    async def _tick(self, intake: Intake, schedule: Schedule, moment: float, *, missed: int) -> None:
+        """Have a tick handled until it is settled for good."""
+        await trio.sleep(self._config.jitter * self._random.random())
+        tick = Tick(scheduled=schedule.civil(moment), missed=missed)
+        envelope, attempt, until = self._envelope(tick), 1, schedule.after(moment)
+        while True:
+            outcome = await intake.handle(TickDelivery(tick, envelope, attempt))
+            pause = self._pause(outcome, tick)
+            if pause is None:
+                return
+            if schedule.now() + pause >= until:
+                self._report(schedule, moment, 1, "the next tick comes before the next attempt")
+                return
+            await trio.sleep(pause)
+            attempt += isinstance(outcome, Retry)
+
+    def _pause(self, outcome: Outcome, tick: Tick) -> float | None:
+        """Return the seconds after which a tick is to be tried again, or None if it is not."""
+        match outcome:
+            case Ack():
+                return None
+            case DeadLetter(reason):
+                self._context.emit(TickFailed(component=self._context.id, scheduled=tick.scheduled, reason=reason))
+                self._context.log.error("tick_failed", scheduled=tick.scheduled.isoformat(), reason=reason)
+                return None
+            case Retry(after):
+                return after
+            case Return():
+                return RETURN_PAUSE
+        assert_never(outcome)
+
+    def _envelope(self, tick: Tick) -> Envelope:
+        subject = self._config.subject or f"tick.{self._context.name}"
+        headers = {"timer-scheduled": tick.scheduled.isoformat(), "timer-missed": tick.missed}
+        return Envelope(subject=subject, headers=headers)
+
+    def _report(self, schedule: Schedule, moment: float, count: int, reason: str) -> None:
+        scheduled = schedule.civil(moment)
+        self._context.emit(TickSkipped(component=self._context.id, scheduled=scheduled, count=count, reason=reason))
+        self._context.log.warning("tick_skipped", scheduled=scheduled.isoformat(), count=count, reason=reason)
