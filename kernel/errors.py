@@ -12,6 +12,7 @@
     ├── RestartLimitError            a component failed more often than its policy allows
     ├── DependencyError              a component cannot run because one that it uses has failed
     ├── UnavailableError             a resource or worker is not ready and will not be in time
+    │   └── CallTimeoutError         no answer to a call came in time
     ├── ProtocolError
     │   ├── DecodeError              bytes from outside make no sense
     │   │   └── ConversionError      they make sense, but are not what the handler takes
@@ -132,6 +133,16 @@ class DependencyError(KernelError):
 
 class UnavailableError(KernelError):
     """A resource or worker is not ready and will not be in time."""
+
+
+@final
+class CallTimeoutError(UnavailableError):
+    """No answer to a call came in time; whether it was handled is unknown."""
+
+    def __init__(self, subject: str, *, seconds: float) -> None:
+        self.subject = subject
+        self.seconds = seconds
+        super().__init__(f'no answer to "{subject}" came within {seconds:g} s')
 
 
 class ProtocolError(KernelError):
