@@ -49,7 +49,7 @@ class Manifest:
     lines: Lines = attrs.field(factory=Lines)
     overridden: frozenset[tuple[str, ...]] = frozenset()
     """Paths that `--set` wrote, with the tables that it had to create."""
-    sources: Mapping[tuple[str, ...], str] = attrs.field(factory=dict[tuple[str, ...], str])
+    sources: Mapping[tuple[str, ...], tuple[str, ...]] = attrs.field(factory=dict[tuple[str, ...], tuple[str, ...]])
     """What came from outside: `$NAME`, or the file of a secret."""
 
     def line(self, at: tuple[str, ...]) -> int:
@@ -62,7 +62,7 @@ class Manifest:
             return "default"
         line = self.line(at)
         place = _OVERRIDE if self._is_overridden(at) else f"{self.path}:{line}" if line else self.path
-        return f"{place} ({self.sources[at]})" if at in self.sources else place
+        return f"{place} ({listed(self.sources[at])})" if at in self.sources else place
 
     def problem(self, at: tuple[str, ...], text: str) -> Problem:
         """Return a problem with what is, or should be, at a path."""
@@ -141,11 +141,11 @@ def _build(
 
 def _misshapen(manifest: Manifest) -> list[Problem]:
     if not manifest.tables:
-        return [manifest.problem((), f"is empty; allowed tables: {listed(TABLES)}")]
+        return [manifest.problem((), f"is empty; allowed: {listed(TABLES)}")]
     problems: list[Problem] = []
     for key, value in manifest.tables.items():
         if key not in TABLES:
-            problems.append(manifest.problem((key,), unknown("table", key, TABLES)))
+            problems.append(manifest.problem((key,), unknown("table" if is_table(value) else "key", key, TABLES)))
         elif not is_table(value):
             problems.append(manifest.problem((key,), f"must be a table, got {shown(value)}"))
         elif key in COMPONENT_TABLES:

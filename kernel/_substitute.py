@@ -17,7 +17,7 @@ import attrs
 
 from ._secret import Secret
 from ._strict import is_array, is_table
-from ._words import shown
+from ._words import MAX_TEXT, quoted, shown
 
 MAX_SECRET_BYTES: Final = 64 * 1024
 _OTHERS_MAY_READ: Final = 0o004
@@ -43,7 +43,7 @@ class Substitution:
     """Where relative names of secret files start, unless `$CREDENTIALS_DIRECTORY` is set."""
     report: Callable[[tuple[str, ...], str], None]
     """Takes every problem: where, and what."""
-    sources: dict[tuple[str, ...], str] = attrs.field(factory=dict[tuple[str, ...], str])
+    sources: dict[tuple[str, ...], tuple[str, ...]] = attrs.field(factory=dict[tuple[str, ...], tuple[str, ...]])
     """Values that came from outside, by path: `$NAME`, `default of $NAME`, or the file of a secret."""
 
     def value(self, value: object, at: tuple[str, ...], *, secrets: bool) -> object:
@@ -65,25 +65,24 @@ class Substitution:
         return value
 
     def _text(self, text: str, at: tuple[str, ...]) -> str:
-        if "${" not in text:
-            return text
-        try:
-            return _PATTERN.sub(lambda found: self._replacement(found, at), text)
-        except _Refused as exc:
-            self.report(at, str(exc))
-            return text
+        return _PATTERN.sub(lambda found: self._replacement(found, at), text) if "${" in text else text
 
     def _replacement(self, found: re.Match[str], at: tuple[str, ...]) -> str:
         if found["escape"]:
             return "${"
-        if found["bad"]:
-            raise _Refused(f"has a broken substitution: {_SYNTAX}")
         name, default = found["name"], found["default"]
-        if default is not None and not self.environ.get(name):
+        if found["bad"]:
+            self.report(at, f"has a broken substitution: {_SYNTAX}")
+        elif default is not None and not self.environ.get(name):
             self._note(at, f"default of ${name}")
             return default
-        self._note(at, f"${name}")
-        return self._variable(name, f"write ${{{name}:-}} if it may be")
+        else:
+            self._note(at, f"${name}")
+            try:
+                return self._variable(name, f"write ${{{name}:-}} if it may be")
+            except _Refused as exc:
+                self.report(at, str(exc))
+        return found[0]
 
     def _variable(self, name: str, if_empty: str) -> str:
         if name not in self.environ:
@@ -96,12 +95,12 @@ class Substitution:
         [(key, given)] = table.items()
         name = self.value(given, (*at, key), secrets=False)
         if not isinstance(name, str) or not name:
-            self.report(at, f"must name the secret's {key} in a string, got {shown(name)}")
+            self.report((*at, key), f"must be the name of the secret in a string, got {shown(name)}")
             return None
         try:
             return Secret(self._from_env(name, at) if key == "env" else self._from_file(name, at))
         except _Refused as exc:
-            self.report(at, str(exc))
+            self.report((*at, key), str(exc))
             return None
 
     def _from_env(self, name: str, at: tuple[str, ...]) -> str:
@@ -116,29 +115,35 @@ class Substitution:
             text = data.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             # Not chained: the error holds the bytes.
-            raise _Refused(f"the secret file {shown(str(path))} must be UTF-8") from None
+            raise _Refused(f"{_secret_file(path)} must be UTF-8") from None
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "its name is invalid"
-            raise _Refused(f"the secret file {shown(str(path))} cannot be read: {reason}") from exc
+            raise _Refused(f"{_secret_file(path)} cannot be read: {reason}") from exc
         if not text:
-            raise _Refused(f"the secret file {shown(str(path))} is empty")
+            raise _Refused(f"{_secret_file(path)} is empty")
         return text
 
     def _note(self, at: tuple[str, ...], source: str) -> None:
-        known = self.sources.get(at)
-        self.sources[at] = source if known in (None, source) else f"{known}, {source}"
+        self.sources[at] = tuple(dict.fromkeys([*self.sources.get(at, ()), source]))
+
+
+def _secret_file(path: Path) -> str:
+    return f"the secret file {quoted(str(path), MAX_TEXT)}"
 
 
 def _read_secret(path: Path) -> bytes:
-    # Non-blocking, because opening a FIFO would wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as source:
-        mode = os.fstat(descriptor).st_mode
+    with open(path, "rb", opener=_open_at_once) as source:
+        mode = os.fstat(source.fileno()).st_mode
         if not stat.S_ISREG(mode):
-            raise _Refused(f"the secret file {shown(str(path))} must be a regular file")
+            raise _Refused(f"{_secret_file(path)} must be a regular file")
         if mode & _OTHERS_MAY_READ:
-            raise _Refused(f"the secret file {shown(str(path))} may be read by everybody; run: chmod o-r on it")
+            raise _Refused(f"{_secret_file(path)} may be read by everybody; run: chmod o-r on it")
         data = source.read(MAX_SECRET_BYTES + 1)
     if len(data) > MAX_SECRET_BYTES:
-        raise _Refused(f"the secret file {shown(str(path))} is larger than {MAX_SECRET_BYTES} bytes")
+        raise _Refused(f"{_secret_file(path)} is larger than {MAX_SECRET_BYTES} bytes")
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Opening a FIFO would wait for its writer.
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -76,7 +76,7 @@ def shown(value: object, *, table: str = "a table") -> str:
     if isinstance(value, Mapping):
         return table
     if isinstance(value, str):
-        return _shown_text(value)
+        return quoted(value)
     if isinstance(value, bytes | bytearray):
         return f"{len(value)} bytes"
     return "an array" if isinstance(value, Sequence) else _shown_scalar(value)
@@ -96,14 +96,15 @@ def _shown_scalar(value: object) -> str:
             return "a secret" if isinstance(value, Secret) else type(value).__name__
 
 
-def _shown_text(text: str) -> str:
-    part = cut(text)
+def quoted(text: str, limit: int = MAX_SHOWN) -> str:
+    """Return a text in quotes, cut at a limit, with control characters escaped."""
+    part = cut(text, limit)
     return f'"{part}"' if part.isprintable() else repr(part)
 
 
 def toml_key(key: str) -> str:
     """Return a key as TOML writes it: bare if possible, else quoted."""
-    return key if _BARE_KEY.fullmatch(key) else _shown_text(key)
+    return key if _BARE_KEY.fullmatch(key) else quoted(key)
 
 
 def toml_path(table: Iterable[str], rest: Iterable[str | int] = ()) -> str:
