@@ -385,7 +385,7 @@ class Connection:
         """Begin to stop: close if idle; websockets are told, and requests go on."""
         if self._protocol is None:
             self.abort()
-        elif self._nursery is not None:
+        elif self._nursery is not None and not self.broken:  # a broken one may be past its last task
             self._nursery.start_soon(self._say_goodbye)
 
     async def _say_goodbye(self) -> None:

@@ -177,6 +177,7 @@ async def open_web(
     *,
     concurrency: int = 10,
     stop_timeout: float = 0.4,
+    lifespan: bool = False,
     **config: Any,
 ) -> AsyncIterator[Service]:
     """Serve one application, or several by prefix."""
@@ -192,7 +193,7 @@ async def open_web(
         targets = {}
         for number, (prefix, each) in enumerate(apps.items()):
             options = WebOptions(prefix=prefix)
-            hosted = await hosts.enter_async_context(WebDispatcher.host(each, options))
+            hosted = await hosts.enter_async_context(WebDispatcher.host(each if lifespan else _without_lifespan(each), options))
             targets[prefix] = FakeTarget(name=f"app{number}", options=options, app=hosted)
         intake = FakeIntake(concurrency=concurrency, targets=list(targets.values()))
         service = Service(dispatcher, intake, targets, trio.CancelScope(), [], logs)
@@ -201,6 +202,15 @@ async def open_web(
             service.addresses = [event.address for event in events if isinstance(event, Listening)]
             yield service
             await service.stop()
+
+
+def _without_lifespan(app: Any) -> Any:
+    async def requests_only(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await app(scope, receive, send)
+
+    return requests_only
 
 
 def _recorder(logs: list[dict[str, Any]]) -> Any:

@@ -17,8 +17,6 @@ CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 async def flood(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "lifespan":
-        raise NotImplementedError
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
