@@ -181,7 +181,10 @@ def _check_mapping(arguments: Sequence[Argument], offer: Offer, label: str, repo
 def _check_driver(argument: Argument, driver: str, offer: Offer, label: str, report: Report) -> None:
     provided, wanted = offer.drivers[driver], resolve(argument, label, report)
     if argument.parameter.kind is Parameter.POSITIONAL_ONLY:
-        report(("use",), f'parameter "{argument.name}" of {label} is positional-only; it is given by name')
+        report(
+            ("use",),
+            f'parameter "{argument.name}" of {label} is positional-only, but what is injected is given by name',
+        )
     elif not _fits(provided, wanted):
         at = ("drivers", argument.name) if argument.name in offer.mapping else ("use",)
         text = f'parameter "{argument.name}" of {label} wants {_type_name(wanted)}'
@@ -206,7 +209,9 @@ def _not_offered(name: str, offer: Offer, label: str) -> str:
         return f'parameter "{name}" of {label} has no default, and driver/{name} is disabled'
     near = did_you_mean(name, [*offer.drivers, "config"])
     text = f'parameter "{name}" of {label} has no default and is neither "config" nor a driver'
-    return text + (near or f"; drivers: {listed(offer.drivers)}")
+    return text + (
+        near or (f"; there are: {listed(offer.drivers)}" if offer.drivers else "; the manifest has no drivers")
+    )
 
 
 def _inject_config(

@@ -192,7 +192,8 @@ def _depend_on_name(ground: Ground, name: str, at: tuple[str, ...]) -> Iterator[
         ground.report(at, f"{disabled[0]} is disabled (enabled = false)")
     elif not found:
         known = [known for kind in _KINDS for known in tables.of(kind)]
-        ground.report(at, f'there is no component "{name}"{did_you_mean(name, known)}')
+        there_are = f"; there are: {listed(dict.fromkeys(known))}"
+        ground.report(at, f'there is no component "{name}"{did_you_mean(name, known) or there_are}')
     yield from found[:1]
 
 
@@ -208,7 +209,8 @@ def _prove(ground: Ground, lives: Mapping[str, ComponentSpec]) -> StopBudget | N
     if cycles or kernel.drain_timeout >= kernel.grace_period:
         return None
     budget = stop_budget(lives, drain_timeout=kernel.drain_timeout, grace_period=kernel.grace_period)
-    if budget.seconds > budget.grace_period + _TOLERANCE:
+    is_known = not any("stop_timeout" in entry.wrong for entry in ground.tables.with_lives())
+    if is_known and budget.seconds > budget.grace_period + _TOLERANCE:
         _report_budget(ground, budget)
     return budget
 

@@ -121,29 +121,36 @@ def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report) 
         missing = cast("frozenset[str]", getattr(cls, "__abstractmethods__"))  # noqa: B009  # object has no such
         report(("use",), f"{label} is abstract: it lacks {listed(sorted(missing))}")
     injection = inject(arguments_of(cls, label, report), offer, label, report)
-    handlers = tuple(_read_method(cls, name, patterns, report) for name, patterns in _marked(cls, role, report))
-    _check_patterns(handlers, label, report)
-    runs = _inspect_run(cls, role, report)
-    _check_purpose(label, role, handlers=handlers, runs=runs, report=report)
+    marked = {name: patterns for name in _members(cls) if (patterns := _patterns_of_member(cls, name))}
+    handlers: tuple[HandlerSpec, ...] = ()
+    if role is Role.HANDLER:
+        handlers = tuple(_read_methods(cls, marked, report))
+        _check_patterns(handlers, label, report)
+    elif marked:
+        report(("use",), _never_called(label, role))
+    runs = "run" not in marked and _inspect_run(cls, role, report)
+    if role is Role.LOOP and not runs and not marked:
+        report(("use",), f'nobody would call {label}: name a dispatcher, or write "async def run(self)"')
     return Shape(
         use=cls,
         is_function=False,
         injection=injection,
-        handlers=handlers if role is Role.HANDLER else (),
+        handlers=handlers,
         is_context=_is_context(cls, report),
         runs=runs,
     )
 
 
-def _marked(cls: type[object], role: Role, report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
-    found = {name: patterns for name in _members(cls) if (patterns := _patterns_of_member(cls, name))}
-    for name, patterns in found.items():
+def _read_methods(cls: type[object], marked: Mapping[str, tuple[str, ...]], report: Report) -> Iterator[HandlerSpec]:
+    if not marked and "__call__" in _members(cls):
+        marked = {"__call__": (ANY_SUBJECT,)}
+    elif not marked:
+        report(("use",), f'{_label(cls)} handles nothing: mark a method with @handles("..."), or write async __call__')
+    for name, patterns in marked.items():
         if fault := _misplaced(cls, name):
             report(("use",), fault)
         else:
-            yield name, patterns
-    if not found and role is Role.HANDLER and "__call__" in _members(cls):
-        yield "__call__", (ANY_SUBJECT,)
+            yield _read_method(cls, name, patterns, report)
 
 
 def _members(cls: type[object]) -> dict[str, None]:
@@ -209,15 +216,6 @@ def _is_context(cls: type[object], report: Report) -> bool:
     return enters and exits
 
 
-def _check_purpose(label: str, role: Role, *, handlers: Sequence[HandlerSpec], runs: bool, report: Report) -> None:
-    if handlers and role is not Role.HANDLER:
-        report(("use",), _never_called(label, role))
-    elif role is Role.HANDLER and not handlers:
-        report(("use",), f'{label} handles nothing: mark a method with @handles("..."), or write async __call__')
-    elif role is Role.LOOP and not runs:
-        report(("use",), f'nobody would call {label}: name a dispatcher, or write "async def run(self)"')
-
-
 def _never_called(label: str, role: Role) -> str:
     why = "has no dispatcher" if role is Role.LOOP else "has a dispatcher that delivers no messages"
     return f"{label} is marked with @handles, but the worker {why}, so it would never be called"
@@ -233,12 +231,13 @@ def _read_handler(
     payload = next(iter(arguments), None)
     hint = payload.parameter.annotation if payload else Parameter.empty
     if payload is None or payload.parameter.kind not in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}:
-        report(("use",), f"{label} takes no payload: its first parameter must be one that is given by position")
+        report(("use",), f"{label} must take the payload as its first parameter, by position")
         annotation: object = Parameter.empty
     else:
         annotation = resolve(payload, label, report)
         if any(annotation is extra for extra in _EXTRAS.values()):
-            report(("use",), f'{label} takes no payload: its first parameter "{payload.name}" is annotated {hint}')
+            text = f"the first parameter of {label} is given the payload"
+            report(("use",), f"{text}, so it cannot be annotated {hint}; take that second")
     extras, others = _split(arguments[1:], label, report)
     handler = HandlerSpec(
         method=method,

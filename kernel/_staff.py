@@ -13,14 +13,16 @@ from ._imports import NotImportableError, import_object
 from ._injection import Offer
 from ._signature import ANY_SUBJECT, Role, Shape, inspect_worker
 from ._structure import structure
-from ._tables import Entry, Report, RetryTable, WorkerTable, under
+from ._tables import Entry, Report, RetryTable, WorkerTable, section, under
 from ._wiring import Ground, Wiring, is_broker, lacks, refer
 from ._words import did_you_mean, listed
-from .errors import PluginError
+from .errors import PluginError, PluginNotFoundError
 
 if TYPE_CHECKING:
     from .abc import Dispatcher
 
+_SHAPING: Final = frozenset({"dispatcher", "drivers", "config"})
+"""Keys that decide what a worker must look like."""
 _FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker")
 
 
@@ -67,8 +69,9 @@ def _hire_one(
     role = _role(table, cls, is_last_resort=is_last_resort)
     offer = _offer(ground, wiring, entry, table)
     use = _import_use(ground, table.use, report)
-    shape = inspect_worker(use, role=role, offer=offer, report=report) if use is not None and role else None
-    options = _read_options(table, cls, report) if cls else None
+    is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
+    shape = inspect_worker(use, role=role, offer=offer, report=report) if is_clear and role else None
+    options = _read_options(table, cls, report) if cls and "options" not in entry.wrong else None
     if cls is not None and use is not None and not (options is None and cls.WorkerOptions):
         for text in cls.check_worker(use, options):
             report(("use",), text)
@@ -116,11 +119,20 @@ def _import_use(ground: Ground, use: str, report: Report) -> object | None:
         if ":" in use:
             return import_object(use, directory=ground.manifest.directory)
         return ground.registry.load("worker", use)
+    except PluginNotFoundError:
+        report(("use",), _not_found(ground, use))
     except PluginError as error:
-        report(("use",), f'must be "module:Name", or the name of an installed worker: {error}')
+        report(("use",), str(error))
     except NotImportableError as error:
         report(("use",), str(error))
     return None
+
+
+def _not_found(ground: Ground, use: str) -> str:
+    module, dot, name = use.rpartition(".")
+    installed = [plugin.name for plugin in ground.registry.plugins if plugin.kind == "worker"]
+    near = f'; did you mean "{module}:{name}"?' if dot else did_you_mean(use, installed)
+    return f'must be "module:Name", or the name of a worker that is installed{near}'
 
 
 def _read_options(table: WorkerTable, cls: type[Dispatcher], report: Report) -> object | None:
@@ -155,9 +167,11 @@ def _exceptions(ground: Ground, retry: RetryTable, report: Report) -> Iterator[t
 
 
 def _no_exception(name: str) -> str:
+    if ":" in name:
+        return f'"{name}" is no exception'
     known = [word for word, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)]
-    hint = did_you_mean(name, known) if ":" not in name else ""
-    return f'"{name}" is no exception: name a builtin one, such as "OSError", or "module:Name"{hint}'
+    hint = did_you_mean(name, known) or '; name one of Python, such as "OSError", or "module:Name"'
+    return f'"{name}" is no exception{hint}'
 
 
 # --- what they are tied to ----------------------------------------------------------------------------------------
@@ -167,7 +181,13 @@ def _retry_faults(worker: Hired, wiring: Wiring) -> Iterator[tuple[tuple[str, ..
     dispatcher = wiring.dispatchers.get(worker.dispatcher) if worker.dispatcher else None
     driver = wiring.driver_class(dispatcher.driver) if dispatcher else None
     retry = worker.table.retry
-    if dispatcher is None or driver is None or not is_broker(driver) or not retry.waits:
+    if (
+        dispatcher is None
+        or driver is None
+        or not is_broker(driver)
+        or not retry.waits
+        or "retry" in worker.entry.wrong
+    ):
         return
     if Capability.DELAY not in driver.capabilities:
         text = f'retries after {retry.backoff_initial!r} s need "delay", which {lacks(wiring, dispatcher.driver)}'
@@ -190,8 +210,16 @@ def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hir
     for name, wired in wiring.dispatchers.items():
         cls = wiring.dispatcher_class(name)
         if cls is not None and cls.delivers and name not in named:
-            ground.report(wired.entry.at, f'has no worker: write dispatcher = "{name}" in one of [workers]')
+            ground.report(wired.entry.at, _idle(ground, name))
         _check_patterns(ground, [worker for worker in workers.values() if worker.dispatcher == name])
+
+
+def _idle(ground: Ground, name: str) -> str:
+    given = section(ground.manifest, "workers")
+    disabled = [f"worker/{worker}" for worker, table in given.items() if table.get("dispatcher") == name]
+    if disabled:
+        return f"has no worker: {listed(disabled)} is disabled (enabled = false)"
+    return f'has no worker: write dispatcher = "{name}" in the table of one'
 
 
 def _check_patterns(ground: Ground, workers: list[Hired]) -> None:

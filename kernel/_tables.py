@@ -166,7 +166,9 @@ class Entry(Generic[TableT_co]):
     name: str
     at: tuple[str, ...]
     table: TableT_co | None
-    """Its reserved keys; None if something is wrong with them."""
+    """Its reserved keys, wrong ones left out; None if nothing can be said without those."""
+    wrong: frozenset[str]
+    """Keys that something is wrong with: what follows from them says nothing."""
     given: Mapping[str, object]
     """All that the manifest says."""
 
@@ -247,11 +249,16 @@ def section(manifest: Manifest, name: str) -> Mapping[str, Mapping[str, object]]
 
 
 def _read_kernel(manifest: Manifest, report: Report) -> KernelTable:
+    table = _checked_kernel(manifest, report)
+    return KernelTable() if table is None else table
+
+
+def _checked_kernel(manifest: Manifest, report: Report) -> KernelTable | None:
     report = under(report, "kernel")
     given = cast("Mapping[str, object]", manifest.tables.get("kernel", {}))
-    table = structure(given, KernelTable, report=report)
-    if table is None:
-        return KernelTable()
+    table, wrong = _structure_rest(given, KernelTable, report)
+    if table is None or wrong & {"grace_period", "drain_timeout"}:
+        return table
     if table.grace_period > MAX_GRACE_PERIOD:
         report(("grace_period",), f"must be at most {MAX_GRACE_PERIOD:g} s, got {table.grace_period!r}")
     if table.drain_timeout >= table.grace_period:
@@ -287,5 +294,22 @@ def _read_entry(kind: str, name: str, given: Mapping[str, object], cls: type[Tab
     at = (SECTIONS[kind], name)
     # Workers have no plugin, so that a key that is not the kernel's is nobody's.
     own = given if kind == "worker" else {key: given[key] for key in given if key in RESERVED[at[0]]}
-    table = structure(own, cls, report=under(report, *at))
-    return Entry(id=f"{kind}/{name}", name=name, at=at, table=table, given=given)
+    table, wrong = _structure_rest(own, cls, under(report, *at))
+    return Entry(id=f"{kind}/{name}", name=name, at=at, table=table, wrong=wrong, given=given)
+
+
+def _structure_rest(
+    given: Mapping[str, object], cls: type[TableT], report: Report
+) -> tuple[TableT | None, frozenset[str]]:
+    """Structure a table; if that fails, do so without the keys at fault, so that the others are looked at too."""
+    wrong: set[str] = set()
+
+    def note(at: tuple[str, ...], text: str) -> None:
+        wrong.add(at[0])
+        report(at, text)
+
+    table = structure(given, cls, report=note)
+    if table is None:
+        rest = {key: value for key, value in given.items() if key not in wrong}
+        table = structure(rest, cls, report=lambda _at, _text: None)
+    return table, frozenset(wrong)

@@ -77,7 +77,7 @@ def refer(tables: Tables, kind: str, name: str | None, at: tuple[str, ...], repo
     if f"{kind}/{name}" in tables.disabled:
         report(at, f"{kind}/{name} is disabled (enabled = false)")
     else:
-        there_are = f"; there are: {listed(entries)}" if entries else f"; there is no [{SECTIONS[kind]}.{name}]"
+        there_are = f"; there are: {listed(entries)}" if entries else f": the manifest has no [{SECTIONS[kind]}]"
         report(at, f'there is no {kind} "{name}"{did_you_mean(name, entries) or there_are}')
     return None
 
@@ -107,7 +107,7 @@ def wire(ground: Ground) -> Wiring:
 
 
 def _load(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolTable]) -> type[Component] | None:
-    if entry.table is None:
+    if entry.table is None or entry.wrong & {"plugin", "use"}:
         return None
     if entry.table.use is not None:
         if entry.table.plugin is not None:
@@ -154,7 +154,7 @@ class _Protocols:
 
     def declare(self, name: str, entry: Entry[ProtocolTable]) -> None:
         cls = _load(self._ground, "protocol", entry)
-        self._add(name, cls, entry.rest, entry.at)
+        self._add(name, cls, entry.rest, under(self._ground.report, *entry.at))
 
     def refer(self, name: str | None, at: tuple[str, ...]) -> str | None:
         """Return the key of a protocol, loading the plugin of that name if the manifest has no table for it."""
@@ -167,21 +167,23 @@ class _Protocols:
             self._ground.report(at, f'there is no protocol "{name}"{near}')
             return None
         cls = _load_plugin(self._ground, "protocol", name, at)
-        self._add(name, cls, {}, at)
+        self._add(name, cls, {}, _needing_a_table(self._ground.report, name, at))
         return name if name in self.found else None
 
-    def _add(self, name: str, cls: type[Component] | None, given: Mapping[str, object], at: tuple[str, ...]) -> None:
-        config = None if cls is None else _structured(cls, given, at, "protocols", self._ground.report)
+    def _add(self, name: str, cls: type[Component] | None, given: Mapping[str, object], report: Report) -> None:
+        config = None if cls is None else _structured(cls, given, "protocols", report)
         if cls is None or config is None:
             self._broken.add(name)
         else:
             self.found[name] = ProtocolSpec(name=name, cls=cast("type[Protocol]", cls), config=config)
 
 
-def _structured(
-    cls: type[Component], given: Mapping[str, object], at: tuple[str, ...], section: str, report: Report
-) -> object | None:
-    report = under(report, *at)
+def _needing_a_table(report: Report, name: str, at: tuple[str, ...]) -> Report:
+    prefix = f'plugin "{name}" needs a table, [protocols.{name}]'
+    return lambda path, text: report(at, f"{prefix}: {'.'.join(path)}{' ' if path else ''}{text}")
+
+
+def _structured(cls: type[Component], given: Mapping[str, object], section: str, report: Report) -> object | None:
     config = structure(given, cls.Config, report=report, also_allowed=RESERVED[section])
     for text in cls.check(config) if config is not None else ():
         report((), text)
@@ -211,7 +213,7 @@ def _read_config(
 ) -> object | None:
     rest = entry.rest
     options = rest.pop(_OPTIONS, None) if driver and _leaves_options_to_the_broker(cls) else None
-    config = _structured(cls, rest, entry.at, entry.at[0], ground.report)
+    config = _structured(cls, rest, entry.at[0], under(ground.report, *entry.at))
     if driver is None or options is None:
         return config
     structured = _read_options(options, driver, entry, ground.report)
@@ -250,6 +252,8 @@ def _faults(wired: Wired, wiring: Wiring, tables: Tables) -> Iterator[Fault]:
 
 def _driver_faults(wired: Wired, cls: type[Component], table: DriverTable, wiring: Wiring) -> Iterator[Fault]:
     plugin = plugin_of(wired.entry)
+    if "driver" in wired.entry.wrong:
+        return
     if cls.needs is None:
         if table.driver is not None:
             yield ("driver",), f'plugin "{plugin}" uses no driver'
@@ -272,14 +276,16 @@ def _what(driver: type[AnyDriver]) -> str:
 
 
 def _choice(names: Iterable[str]) -> str:
-    return f"there are: {listed(names)}" if names else "the manifest has none"
+    return f"there are: {listed(names)}" if names else "the manifest has no such driver"
 
 
 def _protocol_faults(wired: Wired, cls: type[Component], table: DriverTable, tables: Tables) -> Iterator[Fault]:
     plugin = plugin_of(wired.entry)
+    if "protocol" in wired.entry.wrong:
+        return
     if cls.speaks and table.protocol is None:
-        some = f"one of [protocols] ({listed(tables.protocols)})" if tables.protocols else 'a plugin, such as "json"'
-        yield ("protocol",), f'is missing: plugin "{plugin}" needs a protocol, {some}'
+        some = f"; there are: {listed(tables.protocols)}" if tables.protocols else ', such as "json"'
+        yield ("protocol",), f'is missing: plugin "{plugin}" needs a protocol{some}'
     elif table.protocol is not None and not cls.speaks:
         yield ("protocol",), f'plugin "{plugin}" speaks no protocol'
 

@@ -1,0 +1,185 @@
+"""Workers with one fault each, and good ones for manifests whose fault lies elsewhere."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import attrs
+
+from kernel import Envelope, handles
+from kernel.abc import Delivery
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+
+class Pool:
+    """No driver provides it."""
+
+
+@attrs.frozen
+class Config:
+    size: int = attrs.field(validator=attrs.validators.ge(1))
+    name: str = "x"
+
+
+# --- good ---------------------------------------------------------------------------------------------------------
+
+
+async def handle(payload: object) -> None: ...
+
+
+async def loop() -> None: ...
+
+
+class Good:
+    def __init__(self, config: Config) -> None: ...
+
+    @handles("order.created")
+    async def created(self, payload: object) -> None: ...
+
+
+class Any:
+    async def __call__(self, payload: object) -> None: ...
+
+
+class Free:
+    """Takes its configuration as it is."""
+
+    def __init__(self, config: dict[str, object]) -> None: ...
+
+    async def run(self) -> None: ...
+
+
+class Runs:
+    async def run(self) -> None: ...
+
+
+async def uses_store(payload: object, db: object) -> None: ...
+
+
+async def wants_pool(payload: object, db: Pool) -> None: ...
+
+
+# --- bad ----------------------------------------------------------------------------------------------------------
+
+
+def plain(payload: object) -> None: ...
+
+
+async def generator(payload: object):  # noqa: ANN201
+    yield payload
+
+
+INSTANCE = Runs()
+
+
+class Unknown:
+    def __init__(self, stor: object) -> None: ...
+
+    async def __call__(self, payload: object) -> None: ...
+
+
+class Lonely:
+    def __init__(self, telephone: object) -> None: ...
+
+    async def __call__(self, payload: object) -> None: ...
+
+
+class Positional:
+    def __init__(self, db: object, /) -> None: ...
+
+    async def run(self) -> None: ...
+
+
+class Silent:
+    async def created(self, payload: object) -> None: ...
+
+
+class Sync:
+    @handles("order.created")
+    def created(self, payload: object) -> None: ...
+
+
+class NoPayload:
+    @handles("order.created")
+    async def created(self) -> None: ...
+
+
+class EnvelopeFirst:
+    @handles("order.created")
+    async def created(self, envelope: Envelope) -> None: ...
+
+
+class Extra:
+    @handles("order.created")
+    async def created(self, payload: object, db: object) -> None: ...
+
+
+class Twice:
+    @handles("order.created")
+    async def created(self, payload: object) -> None: ...
+
+    @handles("order.created", "order.paid")
+    async def paid(self, payload: object) -> None: ...
+
+
+class TwoEnvelopes:
+    @handles("order.created")
+    async def created(self, payload: object, one: Envelope, two: Envelope, delivery: Delivery) -> None: ...
+
+
+class Private:
+    @handles("order.created")
+    async def _created(self, payload: object) -> None: ...
+
+
+class MarkedRun:
+    @handles("order.created")
+    async def run(self, payload: object) -> None: ...
+
+
+class BadPattern:
+    @handles("order.*d")
+    async def created(self, payload: object) -> None: ...
+
+
+class HalfContext:
+    async def __aenter__(self) -> HalfContext:
+        return self
+
+    async def run(self) -> None: ...
+
+
+class SyncRun:
+    def run(self) -> None: ...
+
+
+class RunWithParameters:
+    async def run(self, db: object, often: int = 1) -> None: ...
+
+
+class Unresolvable:
+    @handles("order.created")
+    async def created(self, price: Decimal) -> None: ...
+
+
+class Abstract(ABC):
+    @abstractmethod
+    async def run(self) -> None: ...
+
+
+class Misspelt:
+    @handles("order.created")
+    async def created(self, payload: object, *, enveloppe: object) -> None: ...
+
+
+@handles("order.created")
+async def marked_loop(db: object) -> None: ...
+
+
+async def keyword_only(*, payload: object) -> None: ...
+
+
+class NotAnException: ...
