@@ -73,6 +73,8 @@ class Connection:
     _idle_until: float = attrs.field(default=math.inf, init=False)
     _closing: bool = attrs.field(default=False, init=False)
     """What is in the buffer is sent, and then no more."""
+    _shut_down: bool = attrs.field(default=False, init=False)
+    """The buffer is empty and the sending side closed."""
     _out: deque[bytes] = attrs.field(factory=deque[bytes], init=False)
     _out_bytes: int = attrs.field(default=0, init=False)
     _more: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -142,7 +144,10 @@ class Connection:
     def _end_if_over(self) -> None:
         """End the tasks that only serve others (the pump, pings) when there is nobody left to serve."""
         if self._read_to_end and not self._requests:
-            self.close()
+            if self._shut_down:
+                self._end()
+            else:
+                self.close()
 
     def abort(self, *, reset: bool = False) -> None:
         """Close the socket at once, whoever is using it.
@@ -284,7 +289,8 @@ class Connection:
                 await self._transport.send_eof()
             elif not self.lingers:
                 await self._stream.aclose()
-        if self.lingers:
+        self._shut_down = True
+        if self.lingers and not self._read_to_end:
             self._idle_until = trio.current_time() + LINGER
             self.schedule()
         else:

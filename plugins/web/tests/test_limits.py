@@ -105,6 +105,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_gets_no_success(we
     app = Counting()
     async with web(app) as service, await service.connect() as client:
         await client.send_all(POST % 1000 + b"x" * 10)
+        await service.intake.wait(lambda intake: intake.active)
         await client.send_eof()
         with trio.fail_after(2):
             received = await read_all(client)
@@ -131,7 +132,12 @@ async def test_a_chunked_body_is_limited(web: Any, extra: int) -> None:
     chunks = b"64\r\n" + b"x" * 100 + b"\r\n"
     last = b"%x\r\n%s\r\n0\r\n\r\n" % (100 + extra, b"x" * (100 + extra))
     async with web(app, max_body_bytes=1000) as service:
-        received = await service.ask(CHUNKED.replace(b"Host", b"Connection: close\r\nHost") + chunks * 9, last)
+        async with await service.connect() as client:
+            await client.send_all(CHUNKED.replace(b"Host", b"Connection: close\r\nHost") + chunks * 9)
+            await service.intake.wait(lambda intake: intake.active)
+            await client.send_all(last)
+            with trio.fail_after(2):
+                received = await read_all(client)
         await service.intake.wait(lambda intake: not intake.active)
 
     assert received.startswith(b"HTTP/1.1 413" if extra else b"HTTP/1.1 200")

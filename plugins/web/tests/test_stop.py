@@ -70,3 +70,115 @@ async def _wait_until_blocked(service: Any) -> None:
     with trio.fail_after(3):
         while connection._out_bytes < len(BIG):
             await trio.sleep(0.005)
+
+
+# --- the order of a stop --------------------------------------------------------------------------------------------
+
+
+def parked(events: list[str], release: trio.Event) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await release.wait()
+        except trio.Cancelled:
+            events.append("cancelled")
+            raise
+        events.append("answered")
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    return app
+
+
+async def test_what_is_in_flight_finishes_and_nothing_new_comes_in(web: Any) -> None:
+    events: list[str] = []
+    release = trio.Event()
+    async with web(parked(events, release)) as service, await service.connect() as client:
+        await client.send_all(GET)
+        await service.intake.wait(lambda intake: intake.active)
+        await service.stop_accepting()
+        with pytest.raises(OSError, match="."):
+            await service.connect()
+        release.set()
+        with trio.fail_after(1):
+            received = await _read_all(client)
+
+    assert received.startswith(b"HTTP/1.1 200")
+    assert received.endswith(b"ok")
+    assert events == ["answered"]
+
+
+async def test_what_is_in_flight_at_the_deadline_is_cut_and_the_client_is_told(web: Any) -> None:
+    events: list[str] = []
+    async with web(parked(events, trio.Event())) as service, await service.connect() as client:
+        await client.send_all(GET)
+        await service.intake.wait(lambda intake: intake.active)
+        took = await service.stop(drain=0.05)
+        received = await _read_all(client)
+
+    assert received.startswith(b"HTTP/1.1 503")
+    assert b"retry-after" in received
+    assert events == ["cancelled"]
+    assert took < 0.3
+
+
+async def test_idle_connections_are_closed_at_once(web: Any) -> None:
+    events: list[str] = []
+    release = trio.Event()
+    release.set()
+    async with web(parked(events, release), keep_alive_timeout=60) as service:
+        async with await service.connect() as used, await service.connect() as fresh:
+            await used.send_all(GET)
+            await used.receive_some()
+            await service.wait_connections(2)
+            await service.stop_accepting()
+            with trio.fail_after(0.2):
+                rests = [await _read_all(used), await _read_all(fresh)]
+        took = await service.stop()
+
+    assert rests == [b"", b""]
+    assert took < 0.1
+
+
+async def test_a_request_that_waits_for_a_slot_is_sent_away(web: Any) -> None:
+    events: list[str] = []
+    release = trio.Event()
+    async with web(parked(events, release), concurrency=1) as service:
+        async with await service.connect() as first, await service.connect() as second:
+            await first.send_all(GET)
+            await service.intake.wait(lambda intake: intake.active)
+            await second.send_all(GET)
+            (waiting,) = await _until(lambda: list(service.dispatcher._server.waiting))
+            await service.stop_accepting()
+            with trio.fail_after(1):
+                refused = await _read_all(second)
+            release.set()
+            with trio.fail_after(1):
+                answered = await _read_all(first)
+
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert answered.startswith(b"HTTP/1.1 200")
+    assert waiting.cancelled_caught
+
+
+async def test_a_dispatcher_can_stop_without_ever_accepting(web: Any) -> None:
+    async with web(flood) as service:
+        took = await service.stop()
+
+    assert took < 0.1
+
+
+async def _read_all(stream: trio.SocketStream) -> bytes:
+    received = b""
+    try:
+        async for chunk in stream:
+            received += chunk
+    except trio.BrokenResourceError:
+        pass
+    return received
+
+
+async def _until(look: Any) -> Any:
+    with trio.fail_after(3):
+        while not (found := look()):
+            await trio.sleep(0.005)
+    return found
