@@ -140,6 +140,18 @@ class Delivery(ABC):
         Cancellation: The kernel calls it shielded, for at most 5 s.
         """
 
+    def settle_nowait(self, outcome: Outcome) -> bool:
+        """Settle as `settle` does if that takes no waiting at all; return whether it was done.
+
+        The kernel asks first, since a shielded scope with a deadline costs more than many a handler. A transport
+        that only writes to a buffer it owns, or holds its messages in memory, implements it.
+
+        Raises:
+            SettledError: if it was settled already.
+        """
+        del outcome
+        return False
+
 
 class Broker(ABC):
     """Carries messages from senders through exchanges to queues and their consumers.

@@ -18,6 +18,8 @@ from .abc import Intake, Target
 
 SETTLE_TIMEOUT: Final = 5.0
 """Seconds that a source may take to note an outcome."""
+TURN: Final = 16
+"""Free slots that a source may take before every other task has had its turn: a turn costs as much as a slot."""
 
 
 @final
@@ -43,6 +45,7 @@ class KernelIntake(Intake):
     _nursery: trio.Nursery
     """In which submitted deliveries are handled."""
     _free: int = attrs.field(init=False)
+    _taken: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _active: dict[object, trio.lowlevel.Task] = attrs.field(factory=dict, init=False)
@@ -120,10 +123,10 @@ class KernelIntake(Intake):
     async def _take(self, delivery: Delivery | None) -> None:
         """Take a slot; if cancelled while waiting for it, return the delivery to its source."""
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            self._taken = (self._taken + 1) % TURN
+            await (trio.lowlevel.checkpoint() if self._taken == 0 else trio.lowlevel.checkpoint_if_cancelled())
             if self._free:
                 self._free -= 1
-                await trio.lowlevel.cancel_shielded_checkpoint()
             else:
                 await self._waiting.park()  # whoever releases a slot hands it over
         except trio.Cancelled:
@@ -156,6 +159,17 @@ class KernelIntake(Intake):
                 ended.event.set()
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        if not self._settle_nowait(delivery, outcome):
+            await self._settle_shielded(delivery, outcome)
+
+    def _settle_nowait(self, delivery: Delivery, outcome: Outcome) -> bool:
+        try:
+            return delivery.settle_nowait(outcome)
+        except Exception as error:  # noqa: BLE001  a broken source must not cost the other deliveries
+            self._hub.emit(SettleFailed(component=self.component, delivery_id=delivery.envelope.id, error=error))
+            return True
+
+    async def _settle_shielded(self, delivery: Delivery, outcome: Outcome) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_TIMEOUT) as scope:
             try:
                 await delivery.settle(outcome)

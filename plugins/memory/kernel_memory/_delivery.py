@@ -46,10 +46,15 @@ class MemoryDelivery(Delivery):
     @override
     async def settle(self, outcome: Outcome) -> None:
         await self._pace.step()
+        self.settle_nowait(outcome)
+
+    @override
+    def settle_nowait(self, outcome: Outcome) -> bool:
         if self._settled:
             raise SettledError(f"delivery {self.envelope.id} was settled twice")
         self._settled = True
         self._settle(self._entry, outcome)
+        return True
 
 
 @final
