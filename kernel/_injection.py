@@ -6,6 +6,7 @@ worker's own configuration; any other needs a default.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
@@ -99,6 +100,8 @@ def _namespace(use: Callable[..., object], name: str) -> Mapping[str, object]:
         if declaring is not None:
             return vars(sys.modules[declaring.__module__])
         use = cast("Callable[..., object]", getattr(use, "__init__"))  # noqa: B009  # mypy dislikes the plain way
+    while isinstance(use, functools.partial):
+        use = use.func
     return getattr(inspect.unwrap(use), "__globals__", {})
 
 
@@ -231,6 +234,6 @@ def _read_config(annotation: object, table: dict[str, object], report: Report) -
         return structure(table, annotation, report=report)
     try:
         return payload_converter(annotation)(table)
-    except ConversionError as error:
+    except (ConversionError, TypeError) as error:  # a wrong table, or a type that no table becomes
         report((), str(error))
         return None

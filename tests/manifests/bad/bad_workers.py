@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import attrs
 
@@ -146,7 +146,7 @@ class BadPattern:
 
 
 class HalfContext:
-    async def __aenter__(self) -> HalfContext:
+    async def __aenter__(self) -> Self:
         return self
 
     async def run(self) -> None: ...

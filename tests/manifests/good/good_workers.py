@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 import attrs
 
@@ -10,7 +11,7 @@ from kernel import Envelope, handles
 from kernel.abc import Delivery
 
 
-class Busy(Exception):
+class BusyError(Exception):
     pass
 
 
@@ -45,7 +46,7 @@ async def tick(payload, envelope, db):  # noqa: ANN001, ANN201
 
 
 class Loop:
-    async def __aenter__(self) -> Loop:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None: ...
