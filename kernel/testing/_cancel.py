@@ -25,12 +25,15 @@ class _Trigger(trio.abc.Instrument):
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     root: trio.lowlevel.Task | None = None
     steps: int = 0
+    cancelled_at: float | None = None
+    ended_at: float | None = None
 
     @override
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         if self._watches(task):
             self.steps += 1
             if self.steps == self.at:
+                self.cancelled_at = trio.current_time()
                 self.scope.cancel()
 
     def _watches(self, task: trio.lowlevel.Task) -> bool:
@@ -50,6 +53,7 @@ class _Trigger(trio.abc.Instrument):
             failures.append(error)
         finally:
             self.root = None
+            self.ended_at = trio.current_time()
 
 
 async def cancel_at_checkpoint(operation: Callable[[], Awaitable[None]], at: int) -> bool:
@@ -67,6 +71,11 @@ async def cancel_at_checkpoint(operation: Callable[[], Awaitable[None]], at: int
 
     Cancellation: Is a checkpoint.
     """
+    return await cancel_and_time(operation, at) is not None
+
+
+async def cancel_and_time(operation: Callable[[], Awaitable[None]], at: int) -> float | None:
+    """As `cancel_at_checkpoint`, but return how many seconds the operation took to end once it was cancelled."""
     trigger = _Trigger(at)
     failures: list[Exception] = []
     trio.lowlevel.add_instrument(trigger)
@@ -79,7 +88,9 @@ async def cancel_at_checkpoint(operation: Callable[[], Awaitable[None]], at: int
         if trigger.scope.cancel_called:
             failures[0].add_note(f"cancelled at checkpoint {at}")
         raise failures[0]
-    return trigger.scope.cancel_called
+    if trigger.cancelled_at is None or trigger.ended_at is None:
+        return None
+    return trigger.ended_at - trigger.cancelled_at
 
 
 async def cancel_at_each_checkpoint(operation: Callable[[], Awaitable[None]]) -> int:

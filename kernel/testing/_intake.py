@@ -54,6 +54,7 @@ class RecordingIntake(Intake):
     waiting: int = attrs.field(default=0, init=False)
     """How many wait for a slot at this moment."""
     most_waiting: int = attrs.field(default=0, init=False)
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     @property
     @override
@@ -75,6 +76,24 @@ class RecordingIntake(Intake):
         """How many deliveries and slots there were so far."""
         return len(self.taken) + len(self.slots)
 
+    async def wait_arrivals(self, count: int) -> None:
+        """Wait until there were so many deliveries and slots.
+
+        Cancellation: Is a checkpoint.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.arrivals < count:
+            await self._changed.park()
+
+    async def wait_settled(self, count: int) -> None:
+        """Wait until so many deliveries were settled.
+
+        Cancellation: Is a checkpoint.
+        """
+        await trio.lowlevel.checkpoint()
+        while len(self.settled) < count:
+            await self._changed.park()
+
     def cut(self) -> None:
         """Cancel what is in flight, as the kernel does at the drain deadline."""
         self._nursery.cancel_scope.cancel()
@@ -91,6 +110,7 @@ class RecordingIntake(Intake):
 
     async def _start(self, delivery: Delivery) -> trio.Event:
         self.taken.append(delivery)
+        self._changed.unpark_all()
         holder, ended = object(), trio.Event()
         try:
             await self._occupy(holder)
@@ -106,6 +126,7 @@ class RecordingIntake(Intake):
         holder = object()
         await self._occupy(holder)
         self.slots.append((label, worker))
+        self._changed.unpark_all()
         try:
             yield
         finally:
@@ -136,6 +157,7 @@ class RecordingIntake(Intake):
         except Exception as raised:  # noqa: BLE001  a source that breaks must not break the intake; it is recorded
             error = raised
         self.settled.append(Settled(delivery, outcome, error))
+        self._changed.unpark_all()
 
 
 @asynccontextmanager

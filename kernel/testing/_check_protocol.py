@@ -1,0 +1,215 @@
+"""The conformance check of protocols."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NoReturn, final
+
+import attrs
+import trio
+
+from .._envelope import Envelope, Message
+from .._secret import Secret
+from ..errors import DecodeError, EncodeError, ProtocolError, RemoteError
+from ._promise import expect, prove
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from ..abc import Protocol
+
+MALFORMED: Final[Sequence[bytes]] = (
+    b"", b"\0", b"\xff", b"\xff" * 64, b"\xef\xbb\xbf", b"[" * 100_000, b'{"a":' * 100_000, b'"', b"\\", b"9" * 5000,
+    b"\xed\xa0\x80", b"NaN", b"\x80\x04\x95", b"\xc1", b"\xdf\xff\xff\xff\xff",
+)  # fmt: skip
+"""Bodies that have broken parsers: nested, endless, not text, lone surrogates, pickle, msgpack lengths."""
+_METHODS: Final = ("decode", "encode", "encode_reply", "encode_error", "decode_reply")
+_SECRET: Final = "kernel-testing-secret"
+_FUZZ: Final = 300
+"""Random bodies; always the same."""
+_CUTS: Final = 100
+"""Places at which a body is cut, at most."""
+
+
+async def check_protocol(
+    make: Callable[[], Protocol], *, samples: Sequence[object], malformed: Sequence[bytes] = MALFORMED
+) -> None:
+    """Test a protocol against the promises of `kernel.abc.Protocol`.
+
+    Args:
+        make: Returns a new protocol; called for each case.
+        samples: Payloads that come back equal from being encoded and decoded; at least one.
+        malformed: Bodies to decode besides random ones, and the samples cut and damaged. They may have a meaning in
+            the protocol; what must not happen is another error than `DecodeError`.
+
+    Raises:
+        AssertionError: naming the promise that is broken, and what happened instead.
+
+    Cancellation: Is a checkpoint.
+    """
+    bench = _Bench(make, samples, malformed)
+    for promise, case in (
+        ("a protocol has no asynchronous method", bench.is_synchronous),
+        ("what is encoded can be decoded", bench.round_trip),
+        ("the same message gives the same envelope, but for its id", bench.is_pure),
+        ("decoding raises DecodeError and nothing else", bench.decode_anything),
+        ("decoding an answer raises DecodeError, RemoteError and nothing else", bench.decode_any_reply),
+        ("encoding raises EncodeError and nothing else", bench.encode_anything),
+        ("a result reaches the caller", bench.reply),
+        ("an error reaches the caller as a RemoteError", bench.reply_error),
+        ("nobody is answered who did not ask", bench.reply_to_nobody),
+        ("a Secret is never written", bench.keep_secret),
+    ):
+        await prove(promise, _as_async(case))
+
+
+def _as_async(case: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def run() -> None:
+        await trio.lowlevel.checkpoint()
+        case()
+
+    return run
+
+
+class _HostileError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class _Hostile:
+    """A value that nothing can be done with."""
+
+    def __getattribute__(self, name: str) -> NoReturn:
+        raise RuntimeError(f"no {name}")
+
+
+@final
+@attrs.frozen
+class _Bench:
+    make: Callable[[], Protocol]
+    samples: Sequence[object]
+    malformed: Sequence[bytes]
+
+    def is_synchronous(self) -> None:
+        for name in _METHODS:
+            method = getattr(self.make(), name)
+            is_async = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+            expect(not is_async, f"{name} is asynchronous")
+
+    def round_trip(self) -> None:
+        expect(bool(self.samples), "there are no samples")
+        for sample in self.samples:
+            message = Message(subject="check.sample", payload=sample, headers=MappingProxyType({"k": "v"}))
+            again = self.make().decode(self.make().encode(message))
+            expect(again.payload == sample, f"{sample!r} came back as {again.payload!r}")
+            expect(again.subject == message.subject, f"the subject came back as {again.subject!r}")
+            expect(again.headers.get("k") == "v", f"the headers came back as {dict(again.headers)!r}")
+
+    def is_pure(self) -> None:
+        protocol = self.make()
+        for sample in self.samples:
+            first, second, other = (one.encode(_message(sample)) for one in (protocol, protocol, self.make()))
+            for envelope in (second, other):
+                expect(attrs.evolve(envelope, id=first.id) == first, f"{sample!r} was written in two ways")
+            read = [one.decode(first).payload for one in (protocol, protocol, self.make())]
+            expect(read[0] == read[1] == read[2], f"{sample!r} was read in two ways")
+
+    def decode_anything(self) -> None:
+        protocol = self.make()
+        for body in self._bodies():
+            _allow(partial(protocol.decode, _envelope(body)), DecodeError, f"{body[:40]!r}")
+
+    def decode_any_reply(self) -> None:
+        protocol = self.make()
+        for body in self._bodies():
+            allowed = (DecodeError, RemoteError)
+            _allow(partial(protocol.decode_reply, _envelope(body)), allowed, f"{body[:40]!r}")
+
+    def encode_anything(self) -> None:
+        protocol = self.make()
+        circle: list[object] = []
+        circle.append(circle)
+        deep: object = None
+        for _ in range(100_000):
+            deep = [deep]
+        values = {"an object": object(), "a circle": circle, "deep nesting": deep, "a hostile value": _Hostile()}
+        for name, value in values.items():
+            _allow(partial(protocol.encode, _message(value)), EncodeError, name)
+
+    def reply(self) -> None:
+        for sample in self.samples:
+            reply = self.make().encode_reply(_REQUEST, sample)
+            _check_address(reply)
+            result = self.make().decode_reply(_required(reply))
+            expect(result == sample, f"{sample!r} came back as {result!r}")
+
+    def reply_error(self) -> None:
+        for error in (ValueError("the reason"), _HostileError()):
+            reply = self.make().encode_error(_REQUEST, error)
+            _check_address(reply)
+            try:
+                result = self.make().decode_reply(_required(reply))
+            except RemoteError as remote:
+                text = remote.message if type(error) is ValueError else "the reason"
+                expect("the reason" in text, f"the caller was told {remote}")
+            else:
+                raise AssertionError(f"the caller got {result!r} as a result")
+
+    def reply_to_nobody(self) -> None:
+        event = attrs.evolve(_REQUEST, reply_to="")
+        expect(self.make().encode_reply(event, self.samples[0]) is None, "there is an answer with the result")
+        expect(self.make().encode_error(event, ValueError("x")) is None, "there is an answer with the error")
+
+    def keep_secret(self) -> None:
+        for payload in (Secret(_SECRET), {"password": Secret(_SECRET)}, [Secret(_SECRET)]):
+            try:
+                written = repr(self.make().encode(_message(payload)))
+            except ProtocolError as error:
+                written = f"{error!r} {error.__cause__!r}"
+            expect(_SECRET not in written, f"it is in {written}")
+
+    def _bodies(self) -> Iterator[bytes]:
+        yield from self.malformed
+        chance = random.Random(0)
+        for sample in self.samples:
+            body = self.make().encode(_message(sample)).body
+            yield from (body[:at] for at in range(0, len(body), max(1, len(body) // _CUTS)))
+            for _ in range(_CUTS if body else 0):
+                at = chance.randrange(len(body))
+                yield body[:at] + bytes([body[at] ^ 1 << chance.randrange(8)]) + body[at + 1 :]
+        yield from (chance.randbytes(chance.randrange(64)) for _ in range(_FUZZ))
+
+
+_REQUEST: Final = Envelope(subject="check.call", reply_to="check.replies", correlation_id="c-1")
+
+
+def _message(payload: object) -> Message:
+    return Message(subject="check.sample", payload=payload)
+
+
+def _envelope(body: bytes) -> Envelope:
+    return Envelope(subject="check.sample", body=body)
+
+
+def _allow(call: Callable[[], object], allowed: type[Exception] | tuple[type[Exception], ...], what: str) -> None:
+    try:
+        call()
+    except allowed:
+        return
+    except Exception as error:
+        raise AssertionError(f"{what} raised {type(error).__name__}") from error
+
+
+def _required(reply: Envelope | None) -> Envelope:
+    if reply is None:
+        raise AssertionError("there is no answer to a request that wants one")
+    return reply
+
+
+def _check_address(reply: Envelope | None) -> None:
+    answer = _required(reply)
+    expect(answer.subject == _REQUEST.reply_to, f"the answer went to {answer.subject!r}, not to reply_to")
+    expect(answer.correlation_id == _REQUEST.correlation_id, f"its correlation id is {answer.correlation_id!r}")

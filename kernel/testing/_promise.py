@@ -1,0 +1,54 @@
+"""How a conformance check tells that a promise is broken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+LIMIT: Final = 30.0
+"""Seconds that one case may take, unless it says otherwise."""
+
+
+async def prove(promise: str, case: Callable[[], Awaitable[None]], *, limit: float = LIMIT) -> None:
+    """Run a case.
+
+    Args:
+        promise: What it proves, as a sentence.
+        case: Raises if the promise is broken.
+        limit: Seconds that it may take.
+
+    Raises:
+        AssertionError: naming the promise and what happened instead, if the case raised or did not end.
+
+    Cancellation: Is a checkpoint.
+    """
+    failures: list[Exception] = []
+    with trio.move_on_after(limit) as scope:
+        try:
+            await case()
+        except Exception as error:  # noqa: BLE001  raised again below, under the name of the promise
+            failures.append(error)
+    if failures:
+        raise AssertionError(f"{promise}: {told(failures[0])}") from failures[0]
+    if scope.cancelled_caught:
+        raise AssertionError(f"{promise}: this was not decided within {limit:g} s")
+
+
+def told(error: BaseException) -> str:
+    """Return what went wrong; of a group, the first of its errors."""
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    if inner:
+        return told(inner[0])
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+    return text + notes
+
+
+def expect(holds: bool, text: str) -> None:  # noqa: FBT001  reads as assert does
+    """Raise an `AssertionError` with a text unless something holds; also when Python runs without assertions."""
+    if not holds:
+        raise AssertionError(text)
