@@ -27,7 +27,7 @@ from ._spec import (
     StopBudget,
     WorkerSpec,
 )
-from ._staff import Hired, hire, shape_of
+from ._staff import Hired, hire, read_groups, shape_of
 from ._tables import DispatcherTable, DriverTable, Entry, RetryTable, Tables, WorkerTable, read_tables
 from ._values import values_of
 from ._wiring import Ground, Wired, Wiring, plugin_of, refer, wire
@@ -61,7 +61,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
     name = _service_name(ground)
     wiring = wire(ground)
     workers = hire(ground, wiring)
-    groups = _read_groups(ground)
+    groups = read_groups(ground)
     lives = _lives(ground, wiring, workers, groups)
     budget = _prove(ground, lives)
     if problems or budget is None:
@@ -88,34 +88,6 @@ def _service_name(ground: Ground) -> str:
     if not _NAME.fullmatch(given):
         ground.report(("kernel", "name"), "must be at most 64 of A-Z, a-z, 0-9, _ and -, and start with a letter")
     return given
-
-
-# --- groups -------------------------------------------------------------------------------------------------------
-
-
-def _read_groups(ground: Ground) -> list[GroupSpec]:
-    owners: dict[str, str] = {}
-    groups: list[GroupSpec] = []
-    for name, table in ground.tables.groups.items():
-        at = ("groups", name, "members")
-        if not table.members:
-            ground.report(at, "must name at least one worker")
-        members = [
-            f"worker/{member}"
-            for index, member in enumerate(table.members)
-            if refer(ground.tables, "worker", member, (*at, str(index)), ground.report)
-            and _joins(ground, member, (*at, str(index)), owners, name)
-        ]
-        groups.append(GroupSpec(name=name, strategy=table.strategy, members=tuple(members), restart=table.restart))
-    return groups
-
-
-def _joins(ground: Ground, member: str, at: tuple[str, ...], owners: dict[str, str], group: str) -> bool:
-    if member in owners:
-        ground.report(at, f'worker "{member}" is in [groups.{owners[member]}] already; a worker is in one group')
-        return False
-    owners[member] = group
-    return True
 
 
 # --- what stands on what ------------------------------------------------------------------------------------------

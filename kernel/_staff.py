@@ -1,4 +1,4 @@
-"""Workers with their code imported: what each asks for, and whether it fits its dispatcher and its failure worker."""
+"""Workers with their code imported: what each asks for, and whether it fits its dispatcher, failure worker and group."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ._broker import Capability
 from ._imports import NotImportableError, import_object
 from ._injection import Offer
 from ._signature import ANY_SUBJECT, Role, Shape, inspect_worker
+from ._spec import GroupSpec
 from ._structure import structure
 from ._tables import Entry, Report, RetryTable, WorkerTable, section, under
 from ._wiring import Ground, Wiring, is_broker, lacks, refer
@@ -236,3 +237,32 @@ def _check_patterns(ground: Ground, workers: list[Hired]) -> None:
 def shape_of(worker: Hired) -> Shape:
     """Return the shape of a worker with which nothing is wrong."""
     return cast("Shape", worker.shape)
+
+
+# --- groups -------------------------------------------------------------------------------------------------------
+
+
+def read_groups(ground: Ground) -> list[GroupSpec]:
+    """Check that groups name workers that exist, each in one group only."""
+    owners: dict[str, str] = {}
+    groups: list[GroupSpec] = []
+    for name, table in ground.tables.groups.items():
+        at = ("groups", name, "members")
+        if not table.members:
+            ground.report(at, "must name at least one worker")
+        members = [
+            f"worker/{member}"
+            for index, member in enumerate(table.members)
+            if refer(ground.tables, "worker", member, (*at, str(index)), ground.report)
+            and _joins(ground, member, (*at, str(index)), owners, name)
+        ]
+        groups.append(GroupSpec(name=name, strategy=table.strategy, members=tuple(members), restart=table.restart))
+    return groups
+
+
+def _joins(ground: Ground, member: str, at: tuple[str, ...], owners: dict[str, str], group: str) -> bool:
+    if member in owners:
+        ground.report(at, f'worker "{member}" is in [groups.{owners[member]}] already; a worker is in one group')
+        return False
+    owners[member] = group
+    return True
