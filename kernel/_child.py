@@ -30,8 +30,6 @@ class Group:
     history: RestartHistory
     members: list[Child] = attrs.field(factory=list, init=False)
     """In start order."""
-    held: int = attrs.field(default=0, init=False)
-    """How many restarts are under way that no member may start in."""
 
     def followers(self, child: Child) -> list[Child]:
         """Return the members that restart with `child`."""
@@ -73,6 +71,8 @@ class Child:
     task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     retired: bool = attrs.field(default=False, init=False)
     """Whether it must not start again."""
+    held: int = attrs.field(default=0, init=False)
+    """How many restarts and stops of others are under way that it must not start in."""
     left_behind: bool = attrs.field(default=False, init=False)
     healthy_for: float = attrs.field(default=0.0, init=False)
     """Seconds that its last life was ready."""
@@ -94,9 +94,9 @@ class Child:
 
 
 def is_free_to_start(child: Child) -> bool:
-    """Whether all that the child waits for is up, and no restart is under way that it is part of."""
+    """Whether all that the child waits for is up, and nobody holds it down."""
     return (
-        (child.group is None or child.group.held == 0)
+        child.held == 0
         and all(other.state in USABLE or other.state is State.STOPPED for other in child.uses)
         and all(other.state in USABLE or other.state in FINAL for other in child.after)
     )
@@ -119,7 +119,7 @@ def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
     """Say how a life that is over ended."""
     if child.retired:
         return Ending.RETIRED
-    if life.stopping:
+    if life.recalled:
         return Ending.RECALLED
     if error is not None:
         return Ending.REFUSED if _is_startup_error(error) else Ending.RAISED

@@ -32,7 +32,10 @@ class Life:
     patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     """What the supervisor waits in for the end: past its deadline the component is left behind."""
     ready_at: float = attrs.field(default=math.inf, init=False)
+    recalled: bool = attrs.field(default=False, init=False)
+    """Whether the supervisor has decided that it ends; how it ends from then on is not its own doing."""
     stopping: bool = attrs.field(default=False, init=False)
+    """Whether it was asked to end: its turn has come."""
     cut: bool = attrs.field(default=False, init=False)
     """Whether something had to be cancelled at a deadline of the stop."""
 
@@ -66,21 +69,25 @@ class Life:
     def request_stop(self, *, drain_until: float) -> None:
         """Ask for the end. A component that is not ready yet is cancelled at once.
 
+        Asking again can only bring the end forward.
+
         Args:
             drain_until: `trio.current_time()` until which what is in flight may finish.
         """
         self.stopping = True
         self.inner.cancel()
-        self.drain.deadline = drain_until
+        self.drain.deadline = min(self.drain.deadline, drain_until)
         self._close_within(max(drain_until, trio.current_time()))
         if not self.is_ready:
             self.whole.cancel()
 
     def drained(self) -> None:
-        """Say that nothing is in flight any more: what follows is closing, within `stop_timeout`."""
-        if self.stopping:
-            self._close_within(trio.current_time())
+        """Say that nothing is in flight any more: what follows is closing, within `stop_timeout`.
+
+        Also for a component that ends by itself, whose closing nobody else bounds.
+        """
+        self._close_within(trio.current_time())
 
     def _close_within(self, since: float) -> None:
-        self.whole.deadline = since + self.stop_timeout * CLOSING_SHARE
-        self.patience.deadline = since + self.stop_timeout
+        self.whole.deadline = min(self.whole.deadline, since + self.stop_timeout * CLOSING_SHARE)
+        self.patience.deadline = min(self.patience.deadline, since + self.stop_timeout)

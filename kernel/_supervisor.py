@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import final
 
 import attrs
@@ -144,8 +145,10 @@ class Supervisor:
             self._move(child, State.READY)
 
     async def _follow(self, child: Child, how: Ending, error: BaseException | None) -> None:
-        """Do what the child's policy says about an ending."""
-        await trio.lowlevel.checkpoint()
+        """Do what the child's policy says about an ending.
+
+        It is done before anybody else runs: nobody may see a child that is ready and has no life.
+        """
         match verdict(child.policy.policy, how):
             case Verdict.STOP:
                 self._report_error(child, error, final=True)
@@ -157,6 +160,7 @@ class Supervisor:
                 self._move(child, State.BACKOFF)
             case Verdict.RESTART:
                 await self._restart(child, error or cause(child, how))
+        await trio.lowlevel.checkpoint()
 
     async def _restart(self, child: Child, error: BaseException) -> None:
         """Wait out the backoff, with all that restart with the child stopped; or give it up."""
@@ -173,17 +177,9 @@ class Supervisor:
         self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=wait))
         self._move(child, State.BACKOFF, reason=f"restart in {wait:.2f} s")
         others = affected(child)
-        held = {other.group for other in (child, *others) if other.group is not None}
-        for group in held:
-            group.held += 1
-        try:
+        with _holding(others):
             await self._stop_all(others, drain_until=-math.inf)
             await _sleep_unless_retired(child, wait)
-        finally:
-            for group in held:
-                group.held -= 1
-            for other in {member for group in held for member in group.members}:
-                other.changed.unpark_all()
 
     async def _fail_with_group(self, child: Child, error: BaseException) -> None:
         group = child.group
@@ -217,12 +213,15 @@ class Supervisor:
         await self._stop_all(affected(child), drain_until=-math.inf)
 
     async def _stop_all(self, children: Collection[Child], *, drain_until: float) -> None:
-        """Stop children, each after those of them that depend on it."""
-        await trio.lowlevel.checkpoint()
+        """Stop children, each after those of them that depend on it; none starts before all are down."""
         among = set(children)
-        async with trio.open_nursery() as nursery:
-            for child in children:
-                if child.life is not None:
+        alive = [(child, child.life) for child in children if child.life is not None]
+        for _, life in alive:
+            life.recalled = True
+        with _holding(children):
+            await trio.lowlevel.checkpoint()
+            async with trio.open_nursery() as nursery:
+                for child, _ in alive:
                     nursery.start_soon(self._stop, child, among, drain_until)
 
     async def _stop(self, child: Child, among: Collection[Child], drain_until: float) -> None:
@@ -234,11 +233,12 @@ class Supervisor:
         if life is None:
             return
         self._move_to_stopping(child, drains=child.accepts and drain_until > trio.current_time())
+        is_first = not life.stopping
         life.request_stop(drain_until=drain_until if child.accepts else -math.inf)
-        with life.patience:
-            while child.life is life:
+        with life.patience if is_first else nullcontext():
+            while child.life is life and not child.left_behind:
                 await child.changed.park()
-        if child.life is life:
+        if is_first and child.life is life:
             self._leave_behind(child)
 
     def _move_to_stopping(self, child: Child, *, drains: bool) -> None:
@@ -279,6 +279,19 @@ class Supervisor:
         child.changed.unpark_all()
         for follower in child.followers:
             follower.changed.unpark_all()
+
+
+@contextmanager
+def _holding(children: Collection[Child]) -> Iterator[None]:
+    """Keep children that are down from starting."""
+    for child in children:
+        child.held += 1
+    try:
+        yield
+    finally:
+        for child in children:
+            child.held -= 1
+            child.changed.unpark_all()
 
 
 async def _run_body(body: Body, life: Life) -> BaseException | None:
