@@ -12,13 +12,13 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, TypeAlias, cast, final, get_args
 from uuid import UUID
 
 import cattrs
 from cattrs.errors import AttributeValidationNote, ClassValidationError
-from cattrs.gen import make_dict_structure_fn, typeddicts
+from cattrs.gen import make_dict_structure_fn
 
 from ._annotations import (
     ARRAYS,
@@ -44,6 +44,8 @@ _OBJECT: Final = "an object"
 Hook: TypeAlias = Callable[[object, object], object]
 """Value and its type -> what it becomes; the form that cattrs calls. Most do not look at the type."""
 At: TypeAlias = tuple[str | int, ...]
+Part: TypeAlias = tuple[str | int, Hook, object, object]
+"""Where in a value, what reads it, the part itself and its type."""
 
 
 def payload_converter(annotation: object) -> Callable[[object], object]:
@@ -70,7 +72,7 @@ def payload_converter(annotation: object) -> Callable[[object], object]:
     try:
         hook = compiler.get_structure_hook(annotation)
     except Exception as exc:
-        raise TypeError(f"payloads cannot be converted to {describe(annotation)}: {exc}") from exc
+        raise TypeError(f"payloads cannot be converted to {annotation!r}: {exc}") from exc
     is_recursive = compiler.is_recursive
 
     def convert(payload: object) -> object:
@@ -130,7 +132,7 @@ class _Compiler(cattrs.Converter):
 
     def structure(self, obj: Any, cl: Any) -> Any:  # noqa: ANN401 -- as in cattrs
         """Convert a value; cattrs calls it for fields without a type."""
-        return self.get_structure_hook(cl)(obj, cl)
+        return obj if cl is None else self.get_structure_hook(cl)(obj, cl)
 
     def _make(self, annotation: object) -> Hook:
         origin, arguments = origin_of(annotation), get_args(annotation)
@@ -147,9 +149,32 @@ class _Compiler(cattrs.Converter):
         if is_class_with_fields(origin):
             fill = make_dict_structure_fn(annotation, self, _cattrs_use_alias=True, _cattrs_forbid_extra_keys=False)
             return _of_class(cast("type[object]", origin), fill)
-        if typing.is_typeddict(origin):
-            return _of_mapping(cast("Any", typeddicts).make_dict_structure_fn(annotation, self))
-        return None
+        return self._typed_dict(cast("type[object]", origin)) if typing.is_typeddict(origin) else None
+
+    def _typed_dict(self, cls: type[object]) -> Hook:
+        """Return the hook of a `TypedDict`.
+
+        Not cattrs', which takes `NotRequired` in an annotation that is a string for required, as Python does.
+        """
+        hints = typing.get_type_hints(cls, include_extras=True)
+        by_default = cast("Any", cls).__required_keys__
+        required = {key for key, hint in hints.items() if _is_required(hint, by_default=key in by_default)}
+        hooks = [(key, self.get_structure_hook(hint), hint) for key, hint in hints.items()]
+
+        def read(value: object, _: object) -> object:
+            if not is_table(value):
+                raise expected(_OBJECT, value)
+            parts: list[Part] = [
+                (key, hook, value[key], hint) if key in value else (key, _missing, None, None)
+                for key, hook, hint in hooks
+                if key in value or key in required
+            ]
+            try:
+                return {key: hook(part, hint) for key, hook, part, hint in parts}
+            except Exception as exc:  # noqa: BLE001 -- looked at again, part by part
+                raise _why(exc, parts) from None
+
+        return read
 
     def _union(self, annotation: object, options: tuple[object, ...]) -> Hook:
         hooks = [(option, self.get_structure_hook(option)) for option in options if option is not type(None)]
@@ -178,9 +203,8 @@ class _Compiler(cattrs.Converter):
                 raise expected("an array", value, table=_OBJECT)
             try:
                 return make([hook(part, item) for part in value])
-            except Exception:
-                _raise_parts((index, hook, part, item) for index, part in enumerate(value))
-                raise
+            except Exception as exc:  # noqa: BLE001 -- looked at again, part by part
+                raise _why(exc, ((index, hook, part, item) for index, part in enumerate(value))) from None
 
         return read
 
@@ -193,16 +217,16 @@ class _Compiler(cattrs.Converter):
                 raise expected(_OBJECT, value)
             try:
                 return {key_hook(key, key_type): item_hook(item, item_type) for key, item in value.items()}
-            except Exception:
-                _raise_parts((str(key), key_hook, key, key_type) for key in value)
-                _raise_parts((str(key), item_hook, item, item_type) for key, item in value.items())
-                raise
+            except Exception as exc:  # noqa: BLE001 -- looked at again, part by part
+                keys: Iterator[Part] = ((str(key), key_hook, key, key_type) for key in value)
+                items: Iterator[Part] = ((str(key), item_hook, item, item_type) for key, item in value.items())
+                raise _why(exc, chain(keys, items)) from None
 
         return read
 
 
-def _raise_parts(parts: Iterable[tuple[str | int, Hook, object, object]]) -> None:
-    """Raise everything that is wrong with the parts of a value, if anything is."""
+def _why(error: Exception, parts: Iterable[Part]) -> Exception:
+    """Return everything that is wrong with the parts of a value, or the error itself if no single part is at fault."""
     wrong: list[tuple[At, Exception]] = []
     for step, hook, part, annotation in parts:
         try:
@@ -211,8 +235,17 @@ def _raise_parts(parts: Iterable[tuple[str | int, Hook, object, object]]) -> Non
             wrong.append(((step,), exc))
             if len(wrong) > MAX_PROBLEMS:
                 break
-    if wrong:
-        raise _WrongPartsError(wrong)
+    return _WrongPartsError(wrong) if wrong else error
+
+
+def _is_required(hint: object, *, by_default: bool) -> bool:
+    form = typing.get_origin(hint)
+    return form is typing.Required or (by_default and form is not typing.NotRequired)
+
+
+def _missing(value: object, annotation: object) -> object:
+    """Stand in for the hook of a key that is required and absent."""
+    raise WrongValueError("is missing")
 
 
 def _fixed_array(items: Sequence[tuple[Hook, object]]) -> Hook:
@@ -221,12 +254,13 @@ def _fixed_array(items: Sequence[tuple[Hook, object]]) -> Hook:
             raise expected("an array", value)
         if len(value) != len(items):
             raise WrongValueError(f"must be an array of {len(items)}, got {len(value)}")
-        pairs = list(zip(items, value, strict=True))
         try:
-            return tuple(hook(part, item) for (hook, item), part in pairs)
-        except Exception:
-            _raise_parts((index, hook, part, item) for index, ((hook, item), part) in enumerate(pairs))
-            raise
+            return tuple(hook(part, item) for (hook, item), part in zip(items, value, strict=True))
+        except Exception as exc:  # noqa: BLE001 -- looked at again, part by part
+            parts = [
+                (index, hook, part, item) for index, ((hook, item), part) in enumerate(zip(items, value, strict=True))
+            ]
+            raise _why(exc, parts) from None
 
     return read
 
@@ -238,15 +272,6 @@ def _of_class(cls: type[object], fill: Callable[..., object]) -> Hook:
         if not isinstance(value, Mapping):
             raise expected(_OBJECT, value)
         return fill(value, cls)
-
-    return read
-
-
-def _of_mapping(fill: Callable[..., object]) -> Hook:
-    def read(value: object, annotation: object) -> object:
-        if not isinstance(value, Mapping):
-            raise expected(_OBJECT, value)
-        return fill(value, annotation)
 
     return read
 

@@ -154,8 +154,8 @@ class Registry:
             return f"{kind} {name} of {refused[0]} is not in the allow-list of the manifest ([kernel].plugins)"
         installed = sorted({plugin.name for plugin in self.plugins if plugin.kind == kind})
         others = [plugin.kind for plugin in self.plugins if plugin.name == name]
-        hint = f"; {name} is a {others[0]}" if others else did_you_mean(name, installed).removesuffix("?")
-        return f"no installed distribution provides the {kind} {name}{hint}; installed: {listed(installed)}; {_HINT}"
+        hint = f"; {name} is a {others[0]};" if others else did_you_mean(name, installed) or ";"
+        return f"no installed distribution provides the {kind} {name}{hint} installed: {listed(installed)}; {_HINT}"
 
 
 def discover() -> Registry:

@@ -19,7 +19,7 @@ MAX_SHOWN: Final = 60
 MAX_TEXT: Final = 300
 """Characters of what somebody else's validator says that are shown at most."""
 _HUGE_BITS: Final = 128
-_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # The texts of attrs' own validators, which name the field (the caller names it better) and speak Python.
 _ATTRS_TEXTS: Final = tuple(

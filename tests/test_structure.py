@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, Literal, NewType, TypeVar
 import attrs
 import pytest
 from attrs import validators as v
+from typing_extensions import TypeAliasType
 
 from kernel import Secret
 from kernel._restart import Restart, RestartPolicy
@@ -77,6 +78,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5)
         (str, "a", "a"),
         (Name, "a", "a"),
         (Annotated[int, "unit"], 3, 3),
+        (TypeAliasType("Count", int), 3, 3),
         (datetime, NOW, NOW),
         (date, NOW.date(), NOW.date()),
         (time, NOW.time(), NOW.time()),
@@ -212,6 +214,30 @@ def test_every_problem_of_a_table_is_reported_with_its_path() -> None:
         'weights.a: must be an integer, got "1"',
         "port: must be at least 1, got 0",
     ]
+
+
+def test_a_missing_key_says_what_belongs_there() -> None:
+    @attrs.frozen
+    class Config:
+        a: Color
+        b: Literal["x", "y"]
+        c: tuple[int, ...]
+        d: dict[str, int]
+        e: Inner | None
+        f: bytes
+
+    assert refused(Config, {}) == [
+        'a: is missing; it must be "red", "blue" or 1',
+        'b: is missing; it must be "x" or "y"',
+        "c: is missing; it must be an array",
+        "d: is missing; it must be a table",
+        "e: is missing; it must be a table",
+        "f: is missing; it must be of type bytes",
+    ]
+
+
+def test_a_table_for_a_union_with_one_table_is_read_as_that() -> None:
+    assert refused(holder(list[int] | Inner), {"x": {"b": "y"}}) == ["x.a: is missing; it must be an integer"]
 
 
 def test_keys_taken_out_by_somebody_else_are_suggested() -> None:

@@ -233,13 +233,15 @@ def test_a_byte_order_mark_is_skipped() -> None:
 @pytest.mark.parametrize(
     "unit", [b"[", b"{a=", b"a.", b'"', b"'''", b'"""\\', b"[[a]]\n", b"a=[\n", b"#\n", b"[a]\n", b'"\\u', b"=", b"\\"]
 )
-def test_a_hostile_file_of_full_size_costs_little_time(unit: bytes) -> None:
-    data = (unit * (MAX_BYTES // len(unit)))[:MAX_BYTES]
-    began = time.process_time()
+def test_time_grows_no_faster_than_a_hostile_file(unit: bytes) -> None:
+    def seconds(size: int) -> float:
+        data = (unit * size)[:size]
+        began = time.process_time()
+        problems_of(data)
+        return time.process_time() - began
 
-    problems_of(data)
-
-    assert time.process_time() - began < 5
+    # Four times the size would cost sixteen times the time, if time were quadratic.
+    assert seconds(MAX_BYTES // 4) < 8 * seconds(MAX_BYTES // 16) + 0.05
 
 
 def test_a_missing_file_and_a_directory_are_problems_of_the_whole_file(tmp_path: Path) -> None:
