@@ -176,3 +176,18 @@ def test_the_plugin_of_the_how_to_works(tmp_path: Path) -> None:
     tested = run_tests_in(tmp_path)
 
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_the_cli_reference_has_every_command_and_option() -> None:
+    from kernel._commands import BUILT_IN  # noqa: PLC0415  start-up of the other tests does not need it
+
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    wanted = {f"`kernel {command.name}" for command in BUILT_IN.values()} | {
+        f"`{option}"
+        for command in BUILT_IN.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--") and option != "--kind"
+    }
+
+    assert sorted(one for one in wanted if one not in text) == []
