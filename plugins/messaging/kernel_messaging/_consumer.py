@@ -1,0 +1,131 @@
+"""The dispatcher `consumer`: deliveries of one queue of any broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import ClassVar, Final, final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel.abc import (
+    Binding,
+    Broker,
+    Capability,
+    Context,
+    Dispatcher,
+    Exchange,
+    Intake,
+    Queue,
+    Subscription,
+    Topology,
+)
+
+_POSITIVE: Final = attrs.validators.optional(attrs.validators.gt(0))
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ConsumerConfig:
+    """The table of a dispatcher `consumer`."""
+
+    queue: str = attrs.field(validator=attrs.validators.min_len(1))
+    bindings: tuple[str, ...] = ()
+    """Patterns of subjects that the queue gets from `exchange`."""
+    exchange: str = attrs.field(default="events", validator=attrs.validators.min_len(1))
+    durable: bool | None = None
+    """Whether the queue must survive the broker's process; None leaves it to what the broker can do."""
+    max_length: int | None = attrs.field(default=None, validator=_POSITIVE)
+    """Messages; None leaves it to the broker."""
+    overflow: str = attrs.field(default="refuse", validator=attrs.validators.in_(("refuse", "drop_oldest")))
+    ttl: float | None = attrs.field(default=None, validator=_POSITIVE)
+    """Seconds after which a waiting message is put aside."""
+    dead_letters: str | None = None
+    """The queue for what is put aside; None is `<queue>.dead`, and empty drops it."""
+    options: object = None
+    """What only this broker knows about queues: an instance of its `BrokerOptions`."""
+    declare: bool = True
+    """Whether to make queue, dead letters and bindings exist; if not, somebody else does."""
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """The name of the queue for what is put aside; empty for none."""
+        return f"{self.queue}.dead" if self.dead_letters is None else self.dead_letters
+
+    def topology(self) -> Topology:
+        """Return what must exist."""
+        durable = self.durable is not False
+        queue = Queue(
+            name=self.queue,
+            durable=durable,
+            max_length=self.max_length,
+            overflow=self.overflow,
+            ttl=self.ttl,
+            dead_letters=self.dead_letter_queue,
+            options=self.options,
+        )
+        dead = [Queue(name=queue.dead_letters, durable=durable)] if queue.dead_letters else []
+        return Topology(
+            exchanges=[Exchange(name=self.exchange)] if self.bindings else [],
+            queues=[*dead, queue],
+            bindings=[Binding(queue=self.queue, exchange=self.exchange, pattern=text) for text in self.bindings],
+        )
+
+
+@final
+class ConsumerDispatcher(Dispatcher):
+    """Brings in the deliveries of a queue; takes as many ahead as may be in flight, and no more.
+
+    A subscription that breaks is raised, so that the supervisor starts the dispatcher again.
+    """
+
+    Config: ClassVar[type[object]] = ConsumerConfig
+    needs: ClassVar[type[object] | None] = Broker
+    speaks: ClassVar[bool] = True
+
+    def __init__(self, *, config: ConsumerConfig, context: Context) -> None:
+        self._config: Final = config
+        self._context: Final = context
+
+    @classmethod
+    @override
+    def requires(cls, config: object) -> frozenset[Capability]:
+        assert isinstance(config, ConsumerConfig)
+        wanted = {
+            Capability.DURABLE: config.durable is True,
+            Capability.MAX_LENGTH: config.max_length is not None,
+            Capability.TTL: config.ttl is not None,
+            Capability.DEAD_LETTERS: bool(config.dead_letter_queue) and config.declare,
+        }
+        return frozenset(capability for capability, is_wanted in wanted.items() if is_wanted)
+
+    @classmethod
+    @override
+    def check(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, ConsumerConfig)
+        if config.dead_letter_queue == config.queue:
+            yield "`dead_letters` names the queue itself: what is put aside would come again for ever"
+        if config.overflow == "drop_oldest" and config.max_length is None:
+            yield "`overflow` without `max_length`: give the length at which the oldest are dropped"
+
+    @override
+    def open(self) -> AbstractAsyncContextManager[None]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[None]:
+        if self._config.declare:
+            await self._context.broker.declare(self._config.topology())
+        else:
+            await trio.lowlevel.checkpoint()
+        yield
+
+    @override
+    async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
+        subscription = Subscription(queue=self._config.queue, prefetch=intake.concurrency)
+        async with self._context.broker.subscribe(subscription) as deliveries:
+            task_status.started()
+            async for delivery in deliveries:
+                await intake.submit(delivery)

@@ -1,0 +1,116 @@
+"""The driver `publisher`: a worker's way to tell others what happened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import ClassVar, Final, final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel import NO_HEADERS, Message, new_id
+from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Topology
+
+
+@final
+@attrs.frozen(kw_only=True)
+class PublisherConfig:
+    """The table of a driver `publisher`."""
+
+    exchange: str = attrs.field(default="events", validator=attrs.validators.min_len(1))
+    mandatory: bool = False
+    """Whether a message that no queue gets is an error."""
+    deadline: bool = False
+    """Whether messages carry the deadline of who publishes them."""
+    declare: bool = True
+    """Whether to make the exchange exist; if not, somebody else does."""
+
+
+@final
+@attrs.frozen(eq=False)
+class Publisher:
+    """Publishes messages to one exchange. Safe to share between tasks."""
+
+    _broker: Broker
+    _protocol: Protocol
+    _config: PublisherConfig
+
+    async def publish(
+        self,
+        subject: str,
+        payload: object,
+        *,
+        headers: Mapping[str, object] = NO_HEADERS,
+        delay: float = 0.0,
+        priority: int = 0,
+        id: str = "",  # noqa: A002  the word on the envelope
+    ) -> str:
+        """Publish a message; returns its id when the broker has taken responsibility.
+
+        A message does not inherit the caller's deadline: what happened stays true when the caller has no more time.
+        With `deadline = true` in the manifest it does, and is not handled after it.
+
+        Args:
+            subject: What it is about, in words joined by dots (`order.created`).
+            payload: What the protocol can write.
+            headers: What JSON can say.
+            delay: Seconds before it is delivered; needs a broker with the capability `delay`.
+            priority: 0 to 9, 9 first; needs a broker with the capability `priority`.
+            id: The message's id; empty makes a new one. Publish again with the same id after an
+                `UnknownOutcomeError`, so that whoever keeps ids can tell a repeated message.
+
+        Returns:
+            The id.
+
+        Raises:
+            EncodeError: if the protocol cannot write the payload.
+            UnroutableError: if `mandatory = true`, and no queue is bound for the subject.
+            QueueFullError: if a queue that should get it is full; then no queue got it.
+            UnknownOutcomeError: if it cannot be known whether it was taken.
+            ValueError: if delay or priority are out of range.
+
+        Cancellation: Is a checkpoint. If cancelled, it may or may not have been published.
+
+        Delivery: As the broker: at least once, to every queue that is bound when it is published.
+        """
+        if delay < 0 or not 0 <= priority <= 9:
+            raise ValueError(f"delay must be 0 or more and priority 0 to 9, not {delay} and {priority}")
+        envelope = attrs.evolve(
+            self._protocol.encode(Message(subject=subject, payload=payload, headers=headers)),
+            id=id or new_id(),
+            delay=delay,
+            priority=priority,
+            deadline=trio.current_effective_deadline() if self._config.deadline else math.inf,
+        )
+        await self._broker.send(envelope, exchange=self._config.exchange, mandatory=self._config.mandatory)
+        return envelope.id
+
+
+@final
+class PublisherDriver(Driver[Publisher]):
+    """Gives workers a `Publisher`."""
+
+    Config: ClassVar[type[object]] = PublisherConfig
+    needs: ClassVar[type[object] | None] = Broker
+    speaks: ClassVar[bool] = True
+    provides: ClassVar[type[object]] = Publisher
+
+    def __init__(self, *, config: PublisherConfig, context: Context) -> None:
+        self._config: Final = config
+        self._context: Final = context
+
+    @override
+    def open(self) -> AbstractAsyncContextManager[Publisher]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[Publisher]:
+        broker = self._context.broker
+        if self._config.declare:
+            await broker.declare(Topology(exchanges=[Exchange(name=self._config.exchange)]))
+        else:
+            await trio.lowlevel.checkpoint()
+        yield Publisher(broker, self._context.protocol, self._config)

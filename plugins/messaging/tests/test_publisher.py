@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import trio
+from kernel_memory import MemoryBroker
+from kernel_messaging import PublisherConfig, PublisherDriver
+from trio.testing import MockClock
+
+from kernel import Envelope
+from kernel.abc import Binding, Exchange, Protocol, Queue, Topology
+from kernel.errors import UnroutableError
+from kernel.testing import fake_context
+
+
+def publisher(broker: MemoryBroker, protocol: Protocol, **config: Any) -> PublisherDriver:
+    context = fake_context("driver/events", driver=broker, protocol=protocol)
+    return PublisherDriver(config=PublisherConfig(**config), context=context)
+
+
+async def bind(broker: MemoryBroker, *, exchange: str = "events") -> None:
+    await broker.declare(
+        Topology(
+            exchanges=[Exchange(name=exchange)],
+            queues=[Queue(name="all")],
+            bindings=[Binding(queue="all", exchange=exchange, pattern="#")],
+        )
+    )
+
+
+async def arrived(broker: MemoryBroker) -> list[Envelope]:
+    return [delivery.envelope for delivery in await broker.peek("all")]
+
+
+async def test_a_message_is_written_by_the_protocol_and_sent(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    await bind(broker)
+    async with publisher(broker, protocol).open() as events:
+        sent = await events.publish("order.created", {"n": 1}, headers={"h": "x"}, priority=3)
+    [envelope] = await arrived(broker)
+
+    assert (envelope.subject, envelope.body, envelope.headers) == ("order.created", b'{"n": 1}', {"h": "x"})
+    assert (envelope.id, envelope.priority) == (sent, 3)
+
+
+async def test_the_id_can_be_chosen_and_is_new_otherwise(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    await bind(broker)
+    async with publisher(broker, protocol).open() as events:
+        first, second = await events.publish("a", 1), await events.publish("a", 1)
+        chosen = await events.publish("a", 1, id="mine")
+
+    assert first != second
+    assert chosen == "mine"
+    assert [envelope.id for envelope in await arrived(broker)] == [first, second, "mine"]
+
+
+async def test_a_delayed_message_comes_later(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    await bind(broker)
+    async with publisher(broker, protocol).open() as events:
+        await events.publish("a", 1, delay=60)
+        await trio.sleep(59)
+        before = await arrived(broker)
+        await trio.sleep(2)
+
+        assert (len(before), len(await arrived(broker))) == (0, 1)
+
+
+async def test_a_message_does_not_inherit_the_deadline_unless_asked_to(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    await bind(broker)
+    with trio.fail_after(5):
+        deadline = trio.current_effective_deadline()
+        async with publisher(broker, protocol).open() as events:
+            await events.publish("a", 1)
+        async with publisher(broker, protocol, deadline=True).open() as events:
+            await events.publish("a", 1)
+
+        assert [envelope.deadline for envelope in await arrived(broker)] == [math.inf, deadline]
+
+
+async def test_nobody_bound_is_an_error_only_if_mandatory(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    async with publisher(broker, protocol).open() as events:
+        await events.publish("a", 1)
+    async with publisher(broker, protocol, mandatory=True).open() as events:
+        with pytest.raises(UnroutableError, match='"a" on exchange "events"'):
+            await events.publish("a", 1)
+
+
+async def test_without_declare_the_exchange_must_exist(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    async with publisher(broker, protocol, exchange="audit", declare=False).open() as events:
+        with pytest.raises(UnroutableError, match='no exchange "audit"'):
+            await events.publish("a", 1)
+        await bind(broker, exchange="audit")
+        await events.publish("a", 1)
+
+    assert len(await arrived(broker)) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"delay": -1.0}, {"priority": 10}, {"priority": -1}])
+async def test_values_out_of_range_are_refused(
+    broker: MemoryBroker, protocol: Protocol, wrong: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    async with publisher(broker, protocol).open() as events:
+        with pytest.raises(ValueError, match="delay must be 0 or more and priority 0 to 9"):
+            await events.publish("a", 1, **wrong)
