@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, open_websocket_url
-from wsproto.connection import ConnectionType
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 UPGRADE = (
@@ -58,6 +57,7 @@ async def test_an_idle_websocket_is_closed_at_stop_and_both_sides_are_told(web: 
         with trio.fail_after(1), pytest.raises(ConnectionClosed):
             await socket.get_message()
         reason = socket.closed
+        await socket._stream.aclose()  # trio-websocket leaves it open when the server closes
         took = await service.stop(drain=1)
 
     assert reason is not None
@@ -75,6 +75,7 @@ async def test_an_application_that_fails_closes_with_an_error(web: Any) -> None:
         with trio.fail_after(1), pytest.raises(ConnectionClosed):
             await socket.get_message()
         reason = socket.closed
+        await socket._stream.aclose()  # trio-websocket leaves it open when the server closes
 
     assert reason is not None
     assert reason.code == 1011
@@ -124,7 +125,6 @@ async def test_a_client_that_breaks_the_protocol_is_told_how(web: Any, frame: by
     assert last.opcode is Opcode.CLOSE
     assert last.payload[0] == code  # type: ignore[index]
     assert app.ends == [code]
-    assert ConnectionType.CLIENT
 
 
 async def test_compression_is_not_offered(web: Any) -> None:
