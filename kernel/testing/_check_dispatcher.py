@@ -55,8 +55,8 @@ async def check_dispatcher(
         ("a dispatcher can be opened and closed without accepting, and again", bench.open_and_close),
         ("accept() says once that it has started", bench.start_once),
         ("each delivery is handed over once and settled once", bench.settle_once),
-        ("the source waits while the intake is full", bench.wait_when_full),
         ("nothing is taken after accepting was cancelled", bench.stop_at_once),
+        ("the source waits while the intake is full", bench.wait_when_full),
         ("what is in flight is settled after accepting was cancelled", bench.finish),
         ("a dispatcher that is cancelled leaves nothing behind", bench.cancel_everywhere),
     ):
@@ -117,8 +117,8 @@ class _Bench:
         async with (
             self.make() as (dispatcher, feed),
             dispatcher.open(),
-            trio.open_nursery() as nursery,
             open_intake(concurrency=concurrency, answer=answer) as intake,
+            trio.open_nursery() as nursery,
         ):
             stage = _Stage(dispatcher, feed, intake, nursery)
             nursery.start_soon(stage.accept)

@@ -6,7 +6,7 @@ import inspect
 import random
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NoReturn, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
@@ -82,7 +82,9 @@ class _HostileError(Exception):
 class _Hostile:
     """A value that nothing can be done with."""
 
-    def __getattribute__(self, name: str) -> NoReturn:
+    def __getattribute__(self, name: str) -> object:
+        if name == "__class__":
+            return _Hostile
         raise RuntimeError(f"no {name}")
 
 

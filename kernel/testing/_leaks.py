@@ -39,8 +39,10 @@ def no_leaks() -> Iterator[None]:
     """
     before = _held()
     yield
-    gc.collect()  # what only a cycle holds is garbage, not a leak
     left = _left(before, _held())
+    if left:  # what only a cycle holds is garbage, not a leak; but to collect it takes long, and checks come here often
+        gc.collect()
+        left = _left(before, _held())
     if left:
         raise AssertionError("left behind: " + "; ".join(left))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 LIMIT: Final = 30.0
 """Seconds that one case may take, unless it says otherwise."""
@@ -38,14 +38,21 @@ async def prove(promise: str, case: Callable[[], Awaitable[None]], *, limit: flo
         raise AssertionError(f"{promise}: this was not decided within {limit:g} s")
 
 
-def told(error: BaseException) -> str:
-    """Return what went wrong; of a group, the first of its errors."""
-    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    if inner:
-        return told(inner[0])
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+def told(error: Exception) -> str:
+    """Return what went wrong; of a group, what an assertion says rather than what came of it."""
+    leaves = list(_leaves(error))
+    leaf = next((leaf for leaf in leaves if isinstance(leaf, AssertionError)), leaves[0])
+    notes = "".join(f" ({note})" for note in getattr(leaf, "__notes__", ()))
+    text = str(leaf) if isinstance(leaf, AssertionError) else f"{type(leaf).__name__}: {leaf}"
     return text + notes
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def expect(holds: bool, text: str) -> None:  # noqa: FBT001  reads as assert does
