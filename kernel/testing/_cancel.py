@@ -45,6 +45,7 @@ class _Trigger(trio.abc.Instrument):
         return False
 
     async def run(self, operation: Callable[[], Awaitable[None]], failures: list[Exception]) -> None:
+        await trio.lowlevel.checkpoint()
         self.root = trio.lowlevel.current_task()
         try:
             with self.scope:

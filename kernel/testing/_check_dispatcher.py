@@ -96,6 +96,7 @@ class _Stage:
         self.ended.set()
 
     async def wait_settled(self, count: int) -> None:
+        await trio.lowlevel.checkpoint()
         if self.dispatcher.delivers:
             await self.intake.wait_settled(count)
 
@@ -221,6 +222,7 @@ class _Block:
 
 async def _tolerant(feed: Feed) -> None:
     """Feed a source that may refuse, since nobody accepts any more."""
+    await trio.lowlevel.checkpoint()
     try:
         await feed(2)
     except Exception:  # noqa: BLE001  a refused connection is a right answer; what arrives is what counts
@@ -228,6 +230,7 @@ async def _tolerant(feed: Feed) -> None:
 
 
 async def _expect_settled(delivery: Delivery) -> None:
+    await trio.lowlevel.checkpoint()
     try:
         await delivery.settle(Ack())
     except SettledError:

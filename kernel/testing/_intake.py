@@ -115,7 +115,7 @@ class RecordingIntake(Intake):
         try:
             await self._occupy(holder)
         except trio.Cancelled:
-            await self._settle(delivery, Return())
+            await self._settle(delivery, Return())  # noqa: ASYNC102  # shielded in there
             raise
         self._nursery.start_soon(self._serve, delivery, holder, ended)
         return ended
@@ -145,11 +145,11 @@ class RecordingIntake(Intake):
         try:
             outcome = await self._answer(delivery)
         finally:
-            await self._settle(delivery, outcome)
+            await self._settle(delivery, outcome)  # noqa: ASYNC102  # shielded in there
             self._limiter.release_on_behalf_of(holder)
             ended.set()
 
-    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:  # noqa: ASYNC910  # settling is one
         error: Exception | None = None
         try:
             with trio.move_on_after(SETTLE_TIMEOUT, shield=True):

@@ -26,6 +26,7 @@ async def prove(promise: str, case: Callable[[], Awaitable[None]], *, limit: flo
 
     Cancellation: Is a checkpoint.
     """
+    await trio.lowlevel.checkpoint()
     failures: list[Exception] = []
     with trio.move_on_after(limit) as scope:
         try:
