@@ -195,7 +195,8 @@ def _check_driver(argument: Argument, driver: str, offer: Offer, label: str, rep
 
 
 def _fits(provided: type[object], wanted: object) -> bool:
-    if provided is object or not isinstance(wanted, type) or wanted is Parameter.empty:
+    # `Any` is a class from Python 3.11 on.
+    if provided is object or wanted in {Parameter.empty, Any} or not isinstance(wanted, type):
         return True
     try:
         return issubclass(provided, wanted)

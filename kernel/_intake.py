@@ -132,6 +132,7 @@ class KernelIntake(Intake):
         except trio.Cancelled:
             if delivery is not None:
                 await self._settle(delivery, Return())
+                self._tell(delivery, Verdict(Return()), trio.current_time())
             raise
 
     def _release(self, key: object) -> None:

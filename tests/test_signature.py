@@ -81,6 +81,16 @@ def test_a_payload_is_converted_to_its_annotation() -> None:
         handler.convert({"number": "three"})
 
 
+def test_a_parameter_annotated_as_any_takes_every_resource() -> None:
+    class Worker:
+        def __init__(self, store: Any) -> None: ...
+
+        @handles("#")
+        async def handle(self, payload: object) -> None: ...
+
+    assert faults(Worker) == []
+
+
 def test_an_unannotated_payload_stays_as_it_is() -> None:
     async def worker(order) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
 
