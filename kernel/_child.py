@@ -29,7 +29,9 @@ class Group:
     strategy: Strategy
     history: RestartHistory
     members: list[Child] = attrs.field(factory=list, init=False)
-    """In start order."""
+    """In start order; each comes `after` the one before it."""
+    failed: bool = attrs.field(default=False, init=False)
+    """Whether its members were restarted too often, so that none starts again."""
 
     def followers(self, child: Child) -> list[Child]:
         """Return the members that restart with `child`."""
@@ -79,6 +81,18 @@ class Child:
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether its group has failed."""
+        return self.group is not None and self.group.failed
+
+    @property
+    def escalates(self) -> bool:
+        """Whether its failure is the failure of the service. A group fails as a whole."""
+        return self.essential or (
+            self.group is not None and self.group.failed and any(one.essential for one in self.group.members)
+        )
+
+    @property
     def is_down(self) -> bool:
         """Whether it holds nothing, or nobody waits for it any more."""
         return self.life is None or self.left_behind
@@ -98,21 +112,39 @@ def is_free_to_start(child: Child) -> bool:
     return (
         child.held == 0
         and all(other.state in USABLE or other.state is State.STOPPED for other in child.uses)
-        and all(other.state in USABLE or other.state in FINAL for other in child.after)
+        and all(other.state in USABLE or other.state in FINAL for other in _comes_after(child))
     )
+
+
+def _comes_after(child: Child) -> list[Child]:
+    """Return what has to be up before it; one that has ended for good leaves its place to those before it."""
+    return _reach(child, child.after, lambda one: (*one.uses, *one.after) if one.state in FINAL else ())
+
+
+def standing_on(child: Child) -> list[Child]:
+    """Return the children that stop before `child`: those that use it or come after it, and theirs in turn."""
+    return _reach(child, [child], lambda one: one.followers)
 
 
 def affected(child: Child) -> list[Child]:
     """Return the children that restart with `child`, besides it: its users and its group's, and theirs in turn."""
-    found: dict[Child, None] = {}
-    todo = [child]
+    return _reach(child, [child], lambda one: (*one.users, *(() if one.group is None else one.group.followers(one))))
+
+
+def lost_with(child: Child) -> list[Child]:
+    """Return the children that end when `child` has failed, besides it: its users, and its group if that failed."""
+    roots = child.group.members if child.group is not None and child.group.failed else [child]
+    return _reach(child, roots, lambda one: one.users)
+
+
+def _reach(child: Child, roots: Iterable[Child], following: Callable[[Child], Iterable[Child]]) -> list[Child]:
+    found = dict.fromkeys(roots)
+    todo = list(found)
     while todo:
-        one = todo.pop()
-        for other in (*one.users, *(one.group.followers(one) if one.group is not None else ())):
-            if other is not child and other not in found:
-                found[other] = None
-                todo.append(other)
-    return list(found)
+        new = [other for other in following(todo.pop()) if other not in found]
+        found |= dict.fromkeys(new)
+        todo += new
+    return [one for one in found if one is not child]
 
 
 def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
@@ -123,7 +155,9 @@ def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
         return Ending.RECALLED
     if error is not None:
         return Ending.REFUSED if _is_startup_error(error) else Ending.RAISED
-    return Ending.NOT_READY if life.whole.cancelled_caught else Ending.RETURNED
+    if life.whole.cancelled_caught:
+        return Ending.RAISED if life.is_ready else Ending.NOT_READY
+    return Ending.RETURNED
 
 
 def _is_startup_error(error: BaseException) -> bool:
@@ -132,13 +166,12 @@ def _is_startup_error(error: BaseException) -> bool:
     return isinstance(error, StartupError)
 
 
-def not_ready(child: Child) -> str:
-    """Return what to say of a child that missed its `start_timeout`."""
-    return f"{child.id} was not ready within start_timeout = {child.start_timeout:g} s"
-
-
 def cause(child: Child, how: Ending) -> BaseException:
-    """Return the error that an ending is if nothing was raised."""
-    if how is Ending.NOT_READY:
-        return TimeoutError(not_ready(child))
-    return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")
+    """Return the error that an ending is if the component raised none."""
+    match how:
+        case Ending.NOT_READY:
+            return TimeoutError(f"{child.id} was not ready within start_timeout = {child.start_timeout:g} s")
+        case Ending.RAISED:
+            return TimeoutError(f"{child.id} did not close within stop_timeout = {child.stop_timeout:g} s")
+        case _:
+            return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")

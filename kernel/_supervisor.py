@@ -19,14 +19,14 @@ from typing import final
 import attrs
 import trio
 
-from ._child import Body, affected, cause, ending, is_free_to_start, not_ready
 from ._child import Child as Child
 from ._child import Group as Group
+from ._child import affected, cause, ending, is_free_to_start, lost_with, standing_on
 from ._events import ComponentFailed, EventHub, StateChanged, StopTimedOut
+from ._failure import describe
 from ._life import Life
 from ._lifecycle import ALIVE, FINAL, USABLE, State, moved
-from ._restart import Ending, Verdict, verdict
-from ._spec import Strategy
+from ._restart import Ending, RestartPolicy, Verdict, verdict
 from ._stacks import where
 from .errors import DependencyError, RestartLimitError
 
@@ -49,6 +49,7 @@ class Supervisor:
     """Whether a stop had to cancel or leave behind something."""
     up: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when each child has been ready once, or has ended."""
+    _hastened: bool = attrs.field(default=False, init=False)
     _coming: set[Child] = attrs.field(factory=set, init=False)
     _working: int = attrs.field(default=0, init=False)
 
@@ -63,11 +64,15 @@ class Supervisor:
         """Start every keeper in the nursery; they end when their children have ended for good."""
         self._coming = set(self.children.values())
         self._working = sum(not child.resident for child in self._coming)
+        if not self._coming:
+            self.up.set()
         for child in self.children.values():
             nursery.start_soon(self._keep, child, name=child.id)
 
     async def stop(self, *, drain_until: float) -> None:
         """Stop all children in reverse order of their start, at the same time where nothing forbids it.
+
+        Returns when each has ended for good or was left behind.
 
         Cancellation: Is a checkpoint. If cancelled, children have been asked to stop only in part.
         """
@@ -79,9 +84,14 @@ class Supervisor:
             if child.accepts and child.life is not None:
                 child.life.stop_accepting()
         await self._stop_all(everyone, drain_until=drain_until)
+        for child in everyone:
+            while not (child.state in FINAL or child.left_behind):
+                await child.changed.park()
+        self.cut |= any(child.left_behind for child in everyone)
 
     def hasten(self) -> None:
-        """End every drain at once."""
+        """End every drain of a stop, also those that have not begun."""
+        self._hastened = True
         for child in self.children.values():
             if child.life is not None and child.life.stopping:
                 child.life.drain.deadline = -math.inf
@@ -105,7 +115,7 @@ class Supervisor:
             how, error = await self._live(child)
             await self._follow(child, how, error)
         if child.state not in FINAL:
-            self._move(child, State.STOPPED)
+            self._end(child)
         child.task = None
         self._working -= not child.resident
         if not child.resident and self._working == 0:
@@ -114,7 +124,7 @@ class Supervisor:
     async def _may_start(self, child: Child) -> bool:
         """Wait until the child may start; False if it never will."""
         while child.state not in FINAL and not child.retired:
-            failed = next((other for other in child.uses if other.state is State.FAILED), None)
+            failed = next((other for other in child.uses if other.state is State.FAILED and not other.escalates), None)
             if failed is not None:
                 await self._fail(child, DependencyError(child.id, dependency=failed.id))
             elif is_free_to_start(child):
@@ -129,7 +139,7 @@ class Supervisor:
         child.life = life
         self._move(child, State.STARTING)
         try:
-            error = await _run_body(child.body, life)
+            error = await self._run_body(child, life)
         finally:
             child.life = None
             child.value = None
@@ -138,6 +148,21 @@ class Supervisor:
         child.healthy_for = trio.current_time() - life.ready_at if life.is_ready else 0.0
         self.cut |= child.retired and life.is_ready and (life.cut or life.whole.cancelled_caught)
         return ending(child, life, error), error
+
+    async def _run_body(self, child: Child, life: Life) -> BaseException | None:
+        """Live the life; return what the component raised. What is not its own, such as `Cancelled`, goes on."""
+        try:
+            with life.begin():
+                await child.body(life)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of a component: `_follow` reports it
+            return error
+        except BaseExceptionGroup as group:
+            own, others = group.split((Exception, SystemExit))
+            if others is None:
+                return own
+            self._report_error(child, own, final=True)
+            raise others from None
+        return None
 
     def _started(self, child: Child, value: object) -> None:
         child.value = value
@@ -151,10 +176,10 @@ class Supervisor:
         """
         match verdict(child.policy.policy, how):
             case Verdict.STOP:
-                self._report_error(child, error, final=True)
-                self._move(child, State.STOPPED)
+                self._report_error(child, error, final=child.escalates or not child.is_given_up)
+                self._end(child)
             case Verdict.FAIL:
-                await self._fail(child, error or TimeoutError(not_ready(child)))
+                await self._fail(child, error or cause(child, how))
             case Verdict.RESUME:
                 self._report_error(child, error, final=False)
                 self._move(child, State.BACKOFF)
@@ -164,15 +189,10 @@ class Supervisor:
 
     async def _restart(self, child: Child, error: BaseException) -> None:
         """Wait out the backoff, with all that restart with the child stopped; or give it up."""
-        history = child.history
-        if child.group is not None and child.group.strategy is not Strategy.ONE_FOR_ONE:
-            history = child.group.history
+        history = child.history if child.group is None else child.group.history
         wait = history.next_wait(trio.current_time(), healthy_for=child.healthy_for)
         if wait is None:
-            limit = history.policy
-            tired = RestartLimitError(child.id, max_restarts=limit.max_restarts, window=limit.window)
-            tired.__cause__ = error
-            await self._fail_with_group(child, tired)
+            await self._give_up(child, error, history.policy)
             return
         self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=wait))
         self._move(child, State.BACKOFF, reason=f"restart in {wait:.2f} s")
@@ -181,24 +201,31 @@ class Supervisor:
             await self._stop_all(others, drain_until=-math.inf)
             await _sleep_unless_retired(child, wait)
 
-    async def _fail_with_group(self, child: Child, error: BaseException) -> None:
-        group = child.group
-        others = [] if group is None or group.strategy is Strategy.ONE_FOR_ONE else group.members
-        for other in others:
-            if other is not child:
-                self._retire(other)
-        await self._fail(child, error)
-        await self._stop_all([other for other in others if other is not child], drain_until=-math.inf)
+    async def _give_up(self, child: Child, error: BaseException, limit: RestartPolicy) -> None:
+        """Fail a child that has been restarted too often, and its group as a whole."""
+        tired = RestartLimitError(child.id, max_restarts=limit.max_restarts, window=limit.window)
+        tired.__cause__ = error
+        if child.group is not None:
+            child.group.failed = True
+            for member in child.group.members:
+                self._retire(member)
+        await self._fail(child, tired)
 
     async def _fail(self, child: Child, error: BaseException) -> None:
-        """End a child for good, and with it those that use it."""
-        self._report_error(child, error, final=child.essential)
-        self._move(child, State.FAILED, reason=str(error))
-        if child.essential:
+        """End a child for good: if it is essential, whoever is told stops the service; else its users end too."""
+        self._report_error(child, error, final=child.escalates)
+        self._move(child, State.FAILED, reason=describe(error))
+        if child.escalates:
             self.on_failure(child)
         else:
-            await self._stop_all(affected(child), drain_until=-math.inf)
+            await self._stop_all(lost_with(child), drain_until=-math.inf)
         await trio.lowlevel.checkpoint()
+
+    def _end(self, child: Child) -> None:
+        if child.is_given_up:
+            self._move(child, State.FAILED, reason="a member of its group was restarted too often")
+        else:
+            self._move(child, State.STOPPED)
 
     # --- stopping ---------------------------------------------------------------------------------------------
 
@@ -226,15 +253,16 @@ class Supervisor:
 
     async def _stop(self, child: Child, among: Collection[Child], drain_until: float) -> None:
         await trio.lowlevel.checkpoint()
-        for follower in child.followers:
+        for follower in standing_on(child):
             while follower in among and not follower.is_down:
                 await follower.changed.park()
         life = child.life
         if life is None:
             return
-        self._move_to_stopping(child, drains=child.accepts and drain_until > trio.current_time())
         is_first = not life.stopping
-        life.request_stop(drain_until=drain_until if child.accepts else -math.inf)
+        drain_until = drain_until if child.accepts and not self._hastened else -math.inf
+        self._move_to_stopping(child, drains=drain_until > trio.current_time())
+        life.request_stop(drain_until=drain_until)
         with life.patience if is_first else nullcontext():
             while child.life is life and not child.left_behind:
                 await child.changed.park()
@@ -249,7 +277,6 @@ class Supervisor:
 
     def _leave_behind(self, child: Child) -> None:
         child.left_behind = True
-        self.cut |= child.retired
         place = where(child.task) if child.task is not None else "unknown"
         self.hub.emit(StopTimedOut(component=child.id, where=place))
         self._notify(child)
@@ -276,9 +303,8 @@ class Supervisor:
             self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=None))
 
     def _notify(self, child: Child) -> None:
-        child.changed.unpark_all()
-        for follower in child.followers:
-            follower.changed.unpark_all()
+        for one in (child, *standing_on(child)):
+            one.changed.unpark_all()
 
 
 @contextmanager
@@ -292,21 +318,6 @@ def _holding(children: Collection[Child]) -> Iterator[None]:
         for child in children:
             child.held -= 1
             child.changed.unpark_all()
-
-
-async def _run_body(body: Body, life: Life) -> BaseException | None:
-    """Live the life; return what it raised. A supervisor goes on: whoever called reports it."""
-    try:
-        with life.begin():
-            await body(life)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of a component
-        return error
-    except BaseExceptionGroup as group:
-        cancelled, error = group.split(trio.Cancelled)
-        if cancelled is not None:
-            raise
-        return error
-    return None
 
 
 async def _sleep_unless_retired(child: Child, seconds: float) -> None:

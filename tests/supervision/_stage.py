@@ -129,6 +129,10 @@ class Stage:
         """What became ready and ended, in order, such as `+db +web -web -db`."""
         return " ".join(entry for _, entry in self.diary)
 
+    def log_of(self, *names: str) -> str:
+        """Return the log without other children than these."""
+        return " ".join(entry for _, entry in self.diary if entry[1:] in names)
+
     def at(self, entry: str) -> list[float]:
         """Return the times of an entry of the diary."""
         return [time for time, one in self.diary if one == entry]
