@@ -11,6 +11,9 @@ The way of a delivery:
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Final
+
 from ._envelope import NO_HEADERS as NO_HEADERS
 from ._envelope import Ack as Ack
 from ._envelope import DeadLetter as DeadLetter
@@ -20,9 +23,60 @@ from ._envelope import Outcome as Outcome
 from ._envelope import Retry as Retry
 from ._envelope import Return as Return
 from ._envelope import new_id as new_id
+from ._events import ComponentFailed as ComponentFailed
+from ._events import DeliverySettled as DeliverySettled
+from ._events import DrainTimedOut as DrainTimedOut
 from ._events import Event as Event
+from ._events import EventHub as EventHub
+from ._events import KernelReady as KernelReady
+from ._events import KernelStopped as KernelStopped
 from ._events import Listening as Listening
+from ._events import LoopBlocked as LoopBlocked
+from ._events import SettleFailed as SettleFailed
+from ._events import StateChanged as StateChanged
+from ._events import StopRequested as StopRequested
+from ._events import StopTimedOut as StopTimedOut
+from ._lifecycle import State as State
 from ._marks import handles as handles
-from ._payload import payload_converter as payload_converter
 from ._router import pattern_matches as pattern_matches
 from ._secret import Secret as Secret
+
+if TYPE_CHECKING:
+    from ._failure import Failure as Failure
+    from ._manifest import load as load
+    from ._payload import payload_converter as payload_converter
+    from ._plan import resolve as resolve
+    from ._process import run as run
+    from ._registry import discover as discover
+    from ._run import ExitStatus as ExitStatus
+    from ._run import Kernel as Kernel
+    from ._run import Result as Result
+    from ._run import serve as serve
+    from ._spec import Plan as Plan
+
+_LATER: Final = {
+    "ExitStatus": "_run",
+    "Failure": "_failure",
+    "Kernel": "_run",
+    "Plan": "_spec",
+    "Result": "_run",
+    "discover": "_registry",
+    "load": "_manifest",
+    "payload_converter": "_payload",
+    "resolve": "_plan",
+    "run": "_process",
+    "serve": "_run",
+}
+"""Public names whose modules cost too much (trio, cattrs, structlog) for a program that only checks a manifest."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

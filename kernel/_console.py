@@ -1,0 +1,93 @@
+"""Standard output and standard error, as a command line needs them: a closed pipe or a full disk breaks nothing.
+
+What is asked for goes to standard output, everything about it to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, TextIO, final
+
+import attrs
+import click
+
+_DUMB: Final = frozenset({"", "dumb", "unknown"})
+
+
+@final
+class OutputError(Exception):
+    """Standard output did not take what was asked for, and not because its reader had enough."""
+
+
+@final
+@attrs.frozen
+class Look:
+    """What a stream can show."""
+
+    colour: bool
+    live: bool
+    """Whether lines that are written can be written over."""
+
+
+def look_of(stream: TextIO | None, environ: Mapping[str, str] = os.environ) -> Look:
+    """Return what a stream can show. `NO_COLOR` and `FORCE_COLOR` are obeyed if they are not empty, in this order."""
+    terminal = stream is not None and not stream.closed and stream.isatty()
+    capable = terminal and environ.get("TERM", "") not in _DUMB
+    colour = not environ.get("NO_COLOR") and (capable or bool(environ.get("FORCE_COLOR")))
+    return Look(colour=colour, live=capable)
+
+
+def say(text: str) -> None:
+    """Write lines to standard output. A reader who has gone away has what it wanted.
+
+    Raises:
+        OutputError: if they cannot be written for any other reason.
+    """
+    try:
+        click.echo(_encodable(text, sys.stdout), color=look_of(sys.stdout).colour)
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as error:
+        _discard(sys.stdout)
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def complain(text: str) -> None:
+    """Write lines to standard error; they are lost if it takes none."""
+    try:
+        click.echo(_encodable(text, sys.stderr), err=True, color=look_of(sys.stderr).colour)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def paint(**style: object) -> Callable[[str], str]:
+    """Return what puts a style of `click.style` on a text; it is taken off again where there are no colours."""
+    return lambda text: click.style(text, **style)  # type: ignore[arg-type]  # its keywords have types of their own
+
+
+def flush() -> None:
+    """Write out what is buffered, as far as it can be."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]  closed before the start
+                stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def _encodable(text: str, stream: TextIO | None) -> str:
+    # A file name that is no UTF-8 must not turn a problem with the file into one with the output.
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still buffered, and everything after it, nowhere: else the interpreter complains at its end."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    except OSError:
+        pass

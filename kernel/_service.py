@@ -1,0 +1,81 @@
+"""`kernel run`: a plan as this process, with a log, a tree on the screen and a line for each failure."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import cast, final
+
+import attrs
+
+from ._console import OutputError, complain, look_of, say
+from ._events import EventHub, KernelReady, KernelStopped, Listening, StateChanged, StopRequested
+from ._failure import describe
+from ._log import LogSettings, log_events, open_log
+from ._process import run
+from ._screen import Tree
+from ._spec import Plan
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ServiceOptions:
+    """How a service runs that the manifest does not say."""
+
+    log_level: str = "info"
+    as_json: bool = False
+
+
+def run_service(plan: Plan, options: ServiceOptions) -> int:
+    """Run a service until it ends; returns the exit status.
+
+    The log goes to standard error. Standard output gets the tree: on a terminal while the service comes up, else
+    once it is up; not if the log is JSON, which says all of it.
+    """
+    hub = EventHub()
+    colour = look_of(sys.stderr).colour and not options.as_json
+    log = open_log(LogSettings(level=options.log_level, as_json=options.as_json, colour=colour))
+    log_events(hub, log)
+    with nullcontext() if options.as_json else _showing(Tree(plan), hub):
+        result = run(plan, log=log, hub=hub)
+    for error in result.errors:
+        _show_error(error, with_traceback=options.log_level == "debug")
+    return int(result.status)
+
+
+def _showing(tree: Tree, hub: EventHub) -> AbstractContextManager[object]:
+    """Return what shows the tree while the service comes up."""
+    hub.subscribe(tree.hear, StateChanged, Listening, KernelReady)
+    look = look_of(sys.stdout)
+    if not look.live:
+        hub.subscribe(lambda _event: _say_if_possible(tree.text(colour=look.colour)), KernelReady)
+        return nullcontext()
+    from ._live import LiveTree  # noqa: PLC0415  rich is for terminals only
+
+    live = LiveTree(tree, colour=look.colour)
+    hub.subscribe(live.refresh, StateChanged, Listening)
+    hub.subscribe(live.close, KernelReady, StopRequested, KernelStopped)
+    return live
+
+
+def _say_if_possible(text: str) -> None:
+    with suppress(OutputError):  # a service does not end because nobody can read its output
+        say(text)
+
+
+def _show_error(error: BaseException, *, with_traceback: bool) -> None:
+    for leaf in _leaves(error):
+        if with_traceback:
+            complain("".join(traceback.format_exception(leaf)).rstrip())
+        notes = "; ".join(map(str, getattr(leaf, "__notes__", ())))
+        complain(f"kernel: failed: {describe(leaf)}{f' ({notes})' * bool(notes)}")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
