@@ -1,16 +1,18 @@
-"""The pipeline: delivery -> decode -> route -> convert -> call -> encode -> outcome -> settled.
+"""The pipeline: delivery -> decode -> route -> convert -> call -> encode -> verdict.
 
-Read `Pipeline.outcome` top to bottom. `_intake` decides when it runs; this module knows no source and no queue.
+Read `Pipeline.attempt` top to bottom. Only calling the user's code waits; everything else decides. `_intake` says
+when an attempt runs and settles what comes of it; this module knows no source and no slot.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias, cast, final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 import trio
+from typing_extensions import override
 
 from ._broker import Delivery
 from ._envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return
@@ -29,7 +31,12 @@ from .errors import (
     UnroutableError,
 )
 
-_OUTCOMES = (Ack, Retry, DeadLetter, Return)
+Call: TypeAlias = Callable[..., Awaitable[object]]
+
+_OUTCOMES: Final = (Ack, Retry, DeadLetter, Return)
+_EXPIRED: Final = "expired: its deadline had passed"
+_SHOWN: Final = 200
+"""Characters of a foreign subject in a reason."""
 
 
 @final
@@ -47,12 +54,26 @@ class Verdict:
     """How one attempt ended."""
 
     outcome: Outcome
-    worker: str = ""
-    """`worker/name`, or empty if none was found."""
+    pool: Pool | None = None
+    """The worker that was found for it."""
     error: BaseException | None = None
+    payload: object = None
+    """What the handler was given, if it came that far."""
+
+    @property
+    def worker(self) -> str:
+        """`worker/name`, or empty if none was found."""
+        return "" if self.pool is None else self.pool.spec.id
 
 
-Call: TypeAlias = Callable[..., Awaitable[object]]
+@final
+@attrs.frozen
+class _Work:
+    """An attempt that may be started."""
+
+    delivery: Delivery
+    route: Route
+    payload: object
 
 
 @final
@@ -62,132 +83,126 @@ class Pipeline:
 
     router: Router[Route]
     protocol: Protocol | None
-    failure_routes: dict[str, Route]
+    last_resorts: Mapping[str, Route]
     """Name of a worker -> its failure worker."""
 
     async def attempt(self, delivery: Delivery) -> Verdict:
         """Run one attempt; what goes wrong in it becomes part of the verdict.
 
-        Cancellation: Is a checkpoint if a handler is called. If cancelled, the handler was.
+        Cancellation: Is a checkpoint if a handler is called and waits. If cancelled, the handler was.
         """
-        message = self._decode(delivery)
-        if isinstance(message, DeadLetter):
-            return Verdict(message)
+        work = self._prepare(delivery)
+        verdict = await self._call(work) if isinstance(work, _Work) else work
+        if isinstance(verdict.outcome, DeadLetter) and verdict.pool is not None:
+            last_resort = self.last_resorts.get(verdict.pool.name)
+            if last_resort is not None:
+                return await self._bury(verdict, verdict.outcome, delivery, last_resort)
+        return verdict  # noqa: ASYNC910  the caller settles; a turn here would cost as much as the rest
+
+    # --- before the handler -----------------------------------------------------------------------------------
+
+    def _prepare(self, delivery: Delivery) -> _Work | Verdict:
+        """Decode, route and convert; or say why not."""
+        try:
+            message = delivery.message or self._decode(delivery.envelope)
+        except DecodeError as error:
+            return Verdict(DeadLetter(f"cannot be decoded: {describe(error)}"), error=error)
         route = self.router.match(message.subject)
         if route is None:
-            return self._unroutable(delivery, message)
+            unroutable = UnroutableError(f"no worker handles {message.subject[:_SHOWN]!r}")
+            return self._refused(delivery, unroutable, Verdict(DeadLetter(str(unroutable)), error=unroutable))
         refusal = _refusal(delivery, route.pool)
-        if refusal is None:
-            return await self._call(delivery, message, route)
-        if isinstance(refusal, DeadLetter):
-            return await self._bury(Verdict(refusal, route.pool.spec.id), delivery, None, route)
-        return refusal
+        if refusal is not None:
+            return Verdict(refusal, route.pool)
+        try:
+            return _Work(delivery, route, route.handler.convert(message.payload))
+        except ConversionError as error:
+            reason = f"payload of {message.subject[:_SHOWN]!r}: {describe(error)}"
+            return self._refused(delivery, error, Verdict(DeadLetter(reason), route.pool, error))
 
-    def _decode(self, delivery: Delivery) -> Message | DeadLetter:
-        message = delivery.message
-        if message is not None:
-            return message
-        envelope = delivery.envelope
+    def _decode(self, envelope: Envelope) -> Message:
         if self.protocol is None:
             return Message(subject=envelope.subject, payload=envelope.body, headers=envelope.headers)
-        try:
-            return self.protocol.decode(envelope)
-        except DecodeError as error:
-            return DeadLetter(f"cannot be decoded: {describe(error)}")
+        return self.protocol.decode(envelope)
 
-    def _unroutable(self, delivery: Delivery, message: Message) -> Verdict:
-        reason = f"no worker handles {message.subject[:200]!r}"
-        return self._refuse(delivery, UnroutableError(reason), Verdict(DeadLetter(reason)))
+    # --- the handler ------------------------------------------------------------------------------------------
 
-    async def _call(self, delivery: Delivery, message: Message, route: Route) -> Verdict:
-        """Convert the payload, wait for a place in the worker and call the handler."""
-        pool, handler = route.pool, route.handler
-        worker = pool.spec.id
-        try:
-            payload = handler.convert(message.payload)
-        except ConversionError as error:
-            verdict = Verdict(DeadLetter(f"payload of {message.subject[:200]!r}: {describe(error)}"), worker, error)
-            return self._refuse(delivery, error, await self._bury(verdict, delivery, None, route))
+    async def _call(self, work: _Work) -> Verdict:
+        """Wait for a place in the worker and call the handler, within its time."""
+        pool, envelope = work.route.pool, work.delivery.envelope
         try:
             instance = pool.take_nowait() or await pool.take()
         except UnavailableError as error:
-            return await self._failed(error, delivery, payload, route)
-        scope = trio.CancelScope(deadline=_deadline(delivery.envelope, pool.spec.timeout))
-        instance.calls[scope] = delivery
+            return self._failed(error, work)  # noqa: ASYNC910  only `take` raises it, and that is one
+        scope = trio.CancelScope(deadline=min(envelope.deadline, trio.current_time() + pool.spec.timeout))
+        instance.calls[scope] = work.delivery
         try:
             with scope:
-                result = await _bound(instance, handler, delivery)(payload)
+                return self._succeeded(await _call_handler(instance, work), work)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of the user's code; becomes the verdict
-            return await self._failed(error, delivery, payload, route)
+            return self._failed(error, work)  # noqa: ASYNC910  whether the user's code waits is the user's to say
         finally:
             pool.give_back(instance, scope)
-        if scope.cancelled_caught:
-            return await self._cut(instance, delivery, payload, route)
-        return await self._succeeded(result, delivery, payload, route)
+        return self._cut(instance, work)  # noqa: ASYNC910  only reached when the scope was cancelled
 
-    async def _succeeded(self, result: object, delivery: Delivery, payload: object, route: Route) -> Verdict:
-        worker = route.pool.spec.id
-        if isinstance(result, DeadLetter):
-            return await self._bury(Verdict(result, worker), delivery, payload, route)
+    # --- after the handler ------------------------------------------------------------------------------------
+
+    def _succeeded(self, result: object, work: _Work) -> Verdict:
+        pool, envelope = work.route.pool, work.delivery.envelope
         if isinstance(result, _OUTCOMES):
-            return Verdict(result, worker)
-        if self.protocol is None or not delivery.envelope.reply_to:
-            return Verdict(Ack(), worker)
+            return Verdict(result, pool, payload=work.payload)
+        if not envelope.reply_to or self.protocol is None:
+            return Verdict(Ack(), pool)
         try:
-            return Verdict(Ack(self.protocol.encode_reply(delivery.envelope, result)), worker)
+            return Verdict(Ack(self.protocol.encode_reply(envelope, result)), pool)
         except EncodeError as error:
-            return await self._failed(error, delivery, payload, route)
+            return self._failed(error, work)
 
-    async def _cut(self, instance: Instance, delivery: Delivery, payload: object, route: Route) -> Verdict:
-        """Decide about a handler that was cancelled: its time was up, or its worker is being stopped."""
+    def _cut(self, instance: Instance, work: _Work) -> Verdict:
+        """Decide about a handler that was cancelled: its worker is being stopped, or its time was up."""
+        pool = work.route.pool
         if instance.leaving:
-            return Verdict(Return(), route.pool.spec.id)
-        if trio.current_time() >= delivery.envelope.deadline:
-            return await self._bury(Verdict(DeadLetter(_EXPIRED), route.pool.spec.id), delivery, payload, route)
-        error = TimeoutError(f"the handler took more than timeout = {route.pool.spec.timeout:g} s")
-        return await self._failed(error, delivery, payload, route)
+            return Verdict(Return(), pool)
+        if trio.current_time() >= work.delivery.envelope.deadline:
+            return Verdict(DeadLetter(_EXPIRED), pool, payload=work.payload)
+        return self._failed(TimeoutError(f"the handler took more than timeout = {pool.spec.timeout:g} s"), work)
 
-    async def _failed(
-        self, error: Exception | SystemExit, delivery: Delivery, payload: object, route: Route
-    ) -> Verdict:
-        spec = route.pool.spec
-        add_note(error, f"in {spec.id}, delivery {delivery.envelope.id}, attempt {delivery.attempt}")
-        if isinstance(error, SystemExit):
-            error = _exited(error)
-        if delivery.envelope.reply_to and not _asks_for_retry(error):
-            return self._refuse(delivery, error, Verdict(DeadLetter(describe(error)), spec.id, error))
-        outcome = decide(error, spec.retry, attempt=delivery.attempt)
-        verdict = Verdict(outcome, spec.id, error)
-        return verdict if isinstance(outcome, Retry) else await self._bury(verdict, delivery, payload, route)
+    def _failed(self, error: Exception | SystemExit, work: _Work) -> Verdict:
+        delivery, pool = work.delivery, work.route.pool
+        add_note(error, f"in {pool.spec.id}, delivery {delivery.envelope.id}, attempt {delivery.attempt}")
+        raised = _exited(error) if isinstance(error, SystemExit) else error
+        if delivery.envelope.reply_to and not _asks_for_retry(raised):
+            return self._refused(delivery, raised, Verdict(DeadLetter(describe(raised)), pool, raised, work.payload))
+        outcome = decide(raised, pool.spec.retry, attempt=delivery.attempt)
+        return Verdict(outcome, pool, raised, work.payload)
 
-    def _refuse(self, delivery: Delivery, error: Exception, otherwise: Verdict) -> Verdict:
-        """Answer a request with an error, since whoever asked can decide what to do; else take `otherwise`."""
-        envelope = delivery.envelope
-        if not envelope.reply_to or self.protocol is None or isinstance(otherwise.outcome, Ack):
+    def _refused(self, delivery: Delivery, error: Exception, otherwise: Verdict) -> Verdict:
+        """Answer a request with the error, since whoever asked can decide what to do; else take `otherwise`."""
+        if not delivery.envelope.reply_to or self.protocol is None:
             return otherwise
         try:
-            reply = self.protocol.encode_error(envelope, error)
+            reply = self.protocol.encode_error(delivery.envelope, error)
         except EncodeError:
             return otherwise
-        return Verdict(Ack(reply), otherwise.worker, error)
+        return Verdict(Ack(reply), otherwise.pool, error)
 
-    async def _bury(self, verdict: Verdict, delivery: Delivery, payload: object, route: Route) -> Verdict:
-        """Give what would be dead-lettered to the failure worker, if there is one and it succeeds."""
-        last_resort = self.failure_routes.get(route.pool.name)
-        if last_resort is None or not isinstance(verdict.outcome, DeadLetter):
-            return verdict
+    async def _bury(self, verdict: Verdict, letter: DeadLetter, delivery: Delivery, last_resort: Route) -> Verdict:
+        """Give what would be dead-lettered to the failure worker; if that fails too, it is dead-lettered."""
         failure = Failure(
-            worker=route.pool.spec.id,
-            reason=verdict.outcome.reason,
+            worker=verdict.worker,
+            reason=letter.reason,
             attempts=delivery.attempt,
-            payload=payload,
+            payload=verdict.payload,
             envelope=delivery.envelope,
         )
-        message = Message(subject=delivery.envelope.subject, payload=failure)
-        handled = await self._call(_Unanswered(delivery), message, last_resort)
-        if isinstance(handled.outcome, Return):
-            return handled
-        return Verdict(Ack(), verdict.worker, verdict.error) if isinstance(handled.outcome, Ack) else verdict
+        handled = await self._call(_Work(_Unanswered(delivery), last_resort, failure))
+        match handled.outcome:
+            case Ack():
+                return attrs.evolve(verdict, outcome=Ack())
+            case Return():
+                return handled
+            case _:
+                return verdict
 
 
 @final
@@ -198,22 +213,37 @@ class _Unanswered(Delivery):
     _original: Delivery
 
     @property
+    @override
     def envelope(self) -> Envelope:
         return attrs.evolve(self._original.envelope, reply_to="", deadline=math.inf)
 
     @property
+    @override
     def attempt(self) -> int:
         return self._original.attempt
 
     @property
+    @override
     def redelivered(self) -> bool:
         return self._original.redelivered
 
+    @override
     async def settle(self, outcome: Outcome) -> None:
-        raise RuntimeError(f"a failure worker does not settle: {outcome}")
+        await self._original.settle(outcome)
 
 
-_EXPIRED = "expired: its deadline had passed"
+async def _call_handler(instance: Instance, work: _Work) -> object:
+    """Call the handler with the payload and what else it asks for."""
+    handler = work.route.handler
+    call = cast("Call", getattr(instance.object, handler.method) if handler.method else instance.object)
+    if handler.envelope_parameter is None and handler.delivery_parameter is None:
+        return await call(work.payload)
+    extra: dict[str, object] = {}
+    if handler.envelope_parameter is not None:
+        extra[handler.envelope_parameter] = work.delivery.envelope
+    if handler.delivery_parameter is not None:
+        extra[handler.delivery_parameter] = work.delivery
+    return await call(work.payload, **extra)
 
 
 def _refusal(delivery: Delivery, pool: Pool) -> DeadLetter | None:
@@ -223,23 +253,6 @@ def _refusal(delivery: Delivery, pool: Pool) -> DeadLetter | None:
     if delivery.attempt > pool.spec.retry.attempts:
         return DeadLetter(f"{pool.spec.retry.attempts} attempts ended without an outcome")
     return None
-
-
-def _deadline(envelope: Envelope, timeout: float) -> float:
-    return min(envelope.deadline, trio.current_time() + timeout)
-
-
-def _bound(instance: Instance, handler: HandlerSpec, delivery: Delivery) -> Call:
-    """Return the handler as a function of the payload alone."""
-    call = cast("Call", getattr(instance.object, handler.method) if handler.method else instance.object)
-    if handler.envelope_parameter is None and handler.delivery_parameter is None:
-        return call
-    extra: dict[str, object] = {}
-    if handler.envelope_parameter is not None:
-        extra[handler.envelope_parameter] = delivery.envelope
-    if handler.delivery_parameter is not None:
-        extra[handler.delivery_parameter] = delivery
-    return lambda payload: call(payload, **extra)
 
 
 def _asks_for_retry(error: Exception) -> bool:

@@ -36,7 +36,7 @@ def describe(error: BaseException) -> str:
     """Return an exception as one safe line: type and text, control characters escaped, cut to `MAX_REASON`."""
     leaves = list(_leaves(error))
     text = "; ".join(_describe_one(leaf) for leaf in leaves[:5])
-    return text + (f"; and {len(leaves) - 5} more" if len(leaves) > 5 else "")  # noqa: PLR2004  five are enough
+    return text + (f"; and {len(leaves) - 5} more" if len(leaves) > 5 else "")
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -78,9 +78,8 @@ class Pool(Target):
             instance.leaving = True
             for call in instance.calls:
                 call.cancel()
-            # Not shielded: the deadline on the life around it is the bound.
             while instance.calls:
-                await instance.idle.park()
+                await instance.idle.park()  # noqa: ASYNC102  not shielded: the deadline of the life is the bound
 
     def take_nowait(self) -> Instance | None:
         """Take a place in the instance with most room, or return None."""

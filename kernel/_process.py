@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from ._events import Event, EventHub, LoopBlocked, StopRequested
+from ._events import EventHub, StopRequested
 from ._run import ExitStatus, Kernel, Result, serve
 from ._spec import Plan
 from ._watchdog import Watchdog

@@ -230,7 +230,10 @@ async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
         await stack.enter_async_context(pool.offering(Instance(worker, hosted, pool.concurrency)))
         life.started(worker)
         with life.inner:
-            await (_run_loop(spec, worker) if spec.runs else trio.sleep_forever())
+            if spec.runs:
+                await _run_loop(spec, worker)
+            else:
+                await trio.sleep_forever()
 
 
 async def _run_loop(spec: WorkerSpec, worker: object) -> None:
