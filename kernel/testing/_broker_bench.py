@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import attrs
 import trio
@@ -12,6 +12,8 @@ import trio
 from .._envelope import NO_HEADERS, Ack, Envelope, new_id
 from ..abc import Binding, Broker, Capability, Delivery, Exchange, Queue, Subscription, Topology
 from ._cancel import cancel_at_checkpoint
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
 
 PATIENCE: Final = 10.0
 """Seconds within which what must happen must have happened; a real broker has a network to cross."""
@@ -68,6 +70,7 @@ class Bench:
 
     async def put(self, queue: str, *texts: str, delay: float = 0.0, priority: int = 0) -> None:
         """Send one message for each text straight to a queue."""
+        await trio.lowlevel.checkpoint()
         for text in texts:
             envelope = Envelope(subject=queue, body=text.encode(), delay=delay, priority=priority)
             await self.broker.send(envelope, exchange="", mandatory=True)
@@ -119,25 +122,37 @@ async def take(deliveries: AsyncIterator[Delivery]) -> Delivery:
         AssertionError: if none comes within `PATIENCE`, or the iterator ends.
     """
     with trio.move_on_after(PATIENCE):
-        async for delivery in deliveries:
-            return delivery
-        raise AssertionError("the iterator of a subscription ended by itself")
+        delivery = await anext(deliveries, None)
+        assert delivery is not None, "the iterator of a subscription ended by itself"
+        return delivery
     raise AssertionError(f"nothing was delivered within {PATIENCE:g} s")
 
 
 async def take_all(deliveries: AsyncIterator[Delivery], count: int) -> list[Delivery]:
     """Return that many deliveries."""
+    await trio.lowlevel.checkpoint()
     return [await take(deliveries) for _ in range(count)]
 
 
 async def take_acked(deliveries: AsyncIterator[Delivery], count: int) -> list[str]:
     """Take that many deliveries one after the other, acknowledge each, and return their texts."""
+    await trio.lowlevel.checkpoint()
     texts: list[str] = []
     for _ in range(count):
         delivery = await take(deliveries)
         texts.append(text_of(delivery))
         await delivery.settle(Ack())
     return texts
+
+
+async def refusal(kind: type[ErrorT], operation: Callable[[], Awaitable[object]]) -> ErrorT | None:
+    """Run an operation; returns the error of that kind that it raised, or None if it was done."""
+    await trio.lowlevel.checkpoint()
+    try:
+        await operation()
+    except kind as error:
+        return error
+    return None
 
 
 async def expect_quiet(deliveries: AsyncIterator[Delivery], *, seconds: float = QUIET) -> None:

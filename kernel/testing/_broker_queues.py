@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
 from .._envelope import Ack, Envelope, Return
-from ..abc import Capability, Exchange, Queue, Subscription, Topology
+from ..abc import Capability, Exchange, Queue, Topology
 from ..errors import ConflictError, QueueFullError, UnroutableError
 from ._broker_bench import (
     DELAY,
@@ -13,6 +15,7 @@ from ._broker_bench import (
     Promise,
     expect_quiet,
     headers_of,
+    refusal,
     take,
     take_acked,
     take_all,
@@ -50,47 +53,34 @@ async def _conflict_of_exchange(bench: Bench) -> None:
 
 
 async def _expect_conflict(bench: Bench, topology: Topology, *texts: str) -> None:
-    said = await _conflict(bench, topology)
-    assert said is not None, f"{topology} was declared over something else"
-    missing = [text for text in texts if text.lower() not in said.lower()]
-    assert not missing, f"the error does not name {missing}: {said}"
-
-
-async def _conflict(bench: Bench, topology: Topology) -> str | None:
-    try:
-        await bench.broker.declare(topology)
-    except ConflictError as error:
-        return str(error)
-    return None
+    refused = await refusal(ConflictError, partial(bench.broker.declare, topology))
+    assert refused is not None, f"{topology} was declared over something else"
+    missing = [text for text in texts if text.lower() not in str(refused).lower()]
+    assert not missing, f"the error does not name {missing}: {refused}"
 
 
 async def _no_such_queue(bench: Bench) -> None:
-    try:
-        async with bench.consume(bench.name("missing")):
-            pass
-    except ConflictError:
-        return
-    raise AssertionError("a queue that nobody declared was consumed from")
+    refused = await refusal(ConflictError, partial(_visit, bench, bench.name("missing")))
+    assert refused is not None, "a queue that nobody declared was consumed from"
+
+
+async def _visit(bench: Bench, queue: str) -> None:
+    async with bench.consume(queue):
+        pass
 
 
 async def _exclusive(bench: Bench) -> None:
     queue = await bench.queue(exclusive=True)
     async with bench.consume(queue) as deliveries:
-        try:
-            async with bench.broker.subscribe(Subscription(queue=queue, prefetch=1)):
-                pass
-        except ConflictError:
-            pass
-        else:
-            raise AssertionError("a second consumer was let in")
+        refused = await refusal(ConflictError, partial(_visit, bench, queue))
+        assert refused is not None, "a second consumer was let in"
         await bench.put(queue, "a")
         assert await take_acked(deliveries, 1) == ["a"], "the first consumer lost its queue"
 
 
 async def _exclusive_goes_away(bench: Bench) -> None:
     queue = await bench.queue(exclusive=True)
-    async with bench.consume(queue):
-        pass
+    await _visit(bench, queue)
     await _expect_unroutable(bench, Envelope(subject=queue), exchange="")
 
 
@@ -105,11 +95,9 @@ async def _unroutable(bench: Bench) -> None:
 
 
 async def _expect_unroutable(bench: Bench, envelope: Envelope, *, exchange: str) -> None:
-    try:
-        await bench.broker.send(envelope, exchange=exchange, mandatory=True)
-    except UnroutableError:
-        return
-    raise AssertionError(f'"{envelope.subject}" was taken for exchange "{exchange}", but no queue is bound')
+    send = partial(bench.broker.send, envelope, exchange=exchange, mandatory=True)
+    refused = await refusal(UnroutableError, send)
+    assert refused is not None, f'"{envelope.subject}" was taken for exchange "{exchange}", but no queue is bound'
 
 
 async def _refuses(bench: Bench) -> None:
@@ -117,12 +105,8 @@ async def _refuses(bench: Bench) -> None:
     await bench.bind(full, "x")
     exchange = await bench.bind(roomy, "x")
     await bench.put(full, *"abc")
-    try:
-        await bench.broker.send(Envelope(subject="x", body=b"d"), exchange=exchange)
-    except QueueFullError:
-        pass
-    else:
-        raise AssertionError("a fourth message was taken into a queue for three")
+    send = partial(bench.broker.send, Envelope(subject="x", body=b"d"), exchange=exchange)
+    assert await refusal(QueueFullError, send) is not None, "a fourth message was taken into a queue for three"
 
     assert await bench.drain(roomy) == [], "the other queue got a copy of what was refused"
     assert await bench.drain(full) == ["a", "b", "c"]
@@ -222,11 +206,8 @@ async def _peek(bench: Bench) -> None:
 
 
 async def _peek_nowhere(bench: Bench) -> None:
-    try:
-        await bench.broker.peek(bench.name("missing"))
-    except ConflictError:
-        return
-    raise AssertionError("there is no such queue, and it was looked into")
+    refused = await refusal(ConflictError, partial(bench.broker.peek, bench.name("missing")))
+    assert refused is not None, "there is no such queue, and it was looked into"
 
 
 _BOUND = frozenset({Capability.MAX_LENGTH})
