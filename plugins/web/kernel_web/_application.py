@@ -37,7 +37,8 @@ def shape_problem(worker: object) -> str:
         return ""
     if not isinstance(worker, type):
         return "" if find_application(worker) is not None else f"{_name(worker)} {EXPECTED}"
-    call = inspect.getattr_static(worker, "__call__", None)
+    # Not getattr: every class is callable itself, by its metaclass.
+    call = next((vars(base)["__call__"] for base in worker.__mro__ if "__call__" in vars(base)), None)
     if call is not None:
         return "" if _accepts(call, 4) else f"{_name(worker)}.__call__ must take (self, scope, receive, send)"
     if hasattr(worker, "app") or "app" in getattr(worker, "__annotations__", {}) or _sets_app(worker):

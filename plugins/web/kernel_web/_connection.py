@@ -248,7 +248,6 @@ class Connection:
         self._out_bytes += len(data)
         self._more.set()
         while self._out_bytes > HIGH_WATER and not self.broken:
-            self._room = trio.Event()
             await self._room.wait()
 
     async def _pump(self) -> None:
@@ -281,6 +280,7 @@ class Connection:
                     return
         self._out_bytes -= len(data)
         self._room.set()
+        self._room = trio.Event()
 
     async def _shut(self) -> None:
         """Close; a client that is still sending gets a moment to read its answer, which a reset would destroy."""

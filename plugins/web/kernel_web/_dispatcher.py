@@ -6,6 +6,7 @@ for trio, ssl and hypercorn, which the modules that do the work bring in when th
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, final
@@ -68,6 +69,11 @@ class WebDispatcher(Dispatcher):
         from ._lifespan import hosting  # noqa: PLC0415  lazy, see above
 
         return hosting(instance)
+
+    @classmethod
+    @override
+    def preload(cls) -> None:
+        importlib.import_module("._server", __package__)
 
     @override
     @asynccontextmanager

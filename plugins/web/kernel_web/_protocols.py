@@ -16,7 +16,7 @@ from hypercorn.config import Config
 from hypercorn.events import RawData
 from hypercorn.protocol.events import Body, EndBody, EndData, Request, StreamClosed, Trailers
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER, BufferCompleteError, H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
@@ -35,6 +35,8 @@ class Settings(Config):
 
 
 Headers = list[tuple[bytes, bytes]]
+CONNECTION_WINDOW: Final = 256 * 65535
+"""Bytes that the streams of one connection may have unread in all: more than each of them may have, taken together."""
 _NOT_PASSED_ON: Final = b"sec-websocket-extensions"
 """Compression is not offered: a few bytes of it may become gigabytes before any limit is looked at."""
 
@@ -112,6 +114,34 @@ class Http1(H11Protocol):
 
 
 @final
+class Buffer(StreamBuffer):
+    """What an answer may run ahead of its client.
+
+    hypercorn's own lets a writer go on whenever little was taken, which is also the case when the client takes nothing.
+    """
+
+    @override
+    async def push(self, data: bytes) -> None:
+        if self._complete:
+            raise BufferCompleteError
+        self.buffer.extend(data)
+        await self._is_empty.clear()
+        while len(self.buffer) >= BUFFER_HIGH_WATER and not self._complete:
+            await self._paused.clear()
+            await self._paused.wait()
+
+    @override
+    async def pop(self, max_length: int) -> bytes:
+        data = bytes(self.buffer[:max_length])
+        del self.buffer[:max_length]
+        if len(self.buffer) < BUFFER_LOW_WATER:
+            await self._paused.set()
+        if not self.buffer:
+            await self._is_empty.set()
+        return data
+
+
+@final
 class Http2(H2Protocol):
     """HTTP/2 on one connection."""
 
@@ -127,6 +157,13 @@ class Http2(H2Protocol):
     def expects_more(self) -> bool:
         """Whether the client may still be sending when the connection is to be closed."""
         return False
+
+    @override
+    async def initiate(self, headers: Headers | None = None, settings: bytes | None = None) -> None:
+        await super().initiate(headers, settings)
+        # Streams that wait unread must not use up what all streams of the connection share: that would be a deadlock.
+        self.connection.increment_flow_control_window(CONNECTION_WINDOW)
+        await self._flush()
 
     async def acknowledge(self, stream_id: int, size: int) -> None:
         """Let the client send as much again."""
@@ -190,7 +227,7 @@ class Http2(H2Protocol):
         is_websocket = pseudo[b":method"] == b"CONNECT"
         stream = _stream(self, is_websocket=is_websocket, stream_id=stream_id)
         self.streams[stream_id] = stream
-        self.stream_buffers[stream_id] = StreamBuffer(self.context.event_class)
+        self.stream_buffers[stream_id] = Buffer(self.context.event_class)
         with suppress(priority.priority.DuplicateStreamError):  # its priority came before its headers
             self.priority.insert_stream(stream_id)
             self.priority.block(stream_id)

@@ -67,6 +67,8 @@ class Request:
     _body: int = attrs.field(default=0, init=False)
     _news: trio.Event | None = attrs.field(default=None, init=False)
     _room: trio.Event | None = attrs.field(default=None, init=False)
+    _waiting: trio.CancelScope | None = attrs.field(default=None, init=False)
+    """Of the wait for a slot."""
     _over: bool = attrs.field(default=False, init=False)
     """The application will not receive any more."""
 
@@ -123,6 +125,8 @@ class Request:
             self.gone = True
         self.body_until = math.inf
         self._disconnected = True
+        if self.gone and self._waiting is not None:
+            self._waiting.cancel()
         self._queue.append(message)
         self.wake()
 
@@ -152,7 +156,8 @@ class Request:
                 return (
                     {"type": "websocket.disconnect", "code": 1006} if self.is_websocket else {"type": "http.disconnect"}
                 )
-            self._news = trio.Event()
+            # Two tasks of an application may wait at the same time, for instance one of them for a disconnect.
+            self._news = trio.Event() if self._news is None or self._news.is_set() else self._news
             await self._news.wait()
         message = self._queue.popleft()
         size = len(message.get("body", b""))
@@ -241,6 +246,7 @@ class Request:
             if server.terminated:
                 return False
             with trio.CancelScope() as scope:
+                self._waiting = scope
                 server.waiting.add(scope)
                 try:
                     await server.turns.acquire()
@@ -248,7 +254,9 @@ class Request:
                     server.waiting.discard(scope)
             if scope.cancelled_caught:
                 return False
-        return True
+        if self.gone:
+            server.turns.release()
+        return not self.gone
 
     async def _in_slot(self) -> int:
         route = cast("Route", self.route)
@@ -259,8 +267,6 @@ class Request:
         return status  # noqa: RET504  a slot that is cut swallows the cancellation, and then it still has its first value
 
     async def _call(self, route: Route) -> int:
-        if self.gone:
-            return _ANSWERED
         try:
             hosted = cast("Hosted", route.target.hosted())
         except UnavailableError:

@@ -193,7 +193,9 @@ async def open_web(
         targets = {}
         for number, (prefix, each) in enumerate(apps.items()):
             options = WebOptions(prefix=prefix)
-            hosted = await hosts.enter_async_context(WebDispatcher.host(each if lifespan else _without_lifespan(each), options))
+            hosted = await hosts.enter_async_context(
+                WebDispatcher.host(each if lifespan else _without_lifespan(each), options)
+            )
             targets[prefix] = FakeTarget(name=f"app{number}", options=options, app=hosted)
         intake = FakeIntake(concurrency=concurrency, targets=list(targets.values()))
         service = Service(dispatcher, intake, targets, trio.CancelScope(), [], logs)

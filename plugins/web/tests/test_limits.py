@@ -49,7 +49,9 @@ async def read_all(stream: trio.SocketStream) -> bytes:
     return received
 
 
-@pytest.mark.parametrize("opening", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "line", "head"])
+@pytest.mark.parametrize(
+    "opening", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "line", "head"]
+)
 async def test_headers_have_a_deadline(web: Any, opening: bytes) -> None:
     async with web(Counting(), header_timeout=0.1) as service, await service.connect() as client:
         await client.send_all(opening)

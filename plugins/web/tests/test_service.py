@@ -1,0 +1,159 @@
+"""Through the real kernel: a whole service, and the command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+import trio.testing
+from kernel_web import WebDispatcher
+
+from kernel import Listening
+from kernel.errors import PlanError
+
+APP = """
+import trio
+import trio.testing
+
+class Api:
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        if scope["path"] == "/slow":
+            print("in flight", flush=True)
+            await trio.sleep(0.3)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+"""
+MANIFEST = """
+[kernel]
+name = "test"
+[dispatchers.web]
+plugin = "web"
+bind = "127.0.0.1:0"
+[workers.api]
+use = "webapp:Api"
+dispatcher = "web"
+"""
+
+
+class Api:
+    release = trio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        if scope["path"] == "/slow":
+            await Api.release.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+def tables(**dispatcher: Any) -> dict[str, Any]:
+    return {
+        "kernel": {"name": "test", "drain_timeout": 0.1},
+        "dispatchers": {"web": {"plugin": "web", "bind": "127.0.0.1:0", **dispatcher}},
+        "workers": {"api": {"use": f"{__name__}:Api", "dispatcher": "web", "options": {"prefix": "/"}}},
+    }
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Api.__module__])
+
+
+async def test_a_service_answers_and_stops(open_kernel: Any, importable: None) -> None:
+    async with open_kernel(tables()) as service:
+        address = (await service.wait_event(Listening)).address
+        async with httpx.AsyncClient(base_url=address) as client:
+            response = await client.get("/x")
+        result = await service.stop()
+
+    assert response.text == "/x"
+    assert result.status == 0
+
+
+async def test_a_request_at_the_drain_deadline_is_cut(open_kernel: Any, importable: None) -> None:
+    answers: list[int] = []
+    async with open_kernel(tables()) as service:
+        address = (await service.wait_event(Listening)).address
+        async with httpx.AsyncClient(base_url=address) as client, trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                answers.append((await client.get("/slow")).status_code)
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            result = await service.stop()
+
+    assert answers == [503]
+    assert result.status == 3
+
+
+async def test_plaintext_for_other_machines_is_found_by_the_plan(open_kernel: Any, importable: None) -> None:
+    with pytest.raises(PlanError, match="insecure = true"):
+        async with open_kernel(tables(bind="0.0.0.0:0")):
+            raise AssertionError
+
+
+@pytest.mark.slow
+async def test_the_command_serves_drains_and_exits(tmp_path: Path) -> None:
+    (tmp_path / "webapp.py").write_text(APP)
+    (tmp_path / "kernel.toml").write_text(MANIFEST)
+    command = [sys.executable, "-m", "kernel", "run", "kernel.toml"]
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    process = await trio.lowlevel.open_process(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output = bytearray()
+
+    async def until(text: bytes) -> bytes:
+        with trio.fail_after(10):
+            while text not in output:
+                assert process.stdout is not None
+                chunk = await process.stdout.receive_some()
+                assert chunk, output.decode()
+                output.extend(chunk)
+        return bytes(output)
+
+    try:
+        seen = await until(b"http://127.0.0.1:")
+        while b"\n" not in seen.partition(b"http://127.0.0.1:")[2]:
+            seen += await process.stdout.receive_some()
+        digits = seen.partition(b"http://127.0.0.1:")[2]
+        port = int(b"".join(digits[at : at + 1] for at in range(5) if digits[: at + 1].isdigit()))
+        answers: list[httpx.Response] = []
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client, trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                answers.append(await client.get("/slow"))
+
+            nursery.start_soon(ask)
+            await until(b"in flight")
+            process.send_signal(signal.SIGTERM)
+        with trio.fail_after(5):
+            status = await process.wait()
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+            await process.wait()
+            await process.stdout.aclose()
+
+    assert answers[0].text == "/slow"
+    assert status == 0
+
+
+def test_importing_the_plugin_is_cheap() -> None:
+    """`kernel check` imports it, and must not pay for hypercorn."""
+    code = "import sys, kernel.abc; before = set(sys.modules); import kernel_web; print(*(set(sys.modules) - before))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+
+    assert not {name.partition(".")[0] for name in loaded} & {"hypercorn", "h2", "h11", "wsproto", "trio", "ssl"}
+    assert WebDispatcher.Config

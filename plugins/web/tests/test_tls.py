@@ -1,0 +1,379 @@
+"""TLS and HTTP/2, with certificates made for the test."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import httpx
+import pytest
+import trio
+import trustme
+from kernel_web import TlsConfig
+
+from kernel import Secret
+from kernel.errors import StartupError
+
+BIG = b"x" * 16384
+
+
+class Keys:
+    def __init__(self, folder: Path) -> None:
+        self.ca = trustme.CA()
+        self.folder = folder
+        certificate = self.ca.issue_cert("localhost", "127.0.0.1")
+        self.cert, self.key = str(folder / "cert.pem"), str(folder / "key.pem")
+        certificate.private_key_pem.write_to_path(self.key)
+        for blob in certificate.cert_chain_pems:
+            blob.write_to_path(self.cert, append=True)
+        self.authorities = str(folder / "ca.pem")
+        self.ca.cert_pem.write_to_path(self.authorities)
+
+    @property
+    def config(self) -> TlsConfig:
+        return TlsConfig(cert=self.cert, key=self.key)
+
+    def client(self, *alpn: str) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.ca.configure_trust(context)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body or f"{scope['scheme']} {scope['http_version']}".encode()})
+
+
+@pytest.mark.parametrize(
+    ("http2", "h2_on", "expected"), [(True, True, "2"), (True, False, "1.1"), (False, True, "1.1")]
+)
+async def test_the_version_is_agreed_on(web: Any, keys: Keys, http2: bool, h2_on: bool, expected: str) -> None:
+    async with (
+        web(echo, tls=keys.config, h2=h2_on) as service,
+        httpx.AsyncClient(base_url=service.url, verify=keys.client(), http2=http2) as client,
+    ):
+        response = await client.get("/")
+
+    assert service.url.startswith("https://")
+    assert response.text == f"https {expected}"
+
+
+async def test_many_streams_share_a_connection(web: Any, keys: Keys) -> None:
+    bodies: list[bytes] = []
+    async with (
+        web(echo, tls=keys.config, concurrency=3) as service,
+        httpx.AsyncClient(base_url=service.url, verify=keys.client(), http2=True) as client,
+    ):
+
+        async def post(size: int) -> None:
+            bodies.append((await client.post("/", content=b"b" * size)).content)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 9):
+                nursery.start_soon(post, number * 20_000)
+        connections = service.connections
+
+    assert sorted(map(len, bodies)) == [number * 20_000 for number in range(1, 9)]
+    assert connections == 1
+
+
+class H2Client:
+    """A client of one connection that does only what it is told."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.protocol = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self.protocol.initiate_connection()
+
+    async def request(self, *, method: str = "GET", end: bool = True, extra: Any = ()) -> int:
+        stream_id = self.protocol.get_next_available_stream_id()
+        headers = [(":method", method), (":path", "/"), (":scheme", "https"), (":authority", "a"), *extra]
+        self.protocol.send_headers(stream_id, headers, end_stream=end)
+        await self.flush()
+        return stream_id
+
+    async def flush(self) -> None:
+        await self.stream.send_all(self.protocol.data_to_send())
+
+    async def until(self, kind: type[Any], stream_id: int | None = None) -> Any:
+        with trio.fail_after(3):
+            while data := await self.stream.receive_some():
+                for event in self.protocol.receive_data(bytes(data)):
+                    if isinstance(event, kind) and stream_id in {None, getattr(event, "stream_id", None)}:
+                        await self.flush()
+                        return event
+                await self.flush()
+        raise AssertionError(f"no {kind.__name__}")
+
+
+async def open_h2(service: Any, keys: Keys) -> H2Client:
+    stream = await service.connect()
+    tls = trio.SSLStream(stream, keys.client("h2"), server_hostname="localhost", https_compatible=True)
+    await tls.do_handshake()
+    return H2Client(tls)
+
+
+async def test_an_application_that_fails_half_way_resets_only_its_stream(web: Any, keys: Keys) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "GET":
+            await echo(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ValueError
+
+    async with web(app, tls=keys.config) as service:
+        client = await open_h2(service, keys)
+        failing = await client.request(method="POST")
+        reset = await client.until(h2.events.StreamReset, failing)
+        fine = await client.request()
+        await client.until(h2.events.StreamEnded, fine)
+        await trio.aclose_forcefully(client.stream)
+
+    assert reset.error_code == 2
+
+
+async def test_a_body_over_the_limit_does_not_hurt_the_connection(web: Any, keys: Keys) -> None:
+    async with web(echo, tls=keys.config, max_body_bytes=20_000) as service:
+        client = await open_h2(service, keys)
+        large = await client.request(method="POST", end=False)
+        for _ in range(3):
+            client.protocol.send_data(large, BIG)
+        await client.flush()
+        response = await client.until(h2.events.ResponseReceived, large)
+        fine = await client.request()
+        await client.until(h2.events.StreamEnded, fine)
+        await trio.aclose_forcefully(client.stream)
+
+    assert dict(response.headers)[":status"] == "413"
+
+
+async def test_a_stalled_body_times_out_alone(web: Any, keys: Keys) -> None:
+    async with web(echo, tls=keys.config, body_timeout=0.1) as service:
+        client = await open_h2(service, keys)
+        stalled = await client.request(method="POST", end=False)
+        response = await client.until(h2.events.ResponseReceived, stalled)
+        fine = await client.request()
+        await client.until(h2.events.StreamEnded, fine)
+        await trio.aclose_forcefully(client.stream)
+
+    assert dict(response.headers)[":status"] == "408"
+
+
+async def test_a_stream_whose_window_stays_shut_is_reset(web: Any, keys: Keys) -> None:
+    ended = trio.Event()
+
+    async def flood(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": BIG, "more_body": True})
+        finally:
+            ended.set()
+
+    async with web(flood, tls=keys.config, write_timeout=0.1) as service:
+        client = await open_h2(service, keys)
+        stream_id = await client.request()
+        await client.until(h2.events.StreamReset, stream_id)
+        with trio.fail_after(1):
+            await ended.wait()
+        await trio.aclose_forcefully(client.stream)
+
+    assert service.logs == []
+
+
+async def test_a_stop_says_goodbye_and_lets_streams_finish(web: Any, keys: Keys) -> None:
+    release = trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await release.wait()
+        await echo(scope, receive, send)
+
+    async with web(app, tls=keys.config) as service:
+        client = await open_h2(service, keys)
+        stream_id = await client.request()
+        await service.intake.wait(lambda intake: intake.active)
+        await service.stop_accepting()
+        # h2 of the client would refuse to read on after a GOAWAY, so only the bytes are looked at.
+        with trio.fail_after(1):
+            goodbye = await client.stream.receive_some()
+            while b"\x07" not in goodbye:
+                goodbye += await client.stream.receive_some()
+            release.set()
+            rest = b""
+            while data := await client.stream.receive_some():
+                rest += data
+        took = await service.stop()
+        await trio.aclose_forcefully(client.stream)
+
+    assert stream_id == 1
+    assert b"https 2" in rest
+    assert took < 0.2
+
+
+async def test_a_flood_of_resets_costs_little_and_others_are_served(web: Any, keys: Keys) -> None:
+    most = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            await trio.sleep(0.05)
+        await echo(scope, receive, send)
+
+    async with web(app, tls=keys.config) as service:
+        client = await open_h2(service, keys)
+        (connection,) = service.dispatcher._server.connections
+        for _ in range(30):
+            for _ in range(20):
+                client.protocol.reset_stream(await client.request(method="POST"))
+            await client.flush()
+            await trio.sleep(0)
+            most = max(most, len(connection._requests))
+        async with httpx.AsyncClient(base_url=service.url, verify=keys.client()) as other:
+            response = await other.get("/")
+        await trio.aclose_forcefully(client.stream)
+
+    assert response.status_code == 200
+    assert most <= 200
+
+
+async def test_requests_that_run_on_after_their_reset_are_limited(web: Any, keys: Keys) -> None:
+    started = 0
+
+    async def stubborn(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal started
+        started += 1
+        await trio.sleep_forever()
+
+    async with web(stubborn, tls=keys.config, concurrency=1000) as service:
+        client = await open_h2(service, keys)
+        with trio.fail_after(3), pytest.raises((trio.BrokenResourceError, AssertionError)):
+            while True:
+                for _ in range(20):
+                    client.protocol.reset_stream(await client.request())
+                await client.flush()
+        await service.stop_accepting()
+        await trio.aclose_forcefully(client.stream)
+
+    assert 100 < started <= 200
+
+
+async def test_headers_over_the_limit_are_refused(web: Any, keys: Keys) -> None:
+    async with web(echo, tls=keys.config, max_header_bytes=1000) as service:
+        client = await open_h2(service, keys)
+        await client.request(extra=[("x", "y" * 3000)])
+        event = await client.until(h2.events.ConnectionTerminated)
+        await trio.aclose_forcefully(client.stream)
+
+    assert event.error_code != 0
+
+
+async def test_prior_knowledge_is_understood_if_it_is_allowed(web: Any) -> None:
+    async with web(echo, h2c=True) as service:
+        client = H2Client(await service.connect())
+        stream_id = await client.request()
+        data = await client.until(h2.events.DataReceived, stream_id)
+        await client.stream.aclose()
+
+    assert data.data == b"http 2"
+
+
+@pytest.mark.parametrize(
+    "opening", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01", b""], ids=["plain", "half", "none"]
+)
+async def test_a_handshake_that_fails_or_stalls_is_closed_quietly(web: Any, keys: Keys, opening: bytes) -> None:
+    async with web(echo, tls=keys.config, header_timeout=0.1) as service, await service.connect() as client:
+        await client.send_all(opening)
+        await service.wait_connections(1) if opening != b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" else None
+        await service.wait_connections(0)
+
+    assert service.logs == []
+
+
+async def test_a_handshake_does_not_hold_the_stop(web: Any, keys: Keys) -> None:
+    async with web(echo, tls=keys.config) as service, await service.connect():
+        await service.wait_connections(1)
+        took = await service.stop()
+
+    assert took < 0.2
+
+
+async def test_only_clients_with_a_certificate_are_let_in_if_there_is_an_authority(web: Any, keys: Keys) -> None:
+    config = TlsConfig(cert=keys.cert, key=keys.key, ca=keys.authorities)
+    known = keys.client()
+    keys.ca.issue_cert("client@example.org").configure_cert(known)
+    stranger = keys.client()
+    trustme.CA().issue_cert("client@example.org").configure_cert(stranger)
+    async with web(echo, tls=config) as service:
+        async with httpx.AsyncClient(base_url=service.url, verify=known) as client:
+            response = await client.get("/")
+        for context in (stranger, keys.client()):
+            with pytest.raises(httpx.TransportError):
+                async with httpx.AsyncClient(base_url=service.url, verify=context) as client:
+                    await client.get("/")
+
+    assert response.status_code == 200
+    assert service.logs == []
+
+
+async def test_a_client_that_never_reads_over_tls_does_not_hold_the_stop(web: Any, keys: Keys) -> None:
+    async def flood(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": BIG, "more_body": True})
+
+    async with web(flood, tls=keys.config, h2=False, stop_timeout=0.4) as service:
+        stream = trio.SSLStream(await service.connect(), keys.client(), server_hostname="localhost")
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await service.intake.wait(lambda intake: intake.active)
+        (connection,) = service.dispatcher._server.connections
+        with trio.fail_after(3):
+            while connection._out_bytes < 65536:
+                await trio.sleep(0.005)
+        took = await service.stop(drain=0.05)
+        await trio.aclose_forcefully(stream)
+
+    assert took < 0.4
+
+
+@pytest.mark.parametrize("wrong", ["missing", "not a key", "password"])
+async def test_a_file_that_is_no_good_is_named(web: Any, keys: Keys, wrong: str) -> None:
+    bad = keys.folder / "bad.pem"
+    bad.write_text("nonsense")
+    configs = {
+        "missing": TlsConfig(cert=str(keys.folder / "none.pem"), key=keys.key),
+        "not a key": TlsConfig(cert=keys.cert, key=str(bad)),
+        "password": TlsConfig(cert=str(bad), key=keys.key, key_password=Secret("hunter2")),
+    }
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with web(echo, tls=configs[wrong]):
+            raise AssertionError
+
+    (error,) = _leaves(caught.value)
+    assert isinstance(error, StartupError)
+    assert str(error).startswith("tls: ")
+    assert "hunter2" not in str(error)
+    assert ("none.pem" if wrong == "missing" else "bad.pem") in str(error)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
