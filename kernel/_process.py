@@ -16,7 +16,7 @@ import trio
 
 from ._events import EventHub, StopRequested
 from ._run import ExitStatus, Kernel, Result, serve
-from ._spec import Plan
+from ._spec import DispatcherSpec, DriverSpec, Plan
 from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -44,10 +44,18 @@ def run(plan: Plan, *, log: FilteringBoundLogger, hub: EventHub | None = None) -
 
     watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall)
     hub.subscribe(lambda _event: watchdog.arm(), StopRequested)
+    _preload(plan)
     try:
         return trio.run(_main, plan, log, hub, watchdog, instruments=[watchdog])
     finally:
         watchdog.stop()
+
+
+def _preload(plan: Plan) -> None:
+    """Let every plugin import what it runs with, while no event loop waits for it."""
+    for spec in plan.components.values():
+        if isinstance(spec, DriverSpec | DispatcherSpec):
+            spec.cls.preload()
 
 
 async def _main(plan: Plan, log: FilteringBoundLogger, hub: EventHub, watchdog: Watchdog) -> Result:

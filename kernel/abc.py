@@ -184,6 +184,14 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
     """Whether `protocol = "..."` must be given."""
 
     @classmethod
+    def preload(cls) -> None:
+        """Import what only a running component needs.
+
+        Called before the event loop starts, which a slow import would block; never by `kernel check`. What it
+        imports, `open` may import again for nothing.
+        """
+
+    @classmethod
     def requires(cls, config: object) -> frozenset[Capability]:
         """Return what the broker that this component uses must be able to do, given its `Config`."""
         return frozenset()

@@ -7,7 +7,7 @@ for trio, ssl and hypercorn, which the modules that do the work bring in when th
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -42,7 +42,7 @@ class WebDispatcher(Dispatcher):
 
     config: WebConfig
     context: Context
-    _listeners: list[Listener] = attrs.field(factory=list, init=False)
+    _listeners: Sequence[Listener] = attrs.field(default=(), init=False)
     _server: Server | None = attrs.field(default=None, init=False)
 
     @classmethod
@@ -77,7 +77,7 @@ class WebDispatcher(Dispatcher):
 
     @override
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def open(self) -> AsyncGenerator[None]:
         """Bind every address or none, and hold the connections.
 
         Raises:
