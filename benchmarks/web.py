@@ -23,7 +23,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % l
 CONCURRENCY = 256
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
+async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  an ASGI application
     if scope["type"] == "lifespan":
         for step in ("startup", "shutdown"):
             await receive()
@@ -35,9 +35,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def serve_bare() -> None:
-    import trio
-    from hypercorn.config import Config
-    from hypercorn.trio import serve
+    import trio  # noqa: PLC0415  the driving process needs none of it
+    from hypercorn.config import Config  # noqa: PLC0415
+    from hypercorn.trio import serve  # noqa: PLC0415
 
     config = Config()
     config.bind = ["127.0.0.1:0"]
@@ -49,10 +49,10 @@ async def serve_bare() -> None:
 
 
 async def serve_kernel() -> None:
-    import trio
+    import trio  # noqa: PLC0415  the driving process needs none of it
 
-    from kernel import Listening
-    from kernel.testing import open_kernel
+    from kernel import Listening  # noqa: PLC0415
+    from kernel.testing import open_kernel  # noqa: PLC0415
 
     manifest = {
         "kernel": {"name": "benchmark"},
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        import trio
+        import trio  # noqa: PLC0415
 
         trio.run(SERVERS[options.serve])
         return

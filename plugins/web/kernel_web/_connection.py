@@ -403,8 +403,8 @@ class Connection:
             await request.go_away()
 
 
-def _socket_name(name: object) -> tuple[str, int] | None:
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
+def _socket_name(name: Any) -> tuple[str, int] | None:  # noqa: ANN401  a pair, a quadruple or a path
+    return cast("tuple[str, int]", name[:2]) if isinstance(name, tuple) else None
 
 
 def _content_length(headers: Any) -> int:  # noqa: ANN401

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, final
 
@@ -35,7 +35,7 @@ class _Stage(enum.Enum):
 
 
 @asynccontextmanager
-async def hosting(instance: object) -> AsyncIterator[Hosted]:
+async def hosting(instance: object) -> AsyncGenerator[Hosted]:
     """Run the lifespan of a worker's application around the body.
 
     An application that does not know the lifespan protocol is left alone.

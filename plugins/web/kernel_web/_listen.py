@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Final, final
 
@@ -53,7 +53,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def binding(config: WebConfig) -> AsyncIterator[list[Listener]]:
+async def binding(config: WebConfig) -> AsyncGenerator[list[Listener]]:
     """Listen at every address of the configuration, or at none.
 
     Raises:

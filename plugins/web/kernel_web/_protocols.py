@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final, cast, final
+from typing import Any, Final, cast, final
 
 import h2.errors
 import h2.events
@@ -44,6 +44,9 @@ _NOT_PASSED_ON: Final = b"sec-websocket-extensions"
 @final
 class WebSocket(WSStream):
     """A websocket that tells each side why the other closed it."""
+
+    app_put: Callable[[Any], Awaitable[None]] | None
+    buffer: Any  # hypercorn leaves parts of it untyped
 
     @override
     async def _handle_events(self) -> None:

@@ -365,5 +365,5 @@ class Request:
 def _only_gone(error: BaseException) -> bool:
     """Whether an application only failed because its client was gone."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_only_gone(part) for part in error.exceptions)
+        return all(map(_only_gone, cast("BaseExceptionGroup[BaseException]", error).exceptions))
     return isinstance(error, ClientGoneError)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, final
+from typing import Any, Final, final
 
 import attrs
 import trio
@@ -121,8 +121,8 @@ class Server:
                 continue  # anything else is about that one client, who is gone: see accept(2)
             self._admit(sock, listener.address, peer)
 
-    def _admit(self, sock: trio.socket.SocketType, address: Address, peer: object) -> None:
-        client = str(peer[0]) if isinstance(peer, tuple) and not address.path else ""
+    def _admit(self, sock: trio.socket.SocketType, address: Address, peer: Any) -> None:  # noqa: ANN401  as sockets say it
+        client = "" if address.path else str(peer[0])
         limit = self.config.max_connections_per_ip
         if len(self.connections) >= self.config.max_connections or (client and limit and self._per_ip[client] >= limit):
             sock.close()
@@ -175,7 +175,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | None) -> AsyncIterator[Server]:
+async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | None) -> AsyncGenerator[Server]:
     """Hold the connections of a dispatcher around the body.
 
     Cancellation: Is a checkpoint on exit, which takes half of `stop_timeout` at most; cancelled, it aborts at once.

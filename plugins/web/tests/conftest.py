@@ -157,7 +157,7 @@ class Service:
     async def wait_connections(self, count: int) -> None:
         """Wait until so many connections are open; polls, because nothing tells about a closed socket."""
         with trio.fail_after(PATIENCE):
-            while self.connections != count:
+            while self.connections != count:  # noqa: ASYNC110  see above
                 await trio.sleep(0.005)
 
 

@@ -96,7 +96,7 @@ async def test_an_answer_is_streamed_as_it_is_made(web: Any) -> None:
         await go_on.wait()
         await send({"type": "http.response.body", "body": b"second"})
 
-    async with web(stream) as service, httpx.AsyncClient(base_url=service.url) as client:
+    async with web(stream) as service, httpx.AsyncClient(base_url=service.url) as client:  # noqa: SIM117  the inner ends first, to be looked at after
         async with client.stream("GET", "/") as response:
             async for part in response.aiter_raw():
                 parts.append(part)

@@ -63,7 +63,7 @@ async def test_headers_have_a_deadline(web: Any, opening: bytes) -> None:
 
 @pytest.mark.parametrize("first", [b"", CLOSE.replace(b"Connection: close\r\n", b"")], ids=["first", "second"])
 async def test_headers_that_drip_do_not_move_their_deadline(web: Any, first: bytes) -> None:
-    async with web(Counting(), header_timeout=0.1, keep_alive_timeout=1) as service:
+    async with web(Counting(), header_timeout=0.1, keep_alive_timeout=1) as service:  # noqa: SIM117  the inner ends first, to be looked at after
         async with await service.connect() as client, trio.open_nursery() as nursery:
             await client.send_all(first + b"GET / HTTP/1.1\r\n")
             nursery.start_soon(drip, client, b"A: b\r\n", 0.02)
@@ -146,8 +146,9 @@ async def test_a_chunked_body_is_limited(web: Any, extra: int) -> None:
     assert app.seen == ([(900, "http.disconnect")] if extra else [(1000, "http.request")])
 
 
+@pytest.mark.slow
 async def test_a_body_that_is_refused_is_not_read_for_ever(web: Any) -> None:
-    async with web(Counting(), max_body_bytes=10) as service:
+    async with web(Counting(), max_body_bytes=10) as service:  # noqa: SIM117  the inner ends first, to be looked at after
         async with await service.connect() as client, trio.open_nursery() as nursery:
             await client.send_all(POST % 10**9)
             nursery.start_soon(drip, client, b"x" * 1000, 0.01)
@@ -223,6 +224,7 @@ async def test_connections_beyond_the_limit_are_closed(web: Any, limit: str) -> 
     assert [log["event"] for log in service.logs] == ["connections are refused"]
 
 
+@pytest.mark.slow
 async def test_a_hundred_clients_at_once_are_all_answered(web: Any) -> None:
     async with web(Counting()) as service:
         received: list[bytes] = []

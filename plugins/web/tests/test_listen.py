@@ -119,7 +119,22 @@ async def test_accepting_needs_an_open_dispatcher() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8080", "host", ":80", "h:", "h:x", "h:65536", "h:-1", "::1:80", "[h]:80", "unix:", "unix:x", "h:８０"]
+    "text",
+    [
+        "",
+        "8080",
+        "host",
+        ":80",
+        "h:",
+        "h:x",
+        "h:65536",
+        "h:-1",
+        "::1:80",
+        "[h]:80",
+        "unix:",
+        "unix:x",
+        "h:\uff18\uff10",
+    ],
 )
 def test_an_address_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must"):

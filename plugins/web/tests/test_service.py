@@ -80,6 +80,7 @@ async def test_a_service_answers_and_stops(open_kernel: Any, importable: None) -
     assert result.status == 0
 
 
+@pytest.mark.slow
 async def test_a_request_at_the_drain_deadline_is_cut(open_kernel: Any, importable: None) -> None:
     answers: list[int] = []
     async with open_kernel(tables()) as service:
@@ -150,6 +151,7 @@ async def test_the_command_serves_drains_and_exits(tmp_path: Path) -> None:
     assert status == 0
 
 
+@pytest.mark.slow
 def test_importing_the_plugin_is_cheap() -> None:
     """`kernel check` imports it, and must not pay for hypercorn."""
     code = "import sys, kernel.abc; before = set(sys.modules); import kernel_web; print(*(set(sys.modules) - before))"

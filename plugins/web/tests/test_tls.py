@@ -9,7 +9,6 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
-import h2.exceptions
 import httpx
 import pytest
 import trio
@@ -76,6 +75,7 @@ async def test_the_version_is_agreed_on(web: Any, keys: Keys, http2: bool, h2_on
     assert response.text == f"https {expected}"
 
 
+@pytest.mark.slow
 async def test_many_streams_share_a_connection(web: Any, keys: Keys) -> None:
     bodies: list[bytes] = []
     async with (
@@ -229,6 +229,7 @@ async def test_a_stop_says_goodbye_and_lets_streams_finish(web: Any, keys: Keys)
     assert took < 0.2
 
 
+@pytest.mark.slow
 async def test_a_flood_of_resets_costs_little_and_others_are_served(web: Any, keys: Keys) -> None:
     most = 0
 
@@ -244,7 +245,7 @@ async def test_a_flood_of_resets_costs_little_and_others_are_served(web: Any, ke
             for _ in range(20):
                 client.protocol.reset_stream(await client.request(method="POST"))
             await client.flush()
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             most = max(most, len(connection._requests))
         async with httpx.AsyncClient(base_url=service.url, verify=keys.client()) as other:
             response = await other.get("/")
@@ -254,6 +255,7 @@ async def test_a_flood_of_resets_costs_little_and_others_are_served(web: Any, ke
     assert most <= 200
 
 
+@pytest.mark.slow
 async def test_requests_that_run_on_after_their_reset_are_limited(web: Any, keys: Keys) -> None:
     started = 0
 
@@ -264,7 +266,7 @@ async def test_requests_that_run_on_after_their_reset_are_limited(web: Any, keys
 
     async with web(stubborn, tls=keys.config, concurrency=1000) as service:
         client = await open_h2(service, keys)
-        with trio.fail_after(3), pytest.raises((trio.BrokenResourceError, AssertionError)):
+        with trio.fail_after(3), pytest.raises(trio.BrokenResourceError):  # noqa: PT012  any of them
             while True:
                 for _ in range(20):
                     client.protocol.reset_stream(await client.request())
@@ -315,6 +317,7 @@ async def test_a_handshake_does_not_hold_the_stop(web: Any, keys: Keys) -> None:
     assert took < 0.2
 
 
+@pytest.mark.slow
 async def test_only_clients_with_a_certificate_are_let_in_if_there_is_an_authority(web: Any, keys: Keys) -> None:
     config = TlsConfig(cert=keys.cert, key=keys.key, ca=keys.authorities)
     known = keys.client()
@@ -345,7 +348,7 @@ async def test_a_client_that_never_reads_over_tls_does_not_hold_the_stop(web: An
         await service.intake.wait(lambda intake: intake.active)
         (connection,) = service.dispatcher._server.connections
         with trio.fail_after(3):
-            while connection._out_bytes < 65536:
+            while connection._out_bytes < 65536:  # noqa: ASYNC110  nothing tells
                 await trio.sleep(0.005)
         took = await service.stop(drain=0.05)
         await trio.aclose_forcefully(stream)

@@ -149,6 +149,7 @@ async def test_pings_keep_a_websocket_open_and_do_not_outlive_it(web: Any) -> No
     assert app.ends == [1006]
 
 
+@pytest.mark.slow
 async def test_a_client_that_sends_and_never_reads_is_held_back(web: Any) -> None:
     """Its messages wait in its own socket, not in this process."""
 
