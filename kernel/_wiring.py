@@ -15,9 +15,9 @@ from ._spec import ProtocolSpec
 from ._strict import is_table
 from ._structure import structure
 from ._tables import RESERVED, SECTIONS, DriverTable, Entry, ProtocolTable, Report, Tables, under
-from ._words import did_you_mean, listed
+from ._words import did_you_mean, listed, unknown
 from .abc import Component, Dispatcher, Driver, Protocol
-from .errors import PluginError
+from .errors import PluginError, PluginNotFoundError
 
 AnyDriver: TypeAlias = Driver[object]
 
@@ -113,8 +113,22 @@ def _load(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolT
         if entry.table.plugin is not None:
             ground.report((*entry.at, "plugin"), "does not go with use: write one of them")
         return _import_own(ground, kind, entry.table.use, (*entry.at, "use"))
+    if entry.table.plugin is None and (key := _misspelt_plugin(ground, kind, entry)):
+        ground.report((*entry.at, key), unknown("key", key, sorted(RESERVED[entry.at[0]])))
+        return None
     at = (*entry.at, "plugin") if entry.table.plugin else entry.at
     return _load_plugin(ground, kind, entry.table.plugin or entry.name, at)
+
+
+def _misspelt_plugin(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolTable]) -> str | None:
+    """Return the key that must have been meant as `plugin` or `use`, where the component's name is no plugin."""
+    try:
+        ground.registry.find(kind, entry.name)
+    except PluginNotFoundError:
+        return next((key for key in entry.rest if did_you_mean(key, ("plugin", "use"))), None)
+    except PluginError:
+        pass
+    return None
 
 
 def _import_own(ground: Ground, kind: str, path: str, at: tuple[str, ...]) -> type[Component] | None:
