@@ -51,6 +51,7 @@ class KernelIntake(Intake):
     _active: dict[object, trio.lowlevel.Task] = attrs.field(factory=dict, init=False)
     """What is in flight (a delivery, or the scope of a slot) and the task that works on it."""
     _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict, init=False)
+    _over: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._free = self._concurrency
@@ -89,6 +90,8 @@ class KernelIntake(Intake):
         await self._take(None)
         scope = trio.CancelScope()
         self._active[scope] = trio.lowlevel.current_task()
+        if self._over:  # it waited for its slot until after the cut
+            scope.cancel()
         self._slots[scope] = f"worker/{worker} {label}" if worker else label
         try:
             with scope:
@@ -108,6 +111,7 @@ class KernelIntake(Intake):
 
     def cut_slots(self) -> None:
         """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it."""
+        self._over = True
         for scope in self._slots:
             scope.cancel()
 

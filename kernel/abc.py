@@ -12,7 +12,7 @@ drain deadline on what is in flight and to leave `open`; no plugin writes drain 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
@@ -321,4 +321,9 @@ class Dispatcher(Component):
     @classmethod
     def check_worker(cls, worker: object, options: object) -> Iterable[str]:
         """Yield what keeps this dispatcher from using a worker (its class or function, not an instance)."""
+        return ()
+
+    @classmethod
+    def check_workers(cls, config: object, workers: Mapping[str, object]) -> Iterable[str]:
+        """Yield what is wrong with the workers taken together: name -> instance of `WorkerOptions`, or None."""
         return ()
