@@ -52,11 +52,14 @@ class WrongPartsError(ValueError):
 
 
 @final
-class Compiler(cattrs.Converter):
-    """Makes the hook of each type once. cattrs asks it for the hooks of the fields of a class."""
+class Compiler(cattrs.BaseConverter):
+    """Makes the hook of each type once. cattrs asks it for the hooks of the fields of a class.
+
+    Not a `Converter`, which is five times as dear to make: there is one compiler for each handler.
+    """
 
     def __init__(self) -> None:
-        super().__init__(detailed_validation=True, forbid_extra_keys=False)
+        super().__init__(detailed_validation=True)
         self.is_recursive = False
         """Whether a type was found inside itself."""
         self._hooks: dict[object, Hook] = {}

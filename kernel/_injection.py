@@ -62,7 +62,7 @@ class Argument:
 
     name: str
     parameter: Parameter
-    namespace: Mapping[str, object]
+    namespace: dict[str, object]
 
     @property
     def is_required(self) -> bool:
@@ -81,7 +81,7 @@ class Argument:
             Exception: whatever evaluating it raises.
         """
         holder = types.SimpleNamespace(__annotations__={self.name: self.parameter.annotation})
-        return typing.get_type_hints(holder, globalns=dict(self.namespace), include_extras=True)[self.name]
+        return typing.get_type_hints(holder, globalns=self.namespace, include_extras=True)[self.name]
 
 
 def arguments_of(use: Callable[..., object], label: str, report: Report) -> list[Argument]:
@@ -94,7 +94,7 @@ def arguments_of(use: Callable[..., object], label: str, report: Report) -> list
     return [Argument(parameter.name, parameter, _namespace(use, parameter.name)) for parameter in parameters]
 
 
-def _namespace(use: Callable[..., object], name: str) -> Mapping[str, object]:
+def _namespace(use: Callable[..., object], name: str) -> dict[str, object]:
     if isinstance(use, type):
         declaring = _declaring_class(use, name)
         if declaring is not None:

@@ -5,6 +5,7 @@ Finds everything that is wrong at once: each step reports and goes on, and only 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,9 +26,10 @@ from ._spec import (
     Plan,
     RetryPolicy,
     StopBudget,
+    Value,
     WorkerSpec,
 )
-from ._staff import Hired, hire, read_groups, shape_of
+from ._staff import Hired, fed_by, hire, read_groups, shape_of
 from ._tables import DispatcherTable, DriverTable, Entry, RetryTable, Tables, WorkerTable, read_tables
 from ._values import values_of
 from ._wiring import Ground, Wired, Wiring, plugin_of, refer, wire
@@ -76,7 +78,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         components={id_: specs[id_] for id_ in start_order(edges_of(lives))},
         groups=groups,
         budget=budget,
-        values=values_of(manifest, _parts(ground, name, wiring, workers)),
+        values=functools.partial(_values, ground, name, wiring, workers),
     )
 
 
@@ -228,9 +230,10 @@ def _specs(lives: Mapping[str, ComponentSpec], wiring: Wiring, workers: Mapping[
     specs: dict[str, AnySpec] = {}
     for wired in wiring.drivers.values():
         specs[wired.entry.id] = _driver_spec(lives[wired.entry.id], wired)
+    fed = fed_by(workers.values())
     for name, wired in wiring.dispatchers.items():
-        fed = tuple(worker.entry.name for worker in workers.values() if worker.dispatcher == name)
-        specs[wired.entry.id] = _dispatcher_spec(lives[wired.entry.id], wired, fed)
+        names = tuple(worker.entry.name for worker in fed.get(name, ()))
+        specs[wired.entry.id] = _dispatcher_spec(lives[wired.entry.id], wired, names)
     for worker in workers.values():
         specs[worker.entry.id] = _worker_spec(lives[worker.entry.id], worker)
     return specs
@@ -296,6 +299,10 @@ def _id(kind: Literal["driver", "dispatcher"], name: str | None) -> str | None:
 
 
 # --- values -------------------------------------------------------------------------------------------------------
+
+
+def _values(ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired]) -> list[Value]:
+    return values_of(ground.manifest, _parts(ground, name, wiring, workers))
 
 
 def _parts(

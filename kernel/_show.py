@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias, TypedDict, final
 
 import attrs
@@ -56,9 +56,16 @@ class Provider:
         return f"{self.plugin} ({self.distribution} {self.version})" if self.distribution else self.plugin
 
 
-def provider(plan: Plan, registry: Registry, kind: str, name: str) -> Provider:
-    """Return where the class of a component comes from."""
-    values = {value.path: value.shown for value in plan.values}
+Providers: TypeAlias = Callable[[str, str], Provider]
+
+
+def providers(plan: Plan, registry: Registry) -> Providers:
+    """Return what says, for a kind and a name, where the class of that component comes from."""
+    values = {value.path: value.shown for value in plan.values()}
+    return lambda kind, name: _provider(values, registry, kind, name)
+
+
+def _provider(values: Mapping[str, str], registry: Registry, kind: str, name: str) -> Provider:
     table = f"[{SECTIONS[kind]}.{name}]"
     use = _string(values.get(f"{table}.use"))
     plugin = _string(values.get(f"{table}.plugin"))
@@ -91,9 +98,10 @@ def plan_as_text(plan: Plan, registry: Registry, *, bold: Style = str, dim: Styl
         bold: Puts emphasis on a heading.
         dim: Takes it off what matters less.
     """
+    provider = providers(plan, registry)
     sections = [
-        (f"{plan.name} ({plan.path}), in start order", _component_lines(plan, registry, dim)),
-        ("protocols", _protocol_lines(plan, registry)),
+        (f"{plan.name} ({plan.path}), in start order", _component_lines(plan, provider, dim)),
+        ("protocols", _protocol_lines(plan, provider)),
         ("groups", _group_lines(plan)),
         ("stop", iter([f"  {budget_text(plan.budget)}"])),
         ("values", _value_lines(plan, dim)),
@@ -102,10 +110,10 @@ def plan_as_text(plan: Plan, registry: Registry, *, bold: Style = str, dim: Styl
     return "\n\n".join("\n".join([title, *lines]) for title, lines in shown if lines)
 
 
-def _component_lines(plan: Plan, registry: Registry, dim: Style) -> Iterator[str]:
+def _component_lines(plan: Plan, provider: Providers, dim: Style) -> Iterator[str]:
     width = max(map(len, plan.components), default=0)
     for id_, spec in plan.components.items():
-        yield f"  {id_:{width}}  {provider(plan, registry, *id_.split('/', 1))}"
+        yield f"  {id_:{width}}  {provider(*id_.split('/', 1))}"
         if ties := "; ".join(_ties(spec)):
             yield dim(f"  {'':{width}}  {ties}")
 
@@ -137,10 +145,10 @@ def _duties(spec: WorkerSpec) -> Iterator[str]:
         yield f"failures go to worker/{spec.failure_worker}"
 
 
-def _protocol_lines(plan: Plan, registry: Registry) -> Iterator[str]:
+def _protocol_lines(plan: Plan, provider: Providers) -> Iterator[str]:
     width = max(map(len, plan.protocols), default=0)
     for name in plan.protocols:
-        yield f"  {name:{width}}  {provider(plan, registry, 'protocol', name)}"
+        yield f"  {name:{width}}  {provider('protocol', name)}"
 
 
 def _group_lines(plan: Plan) -> Iterator[str]:
@@ -149,9 +157,10 @@ def _group_lines(plan: Plan) -> Iterator[str]:
 
 
 def _value_lines(plan: Plan, dim: Style) -> Iterator[str]:
-    texts = [f"{value.path} = {value.shown}" for value in plan.values]
+    values = plan.values()
+    texts = [f"{value.path} = {value.shown}" for value in values]
     width = min(max(map(len, texts), default=0), 70)
-    for text, value in zip(texts, plan.values, strict=True):
+    for text, value in zip(texts, values, strict=True):
         yield f"  {text:{width}}  {dim(value.origin)}"
 
 
@@ -160,14 +169,13 @@ def _value_lines(plan: Plan, dim: Style) -> Iterator[str]:
 
 def plan_as_json(plan: Plan, registry: Registry) -> dict[str, object]:
     """Return a plan for programs; its form is documented in docs/reference/cli.md."""
+    provider = providers(plan, registry)
     return {
         "format": FORMAT,
         "manifest": plan.path,
         "name": plan.name,
-        "components": [_component_as_json(plan, registry, spec) for spec in plan.components.values()],
-        "protocols": [
-            {"name": name, **attrs.asdict(provider(plan, registry, "protocol", name))} for name in plan.protocols
-        ],
+        "components": [_component_as_json(provider, spec) for spec in plan.components.values()],
+        "protocols": [{"name": name, **attrs.asdict(provider("protocol", name))} for name in plan.protocols],
         "groups": [
             {"name": group.name, "strategy": group.strategy.value, "members": list(group.members)}
             for group in plan.groups
@@ -178,17 +186,17 @@ def plan_as_json(plan: Plan, registry: Registry) -> dict[str, object]:
             "drain_timeout": plan.drain_timeout,
             "waits": [{"what": _wait_name(wait.what), "seconds": wait.seconds} for wait in plan.budget.waits],
         },
-        "values": [{"path": value.path, "value": value.shown, "origin": value.origin} for value in plan.values],
+        "values": [{"path": value.path, "value": value.shown, "origin": value.origin} for value in plan.values()],
     }
 
 
-def _component_as_json(plan: Plan, registry: Registry, spec: AnySpec) -> dict[str, object]:
+def _component_as_json(provider: Providers, spec: AnySpec) -> dict[str, object]:
     kind, name = spec.id.split("/", 1)
     shared: dict[str, object] = {
         "id": spec.id,
         "kind": kind,
         "name": name,
-        **attrs.asdict(provider(plan, registry, kind, name)),
+        **attrs.asdict(provider(kind, name)),
         "where": spec.where,
         "uses": list(spec.uses),
         "after": list(spec.after),

@@ -222,4 +222,5 @@ class Plan:
     """By id, in start order: whatever a component `uses` or comes `after` stands before it."""
     groups: Sequence[GroupSpec]
     budget: StopBudget
-    values: Sequence[Value] = ()
+    values: Callable[[], Sequence[Value]] = attrs.field(default=tuple, eq=False, repr=False)
+    """Lists what the manifest means: only `kernel plan` asks, and a service need not hold the answer."""

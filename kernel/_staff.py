@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
@@ -15,7 +15,7 @@ from ._signature import ANY_SUBJECT, Role, Shape, inspect_worker
 from ._spec import GroupSpec
 from ._structure import structure
 from ._tables import Entry, Report, RetryTable, WorkerTable, section, under
-from ._wiring import Ground, Wiring, is_broker, lacks, refer
+from ._wiring import Ground, Wired, Wiring, is_broker, lacks, refer
 from ._words import did_you_mean, listed
 from .errors import PluginError, PluginNotFoundError
 
@@ -208,11 +208,26 @@ def _last_resort_faults(worker: Hired, workers: Mapping[str, Hired]) -> Iterator
 
 def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hired]) -> None:
     named = {entry.given.get("dispatcher") for entry in ground.tables.workers.values()}
+    fed = fed_by(workers.values())
     for name, wired in wiring.dispatchers.items():
         cls = wiring.dispatcher_class(name)
         if cls is not None and cls.delivers and name not in named:
             ground.report(wired.entry.at, _idle(ground, name))
-        _check_patterns(ground, [worker for worker in workers.values() if worker.dispatcher == name])
+        _check_patterns(ground, fed.get(name, []))
+        _check_together(ground, wired, cls, fed.get(name, []))
+        _check_together(ground, wired, cls, fed.get(name, []))
+
+
+def _check_together(ground: Ground, wired: Wired, cls: type[Dispatcher] | None, workers: Sequence[Hired]) -> None:
+    if cls is not None and wired.config is not None:
+        for text in cls.check_workers(wired.config, {worker.entry.name: worker.options for worker in workers}):
+            ground.report(wired.entry.at, text)
+
+
+def _check_together(ground: Ground, wired: Wired, cls: type[Dispatcher] | None, workers: Sequence[Hired]) -> None:
+    if cls is not None and wired.config is not None:
+        for text in cls.check_workers(wired.config, {worker.entry.name: worker.options for worker in workers}):
+            ground.report(wired.entry.at, text)
 
 
 def _idle(ground: Ground, name: str) -> str:
@@ -232,6 +247,15 @@ def _check_patterns(ground: Ground, workers: list[Hired]) -> None:
                 text = f'"{pattern}" goes to {owners[pattern]} already; one dispatcher gives a subject to one worker'
                 ground.report((*worker.entry.at, "use"), text)
             owners.setdefault(pattern, worker.entry.id)
+
+
+def fed_by(workers: Iterable[Hired]) -> dict[str, list[Hired]]:
+    """Return the workers of each dispatcher that has some, by its name."""
+    fed: dict[str, list[Hired]] = {}
+    for worker in workers:
+        if worker.dispatcher is not None:
+            fed.setdefault(worker.dispatcher, []).append(worker)
+    return fed
 
 
 def shape_of(worker: Hired) -> Shape:

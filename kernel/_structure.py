@@ -7,6 +7,7 @@ component. Messages, which come by the thousand, go through `_payload`.
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -61,10 +62,9 @@ class _Reader:
         if not is_table(value):
             return self._wrong(at, f"must be a table, got {shown(value)}")
         try:
-            types_ = typing.get_type_hints(cls)
+            fields, types_ = _fields_of(cast("Any", cls))
         except Exception as exc:  # noqa: BLE001 -- evaluates the plugin's annotations
             return self._wrong(at, f"the types of {cls.__qualname__} cannot be resolved, a fault of the plugin: {exc}")
-        fields = {field.alias or field.name: field for field in attrs.fields(cast("Any", cls)) if field.init}
         wrong = self._has_unknown(value, fields, at)
         values: dict[str, object] = {}
         for key, field in fields.items():
@@ -164,6 +164,17 @@ class _Reader:
         if any(_WRONG in (key, item) for key, item in items):
             return _WRONG
         return dict(items)
+
+
+@functools.lru_cache(maxsize=1024)
+def _fields_of(cls: type[object]) -> tuple[Mapping[str, attrs.Attribute[Any]], Mapping[str, object]]:
+    """Return the fields of an attrs class by their keys, and their types by name: once a class, not once a table.
+
+    Raises:
+        Exception: whatever evaluating its annotations raises.
+    """
+    types_ = typing.get_type_hints(cls)
+    return {field.alias or field.name: field for field in attrs.fields(cast("Any", cls)) if field.init}, types_
 
 
 def _scalar(value: object, annotation: object, origin: object) -> object:

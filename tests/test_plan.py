@@ -158,7 +158,7 @@ def test_the_budget_names_its_waits(plan: Plan) -> None:
 
 
 def test_every_value_says_where_it_is_from(plan: Plan) -> None:
-    shown = {value.path: (value.shown, value.origin.rpartition("/")[2]) for value in plan.values}
+    shown = {value.path: (value.shown, value.origin.rpartition("/")[2]) for value in plan.values()}
 
     assert shown["[kernel].name"] == ('"shop"', "everything.toml:2")
     assert shown["[drivers.db].pool"] == ("5", "default")
@@ -171,7 +171,7 @@ def test_every_value_says_where_it_is_from(plan: Plan) -> None:
 
 
 def test_no_value_shows_a_secret_or_the_password_in_a_url(plan: Plan) -> None:
-    text = "\n".join(value.shown for value in plan.values)
+    text = "\n".join(value.shown for value in plan.values())
 
     assert "correct horse" not in text
     assert '"store://***@host/shop"' in text
@@ -201,7 +201,7 @@ def test_a_plain_config_may_hold_secrets(registry: Registry) -> None:
     plan = resolve(from_mapping(tables, directory=MANIFESTS / "bad"), registry)
 
     assert worker(plan, "w").config == {"token": Secret("correct horse")}
-    assert [value.shown for value in plan.values if value.path == "[workers.w.config].token"] == ["***"]
+    assert [value.shown for value in plan.values() if value.path == "[workers.w.config].token"] == ["***"]
 
 
 def test_an_entry_point_may_be_a_worker(registry: Registry) -> None:
