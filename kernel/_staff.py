@@ -215,13 +215,6 @@ def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hir
             ground.report(wired.entry.at, _idle(ground, name))
         _check_patterns(ground, fed.get(name, []))
         _check_together(ground, wired, cls, fed.get(name, []))
-        _check_together(ground, wired, cls, fed.get(name, []))
-
-
-def _check_together(ground: Ground, wired: Wired, cls: type[Dispatcher] | None, workers: Sequence[Hired]) -> None:
-    if cls is not None and wired.config is not None:
-        for text in cls.check_workers(wired.config, {worker.entry.name: worker.options for worker in workers}):
-            ground.report(wired.entry.at, text)
 
 
 def _check_together(ground: Ground, wired: Wired, cls: type[Dispatcher] | None, workers: Sequence[Hired]) -> None:

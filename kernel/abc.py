@@ -26,7 +26,10 @@ from ._broker import Exchange as Exchange
 from ._broker import Queue as Queue
 from ._broker import Subscription as Subscription
 from ._broker import Topology as Topology
+from ._broker import check_partition_by as check_partition_by
+from ._broker import check_window as check_window
 from ._broker import death_headers as death_headers
+from ._broker import partition_key as partition_key
 from ._envelope import Envelope, Message, Outcome
 from .errors import StartupError
 

@@ -7,7 +7,7 @@ for trio, ssl and hypercorn, which the modules that do the work bring in when th
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -60,6 +60,16 @@ class WebDispatcher(Dispatcher):
 
     @classmethod
     @override
+    def check_workers(cls, config: object, workers: Mapping[str, object]) -> Iterable[str]:
+        owners: dict[str, str] = {}
+        for name, options in workers.items():
+            prefix = options.prefix if isinstance(options, WebOptions) else "/"
+            owner = owners.setdefault(prefix.rstrip("/"), name)
+            if owner != name:
+                yield f'worker/{owner} and worker/{name} both have the prefix "{prefix}"'
+
+    @classmethod
+    @override
     def host(cls, instance: object, options: object) -> AbstractAsyncContextManager[object]:
         """Run the lifespan of the worker's application and yield a `Hosted`.
 
@@ -97,7 +107,6 @@ class WebDispatcher(Dispatcher):
         """Let clients in until cancelled.
 
         Raises:
-            StartupError: if two workers have the same prefix.
             RuntimeError: if the dispatcher is not open.
         """
         if self._server is None:

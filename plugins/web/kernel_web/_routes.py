@@ -8,7 +8,6 @@ from typing import final
 import attrs
 
 from kernel.abc import Target
-from kernel.errors import StartupError
 
 from ._config import WebOptions
 
@@ -42,16 +41,10 @@ class Routes:
 
 
 def build_routes(targets: Sequence[Target]) -> Routes:
-    """Return the table of a dispatcher's workers.
+    """Return the table of a dispatcher's workers, whose prefixes differ: the plan has seen to it."""
+    routes = [Route(target, target.name, _root(target.options)) for target in targets]
+    return Routes(sorted(routes, key=lambda route: len(route.root_path), reverse=True))
 
-    Raises:
-        StartupError: if two of them have the same prefix.
-    """
-    found: dict[str, Route] = {}
-    for target in targets:
-        prefix = target.options.prefix if isinstance(target.options, WebOptions) else "/"
-        root = prefix.rstrip("/")
-        if root in found:
-            raise StartupError(f'worker/{found[root].worker} and worker/{target.name} both have the prefix "{prefix}"')
-        found[root] = Route(target, target.name, root)
-    return Routes(sorted(found.values(), key=lambda route: len(route.root_path), reverse=True))
+
+def _root(options: object) -> str:
+    return options.prefix.rstrip("/") if isinstance(options, WebOptions) else ""

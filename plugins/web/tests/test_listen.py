@@ -104,13 +104,11 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "data"
 
 
-async def test_two_workers_with_one_prefix_cannot_start(web: Any) -> None:
-    async with web({"/a": hello, "/b": hello}) as service:
-        second = WebDispatcher(config=WebConfig(bind="127.0.0.1:0"), context=fake_context("dispatcher/second"))
-        service.targets["/b"].options = WebOptions(prefix="/a")
-        async with second.open():
-            with pytest.raises(StartupError, match='worker/app0 and worker/app1 both have the prefix "/a"'):
-                await second.accept(service.intake, task_status=None)  # type: ignore[arg-type]
+def test_two_workers_with_one_prefix_are_a_problem_of_the_plan() -> None:
+    options = {"app": WebOptions(prefix="/a"), "other": WebOptions(prefix="/b"), "twin": WebOptions(prefix="/a")}
+    problems = list(WebDispatcher.check_workers(WebConfig(), options))
+
+    assert problems == ['worker/app and worker/twin both have the prefix "/a"']
 
 
 async def test_accepting_needs_an_open_dispatcher() -> None:
