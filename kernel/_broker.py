@@ -6,14 +6,22 @@ Public through `kernel.abc`. It knows neither the pipeline that handles deliveri
 from __future__ import annotations
 
 import enum
+import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import final
+from typing import Final, cast, final
 
 import attrs
 
 from ._envelope import NO_HEADERS, Envelope, Message, Outcome
+
+MAX_DEATHS: Final = 16
+"""Earlier deaths that a dead letter tells of: the latest ones."""
+_BY_SUBJECT: Final = "subject"
+_BY_HEADER: Final = "header:"
+_DEATH: Final = ("reason", "queue", "attempts", "subject")
 
 
 class Capability(enum.Enum):
@@ -25,7 +33,7 @@ class Capability(enum.Enum):
     TTL = "ttl"
     """Expire messages by age."""
     ORDERING = "ordering"
-    """Deliver messages of one key one after the other."""
+    """Deliver messages of one key one after the other: `Queue.partition_by`."""
     REQUEST_REPLY = "request_reply"
     TRANSACTION = "transaction"
     """Send and write to a database, both or neither."""
@@ -36,6 +44,7 @@ class Capability(enum.Enum):
     DURABLE = "durable"
     """What was sent survives the process."""
     DEDUPLICATION = "deduplication"
+    """Take a message that is sent twice once: `Queue.deduplication_window`."""
 
 
 @final
@@ -45,6 +54,19 @@ class Exchange:
 
     name: str
     durable: bool = True
+
+
+def check_partition_by(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    """Raise ValueError for what is no `Queue.partition_by`; a validator of attrs."""
+    is_header = value.startswith(_BY_HEADER) and value != _BY_HEADER
+    if value and value != _BY_SUBJECT and not is_header:
+        raise ValueError(f'\'{attribute.name}\' must be "subject" or "header:NAME", got {json.dumps(value)}')
+
+
+def check_window(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    """Raise ValueError for what is no `Queue.deduplication_window`; a validator of attrs."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"'{attribute.name}' must be a finite number of seconds, 0 or more, got {value!r}")
 
 
 @final
@@ -65,6 +87,21 @@ class Queue:
     """Seconds after which a waiting message is dead-lettered, with reason `expired`."""
     dead_letters: str = ""
     """The queue for what is put aside; empty drops it, with an event."""
+    partition_by: str = attrs.field(default="", validator=check_partition_by)
+    """What messages are ordered by: `subject` or `header:NAME`; empty orders nothing. `partition_key` tells the key.
+
+    Of the messages of one key at most one is taken and not settled, whoever consumes, and they come in the order in
+    which they were sent, whatever their priorities: while one waits for its retry, the later ones of its key wait
+    behind it. Other keys, and messages without one, go on meanwhile. A message with a delay has no place in the
+    order before its delay is over. Needs `Capability.ORDERING`.
+    """
+    deduplication_window: float = attrs.field(default=0.0, validator=check_window)
+    """Seconds in which the queue takes a message of one `Envelope.id` once; 0 takes all.
+
+    They begin with the first send that was taken, whatever became of that message. A second one is confirmed to its
+    sender and dropped, with an event, even where the queue is full; it does not make the window longer. Retries,
+    returns and dead letters are never duplicates. Needs `Capability.DEDUPLICATION`.
+    """
     options: object = None
     """An instance of the broker's `BrokerOptions`, or None."""
 
@@ -218,12 +255,39 @@ class Broker(ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot peek into {queue}, limit {limit}")
 
 
+def partition_key(envelope: Envelope, partition_by: str) -> str | None:
+    """Return the key that orders an envelope in a queue with this `partition_by`; None if nothing orders it.
+
+    Headers that are no text are compared as JSON. A header that is missing or null gives no key.
+    """
+    if partition_by == _BY_SUBJECT:
+        return envelope.subject
+    value = (envelope.headers or NO_HEADERS).get(partition_by.removeprefix(_BY_HEADER)) if partition_by else None
+    return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
 def death_headers(envelope: Envelope, *, reason: str, queue: str, attempts: int) -> Mapping[str, object]:
-    """Return the headers of a dead letter: those of the envelope and why, where and after how many attempts."""
+    """Return the headers of a dead letter: those of the envelope and why, where and after how many attempts.
+
+    If it was a dead letter before, `kernel-death-history` has that as well: a list of tables with `reason`, `queue`,
+    `attempts` and `subject`, oldest first, of at most `MAX_DEATHS` earlier deaths.
+    """
+    headers = envelope.headers or NO_HEADERS
+    history = _deaths(headers)
     return {
-        **(envelope.headers or NO_HEADERS),
+        **headers,
         "kernel-death-reason": reason,
         "kernel-death-queue": queue,
         "kernel-death-attempts": attempts,
         "kernel-death-subject": envelope.subject,
+        **({"kernel-death-history": history} if history else {}),
     }
+
+
+def _deaths(headers: Mapping[str, object]) -> list[object]:
+    """Return the earlier deaths of what has died again."""
+    if "kernel-death-reason" not in headers:
+        return []
+    known = headers.get("kernel-death-history")
+    earlier = cast("list[object]", known) if isinstance(known, list) else []
+    return [*earlier, {key: headers.get(f"kernel-death-{key}") for key in _DEATH}][-MAX_DEATHS:]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
 import attrs
 
+from ._broker import MAX_DEATHS as MAX_DEATHS
 from ._broker import Binding as Binding
 from ._broker import Broker as Broker
 from ._broker import Capability as Capability

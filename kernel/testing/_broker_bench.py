@@ -46,6 +46,8 @@ class Bench:
         overflow: str = "refuse",
         ttl: float | None = None,
         dead_letters: str = "",
+        partition_by: str = "",
+        deduplication_window: float = 0.0,
     ) -> str:
         """Declare a queue, and the one for its dead letters; returns its name."""
         queue = Queue(
@@ -56,6 +58,8 @@ class Bench:
             overflow=overflow,
             ttl=ttl,
             dead_letters=dead_letters and self.name(dead_letters),
+            partition_by=partition_by,
+            deduplication_window=deduplication_window,
         )
         dead = [Queue(name=queue.dead_letters, durable=False)] if dead_letters else []
         await self.broker.declare(Topology(queues=[*dead, queue]))

@@ -12,6 +12,8 @@ from ..abc import Broker, Capability
 from ._broker_bench import Bench, Promise
 from ._broker_cancels import CANCELS
 from ._broker_deliveries import DELIVERIES
+from ._broker_keys import KEYS
+from ._broker_once import ONCE
 from ._broker_queues import QUEUES
 
 _LIMIT: Final = 60.0
@@ -39,7 +41,7 @@ async def check_broker(
 
     Cancellation: Is a checkpoint.
     """
-    for promise in (*DELIVERIES, *QUEUES, *CANCELS):
+    for promise in (*DELIVERIES, *QUEUES, *KEYS, *ONCE, *CANCELS):
         if promise.needs <= frozenset(capabilities):
             await _check(promise, open_broker)
     await trio.lowlevel.checkpoint()
