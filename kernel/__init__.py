@@ -23,25 +23,25 @@ from ._envelope import Outcome as Outcome
 from ._envelope import Retry as Retry
 from ._envelope import Return as Return
 from ._envelope import new_id as new_id
-from ._events import ComponentFailed as ComponentFailed
-from ._events import DeliverySettled as DeliverySettled
-from ._events import DrainTimedOut as DrainTimedOut
-from ._events import Event as Event
-from ._events import EventHub as EventHub
-from ._events import KernelReady as KernelReady
-from ._events import KernelStopped as KernelStopped
-from ._events import Listening as Listening
-from ._events import LoopBlocked as LoopBlocked
-from ._events import SettleFailed as SettleFailed
-from ._events import StateChanged as StateChanged
-from ._events import StopRequested as StopRequested
-from ._events import StopTimedOut as StopTimedOut
+from ._event import Event as Event
 from ._lifecycle import State as State
 from ._marks import handles as handles
 from ._router import pattern_matches as pattern_matches
 from ._secret import Secret as Secret
 
 if TYPE_CHECKING:
+    from ._events import ComponentFailed as ComponentFailed
+    from ._events import DeliverySettled as DeliverySettled
+    from ._events import DrainTimedOut as DrainTimedOut
+    from ._events import EventHub as EventHub
+    from ._events import KernelReady as KernelReady
+    from ._events import KernelStopped as KernelStopped
+    from ._events import Listening as Listening
+    from ._events import LoopBlocked as LoopBlocked
+    from ._events import SettleFailed as SettleFailed
+    from ._events import StateChanged as StateChanged
+    from ._events import StopRequested as StopRequested
+    from ._events import StopTimedOut as StopTimedOut
     from ._failure import Failure as Failure
     from ._manifest import load as load
     from ._payload import payload_converter as payload_converter
@@ -55,11 +55,23 @@ if TYPE_CHECKING:
     from ._spec import Plan as Plan
 
 _LATER: Final = {
+    "ComponentFailed": "_events",
+    "DeliverySettled": "_events",
+    "DrainTimedOut": "_events",
+    "EventHub": "_events",
     "ExitStatus": "_run",
     "Failure": "_failure",
     "Kernel": "_run",
+    "KernelReady": "_events",
+    "KernelStopped": "_events",
+    "Listening": "_events",
+    "LoopBlocked": "_events",
     "Plan": "_spec",
     "Result": "_run",
+    "SettleFailed": "_events",
+    "StateChanged": "_events",
+    "StopRequested": "_events",
+    "StopTimedOut": "_events",
     "discover": "_registry",
     "load": "_manifest",
     "payload_converter": "_payload",

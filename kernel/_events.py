@@ -11,17 +11,11 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import attrs
 
+from ._event import Event as Event
+
 if TYPE_CHECKING:
     from ._envelope import Outcome
     from ._lifecycle import State
-
-
-@attrs.frozen(kw_only=True)
-class Event:
-    """The base of all events. Plugins may define their own."""
-
-    component: str
-    """`kind/name`, or `kernel` for the service as a whole."""
 
 
 @final
@@ -157,7 +151,7 @@ class EventHub:
         self._heard.clear()
 
         def unsubscribe() -> None:
-            self._hooks.remove(entry)
+            self._hooks = [one for one in self._hooks if one is not entry]
             self._heard.clear()
 
         return unsubscribe

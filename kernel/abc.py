@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import trio
     from structlog.typing import FilteringBoundLogger
 
-    from ._events import Event
+    from ._event import Event
 
 ResourceT_co = TypeVar("ResourceT_co", covariant=True)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias, final
-from zoneinfo import ZoneInfo
+from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
 Missed: TypeAlias = Literal["skip", "once", "all"]
+
+_UTC: Final = "UTC"
 
 
 def _interval(_: object, __: attrs.Attribute[float | None], value: float | None) -> None:
@@ -24,10 +25,10 @@ def _jitter(_: object, __: attrs.Attribute[float], value: float) -> None:
 
 
 def _cron(_: object, __: attrs.Attribute[str | None], value: str | None) -> None:
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415  only timers that use cron load it
-
     if value is None:
         return
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415  only timers that use cron load it
+
     if len(value.split()) != 5:
         raise ValueError(f"cron {value!r} must have five fields: minute hour day-of-month month day-of-week")
     try:
@@ -39,6 +40,10 @@ def _cron(_: object, __: attrs.Attribute[str | None], value: str | None) -> None
 
 
 def _zone(_: object, __: attrs.Attribute[str], value: str) -> None:
+    if value == _UTC:
+        return
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  as above
+
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError) as error:
@@ -54,7 +59,7 @@ class TimerConfig:
     """Seconds from one scheduled tick to the next."""
     cron: str | None = attrs.field(default=None, validator=_cron)
     """Five fields: minute, hour, day of month, month, day of week. Source: Debian crontab(5)."""
-    zone: str = attrs.field(default="UTC", validator=_zone)
+    zone: str = attrs.field(default=_UTC, validator=_zone)
     """The time zone that `cron` is read in."""
     immediate: bool = False
     """Whether the first tick is at the start rather than at the first scheduled time."""
@@ -74,7 +79,7 @@ def problems(config: TimerConfig) -> Iterator[str]:
     """Yield what is wrong with the fields of a configuration together."""
     if (config.interval is None) == (config.cron is None):
         yield "give exactly one of interval and cron"
-    if config.cron is None and config.zone != "UTC":
+    if config.cron is None and config.zone != _UTC:
         yield "zone is only for cron: an interval knows no time zone"
     if config.interval is not None and config.jitter >= config.interval:
         yield f"jitter = {config.jitter:g} must be below interval = {config.interval:g}"

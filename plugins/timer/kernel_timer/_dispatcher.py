@@ -7,7 +7,6 @@ import random
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, Final, assert_never, cast, final
-from zoneinfo import ZoneInfo
 
 import trio
 from typing_extensions import override
@@ -76,6 +75,8 @@ class TimerDispatcher(Dispatcher):
             return IntervalSchedule(self._config.interval, wall)
         if self._config.cron is None:
             raise StartupError(f"{self._context.id}: give exactly one of interval and cron")
+        from zoneinfo import ZoneInfo  # noqa: PLC0415  as cronsim: only timers that use cron load it
+
         resample = math.inf if isinstance(wall, VirtualClock) else RESAMPLE
         return CronSchedule(self._config.cron, ZoneInfo(self._config.zone), wall, resample)
 

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, final
-from zoneinfo import ZoneInfo
 
 import attrs
 import trio
 from typing_extensions import override
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from ._clock import WallClock
 
 RESAMPLE: Final = 10.0
