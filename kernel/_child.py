@@ -6,7 +6,7 @@ Nothing here waits or changes anything: `_supervisor` does.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias, final
+from typing import TypeAlias, cast, final
 
 import attrs
 import trio
@@ -28,7 +28,7 @@ class Group:
 
     strategy: Strategy
     history: RestartHistory
-    members: list[Child] = attrs.field(factory=list, init=False)
+    members: list[Child] = attrs.field(factory=list["Child"], init=False)
     """In start order; each comes `after` the one before it."""
     failed: bool = attrs.field(default=False, init=False)
     """Whether its members were restarted too often, so that none starts again."""
@@ -61,10 +61,10 @@ class Child:
     resident: bool = False
     """Whether it is there for others only, so that the service has ended when all that are not have."""
     group: Group | None = None
-    uses: list[Child] = attrs.field(factory=list, init=False)
-    after: list[Child] = attrs.field(factory=list, init=False)
-    users: list[Child] = attrs.field(factory=list, init=False)
-    followers: list[Child] = attrs.field(factory=list, init=False)
+    uses: list[Child] = attrs.field(factory=list["Child"], init=False)
+    after: list[Child] = attrs.field(factory=list["Child"], init=False)
+    users: list[Child] = attrs.field(factory=list["Child"], init=False)
+    followers: list[Child] = attrs.field(factory=list["Child"], init=False)
     """Those that use it or come after it."""
     state: State = attrs.field(default=State.CREATED, init=False)
     value: object = attrs.field(default=None, init=False)
@@ -162,7 +162,7 @@ def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
 
 def _is_startup_error(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(StartupError) is not None
+        return cast("BaseExceptionGroup[BaseException]", error).subgroup(StartupError) is not None
     return isinstance(error, StartupError)
 
 

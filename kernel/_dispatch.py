@@ -235,7 +235,7 @@ class _Unanswered(Delivery):
 async def _call_handler(instance: Instance, work: _Work) -> object:
     """Call the handler with the payload and what else it asks for."""
     handler = work.route.handler
-    call = cast("Call", getattr(instance.object, handler.method) if handler.method else instance.object)
+    call = cast("Call", getattr(instance.worker, handler.method) if handler.method else instance.worker)
     if handler.envelope_parameter is None and handler.delivery_parameter is None:
         return await call(work.payload)
     extra: dict[str, object] = {}

@@ -196,7 +196,7 @@ def _check_driver(argument: Argument, driver: str, offer: Offer, label: str, rep
 
 def _fits(provided: type[object], wanted: object) -> bool:
     # `Any` is a class from Python 3.11 on.
-    if provided is object or wanted in {Parameter.empty, Any} or not isinstance(wanted, type):
+    if provided is object or wanted is Parameter.empty or wanted is Any or not isinstance(wanted, type):
         return True
     try:
         return issubclass(provided, wanted)

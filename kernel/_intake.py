@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -48,9 +48,9 @@ class KernelIntake(Intake):
     _taken: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _active: dict[object, trio.lowlevel.Task] = attrs.field(factory=dict, init=False)
+    _active: dict[object, trio.lowlevel.Task] = attrs.field(factory=dict[object, trio.lowlevel.Task], init=False)
     """What is in flight (a delivery, or the scope of a slot) and the task that works on it."""
-    _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict, init=False)
+    _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict[trio.CancelScope, str], init=False)
     _over: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -85,7 +85,7 @@ class KernelIntake(Intake):
         return ended.outcome
 
     @asynccontextmanager
-    async def slot(self, label: str = "", *, worker: str = "") -> AsyncIterator[None]:
+    async def slot(self, label: str = "", *, worker: str = "") -> AsyncGenerator[None]:
         """Occupy a slot."""
         await self._take(None)
         scope = trio.CancelScope()

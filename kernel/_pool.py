@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -20,12 +20,12 @@ from .errors import UnavailableError
 class Instance:
     """One ready object of a worker."""
 
-    object: object
+    worker: object
     hosted: object
     """What the dispatcher's `host` yielded for it."""
     free: int
     """Calls that it may take on."""
-    calls: dict[trio.CancelScope, Delivery] = attrs.field(factory=dict, init=False)
+    calls: dict[trio.CancelScope, Delivery] = attrs.field(factory=dict[trio.CancelScope, Delivery], init=False)
     leaving: bool = attrs.field(default=False, init=False)
     idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
@@ -38,7 +38,7 @@ class Pool(Target):
     spec: WorkerSpec
     concurrency: int
     """Calls at a time in one instance."""
-    _ready: list[Instance] = attrs.field(factory=list, init=False)
+    _ready: list[Instance] = attrs.field(factory=list[Instance], init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _turn: int = attrs.field(default=0, init=False)
     closed: str = attrs.field(default="", init=False)
@@ -67,7 +67,7 @@ class Pool(Target):
         self._waiting.unpark_all()
 
     @asynccontextmanager
-    async def offering(self, instance: Instance) -> AsyncIterator[None]:
+    async def offering(self, instance: Instance) -> AsyncGenerator[None]:
         """Give calls to an instance while inside; on the way out cancel and await those that still run."""
         self._ready.append(instance)
         self._waiting.unpark_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from typing import Final
 
 import trio
 
-_OURS: Final = str(Path(__file__).parent)
-_TRIO: Final = str(Path(trio.__file__).parent)
+_OURS: Final = f"{Path(__file__).parent}{os.sep}"
+_TRIO: Final = f"{Path(trio.__file__).parent}{os.sep}"
 _STDLIB: Final = sysconfig.get_paths()["stdlib"]
 _INSTALLED: Final = (sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"])
 
@@ -28,7 +29,8 @@ def where(task: trio.lowlevel.Task) -> str:
 
 def where_in_thread(ident: int) -> str:
     """Return `file:line` of the innermost line of user code that a thread is in. May be called from any thread."""
-    frame = sys._current_frames().get(ident)  # noqa: SLF001  documented as the way for debuggers; there is no other
+    frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  there is no other way
+    frame = frames.get(ident)
     places: list[tuple[CodeType, int]] = []
     while frame is not None:
         places.insert(0, (frame.f_code, frame.f_lineno))

@@ -45,11 +45,11 @@ class Tree:
     hub: EventHub
     log: FilteringBoundLogger
     supervisor: Supervisor
-    protocols: Mapping[str, Protocol] = attrs.field(factory=dict, init=False)
-    pools: dict[str, Pool] = attrs.field(factory=dict, init=False)
-    intakes: dict[str, KernelIntake] = attrs.field(factory=dict, init=False)
+    protocols: Mapping[str, Protocol] = attrs.field(factory=dict[str, Protocol], init=False)
+    pools: dict[str, Pool] = attrs.field(factory=dict[str, Pool], init=False)
+    intakes: dict[str, KernelIntake] = attrs.field(factory=dict[str, KernelIntake], init=False)
     """By dispatcher id, while it lives."""
-    _instances: dict[str, list[Child]] = attrs.field(factory=dict, init=False)
+    _instances: dict[str, list[Child]] = attrs.field(factory=dict[str, list[Child]], init=False)
     """Component id -> its children: several for a worker with `instances`."""
 
     def build(self) -> None:
@@ -136,7 +136,7 @@ class Tree:
     def pipeline(self, spec: DispatcherSpec) -> Pipeline:
         """Return the pipeline for the deliveries of a dispatcher."""
         pools = [self.pools[name] for name in spec.workers]
-        routes = [
+        routes: list[tuple[str, Route]] = [
             (pattern, Route(pool, handler))
             for pool in pools
             for handler in pool.spec.handlers
@@ -148,7 +148,7 @@ class Tree:
             if (name := pool.spec.failure_worker) is not None
         }
         protocol = None if spec.protocol is None else self.protocols[spec.protocol]
-        return Pipeline(Router.of(routes), protocol, last_resorts)
+        return Pipeline(Router[Route].of(routes), protocol, last_resorts)
 
 
 def _built(cls: Callable[..., T], config: object, context: Context) -> T:

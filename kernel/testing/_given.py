@@ -13,7 +13,7 @@ from ..abc import Broker, Capability, Context, Driver
 from ._faults import Faults, faulty
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
 
 def given_driver(resource: object) -> type[Driver[object]]:
@@ -30,7 +30,7 @@ def given_driver(resource: object) -> type[Driver[object]]:
 
         @override
         @asynccontextmanager
-        async def open(self) -> AsyncIterator[object]:
+        async def open(self) -> AsyncGenerator[object]:
             await trio.lowlevel.checkpoint()
             yield resource
 
@@ -47,7 +47,7 @@ def faulty_driver(cls: type[Driver[object]], faults: Faults, name: str) -> type[
 
         @override
         @asynccontextmanager
-        async def open(self) -> AsyncIterator[object]:
+        async def open(self) -> AsyncGenerator[object]:
             async with self._inner.open() as resource:
                 yield faulty(resource, faults, name)
 

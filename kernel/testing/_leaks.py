@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, final
@@ -29,7 +29,7 @@ class _Held:
 
 
 @contextmanager
-def no_leaks() -> Iterator[None]:
+def no_leaks() -> Generator[None]:
     """Fail if the process holds more descriptors, threads or child processes after the body than before.
 
     Threads that trio keeps for later use do not count.
@@ -48,7 +48,7 @@ def no_leaks() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def no_task_leaks() -> AsyncIterator[None]:
+async def no_task_leaks() -> AsyncGenerator[None]:
     """Fail if there are more tasks after the body than before; includes `no_leaks`.
 
     Cancellation: Is a checkpoint on exit.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, final
@@ -25,11 +24,11 @@ EventT = TypeVar("EventT", bound=Event)
 
 
 class _Publisher(Protocol):
-    async def publish(self, subject: str, payload: object, **options: Any) -> None: ...
+    async def publish(self, subject: str, payload: object, **options: object) -> object: ...
 
 
 class _Caller(Protocol):
-    async def call(self, subject: str, payload: object, **options: Any) -> object: ...
+    async def call(self, subject: str, payload: object, **options: object) -> object: ...
 
 
 @final
@@ -39,9 +38,9 @@ class OpenKernel:
 
     kernel: Kernel
     plan: Plan
-    events: list[Event] = attrs.field(factory=list, init=False)
+    events: list[Event] = attrs.field(factory=list[Event], init=False)
     """Everything that happened, in order."""
-    settled: list[DeliverySettled] = attrs.field(factory=list, init=False)
+    settled: list[DeliverySettled] = attrs.field(factory=list[DeliverySettled], init=False)
     """Every delivery that came to its end, in order."""
     result: Result | None = attrs.field(default=None, init=False)
     """How it ended, once it has."""
@@ -122,13 +121,15 @@ class OpenKernel:
         while not condition():
             await self._changed.park()
 
-    def _hear(self, event: Event) -> None:
+    def hear(self, event: Event) -> None:
+        """Take note of an event."""
         self.events.append(event)
         if isinstance(event, DeliverySettled):
             self.settled.append(event)
         self._changed.unpark_all()
 
-    async def _serve(self, hub: EventHub, task_status: trio.TaskStatus[Kernel]) -> None:
+    async def serve(self, hub: EventHub, task_status: trio.TaskStatus[Kernel]) -> None:
+        """Run the service to its end. `open_kernel` calls it."""
         try:
             self.result = await serve(
                 self.plan, log=fake_context("kernel/kernel").log, hub=hub, task_status=task_status
@@ -146,7 +147,7 @@ async def open_kernel(
     environ: Mapping[str, str] | None = None,
     faults: Faults | None = None,
     ready: bool = True,
-) -> AsyncIterator[OpenKernel]:
+) -> AsyncGenerator[OpenKernel]:
     """Run a service while inside, in this process and on this test's clock.
 
     Args:
@@ -169,15 +170,9 @@ async def open_kernel(
     plan = _plan(manifest, replace or {}, registry, environ or {}, faults)
     hub = EventHub()
     async with trio.open_nursery() as nursery:
-        opened: list[OpenKernel] = []
-
-        def hear(event: Event) -> None:
-            opened[0]._hear(event)  # noqa: SLF001  two halves of one thing
-
-        service = OpenKernel(cast("Kernel", None), plan)
-        opened.append(service)
-        hub.subscribe(hear)
-        service.kernel = await nursery.start(service._serve, hub)  # noqa: SLF001  two halves of one thing
+        service = OpenKernel(cast("Kernel", None), plan)  # which it gets below, from the task that it needs for it
+        hub.subscribe(service.hear)
+        service.kernel = await nursery.start(service.serve, hub)
         if ready:
             await service.kernel.wait_ready()
         yield service
