@@ -1,4 +1,6 @@
-"""Events -> log records, one line each, for people or as JSON.
+"""Events, and records of the standard library's `logging` -> log records, one line each, for people or as JSON.
+
+Writing never raises into the code that logs: what cannot be printed is replaced, what cannot be written is lost.
 
 structlog is imported when a log is opened, not before: it costs more than the rest of `kernel check`.
 """
@@ -10,10 +12,12 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, TextIO, assert_never, final
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TextIO, assert_never, cast, final
 
 import attrs
+from typing_extensions import override
 
 from ._envelope import Ack, DeadLetter, Retry, Return
 from ._events import (
@@ -25,6 +29,7 @@ from ._events import (
     KernelReady,
     KernelStopped,
     Listening,
+    LoopBlocked,
     SettleFailed,
     StateChanged,
     StopRequested,
@@ -39,6 +44,8 @@ if TYPE_CHECKING:
 LEVELS: Final = ("debug", "info", "warning", "error")
 MAX_FIELD: Final = 2_000
 """Characters of one field."""
+MAX_TRACEBACK: Final = 50_000
+"""Characters of a traceback."""
 _COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
 
 
@@ -65,6 +72,7 @@ def open_log(settings: LogSettings) -> FilteringBoundLogger:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _with_traceback,
             lambda _logger, _name, fields: render(fields),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
@@ -72,6 +80,54 @@ def open_log(settings: LogSettings) -> FilteringBoundLogger:
         cache_logger_on_first_use=True,
     )
     return logger
+
+
+@contextmanager
+def capture_logging(log: FilteringBoundLogger) -> Iterator[None]:
+    """Write what is logged with the standard library's `logging` to a log too, while inside.
+
+    Records of every library arrive, at the level of the log and above. Other handlers go on to get what they got.
+    """
+    root = logging.getLogger()
+    before = root.level
+    handler = _Captured(log)
+    root.addHandler(handler)
+    root.setLevel(min(before, handler.level))
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+
+
+@final
+class _Captured(logging.Handler):
+    """Hands records on to a log, with the logger that they are from."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__(log.get_effective_level())
+        self._log = log
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        level = max(known for known in (*_STANDARD_LEVELS, 0) if known <= record.levelno)
+        write = getattr(self._log, _STANDARD_LEVELS.get(level, "debug"))
+        write("%s", _message(record), logger=record.name, exc_info=record.exc_info)
+
+
+_STANDARD_LEVELS: Final = {
+    logging.DEBUG: "debug",
+    logging.INFO: "info",
+    logging.WARNING: "warning",
+    logging.ERROR: "error",
+}
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  arguments that do not fit, or cannot be printed, must not break who logs them
+        return f"{_printed(record.msg)} (its arguments cannot be printed)"
 
 
 def log_events(hub: EventHub, log: FilteringBoundLogger) -> None:
@@ -89,6 +145,7 @@ _WRITTEN: Final = (
     KernelStopped,
     DrainTimedOut,
     StopTimedOut,
+    LoopBlocked,
     SettleFailed,
 )
 
@@ -117,9 +174,11 @@ def _write(log: FilteringBoundLogger, event: Event) -> None:
         case KernelStopped():
             bound.info("stopped", status=int(event.status), seconds=round(event.seconds, 3))
         case DrainTimedOut():
-            bound.warning("drain_timeout is over, cancelled", culprits=list(event.culprits))
+            bound.warning("drain_timeout is over, cancelled", culprits=event.culprits)
         case StopTimedOut():
             bound.warning("stop_timeout is over, left behind", where=event.where)
+        case LoopBlocked():
+            bound.warning("the event loop goes on", blocked_s=round(event.seconds, 1), where=event.where)
         case SettleFailed():
             bound.warning("not settled", delivery=event.delivery_id, error=describe(event.error))
 
@@ -148,6 +207,20 @@ def _write_settled(log: FilteringBoundLogger, debug: bool, event: Event) -> None
             assert_never(event.outcome)
 
 
+# --- rendering ----------------------------------------------------------------------------------------------------
+
+
+def _with_traceback(_logger: object, _name: str, fields: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    """Replace what a caller gave as `exc_info` by the traceback."""
+    given = fields.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()
+    error = cast("tuple[object, object, object]", given)[1] if isinstance(given, tuple) else given
+    if isinstance(error, BaseException):
+        fields["traceback"] = _traceback(error)
+    return fields
+
+
 def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
@@ -156,34 +229,55 @@ def _traceback(error: BaseException) -> str:
 
 
 def _as_json(fields: Mapping[str, object]) -> str:
-    return json.dumps(fields, default=repr, ensure_ascii=True)
+    cut = {str(key): _cut(key, value) if isinstance(value, str) else value for key, value in fields.items()}
+    try:
+        return json.dumps(cut, default=_printed, allow_nan=False)
+    except Exception:  # noqa: BLE001  NaN, a cycle, keys that are no strings, anything that JSON has no word for
+        return json.dumps({key: _cut(key, _printed(value)) for key, value in cut.items()})
+
+
+def _cut(key: str, text: str) -> str:
+    limit = MAX_TRACEBACK if key == "traceback" else MAX_FIELD
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _as_text(*, colour: bool) -> Callable[[Mapping[str, object]], str]:
     def render(fields: Mapping[str, object]) -> str:
-        rest = dict(fields)
-        level = str(rest.pop("level", "info"))
-        start = f"{rest.pop('timestamp', '')} {level:7} {rest.pop('component', 'kernel')}: {rest.pop('event', '')}"
+        rest = {str(key): _printed(value) for key, value in fields.items()}
+        level = rest.pop("level", "info")
+        source = rest.pop("component", None) or rest.pop("logger", "kernel")
+        start = f"{rest.pop('timestamp', '')} {level:7} {source}: {_cut('event', rest.pop('event', ''))}"
         trace = rest.pop("traceback", None)
-        line = " ".join([_safe(start), *(f"{key}={_quoted(value)}" for key, value in rest.items())])
+        line = " ".join([_safe(start), *(f"{_safe(key)}={_quoted(value)}" for key, value in rest.items())])
         if colour:
             line = f"\x1b[{_COLOURS.get(level, '0')}m{line}\x1b[0m"
-        return line if trace is None else f"{line}\n{_indented(str(trace))}"
+        return line if trace is None else f"{line}\n{_indented(trace)}"
 
     return render
 
 
-def _quoted(value: object) -> str:
-    text = _safe(str(value))
-    return f'"{text}"' if " " in text or not text else text
+def _printed(value: object) -> str:
+    """Return a value as text, whatever its class thinks of that."""
+    try:
+        return "; ".join(map(str, cast("list[object]", value))) if isinstance(value, list | tuple) else str(value)
+    except Exception:  # noqa: BLE001  a broken __str__ must not break who logs it
+        return f"<unprintable {type(value).__name__}>"
+
+
+def _quoted(value: str) -> str:
+    text = _cut("", value)
+    if text and not any(char in text for char in ' "='):
+        return _safe(text)
+    return '"' + _safe(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def _safe(text: str) -> str:
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:MAX_FIELD])
+    """Escape what is no printable character, so that a record stays on its line and a terminal obeys nobody."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {_safe(line)}" for line in text.rstrip().splitlines())
+    return "\n".join(f"    {_safe(line)}" for line in _cut("traceback", text).rstrip().splitlines())
 
 
 @final
@@ -194,9 +288,12 @@ class _Lines:
         self._stream = stream
 
     def msg(self, line: str) -> None:
+        stream = self._stream or cast("TextIO | None", sys.stderr)  # which is None if it was closed before the start
         try:
-            print(line, file=self._stream or sys.stderr, flush=True)
-        except (OSError, ValueError):
+            if stream is not None:
+                stream.write(f"{line}\n")  # in one piece: threads log too
+                stream.flush()
+        except Exception:  # noqa: BLE001  whatever is wrong with the stream, the code that logs goes on
             pass
 
     debug = info = warning = error = critical = log = msg

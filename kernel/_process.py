@@ -6,7 +6,7 @@ SIGTERM and the first SIGINT ask for the stop; a second SIGINT skips the drain; 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Final, final
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from ._events import EventHub, StopRequested
+from ._events import EventHub, LoopBlocked, StopRequested
 from ._run import ExitStatus, Kernel, Result, serve
 from ._spec import DispatcherSpec, DriverSpec, Plan
 from ._watchdog import Watchdog
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def run(plan: Plan, *, log: FilteringBoundLogger, hub: EventHub | None = None) -> Result:
+def run(plan: Plan, *, log: FilteringBoundLogger, hub: EventHub | None = None, ends_process: bool = False) -> Result:
     """Run a service as this process until it ends. Call it from the main thread, outside of trio.
 
     Args:
         plan: What to run.
         log: Where components and the kernel itself log to.
         hub: Where events go; a new one if None.
+        ends_process: Whether the process ends next. Then a late signal is ignored, since it would change how the
+            process ends, and the grace period bounds that end too; else the handlers of signals are put back.
 
     Returns:
         How it ended. If the grace period is over before everything has stopped, it does not return: what hangs is
@@ -42,13 +44,17 @@ def run(plan: Plan, *, log: FilteringBoundLogger, hub: EventHub | None = None) -
     def on_stall(seconds: float, place: str) -> None:
         log.warning("the event loop is blocked", seconds=round(seconds, 1), where=place)
 
-    watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall)
+    def after_stall(seconds: float, place: str) -> None:
+        hub.emit(LoopBlocked(component="kernel", seconds=seconds, where=place))
+
+    watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall, after_stall)
     hub.subscribe(lambda _event: watchdog.arm(), StopRequested)
     _preload(plan)
     try:
-        return trio.run(_main, plan, log, hub, watchdog, instruments=[watchdog])
+        return trio.run(_main, plan, log, hub, watchdog, ends_process, instruments=[watchdog])
     finally:
-        watchdog.stop()
+        if not ends_process:
+            watchdog.stop()
 
 
 def _preload(plan: Plan) -> None:
@@ -58,7 +64,13 @@ def _preload(plan: Plan) -> None:
             spec.cls.preload()
 
 
-async def _main(plan: Plan, log: FilteringBoundLogger, hub: EventHub, watchdog: Watchdog) -> Result:
+async def _main(
+    plan: Plan,
+    log: FilteringBoundLogger,
+    hub: EventHub,
+    watchdog: Watchdog,
+    ends_process: bool,  # noqa: FBT001  trio.run passes no keywords
+) -> Result:
     result: list[Result] = []
 
     async def serve_to_end(task_status: trio.TaskStatus[Kernel]) -> None:
@@ -67,7 +79,7 @@ async def _main(plan: Plan, log: FilteringBoundLogger, hub: EventHub, watchdog: 
     watchdog.start()
     inbox = _Signals(log)
     # Before anything starts: a service that is told to stop while it starts must unwind, not die.
-    with _handling(inbox.receive, watchdog):
+    with _handling(inbox.receive, watchdog, ends_process=ends_process):
         async with trio.open_nursery() as nursery:
             kernel: Kernel = await nursery.start(serve_to_end)
             watchdog.hanging = kernel.hanging
@@ -76,7 +88,7 @@ async def _main(plan: Plan, log: FilteringBoundLogger, hub: EventHub, watchdog: 
 
 
 @contextmanager
-def _handling(receive: Callable[[int], None], watchdog: Watchdog) -> Iterator[None]:
+def _handling(receive: Callable[[int], None], watchdog: Watchdog, *, ends_process: bool) -> Generator[None]:
     """Pass signals to the event loop, and tell the watchdog at once: the loop may be blocked."""
     token = trio.lowlevel.current_trio_token()
 
@@ -91,7 +103,7 @@ def _handling(receive: Callable[[int], None], watchdog: Watchdog) -> Iterator[No
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ends_process else handler)
 
 
 @final
@@ -101,7 +113,7 @@ class _Signals:
 
     _log: FilteringBoundLogger
     _kernel: Kernel | None = attrs.field(default=None, init=False)
-    _early: list[int] = attrs.field(factory=list, init=False)
+    _early: list[int] = attrs.field(factory=list[int], init=False)
     _interrupted: bool = attrs.field(default=False, init=False)
 
     def pass_on_to(self, kernel: Kernel) -> None:

@@ -13,7 +13,7 @@ import attrs
 from ._console import OutputError, complain, look_of, say
 from ._events import EventHub, KernelReady, KernelStopped, Listening, StateChanged, StopRequested
 from ._failure import describe
-from ._log import LogSettings, log_events, open_log
+from ._log import LogSettings, capture_logging, log_events, open_log
 from ._process import run
 from ._screen import Tree
 from ._spec import Plan
@@ -38,8 +38,8 @@ def run_service(plan: Plan, options: ServiceOptions) -> int:
     colour = look_of(sys.stderr).colour and not options.as_json
     log = open_log(LogSettings(level=options.log_level, as_json=options.as_json, colour=colour))
     log_events(hub, log)
-    with nullcontext() if options.as_json else _showing(Tree(plan), hub):
-        result = run(plan, log=log, hub=hub)
+    with capture_logging(log), nullcontext() if options.as_json else _showing(Tree(plan), hub):
+        result = run(plan, log=log, hub=hub, ends_process=True)
     for error in result.errors:
         _show_error(error, with_traceback=options.log_level == "debug")
     return int(result.status)
