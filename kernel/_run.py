@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
-from ._events import EventHub, KernelReady, KernelStopped, StopRequested
+from ._events import ComponentFailed, EventHub, KernelReady, KernelStopped, StopRequested
 from ._lifecycle import USABLE, State
 from ._spec import Plan
 from ._stacks import where
@@ -153,17 +153,28 @@ async def serve(
     kernel = Kernel(plan, hub, tree, supervisor)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_announce, kernel, supervisor, began)
-        tree.build()
+        _build(tree, kernel, supervisor)
         task_status.started(kernel)
         supervisor.start(nursery)
         requested = await kernel.wait_stop_requested()
-        with trio.CancelScope(deadline=requested + plan.grace_period):
+        with trio.CancelScope(deadline=requested + plan.grace_period) as patience:
             await supervisor.stop(drain_until=requested + plan.drain_timeout)
+        supervisor.cut |= patience.cancelled_caught
         nursery.cancel_scope.cancel()
     result = _result(supervisor)
     seconds = trio.current_time() - requested
     hub.emit(KernelStopped(component="kernel", status=result.status, seconds=seconds))
     return result
+
+
+def _build(tree: Tree, kernel: Kernel, supervisor: Supervisor) -> None:
+    """Make the children; if that fails, there are none, and the service is over."""
+    try:
+        tree.build()
+    except StartupError as error:
+        supervisor.errors.append(error)
+        kernel.hub.emit(ComponentFailed(component="kernel", error=error, restart_in=None))
+        kernel.request_stop("a protocol cannot be built")
 
 
 def _result(supervisor: Supervisor) -> Result:
@@ -178,8 +189,8 @@ async def _announce(kernel: Kernel, supervisor: Supervisor, began: float) -> Non
         kernel.hub.emit(KernelReady(component="kernel", seconds=trio.current_time() - began))
 
 
-async def _cancel_after(wait: object, scope: trio.CancelScope) -> None:
-    await wait()  # type: ignore[operator]
+async def _cancel_after(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await wait()
     scope.cancel()
 
 

@@ -16,13 +16,14 @@ import trio
 
 from ._dispatch import Pipeline, Route
 from ._events import DrainTimedOut, EventHub, StateChanged
+from ._failure import describe
 from ._intake import KernelIntake
 from ._life import Life
 from ._lifecycle import FINAL, State
 from ._pool import Instance, Pool
 from ._restart import RestartHistory
 from ._router import Router
-from ._spec import ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, WorkerSpec
+from ._spec import ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, ProtocolSpec, WorkerSpec
 from ._supervisor import Child, Group, Supervisor
 from .abc import Context, Protocol
 from .errors import StartupError
@@ -53,11 +54,12 @@ class Tree:
     """Component id -> its children: several for a worker with `instances`."""
 
     def build(self) -> None:
-        """Make every child; nothing is started."""
-        self.protocols = {
-            name: _built(spec.cls, spec.config, self._context(f"protocol/{name}", name))
-            for name, spec in self.plan.protocols.items()
-        }
+        """Make every child; nothing is started.
+
+        Raises:
+            StartupError: if a protocol cannot be built; there are no children then.
+        """
+        self.protocols = {name: self._protocol(name, spec) for name, spec in self.plan.protocols.items()}
         groups = {member: group for spec in self.plan.groups for group in [_group(spec)] for member in spec.members}
         for spec in self.plan.components.values():
             self._instances[spec.id] = self._children(spec, groups.get(spec.id))
@@ -66,6 +68,12 @@ class Tree:
     def value(self, component: str | None) -> object:
         """Return the resource of a component that is ready; None for None."""
         return None if component is None else self._instances[component][0].value
+
+    def _protocol(self, name: str, spec: ProtocolSpec) -> Protocol:
+        try:
+            return _built(spec.cls, spec.config, self._context(f"protocol/{name}", name))
+        except Exception as error:
+            raise StartupError(f"protocol/{name} cannot be built: {describe(error)}") from error
 
     def _children(self, spec: DriverSpec | DispatcherSpec | WorkerSpec, group: Group | None) -> list[Child]:
         count = 1
