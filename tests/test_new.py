@@ -81,14 +81,17 @@ def test_a_new_plugin_passes_its_tests(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "arguments", [["new", "tea-shop"], *(["new-plugin", "tea_pot", "--kind", kind] for kind in KINDS)]
 )
-def test_what_is_written_is_formatted_and_typed(folder: Path, arguments: Sequence[str]) -> None:
+def test_what_is_written_is_formatted_and_typed(
+    folder: Path, arguments: Sequence[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "mypy"
     execute(arguments)
 
     formatted = run(folder, "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), ".")
-    typed = run(folder / arguments[1], "mypy", "--strict", "--cache-dir", str(folder / "cache"), ".")
+    typed = run(folder / arguments[1], "mypy", "--strict", "--cache-dir", str(cache), ".")
 
-    assert (formatted.returncode, formatted.stdout) == (0, formatted.stdout)
-    assert (typed.returncode, typed.stdout) == (0, typed.stdout)
+    assert formatted.returncode == 0, formatted.stdout
+    assert typed.returncode == 0, typed.stdout
 
 
 @every_kind
