@@ -6,6 +6,7 @@ The supervisor asks; this module knows no task and no clock.
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from typing import TYPE_CHECKING, final
 
@@ -102,9 +103,16 @@ def backoff(policy: RestartPolicy, attempt: int, chance: float) -> float:
         attempt: How many restarts there were since the last healthy interval, this one included.
         chance: A random number from 0 to 1.
     """
-    exponent = min(attempt - 1, 64)  # beyond it every wait is `backoff_max`, and floats overflow at 1024
-    wait = min(policy.backoff_initial * policy.backoff_factor**exponent, policy.backoff_max)
-    return wait * (1 - policy.jitter * chance)
+    return min(_grown(policy, attempt), policy.backoff_max) * (1 - policy.jitter * chance)
+
+
+def _grown(policy: RestartPolicy, attempt: int) -> float:
+    if policy.backoff_initial == 0:  # times infinity it would not be a number
+        return 0.0
+    try:
+        return policy.backoff_initial * policy.backoff_factor ** (attempt - 1)
+    except OverflowError:
+        return math.inf
 
 
 @final
