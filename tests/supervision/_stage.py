@@ -38,7 +38,7 @@ class Script:
     closing: float = 0.0
     """Seconds between its end and the last of it."""
     stubborn: bool = False
-    """Whether cancellation does not interrupt its opening and closing."""
+    """Whether cancellation does not interrupt its opening and closing (unless they are without end)."""
     fails_to_close: BaseException | None = None
 
 
@@ -155,7 +155,7 @@ class Stage:
     async def _live(self, name: str, life: Life) -> None:
         scripts = self.scripts[name]
         script = scripts.pop(0) if len(scripts) > 1 else scripts[0]
-        with trio.CancelScope(shield=script.stubborn):
+        with trio.CancelScope(shield=script.stubborn and script.opening < math.inf):
             await trio.sleep(script.opening)
         if script.fails_to_open is not None:
             raise script.fails_to_open
@@ -165,7 +165,7 @@ class Stage:
             await self._work(name, script, life)
         finally:
             try:
-                with trio.CancelScope(shield=script.stubborn):
+                with trio.CancelScope(shield=script.stubborn and script.closing < math.inf):
                     await trio.sleep(script.closing)
             finally:
                 self._note(f"-{name}")
