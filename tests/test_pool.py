@@ -53,7 +53,7 @@ async def test_the_instance_with_most_room_is_taken() -> None:
         taken = [workers.take_nowait() for _ in range(5)]
 
     assert taken[:2] == [large, large]
-    assert sorted(map(str, (one and one.object for one in taken))) == ["None", "large", "large", "large", "small"]
+    assert sorted(map(str, (one and one.worker for one in taken))) == ["None", "large", "large", "large", "small"]
 
 
 async def test_there_is_nothing_to_take_where_there_is_no_instance() -> None:
