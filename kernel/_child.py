@@ -5,7 +5,7 @@ Nothing here waits or changes anything: `_supervisor` does.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeAlias, cast, final
 
 import attrs
@@ -109,11 +109,21 @@ class Child:
 
 def is_free_to_start(child: Child) -> bool:
     """Whether all that the child waits for is up, and nobody holds it down."""
-    return (
-        child.held == 0
-        and all(other.state in USABLE or other.state is State.STOPPED for other in child.uses)
-        and all(other.state in USABLE or other.state in FINAL for other in _comes_after(child))
-    )
+    return child.held == 0 and next(obstacles(child), None) is None
+
+
+def obstacles(child: Child) -> Iterator[Child]:
+    """Yield what the child waits for, one at a time, each as often as it is asked for while it is not up.
+
+    So a child that comes after thousands is not compared with all of them whenever one gets ready. Those passed
+    are not looked at again, and may have gone down since.
+    """
+    for other in child.uses:
+        while other.state not in USABLE and other.state is not State.STOPPED:
+            yield other
+    for other in _comes_after(child):
+        while other.state not in USABLE and other.state not in FINAL:
+            yield other
 
 
 def _comes_after(child: Child) -> list[Child]:

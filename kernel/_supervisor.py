@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, nullcontext
 from typing import final
 
@@ -21,7 +21,7 @@ import trio
 
 from ._child import Child as Child
 from ._child import Group as Group
-from ._child import affected, cause, ending, is_free_to_start, lost_with, standing_on
+from ._child import affected, cause, ending, is_free_to_start, lost_with, obstacles, standing_on
 from ._events import ComponentFailed, EventHub, StateChanged, StopTimedOut
 from ._failure import describe
 from ._life import Life
@@ -42,15 +42,15 @@ class Supervisor:
     on_finished: Callable[[], None]
     """Called when no child is left that works by itself."""
     chance: Callable[[], float] = random.random
-    children: dict[str, Child] = attrs.field(factory=dict, init=False)
-    errors: list[BaseException] = attrs.field(factory=list, init=False)
+    children: dict[str, Child] = attrs.field(factory=dict[str, Child], init=False)
+    errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
     """Why essential children failed, and what was raised while stopping."""
     cut: bool = attrs.field(default=False, init=False)
     """Whether a stop had to cancel or leave behind something."""
     up: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when each child has been ready once, or has ended."""
     _hastened: bool = attrs.field(default=False, init=False)
-    _coming: set[Child] = attrs.field(factory=set, init=False)
+    _coming: set[Child] = attrs.field(factory=set[Child], init=False)
     _working: int = attrs.field(default=0, init=False)
 
     def add(self, child: Child) -> Child:
@@ -123,14 +123,17 @@ class Supervisor:
 
     async def _may_start(self, child: Child) -> bool:
         """Wait until the child may start; False if it never will."""
+        waits_for = obstacles(child)
         while child.state not in FINAL and not child.retired:
             failed = next((other for other in child.uses if other.state is State.FAILED and not other.escalates), None)
             if failed is not None:
                 await self._fail(child, DependencyError(child.id, dependency=failed.id))
+            elif child.held or next(waits_for, None) is not None:
+                await child.changed.park()
             elif is_free_to_start(child):
                 return True
-            else:
-                await child.changed.park()
+            else:  # what was up when it was looked at has gone down since
+                waits_for = obstacles(child)
         return False
 
     async def _live(self, child: Child) -> tuple[Ending, BaseException | None]:
@@ -308,7 +311,7 @@ class Supervisor:
 
 
 @contextmanager
-def _holding(children: Collection[Child]) -> Iterator[None]:
+def _holding(children: Collection[Child]) -> Generator[None]:
     """Keep children that are down from starting."""
     for child in children:
         child.held += 1

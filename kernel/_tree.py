@@ -52,6 +52,8 @@ class Tree:
     """By dispatcher id, while it lives."""
     _instances: dict[str, list[Child]] = attrs.field(factory=dict[str, list[Child]], init=False)
     """Component id -> its children: several for a worker with `instances`."""
+    _unfinished: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    """Component id -> how many of its children have not ended for good."""
 
     def build(self) -> None:
         """Make every child; nothing is started.
@@ -63,6 +65,7 @@ class Tree:
         groups = {member: group for spec in self.plan.groups for group in [_group(spec)] for member in spec.members}
         for spec in self.plan.components.values():
             self._instances[spec.id] = self._children(spec, groups.get(spec.id))
+        self._unfinished.update({id_: len(children) for id_, children in self._instances.items()})
         self.hub.subscribe(self._close_pool, StateChanged)
 
     def value(self, component: str | None) -> object:
@@ -114,7 +117,8 @@ class Tree:
         if not isinstance(event, StateChanged) or event.new not in FINAL or not event.component.startswith("worker/"):
             return
         worker = event.component.partition("[")[0]
-        if all(child.state in FINAL for child in self._instances[worker]):
+        self._unfinished[worker] -= 1
+        if not self._unfinished[worker]:
             self.pools[worker.removeprefix("worker/")].close(event.new.value)
 
     def context(self, spec: DriverSpec | DispatcherSpec) -> Context:
