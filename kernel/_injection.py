@@ -28,7 +28,7 @@ _AS_IT_IS: Final = (Parameter.empty, object, Any, dict, Mapping)
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Offer:
     """What one worker can be given."""
 
@@ -45,7 +45,7 @@ class Offer:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Injection:
     """What one worker is given."""
 
@@ -56,7 +56,7 @@ class Injection:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Argument:
     """A parameter and where the names in its annotation are to be looked up."""
 

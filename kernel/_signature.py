@@ -39,7 +39,7 @@ class Role(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Shape:
     """What the plan needs to know of a worker; the fields are those of `WorkerSpec`."""
 

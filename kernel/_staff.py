@@ -28,7 +28,7 @@ _FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_w
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Hired:
     """A worker with what is known of it; what is wrong has been reported."""
 

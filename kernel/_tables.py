@@ -1,6 +1,9 @@
 """The keys of the manifest that belong to the kernel, as attrs classes, and the tables split into those and the rest.
 
 Knows no plugin: what is left of a table when these keys are taken out goes to the plugin's `Config`.
+
+Here and in the other modules of resolving, attrs classes do without `==` and a repr, which nobody asks for: to write
+those methods takes attrs longer than all else, and every start pays for it.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ def _check_count(_: object, attribute: attrs.Attribute[int], value: int | None) 
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class KernelTable:
     """`[kernel]`."""
 
@@ -63,7 +66,7 @@ class KernelTable:
     """Names of plugins that may be used; None allows all that are installed."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class LifeTable:
     """Keys of everything that is started and stopped."""
 
@@ -76,7 +79,7 @@ class LifeTable:
     stop_timeout: float = seconds(2.0)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DriverTable(LifeTable):
     """`[drivers.NAME]`."""
 
@@ -89,7 +92,7 @@ class DriverTable(LifeTable):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DispatcherTable(DriverTable):
     """`[dispatchers.NAME]`."""
 
@@ -97,7 +100,7 @@ class DispatcherTable(DriverTable):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ProtocolTable:
     """`[protocols.NAME]`."""
 
@@ -107,7 +110,7 @@ class ProtocolTable:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RetryTable:
     """`[workers.NAME.retry]`: a `RetryPolicy` whose exceptions are still names."""
 
@@ -127,7 +130,7 @@ class RetryTable:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class WorkerTable(LifeTable):
     """`[workers.NAME]`."""
 
@@ -144,7 +147,7 @@ class WorkerTable(LifeTable):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class GroupTable:
     """`[groups.NAME]`."""
 
@@ -157,7 +160,7 @@ TableT_co = TypeVar("TableT_co", covariant=True)
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Entry(Generic[TableT_co]):
     """One component of the manifest, before anything is known of its plugin."""
 
@@ -179,7 +182,7 @@ class Entry(Generic[TableT_co]):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Tables:
     """The manifest's tables, disabled components left out."""
 

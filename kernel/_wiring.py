@@ -25,7 +25,7 @@ _OPTIONS: Final = "options"
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Ground:
     """What every step of resolving reads."""
 
@@ -36,7 +36,7 @@ class Ground:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Wired:
     """A driver or dispatcher with what is known of it; what is wrong has been reported."""
 
@@ -50,7 +50,7 @@ class Wired:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Wiring:
     """All that is not a worker."""
 

@@ -271,7 +271,8 @@ def test_options_may_be_absent_for_any_broker(registry: Registry) -> None:
 
     spec = resolve(manifest(tables), registry).components["dispatcher/source"]
 
-    assert "options=None" in repr(spec)
+    assert isinstance(spec, DispatcherSpec)
+    assert "options=None" in repr(spec.config)
 
 
 def test_a_worker_whose_entry_point_breaks_is_a_problem() -> None:

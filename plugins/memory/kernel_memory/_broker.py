@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import attrs
 from typing_extensions import override
@@ -13,12 +13,13 @@ from kernel import Envelope
 from kernel.abc import Broker, Delivery, Subscription, Topology
 from kernel.errors import ConflictError, UnavailableError
 
-from ._consumer import Consumer
-from ._delivery import PeekedDelivery
-from ._ledger import Stats
 from ._pace import Pace
-from ._queue import MemoryQueue
-from ._store import Store
+
+if TYPE_CHECKING:
+    from ._consumer import Consumer
+    from ._ledger import Stats
+    from ._queue import MemoryQueue
+    from ._store import Store
 
 
 @final
@@ -32,7 +33,7 @@ class MemoryBroker(Broker):
 
     _store: Store
     _pace: Pace = attrs.field(factory=Pace, init=False)
-    _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
+    _consumers: set[Consumer] = attrs.field(factory=set["Consumer"], init=False)
 
     @property
     def stats(self) -> Stats:
@@ -70,6 +71,8 @@ class MemoryBroker(Broker):
     async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
         await self._pace.step()
         self._check()
+        from ._delivery import PeekedDelivery  # noqa: PLC0415  see `MemoryDriver.preload`
+
         return [PeekedDelivery(entry) for entry in self._store.queue(queue).peek(limit)]
 
     def close(self) -> None:
@@ -88,6 +91,8 @@ class MemoryBroker(Broker):
             raise ValueError(f"prefetch must be 1 or more, not {subscription.prefetch}")
         if queue.spec.exclusive and queue.consumers:
             raise ConflictError(f'queue "{queue.spec.name}" is exclusive and has a consumer')
+        from ._consumer import Consumer  # noqa: PLC0415  as above
+
         queue.consumers += 1
         consumer = Consumer(queue, subscription.prefetch, self._store, self._pace)
         self._consumers.add(consumer)
