@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
@@ -13,8 +14,6 @@ from typing_extensions import override
 from kernel.abc import Broker, Capability, Context, Driver
 
 from ._broker import MemoryBroker
-from ._ledger import Ledger
-from ._store import Store
 
 
 @final
@@ -46,12 +45,21 @@ class MemoryDriver(Driver[Broker]):
         self._config: Final = config
         self._context: Final = context
 
+    @classmethod
+    @override
+    def preload(cls) -> None:
+        for module in ("._consumer", "._store"):
+            importlib.import_module(module, __package__)
+
     @override
     def open(self) -> AbstractAsyncContextManager[MemoryBroker]:
         return self._open()
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[MemoryBroker]:
+        from ._ledger import Ledger  # noqa: PLC0415  as its queues, which `kernel check` has no use for
+        from ._store import Store  # noqa: PLC0415
+
         store = Store(self._config.max_length, Ledger(self._context.id, self._context.emit))
         broker = MemoryBroker(store)
         async with trio.open_nursery() as nursery:
