@@ -133,12 +133,16 @@ class Consumer(AsyncIterator[Delivery]):
                 if reply is not None:
                     self.store.reply(reply)
                 ledger.acked += 1
+                if entry.key is not None:
+                    self.queue.release(entry)
             case Retry(after):
                 ledger.retried += 1
                 self._again(entry, after)
             case DeadLetter(reason):
                 ledger.dead += 1
                 self.store.bury(self.queue, entry, reason)
+                if entry.key is not None:
+                    self.queue.release(entry)
             case Return():
                 ledger.returned += 1
                 entry.attempts -= 1

@@ -23,6 +23,8 @@ class MemoryConfig:
 
     max_length: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))
     """Messages in a queue that names no bound of its own."""
+    deduplication_limit: int = attrs.field(default=1_000_000, validator=attrs.validators.ge(1))
+    """Ids that a queue with a `deduplication_window` remembers; beyond that, it forgets the oldest early."""
 
 
 @final
@@ -35,6 +37,8 @@ class MemoryDriver(Driver[Broker]):
         Capability.DELAY,
         Capability.PRIORITY,
         Capability.TTL,
+        Capability.ORDERING,
+        Capability.DEDUPLICATION,
         Capability.REQUEST_REPLY,
         Capability.MAX_LENGTH,
         Capability.DEAD_LETTERS,
@@ -60,7 +64,9 @@ class MemoryDriver(Driver[Broker]):
         from ._ledger import Ledger  # noqa: PLC0415  as its queues, which `kernel check` has no use for
         from ._store import Store  # noqa: PLC0415
 
-        store = Store(self._config.max_length, Ledger(self._context.id, self._context.emit))
+        store = Store(
+            self._config.max_length, self._config.deduplication_limit, Ledger(self._context.id, self._context.emit)
+        )
         broker = MemoryBroker(store)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.timers.run)

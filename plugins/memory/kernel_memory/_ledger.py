@@ -13,7 +13,7 @@ from kernel import Envelope, Event
 @final
 @attrs.frozen(kw_only=True)
 class MessageDropped(Event):
-    """A message ended and nobody has it: there was no dead-letter queue for it, or no room."""
+    """A message ended and nobody has it: there was no dead-letter queue for it, or no room, or it was a duplicate."""
 
     queue: str
     reason: str
@@ -41,6 +41,8 @@ class Stats:
     """Messages that made room for others (`drop_oldest`)."""
     dropped: int = 0
     """Messages that ended nowhere; there is a `MessageDropped` for each."""
+    duplicates: int = 0
+    """Messages that were not taken since their id was known; there is a `MessageDropped` for each of them too."""
 
     @property
     def unsettled(self) -> int:
@@ -64,6 +66,7 @@ class Ledger:
     expired: int = 0
     displaced: int = 0
     dropped: int = 0
+    duplicates: int = 0
 
     def snapshot(self) -> Stats:
         """Return the counts as they are."""
@@ -72,6 +75,14 @@ class Ledger:
     def drop(self, envelope: Envelope, *, queue: str, reason: str) -> None:
         """Count a message that ends nowhere and say so."""
         self.dropped += 1
+        self._tell(envelope, queue, reason)
+
+    def ignore(self, envelope: Envelope, *, queue: str) -> None:
+        """Count a duplicate and say so."""
+        self.duplicates += 1
+        self._tell(envelope, queue, "duplicate")
+
+    def _tell(self, envelope: Envelope, queue: str, reason: str) -> None:
         self.emit(
             MessageDropped(
                 component=self.component,

@@ -15,6 +15,7 @@ from kernel.errors import ConflictError, QueueFullError, UnroutableError
 from ._exchange import MemoryExchange
 from ._ledger import Ledger
 from ._queue import MemoryQueue
+from ._seen import Seen
 from ._timers import Timers
 from ._waiting import Entry
 
@@ -26,6 +27,8 @@ class Store:
 
     max_length: int
     """Bound of queues that name none."""
+    deduplication_limit: int
+    """Bound of the ids that a queue remembers."""
     ledger: Ledger
     closed: bool = attrs.field(default=False, init=False)
     timers: Timers = attrs.field(factory=Timers, init=False)
@@ -81,10 +84,13 @@ class Store:
         queues = self._route(envelope.subject, exchange)
         if mandatory and not queues:
             raise UnroutableError(f'no queue is bound for "{envelope.subject}" on exchange "{exchange}"')
+        queues = [queue for queue in queues if queue.seen is None or not self._is_known(envelope, queue, queue.seen)]
         if full := [queue for queue in queues if queue.is_full]:
             self._make_room(full)
         self.ledger.sent += len(queues)
         for queue in queues:
+            if queue.seen is not None:
+                queue.seen.add(envelope.id)
             if envelope.delay > 0:
                 queue.put_later(Entry(envelope), envelope.delay)
             else:
@@ -111,6 +117,12 @@ class Store:
             self.ledger.drop(oldest.envelope, queue=grave.spec.name, reason="overflow")
         headers = death_headers(entry.envelope, reason=reason, queue=queue.spec.name, attempts=entry.attempts)
         grave.put(Entry(attrs.evolve(entry.envelope, headers=headers, delay=0.0, deadline=math.inf)))
+
+    def _is_known(self, envelope: Envelope, queue: MemoryQueue, seen: Seen) -> bool:
+        if envelope.id not in seen:
+            return False
+        self.ledger.ignore(envelope, queue=queue.spec.name)
+        return True
 
     def _expire(self, queue: MemoryQueue, entry: Entry) -> None:
         self.ledger.expired += 1
@@ -150,7 +162,8 @@ class Store:
 
     def _new_queue(self, spec: Queue) -> MemoryQueue:
         limit = self.max_length if spec.max_length is None else spec.max_length
-        return MemoryQueue(spec, limit, self.timers, self._expire)
+        seen = Seen(spec.deduplication_window, self.deduplication_limit) if spec.deduplication_window else None
+        return MemoryQueue(spec, limit, self.timers, self._expire, seen)
 
 
 def _compare(kind: str, wanted: Exchange | Queue, existing: Exchange | Queue) -> None:

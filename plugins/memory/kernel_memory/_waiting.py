@@ -34,6 +34,8 @@ class Entry:
     """What expires it, or ends its delay."""
     waits: bool = False
     """Whether it stands in `Waiting`."""
+    key: str | None = None
+    """What orders it among others; None for nothing."""
 
 
 @final
@@ -59,10 +61,9 @@ class Waiting:
         self._level(entry).append(entry)
 
     def add_back(self, entry: Entry) -> None:
-        """Put an entry that was taken where it was: before everything that came after it."""
+        """Put an entry where it was, or would be: before everything that came after it."""
         level = self._level(entry)
-        place = next((i for i, other in enumerate(level) if other.order > entry.order), len(level))
-        level.insert(place, entry)
+        level.insert(_place(level, entry.order), entry)
 
     def take(self) -> Entry | None:
         """Remove and return the next entry; None if there is none."""
@@ -108,3 +109,13 @@ class Waiting:
             level.popleft()
             self._removed -= 1
         return None
+
+
+def _place(level: deque[Entry], order: int) -> int:
+    """Return where an entry belongs; looks from both ends, since it is near one of them."""
+    for index in range(len(level)):
+        if level[index].order > order:
+            return index
+        if level[-1 - index].order < order:
+            return len(level) - index
+    return len(level)

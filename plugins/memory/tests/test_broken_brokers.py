@@ -195,6 +195,29 @@ class ForgetsExclusive(ForgetsProperties):
     changes = {"exclusive": False}
 
 
+class ForgetsKeys(ForgetsProperties):
+    changes = {"partition_by": ""}
+
+
+class ForgetsWindow(ForgetsProperties):
+    changes = {"deduplication_window": 0.0}
+
+
+class NeverForgetsIds(Passing):
+    async def declare(self, topology: Topology) -> None:
+        queues = [
+            attrs.evolve(queue, deduplication_window=queue.deduplication_window * 100) for queue in topology.queues
+        ]
+        await super().declare(attrs.evolve(topology, queues=queues))
+
+
+class ForgetsHistory(Passed):
+    @property
+    def envelope(self) -> Envelope:
+        headers = {key: value for key, value in super().envelope.headers.items() if key != "kernel-death-history"}
+        return attrs.evolve(super().envelope, headers=headers)
+
+
 class ChangesEnvelopes(Passing):
     changes: dict[str, Any]
 
@@ -249,6 +272,10 @@ class PeekTakes(Passing):
         (IgnoresPriority, "the highest priority comes first"),
         (IgnoresDelay, "a delayed message waits"),
         (ForgetsDeadline, "an envelope arrives as it was sent"),
+        (ForgetsKeys, "of one key one message at a time is taken, in the order of sending"),
+        (ForgetsWindow, "a message that is sent twice within the window is taken once"),
+        (NeverForgetsIds, "after the window an id is taken again"),
+        (ForgetsHistory, "a dead letter that dies again tells of both deaths"),
         (PeekTakes, "peek takes nothing"),
     ],
 )

@@ -165,7 +165,7 @@ async def test_a_full_dead_letter_queue_drops_its_oldest_and_says_so(autojump_cl
 
 async def test_two_full_queues_that_bury_into_each_other_come_to_rest(autojump_clock: MockClock) -> None:
     async with memory().open() as broker:
-        bound = {"max_length": 1, "overflow": "drop_oldest"}
+        bound: dict[str, Any] = {"max_length": 1, "overflow": "drop_oldest"}
         await broker.declare(
             Topology(queues=[Queue(name="q", dead_letters="d", **bound), Queue(name="d", dead_letters="q", **bound)])
         )
@@ -473,6 +473,6 @@ async def test_random_traffic_keeps_the_books(autojump_clock: MockClock) -> None
 
 
 def test_what_memory_cannot_do_is_not_claimed() -> None:
-    assert not MemoryDriver.capabilities & {Capability.DURABLE, Capability.ORDERING, Capability.TRANSACTION}
+    assert not MemoryDriver.capabilities & {Capability.DURABLE, Capability.TRANSACTION}
     assert MemoryDriver.provides is MemoryBroker
     assert attrs.has(MemoryDriver.Config)

@@ -21,6 +21,8 @@ from kernel.abc import (
     Queue,
     Subscription,
     Topology,
+    check_partition_by,
+    check_window,
 )
 
 _POSITIVE: Final = attrs.validators.optional(attrs.validators.gt(0))
@@ -44,6 +46,10 @@ class ConsumerConfig:
     """Seconds after which a waiting message is put aside."""
     dead_letters: str | None = None
     """The queue for what is put aside; None is `<queue>.dead`, and empty drops it."""
+    partition_by: str = attrs.field(default="", validator=check_partition_by)
+    """`subject` or `header:NAME`: messages with the same one are handled one after the other; empty orders none."""
+    deduplication_window: float = attrs.field(default=0.0, validator=check_window)
+    """Seconds in which the queue takes a message of one id once; 0 takes all."""
     options: object = None
     """What only this broker knows about queues: an instance of its `BrokerOptions`."""
     declare: bool = True
@@ -64,6 +70,8 @@ class ConsumerConfig:
             overflow=self.overflow,
             ttl=self.ttl,
             dead_letters=self.dead_letter_queue,
+            partition_by=self.partition_by,
+            deduplication_window=self.deduplication_window,
             options=self.options,
         )
         dead = [Queue(name=queue.dead_letters, durable=durable)] if queue.dead_letters else []
@@ -98,6 +106,8 @@ class ConsumerDispatcher(Dispatcher):
             Capability.MAX_LENGTH: config.max_length is not None,
             Capability.TTL: config.ttl is not None,
             Capability.DEAD_LETTERS: bool(config.dead_letter_queue) and config.declare,
+            Capability.ORDERING: bool(config.partition_by),
+            Capability.DEDUPLICATION: config.deduplication_window > 0,
         }
         return frozenset(capability for capability, is_wanted in wanted.items() if is_wanted)
 
@@ -109,6 +119,9 @@ class ConsumerDispatcher(Dispatcher):
             yield "`dead_letters` names the queue itself: what is put aside would come again for ever"
         if config.overflow == "drop_oldest" and config.max_length is None:
             yield "`overflow` without `max_length`: give the length at which the oldest are dropped"
+        for key in ("partition_by", "deduplication_window"):
+            if getattr(config, key) and not config.declare:
+                yield f"`{key}` has no effect with `declare = false`: whoever declares the queue says so"
 
     @override
     def open(self) -> AbstractAsyncContextManager[None]:

@@ -161,6 +161,8 @@ async def _close_later(broker: MemoryBroker) -> None:
         ({"dead_letters": "", "durable": False}, set()),
         ({"dead_letters": "", "max_length": 3}, {Capability.MAX_LENGTH}),
         ({"dead_letters": "", "ttl": 3.0}, {Capability.TTL}),
+        ({"dead_letters": "", "partition_by": "subject"}, {Capability.ORDERING}),
+        ({"dead_letters": "", "deduplication_window": 3.0}, {Capability.DEDUPLICATION}),
     ],
 )
 def test_what_the_broker_must_be_able_to_do_follows_from_the_config(
@@ -174,6 +176,8 @@ def test_what_the_broker_must_be_able_to_do_follows_from_the_config(
     [
         ({"dead_letters": "orders"}, "`dead_letters` names the queue itself"),
         ({"overflow": "drop_oldest"}, "`overflow` without `max_length`"),
+        ({"partition_by": "subject", "declare": False}, "`partition_by` has no effect"),
+        ({"deduplication_window": 1.0, "declare": False}, "`deduplication_window` has no effect"),
     ],
 )
 def test_settings_that_contradict_each_other_are_problems(config: dict[str, Any], problem: str) -> None:
@@ -183,7 +187,18 @@ def test_settings_that_contradict_each_other_are_problems(config: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    "config", [{"queue": ""}, {"max_length": 0}, {"ttl": 0.0}, {"overflow": "drop"}, {"exchange": ""}]
+    "config",
+    [
+        {"queue": ""},
+        {"max_length": 0},
+        {"ttl": 0.0},
+        {"overflow": "drop"},
+        {"exchange": ""},
+        {"partition_by": "key"},
+        {"partition_by": "header:"},
+        {"deduplication_window": -1.0},
+        {"deduplication_window": float("inf")},
+    ],
 )
 def test_values_out_of_range_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(config))):
@@ -206,3 +221,29 @@ async def test_a_delivery_in_flight_is_settled_after_accepting_has_stopped(
 
     assert attrs.asdict(broker.stats)["acked"] == 1
     assert [settled.error for settled in intake.settled] == [None]
+
+
+async def test_messages_of_one_key_are_handled_one_after_the_other_and_repeated_ones_once(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    began: list[tuple[float, str]] = []
+
+    async def slowly(delivery: Delivery) -> Outcome:
+        began.append((trio.current_time() - start, delivery.envelope.id))
+        await trio.sleep(5)
+        return Ack()
+
+    dispatcher = consumer(broker, protocol, bindings=("#",), partition_by="header:customer", deduplication_window=60.0)
+    async with (
+        dispatcher.open(),
+        open_intake(answer=slowly, concurrency=9) as intake,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(dispatcher.accept, intake)
+        start = trio.current_time()
+        for id_, customer in (("1", "ann"), ("2", "ann"), ("2", "ann"), ("3", "bob"), ("1", "ann")):
+            await broker.send(Envelope(subject="x", id=id_, headers={"customer": customer}), exchange="events")
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+
+    assert sorted(began) == [(0, "1"), (0, "3"), (5, "2")]
