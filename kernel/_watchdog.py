@@ -86,7 +86,8 @@ class Watchdog(trio.abc.Instrument):
             now, busy = time.monotonic(), self._busy_since
             if busy is not None and busy != named and now - busy > STALL:
                 named = busy
-                self._name_stall(busy, now)
+                with suppress(RuntimeError):  # no thread can be started: who watches goes on
+                    self._name_stall(busy, now)
             if self._end_at is not None and now >= self._end_at:
                 self._end_process()
 
@@ -96,9 +97,9 @@ class Watchdog(trio.abc.Instrument):
         _in_thread(self.on_stall, now - began, place)
 
     def _end_process(self) -> None:
-        text = f"kernel: grace_period = {self.grace_period:g} s is over; ending the process. Still running:\n"
-        text += "".join(f"  {culprit}\n" for culprit in self._culprits())
         try:
+            text = f"kernel: grace_period = {self.grace_period:g} s is over; ending the process. Still running:\n"
+            text += "".join(f"  {culprit}\n" for culprit in self._culprits())
             _in_thread(_write, text).join(_WRITE_WITHIN)
         finally:
             os._exit(self.exit_status)  # nothing gentler ends a process whose main thread does not return
