@@ -6,7 +6,7 @@ Nothing here waits or changes anything: `_supervisor` does.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TypeAlias, cast, final
+from typing import TypeAlias, assert_never, cast, final
 
 import attrs
 import trio
@@ -42,6 +42,8 @@ class Group:
                 return [member for member in self.members if member is not child]
             case Strategy.REST_FOR_ONE:
                 return self.members[self.members.index(child) + 1 :]
+            case _:
+                assert_never(self.strategy)
 
 
 @final

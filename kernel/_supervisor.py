@@ -14,7 +14,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, nullcontext
-from typing import final
+from typing import assert_never, final
 
 import attrs
 import trio
@@ -131,10 +131,10 @@ class Supervisor:
             elif child.held or next(waits_for, None) is not None:
                 await child.changed.park()
             elif is_free_to_start(child):
-                return True
+                return True  # noqa: ASYNC910  it must still hold when the life begins
             else:  # what was up when it was looked at has gone down since
                 waits_for = obstacles(child)
-        return False
+        return False  # noqa: ASYNC910  its keeper has waited
 
     async def _live(self, child: Child) -> tuple[Ending, BaseException | None]:
         """Live one life of the child, from constructor to close."""
@@ -158,11 +158,11 @@ class Supervisor:
             with life.begin():
                 await child.body(life)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of a component: `_follow` reports it
-            return error
+            return error  # noqa: ASYNC910  `_follow` must act before others run, and then waits
         except BaseExceptionGroup as group:
             own, others = group.split((Exception, SystemExit))
             if others is None:
-                return own
+                return own  # noqa: ASYNC910  as above
             self._report_error(child, own, final=True)
             raise others from None
         return None
@@ -177,7 +177,7 @@ class Supervisor:
 
         It is done before anybody else runs: nobody may see a child that is ready and has no life.
         """
-        match verdict(child.policy.policy, how):
+        match follows := verdict(child.policy.policy, how):
             case Verdict.STOP:
                 self._report_error(child, error, final=child.escalates or not child.is_given_up)
                 self._end(child)
@@ -188,6 +188,8 @@ class Supervisor:
                 self._move(child, State.BACKOFF)
             case Verdict.RESTART:
                 await self._restart(child, error or cause(child, how))
+            case _:
+                assert_never(follows)
         await trio.lowlevel.checkpoint()
 
     async def _restart(self, child: Child, error: BaseException) -> None:

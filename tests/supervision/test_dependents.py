@@ -300,3 +300,17 @@ async def test_a_failure_whose_text_cannot_be_had_does_not_break_the_supervisor(
         await trio.sleep(5)
 
     assert a.state is State.FAILED
+
+
+async def test_a_child_does_not_start_on_what_has_gone_down_since_it_was_up(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    """`a` is up at first, and in backoff when `b` gets ready."""
+    a = stage.add("a", fails(1), Script(), restart=policy(backoff_initial=5.0))
+    b = stage.add("b", Script(opening=3.0))
+    stage.add("c", uses=[a], after=[b])
+
+    async with stage.running():
+        await trio.sleep(10)
+
+    assert stage.at("+c") == [6.0]
