@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, final
+from typing import Any, Final, final
 
 import attrs
 import trio
@@ -13,6 +13,9 @@ import trio
 from kernel.errors import StartupError
 
 from ._application import EXPECTED, Application, ASGIMessage, find_application
+
+CUT_TIMEOUT: Final = 1.0
+"""Seconds in which cancelled requests may end before the lifespan does."""
 
 
 @final
@@ -23,8 +26,27 @@ class Hosted:
     app: Application
     state: dict[str, Any]
     """What its startup left for the requests; each gets a shallow copy."""
-    requests: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
-    """Those that it works on: cancelled when its worker ends before they do."""
+    _requests: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def begin(self, request: trio.CancelScope) -> None:
+        """Take note of a request: `finish` cancels it."""
+        self._requests.add(request)
+
+    def end(self, request: trio.CancelScope) -> None:
+        """Take note that a request has ended."""
+        self._requests.discard(request)
+        self._changed.set()
+
+    async def finish(self) -> None:
+        """Cancel what it works on and wait for the end of it: the worker ends first. Bounded by `CUT_TIMEOUT`."""
+        for request in self._requests:
+            request.cancel()
+        with trio.move_on_after(CUT_TIMEOUT, shield=True):
+            await trio.lowlevel.checkpoint()
+            while self._requests:
+                self._changed = trio.Event()
+                await self._changed.wait()
 
 
 class _Stage(enum.Enum):
@@ -59,9 +81,8 @@ async def hosting(instance: object) -> AsyncGenerator[Hosted]:
             try:
                 yield hosted
             finally:
-                for scope in hosted.requests:
-                    scope.cancel()
-                await lifespan.stops()
+                await hosted.finish()  # noqa: ASYNC102  it shields itself
+                await lifespan.stops()  # noqa: ASYNC102  not shielded: the deadline of the worker's life is the bound
     except BaseExceptionGroup as group:
         if len(group.exceptions) == 1 and isinstance(group.exceptions[0], Exception):
             error = group.exceptions[0]
@@ -81,7 +102,7 @@ class _Lifespan:
     _moved: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set at the next move; each move makes a new one."""
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: ASYNC910  an application is a checkpoint, or its own fault
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         told = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
 

@@ -93,12 +93,15 @@ async def _listen(place: Address, address: Address, config: WebConfig) -> Listen
         return _bind(raw, place, config)
     except OSError as error:
         raw.close()
-        owner = ""
-        if error.errno == errno.EADDRINUSE:
-            # Reads /proc, which may be large: in a thread, so that the loop goes on.
-            pid = await trio.to_thread.run_sync(pid_listening_at, place, abandon_on_cancel=True)
-            owner = f" (pid {pid})" if pid else ""
-        raise StartupError(f"{address}: {_reason(error, place)}{owner}") from error
+        failure = error
+    owner = await _owner(place) if failure.errno == errno.EADDRINUSE else ""
+    raise StartupError(f"{address}: {_reason(failure, place)}{owner}") from failure
+
+
+async def _owner(place: Address) -> str:
+    # Reads /proc, which may be large: in a thread, so that the loop goes on.
+    pid = await trio.to_thread.run_sync(pid_listening_at, place, abandon_on_cancel=True)
+    return f" (pid {pid})" if pid else ""
 
 
 def _family(place: Address) -> socket.AddressFamily:

@@ -24,8 +24,8 @@ from kernel.abc import Context, Intake
 from ._config import Address, WebConfig
 from ._connection import Connection
 from ._listen import Listener
-from ._protocols import Settings
 from ._routes import Routes, build_routes
+from ._streams import Settings
 
 CLOSING_SHARE: Final = 0.5
 """The share of `stop_timeout` in which connections may still send what they have; then they are aborted."""
@@ -71,12 +71,10 @@ class Server:
     connections: dict[Connection, str] = attrs.field(factory=dict["Connection", str], init=False)
     """Each with the address of its client."""
     intake: Intake = attrs.field(init=False)
-    turns: trio.Semaphore = attrs.field(init=False)
-    """One for each slot, so that whoever waits can be told to stop waiting."""
     routes: Routes = attrs.field(init=False)
     terminated: bool = attrs.field(default=False, init=False)
     waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
-    """Of requests that wait for a turn."""
+    """Of requests that wait for a slot."""
     _per_ip: Counter[str] = attrs.field(factory=Counter[str], init=False)
     _empty: trio.Event = attrs.field(factory=trio.Event, init=False)
     _full: bool = attrs.field(default=False, init=False)
@@ -90,7 +88,6 @@ class Server:
         """Let clients in until cancelled, then close the listeners and begin to stop."""
         self.routes = build_routes(intake.targets)
         self.intake = intake
-        self.turns = trio.Semaphore(intake.concurrency)
         try:
             async with trio.open_nursery() as nursery:
                 for listener in listeners:
@@ -110,16 +107,23 @@ class Server:
 
     async def _accept_from(self, listener: Listener) -> None:
         while True:
+            pause = 0.0
             try:
                 sock, peer = await listener.socket.accept()
+                self._admit(sock, listener.address, peer)
             except OSError as error:
-                if error.errno in _NO_ROOM:
-                    self.context.log.warning("no connection can be accepted", reason=error.strerror)
-                    await trio.sleep(_PAUSE)
-                elif listener.socket.fileno() == -1:
-                    raise
-                continue  # anything else is about that one client, who is gone: see accept(2)
-            self._admit(sock, listener.address, peer)
+                pause = self._pause_after(error, listener)
+            if pause:
+                await trio.sleep(pause)
+
+    def _pause_after(self, error: OSError, listener: Listener) -> float:
+        """Return the seconds to wait before the next client; raises the error if there cannot be one."""
+        if error.errno in _NO_ROOM:
+            self.context.log.warning("no connection can be accepted", reason=error.strerror)
+            return _PAUSE
+        if listener.socket.fileno() == -1:
+            raise error
+        return 0.0  # it is about that one client, who is gone: see accept(2)
 
     def _admit(self, sock: trio.socket.SocketType, address: Address, peer: Any) -> None:  # noqa: ANN401  as sockets say it
         client = "" if address.path else str(peer[0])
@@ -188,7 +192,7 @@ async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | Non
             server.terminate()
             try:
                 with trio.move_on_after(context.stop_timeout * CLOSING_SHARE):
-                    await server.wait_empty()
+                    await server.wait_empty()  # noqa: ASYNC102  cancelled, it aborts at once
             finally:
                 server.abort()
                 nursery.cancel_scope.cancel()

@@ -46,6 +46,8 @@ class FakeIntake(Intake):
         self.entered: list[tuple[str, str]] = []
         self.active: set[trio.CancelScope] = set()
         self.changed = trio.Event()
+        self.free = trio.Semaphore(concurrency)
+        self.is_cut = False
 
     async def submit(self, delivery: Delivery) -> None:
         raise NotImplementedError
@@ -55,9 +57,10 @@ class FakeIntake(Intake):
 
     @asynccontextmanager
     async def slot(self, label: str = "", *, worker: str = "") -> AsyncIterator[None]:
-        await trio.lowlevel.checkpoint()
-        assert len(self.active) < self.concurrency
+        await self.free.acquire()
         scope = trio.CancelScope()
+        if self.is_cut:
+            scope.cancel()
         self.active.add(scope)
         self.entered.append((label, worker))
         self._tell()
@@ -66,6 +69,7 @@ class FakeIntake(Intake):
                 yield
         finally:
             self.active.discard(scope)
+            self.free.release()
             self._tell()
 
     def _tell(self) -> None:
@@ -81,6 +85,7 @@ class FakeIntake(Intake):
         with trio.move_on_after(seconds):
             while self.active:
                 await self.changed.wait()
+        self.is_cut = True
         for scope in self.active:
             scope.cancel()
         with trio.fail_after(PATIENCE):

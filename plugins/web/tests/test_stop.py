@@ -69,7 +69,7 @@ async def _wait_until_blocked(service: Any) -> None:
     """Wait until the buffer is over its mark, which means that the socket's are full."""
     (connection,) = service.dispatcher._server.connections
     with trio.fail_after(3):
-        while connection._out_bytes < len(BIG):  # noqa: ASYNC110  nothing tells
+        while connection._output.buffered < len(BIG):  # noqa: ASYNC110  nothing tells
             await trio.sleep(0.005)
 
 

@@ -167,7 +167,7 @@ async def test_a_client_that_sends_and_never_reads_is_held_back(web: Any) -> Non
                 await client.send_all(frame)
                 sent += 1
         (connection,) = service.dispatcher._server.connections
-        (request,) = connection._requests
+        (request,) = connection.requests._running
 
     assert scope.cancelled_caught
-    assert len(request._queue) <= 65
+    assert len(request.inbox._queue) <= 65
