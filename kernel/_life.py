@@ -29,6 +29,8 @@ class Life:
     whole: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     drain: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     inner: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    turn: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    """What a component waits in that may take nothing new, but must not close yet; cancelled when it may."""
     patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     """What the supervisor waits in for the end: past its deadline the component is left behind."""
     ready_at: float = attrs.field(default=math.inf, init=False)
@@ -76,6 +78,7 @@ class Life:
         """
         self.stopping = True
         self.inner.cancel()
+        self.turn.cancel()
         self.drain.deadline = min(self.drain.deadline, drain_until)
         self._close_within(max(drain_until, trio.current_time()))
         if not self.is_ready:
