@@ -6,6 +6,7 @@ command needs is imported by that command.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     status = execute(sys.argv[1:] if arguments is None else arguments)
     flush()
+    # Python looks for cycles on its way out, which takes as long as a third of importing trio, and frees what the end
+    # of the process frees anyway.
+    gc.freeze()
     if left := [thread.name for thread in threading.enumerate() if _holds_the_process(thread)]:
         complain(f"kernel: ending the process although threads still run: {', '.join(left)}")
         # sys.exit would wait for them, and nothing can be sent to a thread to end it.

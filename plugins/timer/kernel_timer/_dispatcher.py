@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import random
 from collections.abc import AsyncGenerator, Iterable
@@ -17,11 +18,12 @@ from kernel.errors import StartupError
 
 from ._clock import VirtualClock, WallClock, wall_clock
 from ._config import TimerConfig, problems
-from ._schedule import RESAMPLE, CronSchedule, IntervalSchedule, Schedule
 from ._tick import Tick, TickDelivery, TickFailed, TickSkipped
 
 if TYPE_CHECKING:
     from kernel import Outcome
+
+    from ._schedule import Schedule
 
 RETURN_PAUSE: Final = 1.0
 """Seconds before a tick is tried again that was given back; giving it back at once, again and again, would spin."""
@@ -52,6 +54,12 @@ class TimerDispatcher(Dispatcher):
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("TimerConfig", config))
 
+    @classmethod
+    @override
+    def preload(cls) -> None:
+        for module in ("kernel_timer._schedule", "zoneinfo"):
+            importlib.import_module(module)
+
     @override
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -70,12 +78,14 @@ class TimerDispatcher(Dispatcher):
             await self._tick(intake, schedule, moment, missed=missed)
 
     def _schedule(self) -> Schedule:
+        from ._schedule import RESAMPLE, CronSchedule, IntervalSchedule  # noqa: PLC0415  see `preload`
+
         wall = self._wall or wall_clock()
         if self._config.interval is not None:
             return IntervalSchedule(self._config.interval, wall)
         if self._config.cron is None:
             raise StartupError(f"{self._context.id}: give exactly one of interval and cron")
-        from zoneinfo import ZoneInfo  # noqa: PLC0415  as cronsim: only timers that use cron load it
+        from zoneinfo import ZoneInfo  # noqa: PLC0415  as above
 
         resample = math.inf if isinstance(wall, VirtualClock) else RESAMPLE
         return CronSchedule(self._config.cron, ZoneInfo(self._config.zone), wall, resample)
