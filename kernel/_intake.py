@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from ._broker import Delivery
+from ._bucket import Bucket
 from ._dispatch import Pipeline, Verdict
 from ._envelope import Outcome, Return
 from ._events import DeliverySettled, EventHub, SettleFailed
@@ -44,6 +45,8 @@ class KernelIntake(Intake):
     _hub: EventHub
     _nursery: trio.Nursery
     """In which submitted deliveries are handled."""
+    _bucket: Bucket | None = None
+    """Bounds how many deliveries are started in a time."""
     _free: int = attrs.field(init=False)
     _taken: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -135,14 +138,27 @@ class KernelIntake(Intake):
                 self._free -= 1
             else:
                 await self._waiting.park()  # whoever releases a slot hands it over
+            if self._bucket is not None and delivery is not None:
+                await self._wait_for_token(self._bucket)
         except trio.Cancelled:
             if delivery is not None:
                 await self._settle(delivery, Return())  # noqa: ASYNC102  it shields itself
                 self._tell(delivery, Verdict(Return()), trio.current_time())
             raise
 
+    async def _wait_for_token(self, bucket: Bucket) -> None:
+        """Wait until one more may be started; if cancelled, give the slot back."""
+        try:
+            await bucket.take()
+        except trio.Cancelled:
+            self._free_slot()
+            raise
+
     def _release(self, key: object) -> None:
         del self._active[key]
+        self._free_slot()
+
+    def _free_slot(self) -> None:
         if self._waiting:
             self._waiting.unpark()
             return

@@ -250,13 +250,15 @@ def _driver_spec(life: ComponentSpec, wired: Wired) -> DriverSpec:
 
 
 def _dispatcher_spec(life: ComponentSpec, wired: Wired, workers: tuple[str, ...]) -> DispatcherSpec:
+    table = cast("DispatcherTable", wired.entry.table)
     return DispatcherSpec(
         **_life(life),
         cls=cast("type[Dispatcher]", wired.cls),
         config=wired.config,
         driver=_id("driver", wired.driver),
         protocol=wired.protocol,
-        concurrency=cast("DispatcherTable", wired.entry.table).concurrency,
+        concurrency=table.concurrency,
+        rate=table.rate,
         workers=workers,
     )
 

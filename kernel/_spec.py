@@ -11,6 +11,7 @@ from typing import TypeAlias, final
 
 import attrs
 
+from ._policies import RatePolicy
 from ._restart import RestartPolicy
 from .abc import Dispatcher, Driver, Protocol
 
@@ -103,6 +104,7 @@ class DispatcherSpec(ComponentSpec):
     driver: str | None = None
     protocol: str | None = None
     concurrency: int = 10
+    rate: RatePolicy | None = None
     workers: tuple[str, ...] = ()
     """Names of workers, in the order of the manifest."""
 

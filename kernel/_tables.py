@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 import attrs
 
 from ._manifest import Manifest
+from ._policies import RatePolicy
 from ._restart import RestartPolicy
 from ._spec import RetryPolicy, Strategy
 from ._structure import structure
@@ -97,6 +98,7 @@ class DispatcherTable(DriverTable):
     """`[dispatchers.NAME]`."""
 
     concurrency: int = count(10)
+    rate: RatePolicy | None = None
 
 
 @final

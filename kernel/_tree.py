@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 import attrs
 import trio
 
+from ._bucket import Bucket
 from ._dispatch import Pipeline, Route
 from ._events import DrainTimedOut, EventHub, StateChanged
 from ._failure import describe
@@ -199,7 +200,8 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
     targets = [tree.pools[name] for name in spec.workers]
     async with dispatcher.open():
         async with trio.open_nursery() as in_flight:
-            intake = KernelIntake(spec.id, spec.concurrency, targets, tree.pipeline(spec), tree.hub, in_flight)
+            bucket = None if spec.rate is None else Bucket(spec.rate)
+            intake = KernelIntake(spec.id, spec.concurrency, targets, tree.pipeline(spec), tree.hub, in_flight, bucket)
             tree.intakes[spec.id] = intake
             try:
                 with life.inner:

@@ -14,7 +14,7 @@ from ._registry import CONTRACTS, Registry, component_fault
 from ._spec import ProtocolSpec
 from ._strict import is_table
 from ._structure import structure
-from ._tables import RESERVED, SECTIONS, DriverTable, Entry, ProtocolTable, Report, Tables, under
+from ._tables import RESERVED, SECTIONS, DispatcherTable, DriverTable, Entry, ProtocolTable, Report, Tables, under
 from ._words import did_you_mean, listed, unknown
 from .abc import Component, Dispatcher, Driver, Protocol
 from .errors import PluginError, PluginNotFoundError
@@ -262,6 +262,13 @@ def _faults(wired: Wired, wiring: Wiring, tables: Tables) -> Iterator[Fault]:
     yield from _driver_faults(wired, wired.cls, wired.entry.table, wiring)
     yield from _protocol_faults(wired, wired.cls, wired.entry.table, tables)
     yield from _capability_faults(wired, wired.cls, wiring)
+    if isinstance(wired.entry.table, DispatcherTable):
+        yield from _delivery_faults(wired, cast("type[Dispatcher]", wired.cls), wired.entry.table)
+
+
+def _delivery_faults(wired: Wired, cls: type[Dispatcher], table: DispatcherTable) -> Iterator[Fault]:
+    if not cls.delivers and table.rate is not None:
+        yield ("rate",), f'has no effect: plugin "{plugin_of(wired.entry)}" delivers no messages'
 
 
 def _driver_faults(wired: Wired, cls: type[Component], table: DriverTable, wiring: Wiring) -> Iterator[Fault]:
