@@ -208,7 +208,7 @@ class Supervisor:
 
     async def _give_up(self, child: Child, error: BaseException, limit: RestartPolicy) -> None:
         """Fail a child that has been restarted too often, and its group as a whole."""
-        tired = RestartLimitError(child.id, max_restarts=limit.max_restarts, window=limit.window)
+        tired = RestartLimitError(child.id, max_restarts=limit.max_restarts, window=limit.window, last=describe(error))
         tired.__cause__ = error
         if child.group is not None:
             child.group.failed = True

@@ -26,6 +26,8 @@
         ├── UnroutableError          no queue is bound for it
         ├── QueueFullError           a queue's `max_length` is reached
         ├── ConflictError            a queue or exchange exists with other properties
+        ├── StorageError             what the broker writes to takes nothing; it was not stored
+        │   └── StorageFullError     because there is no space
         └── UnknownOutcomeError      it may or may not have been taken
 
 Errors carry their data as attributes; `str()` is one sentence that says what is wrong, where and what to do.
@@ -114,11 +116,11 @@ class StartupError(KernelError):
 class RestartLimitError(KernelError):
     """A component failed more often than its restart policy allows; `__cause__` is the last failure."""
 
-    def __init__(self, component: str, *, max_restarts: int, window: float) -> None:
+    def __init__(self, component: str, *, max_restarts: int, window: float, last: str) -> None:
         self.component = component
         self.max_restarts = max_restarts
         self.window = window
-        super().__init__(f"{component} failed again after {max_restarts} restarts within {window:g} s")
+        super().__init__(f"{component} failed again after {max_restarts} restarts within {window:g} s: {last}")
 
 
 @final
@@ -223,6 +225,14 @@ class QueueFullError(SendError):
 
 class ConflictError(SendError):
     """A queue or exchange exists with other properties than those declared."""
+
+
+class StorageError(SendError):
+    """What the broker writes to takes nothing, for now: nothing was stored. It heals without a restart."""
+
+
+class StorageFullError(StorageError):
+    """There is no space where the broker writes: nothing was stored. It heals when there is."""
 
 
 class UnknownOutcomeError(SendError):
