@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 
 def given_driver(resource: object) -> type[Driver[object]]:
-    """Return a driver class whose resource is the given object. A broker keeps its capabilities."""
+    """Return a driver class whose resource is the given object, which may stand for one of any type.
+
+    A broker is known to be one that can do everything.
+    """
+    is_broker = isinstance(resource, Broker)
 
     @final
     @attrs.frozen(kw_only=True, eq=False)
     class Given(Driver[object]):
-        provides = type(resource)
-        capabilities = frozenset(Capability) if isinstance(resource, Broker) else frozenset[Capability]()
+        provides = type(resource) if is_broker else object
+        capabilities = frozenset(Capability) if is_broker else frozenset[Capability]()
 
         config: object
         context: Context

@@ -24,7 +24,7 @@ class _Held:
     """What the process holds, each with a name that says what it is."""
 
     descriptors: dict[str, str]
-    threads: dict[int, str]
+    threads: frozenset[threading.Thread]
     children: frozenset[str]
 
 
@@ -72,18 +72,14 @@ def _left(before: _Held, after: _Held) -> list[str]:
     opened = {key: name for key, name in after.descriptors.items() if before.descriptors.get(key) != name}
     return [
         *(f"descriptor {key} ({name})" for key, name in opened.items()),
-        *(f"thread {name}" for ident, name in after.threads.items() if ident not in before.threads),
+        *(f"thread {thread.name}" for thread in after.threads - before.threads),
         *(f"child process {child}" for child in sorted(after.children - before.children)),
     ]
 
 
 def _held() -> _Held:
-    threads = {thread.ident or 0: thread.name for thread in threading.enumerate()}
-    return _Held(
-        _descriptors(),
-        {ident: name for ident, name in threads.items() if not name.startswith("Trio thread")},
-        _children(),
-    )
+    threads = (thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread"))
+    return _Held(_descriptors(), frozenset(threads), _children())
 
 
 def _descriptors() -> dict[str, str]:

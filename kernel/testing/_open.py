@@ -44,6 +44,8 @@ class OpenKernel:
     """Every delivery that came to its end, in order."""
     result: Result | None = attrs.field(default=None, init=False)
     """How it ended, once it has."""
+    stopped_by_test: bool = attrs.field(default=False, init=False)
+    """Whether the test called `stop`, and so looks at the result itself."""
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -78,6 +80,9 @@ class OpenKernel:
             count: How many, at least.
             matching: Which of them count; all if None.
 
+        Raises:
+            AssertionError: if the service ends before.
+
         Cancellation: Is a checkpoint.
         """
         found: list[DeliverySettled] = []
@@ -91,6 +96,9 @@ class OpenKernel:
 
     async def wait_event(self, kind: type[EventT], matching: Callable[[EventT], bool] | None = None) -> EventT:
         """Wait for an event of a type, past or future; returns the first that matches.
+
+        Raises:
+            AssertionError: if the service ends before.
 
         Cancellation: Is a checkpoint.
         """
@@ -110,6 +118,7 @@ class OpenKernel:
 
         Cancellation: Is a checkpoint.
         """
+        self.stopped_by_test = True
         self.kernel.request_stop("the test is over")
         await self._ended.wait()
         if self.result is None:
@@ -119,6 +128,9 @@ class OpenKernel:
     async def _wait(self, condition: Callable[[], bool]) -> None:
         await trio.lowlevel.checkpoint()
         while not condition():
+            if self._ended.is_set():
+                failure = next(iter(self.result.errors), None) if self.result is not None else None
+                raise AssertionError("the service has ended, and what the test waits for never happened") from failure
             await self._changed.park()
 
     def hear(self, event: Event) -> None:
@@ -136,6 +148,7 @@ class OpenKernel:
             )
         finally:
             self._ended.set()
+            self._changed.unpark_all()
 
 
 @asynccontextmanager
@@ -163,29 +176,35 @@ async def open_kernel(
         InvalidError: if the manifest is wrong.
         StartupError: if the service does not become ready.
         ExceptionGroup: on exit, of what failed while it ran, unless the test called `stop` itself.
-        AssertionError: on exit, if a delivery could not be settled.
+        AssertionError: on exit, if a delivery could not be settled, and nothing failed that would explain it.
 
     Cancellation: Is a checkpoint. If cancelled, the service is stopped at once, without a drain.
     """
     plan = _plan(manifest, replace or {}, registry, environ or {}, faults)
+    service = OpenKernel(cast("Kernel", None), plan)
     hub = EventHub()
-    async with trio.open_nursery() as nursery:
-        service = OpenKernel(cast("Kernel", None), plan)  # which it gets below, from the task that it needs for it
-        hub.subscribe(service.hear)
-        service.kernel = await nursery.start(service.serve, hub)
-        if ready:
-            await service.kernel.wait_ready()
-        yield service
-        stopped_by_test = service.result is not None
-        result = await service.stop()
-    if not stopped_by_test and result.errors:
+    hub.subscribe(service.hear)
+    try:
+        async with trio.open_nursery() as nursery:
+            service.kernel = await nursery.start(service.serve, hub)
+            if ready:
+                await service.kernel.wait_ready()
+            yield service
+            by_test = service.stopped_by_test
+            result = await service.stop()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        error = group.exceptions[0]  # what the test raised: the nursery is none of its business
+        raise error from error.__cause__
+    if result.errors and not by_test:
         raise BaseExceptionGroup("the service failed", result.errors)
-    _expect_settled(service)
+    _expect_settled(service, result)
 
 
-def _expect_settled(service: OpenKernel) -> None:
+def _expect_settled(service: OpenKernel, result: Result) -> None:
     unsettled = [event for event in service.events if isinstance(event, SettleFailed)]
-    if unsettled and service.result is not None and not service.result.errors:
+    if unsettled and not result.errors:
         ids = ", ".join(f"{event.delivery_id} ({event.error!r})" for event in unsettled)
         raise AssertionError(f"deliveries that were not settled: {ids}")
 
@@ -207,6 +226,8 @@ def _plan(
 
 
 def _replaced(source: Manifest, registry: Registry, replace: Mapping[str, object]) -> tuple[Manifest, Registry]:
+    if not replace:
+        return source, registry
     tables = {name: dict(cast("Mapping[str, object]", table)) for name, table in source.tables.items()}
     given: dict[str, object] = {}
     for path, wanted in replace.items():
@@ -218,8 +239,7 @@ def _replaced(source: Manifest, registry: Registry, replace: Mapping[str, object
         else:
             given[f"given_{name}"] = given_driver(wanted)
             tables[kind][name] = {"plugin": f"given_{name}"}
-    if replace:  # the test has allowed what it names
-        tables.get("kernel", {}).pop("plugins", None)
+    tables.get("kernel", {}).pop("plugins", None)  # the test has allowed what it names
     plugins = (*registry.plugins, *Registry.of({"drivers": given}).plugins)
     return attrs.evolve(source, tables=tables), Registry(plugins)
 
