@@ -12,9 +12,9 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Generator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TextIO, assert_never, cast, final
+from typing import TYPE_CHECKING, Final, TextIO, TypeAlias, assert_never, cast, final, get_args
 
 import attrs
 from typing_extensions import override
@@ -83,7 +83,7 @@ def open_log(settings: LogSettings) -> FilteringBoundLogger:
 
 
 @contextmanager
-def capture_logging(log: FilteringBoundLogger) -> Iterator[None]:
+def capture_logging(log: FilteringBoundLogger) -> Generator[None]:
     """Write what is logged with the standard library's `logging` to a log too, while inside.
 
     Records of every library arrive, at the level of the log and above. Other handlers go on to get what they got.
@@ -132,25 +132,25 @@ def _message(record: logging.LogRecord) -> str:
 
 def log_events(hub: EventHub, log: FilteringBoundLogger) -> None:
     """Write events to the log. Deliveries that go well are written at debug level, and not even looked at above it."""
-    hub.subscribe(lambda event: _write(log, event), *_WRITTEN)
+    hub.subscribe(lambda event: _write(log, cast("_Written", event)), *get_args(_Written))
     hub.subscribe(functools.partial(_write_settled, log, log.is_enabled_for(logging.DEBUG)), DeliverySettled)
 
 
-_WRITTEN: Final = (
-    StateChanged,
-    ComponentFailed,
-    Listening,
-    KernelReady,
-    StopRequested,
-    KernelStopped,
-    DrainTimedOut,
-    StopTimedOut,
-    LoopBlocked,
-    SettleFailed,
+_Written: TypeAlias = (
+    StateChanged
+    | ComponentFailed
+    | Listening
+    | KernelReady
+    | StopRequested
+    | KernelStopped
+    | DrainTimedOut
+    | StopTimedOut
+    | LoopBlocked
+    | SettleFailed
 )
 
 
-def _write(log: FilteringBoundLogger, event: Event) -> None:
+def _write(log: FilteringBoundLogger, event: _Written) -> None:
     bound = log.bind(component=event.component)
     match event:
         case StateChanged():
@@ -181,6 +181,8 @@ def _write(log: FilteringBoundLogger, event: Event) -> None:
             bound.warning("the event loop goes on", blocked_s=round(event.seconds, 1), where=event.where)
         case SettleFailed():
             bound.warning("not settled", delivery=event.delivery_id, error=describe(event.error))
+        case _:
+            assert_never(event)
 
 
 _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
@@ -259,7 +261,9 @@ def _as_text(*, colour: bool) -> Callable[[Mapping[str, object]], str]:
 def _printed(value: object) -> str:
     """Return a value as text, whatever its class thinks of that."""
     try:
-        return "; ".join(map(str, cast("list[object]", value))) if isinstance(value, list | tuple) else str(value)
+        if isinstance(value, list | tuple):
+            return "; ".join(map(str, cast("list[object]", value)))
+        return str(value)
     except Exception:  # noqa: BLE001  a broken __str__ must not break who logs it
         return f"<unprintable {type(value).__name__}>"
 
