@@ -136,7 +136,10 @@ class WebConfig:
         if self.tls is None and not self.insecure:
             for address in self.addresses:
                 if not address.is_private:
-                    yield f'plaintext at {address} can be read by others: add a "tls" table, or set insecure = true'
+                    yield (
+                        f'bind: "{address}" would speak plaintext that others can read: '
+                        'add a "tls" table, or set insecure = true'
+                    )
 
 
 @final

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import logging
+import traceback
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Final, final
@@ -14,6 +16,7 @@ from kernel.errors import StartupError
 
 from ._application import EXPECTED, Application, ASGIMessage, find_application
 
+_LOG: Final = logging.getLogger("kernel_web")
 CUT_TIMEOUT: Final = 1.0
 """Seconds in which cancelled requests may end before the lifespan does."""
 
@@ -71,7 +74,7 @@ async def hosting(instance: object) -> AsyncGenerator[Hosted]:
     """
     app = find_application(instance)
     if app is None:
-        raise StartupError(f"{type(instance).__qualname__} {EXPECTED}")
+        raise StartupError(f"the worker built an object of the type {type(instance).__qualname__}, which {EXPECTED}")
     lifespan = _Lifespan(app)
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
@@ -99,6 +102,8 @@ class _Lifespan:
     _failure: str | None = attrs.field(default=None, init=False)
     _heard: bool = attrs.field(default=False, init=False)
     """Whether the application answered, and so knows the protocol."""
+    _told: bool = attrs.field(default=False, init=False)
+    """Whether the application asked what to do, and so may know the protocol."""
     _moved: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set at the next move; each move makes a new one."""
 
@@ -108,6 +113,7 @@ class _Lifespan:
 
         async def receive() -> ASGIMessage:
             message = next(told, None)
+            self._told = True
             await trio.lowlevel.checkpoint()
             if message is None:
                 await trio.sleep_forever()
@@ -117,10 +123,12 @@ class _Lifespan:
 
         try:
             await self.app(scope, receive, self._send)
-        except Exception:
+        except Exception as error:
             # Before any answer it means that the protocol is not known; after "failed" it says the same once more.
             if self._heard and self._failure is None:
                 raise
+            if self._told and not self._heard:
+                _LOG.warning("an application is served without its lifespan, in which it raised %s", _shown(error))
         finally:
             self._move(_Stage.ENDED)
 
@@ -166,3 +174,9 @@ class _Lifespan:
 def _last_line(message: str) -> str:
     """Return what a message says: Starlette sends a whole traceback, whose last line is the error."""
     return message.strip().splitlines()[-1].strip() if message.strip() else message
+
+
+def _shown(error: Exception) -> str:
+    """Return an exception and the place it comes from, in one line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {_last_line(str(error))} ({last.filename}:{last.lineno})"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import ssl
 import stat
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Final, final
 
 import attrs
@@ -17,10 +19,15 @@ import trio
 from kernel.errors import StartupError
 
 from ._config import Address, TlsConfig, WebConfig
-from ._owner import pid_listening_at
+from ._owner import owner_of
 
 NAME_TIMEOUT: Final = 5.0
 """Seconds that the system may take to look a host's name up."""
+_TLS_REASONS: Final = {
+    "KEY_VALUES_MISMATCH": "does not belong to the certificate of tls.cert",
+    "EE_KEY_TOO_SMALL": "is too short to be safe",
+    "CA_MD_TOO_WEAK": "signs with a digest that is not safe any more",
+}
 
 
 @final
@@ -94,14 +101,15 @@ async def _listen(place: Address, address: Address, config: WebConfig) -> Listen
     except OSError as error:
         raw.close()
         failure = error
-    owner = await _owner(place) if failure.errno == errno.EADDRINUSE else ""
-    raise StartupError(f"{address}: {_reason(failure, place)}{owner}") from failure
+    reason = await _in_use(place) if failure.errno == errno.EADDRINUSE else _reason(failure, place)
+    raise StartupError(f"{address}: {reason}") from failure
 
 
-async def _owner(place: Address) -> str:
+async def _in_use(place: Address) -> str:
     # Reads /proc, which may be large: in a thread, so that the loop goes on.
-    pid = await trio.to_thread.run_sync(pid_listening_at, place, abandon_on_cancel=True)
-    return f" (pid {pid})" if pid else ""
+    owner = await trio.to_thread.run_sync(owner_of, place, abandon_on_cancel=True)
+    other = "path" if place.path else "port"
+    return f"address already in use{f' ({owner})' * bool(owner)}: stop who listens there, or bind another {other}"
 
 
 def _family(place: Address) -> socket.AddressFamily:
@@ -145,13 +153,11 @@ def _remove_stale(path: str) -> None:
 
 
 def _reason(error: OSError, place: Address) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "address already in use"
     if error.errno in {errno.EACCES, errno.EPERM}:
-        below = " (ports below 1024 are privileged)" if not place.path and place.port < 1024 else ""
+        below = ": ports below 1024 are privileged, bind another" if not place.path and place.port < 1024 else ""
         return f"permission denied{below}"
     if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address"
+        return 'this machine has no such address: bind one of its own, or "0.0.0.0" for all'
     return error.strerror or str(error)
 
 
@@ -167,21 +173,34 @@ def tls_context(config: TlsConfig, *, h2: bool) -> ssl.SSLContext:
     password = config.key_password
     # Without a password of our own, OpenSSL would ask for one at the terminal and block the loop.
     secret = password.reveal() if password else ""
-    _loading(lambda: context.load_cert_chain(config.cert, config.key, lambda: secret), (config.cert, config.key))
+    _expect_pem("tls.cert", config.cert, "CERTIFICATE")
+    _expect_pem("tls.key", config.key, "PRIVATE KEY")
+    with _named(
+        "tls.key", config.key, "does it need another key_password?" if secret else "does it need a key_password?"
+    ):
+        context.load_cert_chain(config.cert, config.key, lambda: secret)
     if config.ca:
+        _expect_pem("tls.ca", config.ca, "CERTIFICATE")
         context.verify_mode = ssl.CERT_REQUIRED
-        _loading(lambda: context.load_verify_locations(config.ca), (config.ca,))
+        with _named("tls.ca", config.ca, "is it damaged?"):
+            context.load_verify_locations(config.ca)
     return context
 
 
-def _loading(load: object, paths: Iterable[str]) -> None:
-    names = " and ".join(paths)
+def _expect_pem(key: str, path: str, kind: str) -> None:
+    """Raise a `StartupError` unless a file holds something of a kind: OpenSSL does not say which file it dislikes."""
     try:
-        load()  # type: ignore[operator]
-    except FileNotFoundError as error:
-        missing = ", ".join(path for path in paths if not os.path.exists(path))
-        raise StartupError(f"tls: {missing or names}: no such file") from error
-    except ssl.SSLError as error:
-        raise StartupError(f"tls: {names}: {error.reason or 'not what is expected (wrong password?)'}") from error
+        text = Path(path).read_text(encoding="ascii", errors="replace")
     except OSError as error:
-        raise StartupError(f"tls: {names}: {error.strerror}") from error
+        raise StartupError(f'{key} = "{path}": {(error.strerror or str(error)).lower()}') from error
+    if not re.search(rf"-----BEGIN [A-Z ]*{kind}-----", text):
+        raise StartupError(f'{key} = "{path}": has no PEM {kind.lower()} in it')
+
+
+@contextmanager
+def _named(key: str, path: str, guess: str) -> Generator[None]:
+    try:
+        yield
+    except ssl.SSLError as error:
+        reason = _TLS_REASONS.get(error.reason) or f"cannot be loaded ({error.reason or 'wrong format'}): {guess}"
+        raise StartupError(f'{key} = "{path}": {reason}') from error

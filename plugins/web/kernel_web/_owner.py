@@ -13,13 +13,21 @@ from ._config import Address
 _LISTEN = "0A"
 
 
-def pid_listening_at(address: Address) -> int | None:
-    """Return the process that listens at an address (or at all addresses of its port); None if that is not known.
+def owner_of(address: Address) -> str:
+    """Return "pid 1234, name" of who listens at an address (or at all addresses of its port); empty if unknown.
 
     Processes of other users cannot be seen.
     """
     inodes = set(_unix_inodes(address.path) if address.path else _tcp_inodes(address))
-    return next((pid for pid in _pids() if inodes & set(_socket_inodes(pid))), None) if inodes else None
+    pids = (pid for pid in _pids() if inodes & set(_socket_inodes(pid))) if inodes else iter(())
+    return next((f"pid {pid}{_name(pid)}" for pid in pids), "")
+
+
+def _name(pid: int) -> str:
+    try:
+        return f", {Path(f'/proc/{pid}/comm').read_text().strip()}"
+    except OSError:
+        return ""
 
 
 def _tcp_inodes(address: Address) -> Iterator[str]:

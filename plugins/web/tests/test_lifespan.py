@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio.testing
 from fastapi import FastAPI, Request
 from kernel_web import WebDispatcher
 
@@ -66,6 +67,22 @@ async def test_an_application_without_lifespan_is_left_alone() -> None:
             assert hosted.app is app  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("asks", [True, False])
+async def test_an_application_that_raises_once_it_was_told_to_start_is_named(
+    caplog: pytest.LogCaptureFixture, asks: bool
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if asks:
+            await receive()
+        raise ValueError("no database")
+
+    async with WebDispatcher.host(app, None):
+        messages = [record.getMessage() for record in caplog.records]
+
+    assert len(messages) == asks
+    assert all("ValueError: no database" in message and f"{__file__}:" in message for message in messages)
+
+
 async def test_a_lifespan_that_fails_later_fails_its_worker() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -118,6 +135,41 @@ async def test_fastapi_works_with_state_streams_and_background_tasks(web: Any) -
     assert responses[0].json() == {"text": "hello you", "root": "/api"}
     assert responses[1].status_code == 404
     assert steps == ["start", "stop"]
+
+
+async def test_requests_have_ended_before_the_shutdown_begins() -> None:
+    steps: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        steps.append("shutdown")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def work(hosted: Any) -> None:
+        with trio.CancelScope() as scope:
+            hosted.begin(scope)
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()
+                steps.append("request")
+                hosted.end(scope)
+
+    async with trio.open_nursery() as nursery, WebDispatcher.host(app, None) as hosted:
+        nursery.start_soon(work, hosted)
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert steps == ["request", "shutdown"]
+
+
+async def test_a_request_that_does_not_end_does_not_hold_the_shutdown(autojump_clock: trio.testing.MockClock) -> None:
+    async with WebDispatcher.host(Recorded(), None) as hosted:
+        hosted.begin(trio.CancelScope())  # type: ignore[attr-defined]
+
+    assert trio.current_time() == pytest.approx(1.0)
 
 
 async def test_each_request_has_its_own_state(web: Any) -> None:
@@ -197,6 +249,6 @@ async def test_an_instance_with_an_application_is_hosted(instance: object) -> No
 
 
 async def test_an_instance_without_an_application_cannot_start() -> None:
-    with pytest.raises(StartupError, match="Nothing is no ASGI application"):
+    with pytest.raises(StartupError, match="of the type Nothing, which is no ASGI application"):
         async with WebDispatcher.host(Nothing(), None):
             raise AssertionError

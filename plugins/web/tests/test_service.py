@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ import trio
 import trio.testing
 from kernel_web import WebDispatcher
 
-from kernel import Listening
+from kernel import ComponentFailed, Listening
 from kernel.errors import PlanError
 
 APP = """
@@ -54,6 +54,28 @@ class Api:
             await Api.release.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+class Failing:
+    """Its lifespan fails when the test says so."""
+
+    fail = trio.Event()
+    ended: ClassVar[list[str]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            Failing.fail = trio.Event()
+            await Failing.fail.wait()
+            raise ValueError("lost")
+        if scope["path"] == "/hold":
+            try:
+                await trio.sleep_forever()
+            finally:
+                Failing.ended.append("held")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
 
 
 def tables(**dispatcher: Any) -> dict[str, Any]:
@@ -96,6 +118,66 @@ async def test_a_request_at_the_drain_deadline_is_cut(open_kernel: Any, importab
 
     assert answers == [503]
     assert result.status == 3
+
+
+@pytest.mark.slow
+async def test_a_request_that_waits_for_a_slot_is_sent_away_at_the_stop(open_kernel: Any, importable: None) -> None:
+    answers: dict[str, int] = {}
+    async with open_kernel(tables(concurrency=1)) as service:
+        address = (await service.wait_event(Listening)).address
+        async with httpx.AsyncClient(base_url=address) as client, trio.open_nursery() as nursery:
+
+            async def ask(path: str) -> None:
+                answers[path] = (await client.get(path)).status_code
+
+            nursery.start_soon(ask, "/slow")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.start_soon(ask, "/waiting")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            result = await service.stop()
+
+    assert list(answers.items()) == [("/waiting", 503), ("/slow", 503)]
+    assert result.status == 3
+
+
+@pytest.mark.slow
+async def test_a_worker_that_restarts_under_load_ends_its_requests_and_sends_new_ones_away(
+    open_kernel: Any, importable: None
+) -> None:
+    Failing.ended.clear()
+    service_tables = tables(concurrency=20)
+    service_tables["workers"]["api"] |= {
+        "use": f"{__name__}:Failing",
+        "restart": {"policy": "always", "backoff_initial": 0.3, "jitter": 0.0},
+    }
+    held: list[httpx.Response] = []
+    during: list[int] = []
+    async with open_kernel(service_tables) as service:
+        address = (await service.wait_event(Listening)).address
+        async with httpx.AsyncClient(base_url=address) as client, trio.open_nursery() as nursery:
+
+            async def hold() -> None:
+                held.append(await client.get("/hold"))
+
+            async def load() -> None:
+                while 503 not in during or during[-1] != 200:
+                    during.append((await client.get("/")).status_code)
+
+            for _ in range(5):
+                nursery.start_soon(hold)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.start_soon(load)
+            Failing.fail.set()
+            failed = await service.wait_event(ComponentFailed)
+            with trio.fail_after(5):
+                while len(held) < 5 or during[-1:] != [200] or 503 not in during:  # noqa: ASYNC110  nothing tells
+                    await trio.sleep(0.01)
+
+    assert failed.component == "worker/api"
+    assert [response.status_code for response in held] == [503] * 5
+    assert all(response.headers["retry-after"] for response in held)
+    assert Failing.ended == ["held"] * 5
+    assert set(during) == {200, 503}
 
 
 async def test_plaintext_for_other_machines_is_found_by_the_plan(open_kernel: Any, importable: None) -> None:

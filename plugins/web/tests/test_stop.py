@@ -161,6 +161,44 @@ async def test_a_request_that_waits_for_a_slot_is_sent_away(web: Any) -> None:
     assert waiting.cancelled_caught
 
 
+async def test_a_request_that_gets_its_slot_after_the_cut_is_sent_away_without_its_application(web: Any) -> None:
+    events: list[str] = []
+    async with web(parked(events, trio.Event()), concurrency=1) as service:  # noqa: SIM117  the inner ends first, to be looked at after
+        async with await service.connect() as first, await service.connect() as second:
+            await first.send_all(CLOSE)
+            await service.intake.wait(lambda intake: intake.active)
+            await second.send_all(CLOSE)
+            await _until(lambda: list(service.dispatcher._server.waiting))
+            await service.intake.drain(0.0)
+            with trio.fail_after(1):
+                answers = [await _read_all(first), await _read_all(second)]
+            entered = len(service.intake.entered)
+
+    assert [answer.partition(b"\r\n")[0] for answer in answers] == [b"HTTP/1.1 503 "] * 2
+    assert events == ["cancelled"]
+    assert entered == 2
+    assert service.logs == []
+
+
+async def test_a_client_that_leaves_while_it_waits_takes_no_slot(web: Any) -> None:
+    events: list[str] = []
+    release = trio.Event()
+    upgrade = UPGRADE.replace(b"GET /", b"GET /left")
+    async with web(parked(events, release), concurrency=1) as service:
+        async with await service.connect() as first:
+            await first.send_all(CLOSE)
+            await service.intake.wait(lambda intake: intake.active)
+            async with await service.connect() as second:
+                await second.send_all(upgrade)
+                await _until(lambda: list(service.dispatcher._server.waiting))
+            await service.wait_connections(1)
+            release.set()
+            await _read_all(first)
+        entered = [label for label, _ in service.intake.entered]
+
+    assert entered == ["GET /"]
+
+
 async def test_a_dispatcher_can_stop_without_ever_accepting(web: Any) -> None:
     async with web(flood) as service:
         took = await service.stop()

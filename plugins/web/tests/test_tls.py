@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import ssl
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import httpx
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives import serialization
 from kernel_web import TlsConfig
 
 from kernel import Secret
@@ -336,6 +338,45 @@ async def test_only_clients_with_a_certificate_are_let_in_if_there_is_an_authori
     assert service.logs == []
 
 
+PAST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+
+async def test_a_client_with_an_expired_certificate_is_closed_quietly(web: Any, keys: Keys) -> None:
+    config = TlsConfig(cert=keys.cert, key=keys.key, ca=keys.authorities)
+    expired, valid = keys.client(), keys.client()
+    keys.ca.issue_cert("client@example.org", not_after=PAST).configure_cert(expired)
+    keys.ca.issue_cert("client@example.org").configure_cert(valid)
+    async with web(echo, tls=config) as service:
+        with pytest.raises(httpx.TransportError):
+            async with httpx.AsyncClient(base_url=service.url, verify=expired) as client:
+                await client.get("/")
+        await service.wait_connections(0)
+        before = len(service.intake.entered)
+        async with httpx.AsyncClient(base_url=service.url, verify=valid) as client:
+            response = await client.get("/")
+
+    assert before == 0
+    assert response.status_code == 200
+    assert service.logs == []
+
+
+async def test_a_server_with_an_expired_certificate_closes_those_who_refuse_it_quietly(web: Any, keys: Keys) -> None:
+    cert, key = keys.folder / "old.pem", keys.folder / "old.key"
+    old = keys.ca.issue_cert("localhost", "127.0.0.1", not_after=PAST)
+    old.private_key_pem.write_to_path(key)
+    cert.write_bytes(b"".join(blob.bytes() for blob in old.cert_chain_pems))
+    async with web(echo, tls=TlsConfig(cert=str(cert), key=str(key))) as service:
+        async with await service.connect() as client:
+            tls = trio.SSLStream(client, keys.client(), server_hostname="localhost")
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await tls.do_handshake()
+        await service.wait_connections(0)
+
+    assert "certificate has expired" in str(caught.value.__cause__)
+    assert service.intake.entered == []
+    assert service.logs == []
+
+
 async def test_a_client_that_never_reads_over_tls_does_not_hold_the_stop(web: Any, keys: Keys) -> None:
     async def flood(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -356,24 +397,49 @@ async def test_a_client_that_never_reads_over_tls_does_not_hold_the_stop(web: An
     assert took < 0.4
 
 
-@pytest.mark.parametrize("wrong", ["missing", "not a key", "password"])
-async def test_a_file_that_is_no_good_is_named(web: Any, keys: Keys, wrong: str) -> None:
-    bad = keys.folder / "bad.pem"
-    bad.write_text("nonsense")
-    configs = {
-        "missing": TlsConfig(cert=str(keys.folder / "none.pem"), key=keys.key),
-        "not a key": TlsConfig(cert=keys.cert, key=str(bad)),
-        "password": TlsConfig(cert=str(bad), key=keys.key, key_password=Secret("hunter2")),
+def encrypted(key: str, password: bytes) -> bytes:
+    loaded = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    lock = serialization.BestAvailableEncryption(password)
+    return loaded.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key", "reason"),
+    [
+        ("missing", "cert", "no such file or directory"),
+        ("directory", "key", "is a directory"),
+        ("not a certificate", "cert", "has no PEM certificate in it"),
+        ("not a key", "key", "has no PEM private key in it"),
+        ("damaged", "key", "cannot be loaded"),
+        ("other key", "key", "does not belong to the certificate of tls.cert"),
+        ("no password", "key", "does it need a key_password?"),
+        ("wrong password", "key", "does it need another key_password?"),
+        ("damaged authority", "ca", "is it damaged?"),
+    ],
+)
+async def test_a_file_that_is_no_good_is_named(web: Any, keys: Keys, wrong: str, key: str, reason: str) -> None:
+    bad = keys.folder / f"{wrong}.pem"
+    kind = "CERTIFICATE" if key == "ca" else "PRIVATE KEY"
+    contents = {
+        "damaged": f"-----BEGIN {kind}-----\nnonsense\n-----END {kind}-----\n".encode(),
+        "other key": keys.ca.issue_cert("other").private_key_pem.bytes(),
+        "no password": encrypted(keys.key, b"hunter2"),
+        "wrong password": encrypted(keys.key, b"hunter2"),
     }
+    contents["damaged authority"] = contents["damaged"]
+    bad.mkdir(exist_ok=True) if wrong == "directory" else bad.write_bytes(contents.get(wrong, b"nonsense"))
+    bad.unlink() if wrong == "missing" else None
+    password = Secret("swordfish") if wrong == "wrong password" else None
+    paths = {"cert": keys.cert, "key": keys.key, "ca": "", key: str(bad)}
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with web(echo, tls=configs[wrong]):
+        async with web(echo, tls=TlsConfig(**paths, key_password=password)):
             raise AssertionError
 
     (error,) = _leaves(caught.value)
     assert isinstance(error, StartupError)
-    assert str(error).startswith("tls: ")
-    assert "hunter2" not in str(error)
-    assert ("none.pem" if wrong == "missing" else "bad.pem") in str(error)
+    assert str(error).startswith(f'tls.{key} = "{bad}": ')
+    assert reason in str(error)
+    assert "swordfish" not in str(error)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
