@@ -28,6 +28,7 @@ from ._events import (
     EventHub,
     KernelReady,
     KernelStopped,
+    KillSwitchChanged,
     Listening,
     LoopBlocked,
     SettleFailed,
@@ -37,6 +38,7 @@ from ._events import (
 )
 from ._failure import describe
 from ._lifecycle import State
+from .errors import StartupError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -143,6 +145,7 @@ _Written: TypeAlias = (
     | KernelReady
     | StopRequested
     | KernelStopped
+    | KillSwitchChanged
     | DrainTimedOut
     | StopTimedOut
     | LoopBlocked
@@ -157,13 +160,13 @@ def _write(log: FilteringBoundLogger, event: _Written) -> None:
             level = _STATE_LEVELS.get(event.new, "debug")
             getattr(bound, level)(event.new.value, **({"reason": event.reason} if event.reason else {}))
         case ComponentFailed(restart_in=None):
-            bound.error("failed", error=describe(event.error), traceback=_traceback(event.error))
+            bound.error("failed", error=describe(event.error), **_detail(log, event.error))
         case ComponentFailed():
             bound.error(
                 "failed, restarts",
                 in_s=round(event.restart_in or 0.0, 2),
                 error=describe(event.error),
-                traceback=_traceback(event.error),
+                **_detail(log, event.error),
             )
         case Listening():
             bound.info("listening", address=event.address)
@@ -173,6 +176,8 @@ def _write(log: FilteringBoundLogger, event: _Written) -> None:
             bound.info("stopping", reason=event.reason)
         case KernelStopped():
             bound.info("stopped", status=int(event.status), seconds=round(event.seconds, 3))
+        case KillSwitchChanged():  # a worker that is paused says so too, as a warning
+            bound.info(f"kill switch {event.state.value}", reason=event.reason)
         case DrainTimedOut():
             bound.warning("drain_timeout is over, cancelled", culprits=event.culprits)
         case StopTimedOut():
@@ -183,6 +188,13 @@ def _write(log: FilteringBoundLogger, event: _Written) -> None:
             bound.warning("not settled", delivery=event.delivery_id, error=describe(event.error))
         case _:
             assert_never(event)
+
+
+def _detail(log: FilteringBoundLogger, error: BaseException) -> dict[str, str]:
+    """Return the traceback; none above debug level for what is wrong with the configuration, whose text says it all."""
+    if isinstance(error, StartupError) and not log.is_enabled_for(logging.DEBUG):
+        return {}
+    return {"traceback": _traceback(error)}
 
 
 _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
@@ -261,9 +273,9 @@ def _as_text(*, colour: bool) -> Callable[[Mapping[str, object]], str]:
 def _printed(value: object) -> str:
     """Return a value as text, whatever its class thinks of that."""
     try:
-        if isinstance(value, list | tuple):
-            return "; ".join(map(str, cast("list[object]", value)))
-        return str(value)
+        if not isinstance(value, list | tuple):
+            return str(value)
+        return "; ".join(map(str, cast("list[object]", value)))
     except Exception:  # noqa: BLE001  a broken __str__ must not break who logs it
         return f"<unprintable {type(value).__name__}>"
 

@@ -193,7 +193,7 @@ async def open_kernel(
             by_test = service.stopped_by_test
             result = await service.stop()
     except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
+        if len(group.exceptions) != 1:
             raise
         error = group.exceptions[0]  # what the test raised: the nursery is none of its business
         raise error from error.__cause__
