@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import cast, final
 
 import attrs
 
 from ._console import OutputError, complain, look_of, say
-from ._events import EventHub, KernelReady, KernelStopped, Listening, StateChanged, StopRequested
+from ._events import (
+    ComponentFailed,
+    Event,
+    EventHub,
+    KernelReady,
+    KernelStopped,
+    Listening,
+    StateChanged,
+    StopRequested,
+)
 from ._failure import describe
 from ._log import LogSettings, capture_logging, log_events, open_log
 from ._process import run
@@ -38,11 +47,25 @@ def run_service(plan: Plan, options: ServiceOptions) -> int:
     colour = look_of(sys.stderr).colour and not options.as_json
     log = open_log(LogSettings(level=options.log_level, as_json=options.as_json, colour=colour))
     log_events(hub, log)
+    origins = _keep_origins(plan, hub)
     with capture_logging(log), nullcontext() if options.as_json else _showing(Tree(plan), hub):
         result = run(plan, log=log, hub=hub, ends_process=True)
     for error in result.errors:
-        _show_error(error, with_traceback=options.log_level == "debug")
+        _show_error(error, origins.get(id(error), ""), with_traceback=options.log_level == "debug")
     return int(result.status)
+
+
+def _keep_origins(plan: Plan, hub: EventHub) -> Mapping[int, str]:
+    """Return what will say where each error comes from: its component, and the line of the manifest with its table."""
+    origins: dict[int, str] = {}
+
+    def keep(event: Event) -> None:
+        if isinstance(event, ComponentFailed):
+            spec = plan.components.get(event.component)
+            origins[id(event.error)] = f"{event.component}, {spec.where}" if spec else event.component
+
+    hub.subscribe(keep, ComponentFailed)
+    return origins
 
 
 def _showing(tree: Tree, hub: EventHub) -> AbstractContextManager[object]:
@@ -65,11 +88,11 @@ def _say_if_possible(text: str) -> None:
         say(text)
 
 
-def _show_error(error: BaseException, *, with_traceback: bool) -> None:
+def _show_error(error: BaseException, origin: str, *, with_traceback: bool) -> None:
     for leaf in _leaves(error):
         if with_traceback:
             complain("".join(traceback.format_exception(leaf)).rstrip())
-        notes = "; ".join(map(str, getattr(leaf, "__notes__", ())))
+        notes = "; ".join(filter(None, (origin, *map(str, getattr(leaf, "__notes__", ())))))
         complain(f"kernel: failed: {describe(leaf)}{f' ({notes})' * bool(notes)}")
 
 

@@ -31,6 +31,7 @@ from kernel._events import (
 )
 from kernel._lifecycle import State
 from kernel._log import MAX_FIELD, MAX_TRACEBACK, LogSettings, capture_logging, log_events, open_log
+from kernel.errors import StartupError
 
 
 class UnprintableError(Exception):
@@ -417,6 +418,17 @@ def test_an_event_is_a_line(event: Event, line: str) -> None:
 
 def test_a_dead_letter_has_the_traceback_of_what_its_handler_raised() -> None:
     assert "raise ValueError" in of_events(settled(DeadLetter("why"), raised()))
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "shown"),
+    [(StartupError("no"), "info", False), (StartupError("no"), "debug", True), (ValueError("no"), "info", True)],
+)
+def test_what_is_wrong_with_the_configuration_is_one_line(error: Exception, level: str, shown: bool) -> None:
+    lines = of_events(ComponentFailed(component="driver/db", error=error, restart_in=None), level=level).splitlines()
+
+    assert lines[0].endswith(f'failed error="{type(error).__name__}: no"')
+    assert (len(lines) > 1) == shown
 
 
 def test_deliveries_that_go_well_are_for_debugging() -> None:

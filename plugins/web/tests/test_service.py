@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -231,6 +232,26 @@ async def test_the_command_serves_drains_and_exits(tmp_path: Path) -> None:
 
     assert answers[0].text == "/slow"
     assert status == 0
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_one_line_that_says_who_where_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "webapp.py").write_text(APP)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "kernel.toml").write_text(MANIFEST.replace(":0", f":{port}"))
+        command = [sys.executable, "-m", "kernel", "run", "kernel.toml"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
+    lines = [line for line in done.stderr.splitlines() if "StartupError" in line]
+    line = MANIFEST.splitlines().index("[dispatchers.web]") + 1
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 2
+    assert lines[1].startswith(
+        f"kernel: failed: StartupError: 127.0.0.1:{port}: address already in use (pid {os.getpid()}"
+    )
+    assert lines[1].endswith(f"stop who listens there, or bind another port (dispatcher/web, kernel.toml:{line})")
 
 
 @pytest.mark.slow
