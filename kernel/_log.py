@@ -197,6 +197,12 @@ def _detail(log: FilteringBoundLogger, error: BaseException) -> dict[str, str]:
     return {"traceback": _traceback(error)}
 
 
+def _write_failure(bound: FilteringBoundLogger, event: ComponentFailed) -> None:
+    wait = {} if event.restart_in is None else {"in_s": round(event.restart_in, 2)}
+    text = "failed, restarts" if wait else "failed"
+    bound.error(text, **wait, error=describe(event.error), traceback=_traceback(event.error))
+
+
 _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
 
 
@@ -273,11 +279,15 @@ def _as_text(*, colour: bool) -> Callable[[Mapping[str, object]], str]:
 def _printed(value: object) -> str:
     """Return a value as text, whatever its class thinks of that."""
     try:
-        if not isinstance(value, list | tuple):
-            return str(value)
-        return "; ".join(map(str, cast("list[object]", value)))
+        return _joined(value)
     except Exception:  # noqa: BLE001  a broken __str__ must not break who logs it
         return f"<unprintable {type(value).__name__}>"
+
+
+def _joined(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "; ".join(map(str, cast("list[object]", value)))
+    return str(value)
 
 
 def _quoted(value: str) -> str:
