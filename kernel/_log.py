@@ -159,15 +159,8 @@ def _write(log: FilteringBoundLogger, event: _Written) -> None:
         case StateChanged():
             level = _STATE_LEVELS.get(event.new, "debug")
             getattr(bound, level)(event.new.value, **({"reason": event.reason} if event.reason else {}))
-        case ComponentFailed(restart_in=None):
-            bound.error("failed", error=describe(event.error), **_detail(log, event.error))
         case ComponentFailed():
-            bound.error(
-                "failed, restarts",
-                in_s=round(event.restart_in or 0.0, 2),
-                error=describe(event.error),
-                **_detail(log, event.error),
-            )
+            _write_failure(bound, event)
         case Listening():
             bound.info("listening", address=event.address)
         case KernelReady():
@@ -200,7 +193,7 @@ def _detail(log: FilteringBoundLogger, error: BaseException) -> dict[str, str]:
 def _write_failure(bound: FilteringBoundLogger, event: ComponentFailed) -> None:
     wait = {} if event.restart_in is None else {"in_s": round(event.restart_in, 2)}
     text = "failed, restarts" if wait else "failed"
-    bound.error(text, **wait, error=describe(event.error), traceback=_traceback(event.error))
+    bound.error(text, **wait, error=describe(event.error), **_detail(bound, event.error))
 
 
 _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
