@@ -32,6 +32,8 @@ from ._broker import check_window as check_window
 from ._broker import death_headers as death_headers
 from ._broker import partition_key as partition_key
 from ._envelope import Envelope, Message, Outcome
+from ._transaction import Transaction as Transaction
+from ._transaction import Transactional as Transactional
 from .errors import StartupError
 
 if TYPE_CHECKING:

@@ -1,0 +1,183 @@
+"""The broker: the file behind the contract of `kernel.abc.Broker`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import final
+
+import attrs
+from typing_extensions import override
+
+from kernel import Envelope
+from kernel.abc import Broker, Context, Delivery, Subscription, Topology, Transaction, Transactional
+from kernel.errors import ConflictError, UnavailableError
+
+from ._access import Access
+from ._consumer import Consumer, Kitchen
+from ._delivery import PeekedDelivery
+from ._events import MessageDropped
+from ._letter import write_letter
+from ._operation import Operation
+from ._shelves import Effects
+from ._thread import Listener, StoreThread
+from ._transaction import open_transaction
+
+
+@final
+@attrs.define(eq=False)
+class _Hub(Kitchen):
+    """Who waits for what."""
+
+    poll: Callable[[bool], None]
+    """Called with whether anybody is hungry, when that changes."""
+    _hungry: dict[str, dict[Consumer, None]] = attrs.field(factory=dict[str, dict[Consumer, None]], init=False)
+    _soon: dict[Consumer, None] = attrs.field(factory=dict[Consumer, None], init=False)
+
+    @override
+    def hungry(self, consumer: Consumer) -> None:
+        if not self._hungry:
+            self.poll(True)  # noqa: FBT003  a callback has no keywords
+        self._hungry.setdefault(consumer.queue, {})[consumer] = None
+
+    @override
+    def soon(self, consumer: Consumer) -> None:
+        self._soon[consumer] = None
+
+    @override
+    def forget(self, consumer: Consumer) -> None:
+        self._soon.pop(consumer, None)
+        waiting = self._hungry.get(consumer.queue, {})
+        waiting.pop(consumer, None)
+        if not waiting and self._hungry.pop(consumer.queue, None) is not None and not self._hungry:
+            self.poll(False)  # noqa: FBT003  as above
+
+    def ready(self, queue: str) -> None:
+        """Feed those who wait at a queue."""
+        for consumer in list(self._hungry.get(queue, ())):
+            self.forget(consumer)
+            consumer.feed()
+
+    def all_ready(self) -> None:
+        """Feed everybody."""
+        for queue in list(self._hungry):
+            self.ready(queue)
+
+    def told(self) -> None:
+        """Feed those who have places again."""
+        soon, self._soon = self._soon, {}
+        for consumer in soon:
+            self.forget(consumer)
+            consumer.feed()
+
+
+@final
+@attrs.define(eq=False)
+class SqliteBroker(Broker, Transactional):
+    """A broker in one file, which several processes may use at a time.
+
+    What it confirms is in the file, and on the disk with `synchronous = "full"`. A queue whose `dead_letters` nobody
+    declared is refused. When the file takes nothing, operations raise `StorageError`; nothing has to be restarted
+    when it does again.
+    """
+
+    _access: Access
+    _context: Context
+    _thread: StoreThread = attrs.field(init=False)
+    _hub: _Hub = attrs.field(init=False)
+    _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
+    _exclusive: set[str] = attrs.field(factory=set[str], init=False)
+    """Exclusive queues that have their consumer."""
+
+    def start(self, *, poll_interval: float, transaction_timeout: float) -> None:
+        """Start the thread of the file."""
+        listener = Listener(self._heard, self._foreign, self._health)
+        self._thread = StoreThread(self._access, listener, poll_interval, transaction_timeout)
+        self._hub = _Hub(self._thread.poll)
+        self._thread.start()
+
+    async def aclose(self) -> None:
+        """Give back what is claimed, remove our exclusive queues and close the file.
+
+        Cancellation: Is a checkpoint. If cancelled, the thread does the rest by itself.
+        """
+        for consumer in list(self._consumers):
+            consumer.leave(UnavailableError("the broker is closed"))
+        await self._thread.aclose()
+
+    @override
+    async def declare(self, topology: Topology) -> None:
+        await self._thread.perform(lambda store: store.declare(topology))
+
+    @override
+    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return self._subscribe(subscription)
+
+    @asynccontextmanager
+    async def _subscribe(self, subscription: Subscription) -> AsyncGenerator[AsyncIterator[Delivery]]:
+        name = subscription.queue
+        is_exclusive = await self._thread.perform(lambda store: store.join(name))
+        consumer = self._join(subscription, is_exclusive=is_exclusive)
+        try:
+            yield consumer
+        finally:
+            self._leave(consumer, is_exclusive=is_exclusive)
+
+    @override
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        letter = write_letter(envelope, now=time.time())
+        await self._thread.perform(lambda store: store.send(letter, exchange=exchange, mandatory=mandatory))
+
+    @override
+    async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
+        claims = await self._thread.perform(lambda store: store.peek(queue, limit))
+        return [PeekedDelivery(claim) for claim in claims]
+
+    @override
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        return open_transaction(self._thread, self._access.guard)
+
+    def _join(self, subscription: Subscription, *, is_exclusive: bool) -> Consumer:
+        if subscription.prefetch < 1:
+            raise ValueError(f"prefetch must be 1 or more, not {subscription.prefetch}")
+        if is_exclusive:
+            if subscription.queue in self._exclusive:
+                raise ConflictError(f'queue "{subscription.queue}" is exclusive and has a consumer')
+            self._exclusive.add(subscription.queue)
+        consumer = Consumer(subscription.queue, subscription.prefetch, self._thread, self._hub)
+        self._consumers.add(consumer)
+        return consumer
+
+    def _leave(self, consumer: Consumer, *, is_exclusive: bool) -> None:
+        consumer.leave(UnavailableError("the subscription has been left"))
+        self._consumers.discard(consumer)
+        if is_exclusive:
+            self._exclusive.discard(consumer.queue)
+            self._thread.submit_last(Operation(lambda store: store.leave(consumer.queue), is_persistent=True))
+
+    def _heard(self, effects: Effects) -> None:
+        for drop in effects.drops:
+            self._context.emit(
+                MessageDropped(
+                    component=self._context.id,
+                    queue=drop.queue,
+                    reason=drop.reason,
+                    message_id=drop.message_id,
+                    subject=drop.subject,
+                )
+            )
+        self._hub.told()
+        for queue in effects.ready:
+            self._hub.ready(queue)
+        if effects.is_foreign:
+            self._hub.all_ready()
+
+    def _foreign(self) -> None:
+        self._hub.all_ready()
+
+    def _health(self, complaint: str) -> None:
+        if complaint:
+            self._context.report_degraded(complaint)
+        else:
+            self._context.report_ready()

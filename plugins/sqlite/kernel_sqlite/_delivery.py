@@ -1,0 +1,115 @@
+"""One attempt to hand a message over, and a look at one that nobody has taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel import Ack, Envelope, Outcome
+from kernel.abc import Delivery
+from kernel.errors import SettledError
+
+from ._letter import Claim, read_letter, write_letter
+from ._operation import Operation
+from ._store import Store
+from ._thread import StoreThread
+
+
+@final
+@attrs.define(eq=False)
+class SqliteDelivery(Delivery):
+    """A claim on its way to a handler.
+
+    Settling returns when the outcome is in the file. If it is cancelled before that began, the delivery can be
+    settled again; later, the outcome may or may not be in the file. What the file did not take is delivered again as
+    soon as it takes something.
+    """
+
+    _claim: Claim
+    _envelope: Envelope
+    _thread: StoreThread
+    _freed: Callable[[], None]
+    """Called when the delivery is not under way any more."""
+    _settled: bool = attrs.field(default=False, init=False)
+
+    @property
+    @override
+    def envelope(self) -> Envelope:
+        return self._envelope
+
+    @property
+    @override
+    def attempt(self) -> int:
+        return self._claim.attempt
+
+    @property
+    @override
+    def redelivered(self) -> bool:
+        return self._claim.redelivered
+
+    @override
+    async def settle(self, outcome: Outcome) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        operation = Operation(self._settling(outcome), trio.lowlevel.current_task(), self._heard)
+        self._thread.submit(operation)
+        self._settled = True
+        try:
+            await self._thread.wait(operation, self._thread.take_back)
+        finally:
+            self._settled = not operation.is_taken_back
+        operation.outcome()
+
+    def _settling(self, outcome: Outcome) -> Callable[[Store], None]:
+        if self._settled:
+            raise SettledError(f"delivery {self._claim.letter.id} was settled twice")
+        reply = None
+        if isinstance(outcome, Ack) and outcome.reply is not None:
+            reply = write_letter(outcome.reply, now=time.time())
+        return lambda store: store.settle(self._claim, outcome, reply)
+
+    def _heard(self, operation: Operation[None]) -> None:
+        if operation.error is None:
+            self._freed()
+        else:
+            recovery = Operation(lambda store: store.recover(self._claim), heard=self._recovered, is_persistent=True)
+            self._thread.submit_last(recovery)
+
+    def _recovered(self, _: object) -> None:
+        self._freed()
+
+
+@final
+@attrs.define(eq=False)
+class PeekedDelivery(Delivery):
+    """A message that somebody looks at in its queue."""
+
+    _claim: Claim
+    _envelope: Envelope = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._envelope = read_letter(self._claim.letter, now=time.time())
+
+    @property
+    @override
+    def envelope(self) -> Envelope:
+        return self._envelope
+
+    @property
+    @override
+    def attempt(self) -> int:
+        return self._claim.attempt
+
+    @property
+    @override
+    def redelivered(self) -> bool:
+        return self._claim.redelivered
+
+    @override
+    async def settle(self, outcome: Outcome) -> None:
+        await trio.lowlevel.checkpoint()
+        raise SettledError(f"delivery {self._claim.letter.id} was only looked at: it is still in its queue")

@@ -1,0 +1,78 @@
+"""The driver `sqlite`: opens the file for as long as it lives."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import ClassVar, Final, final
+
+import trio
+from typing_extensions import override
+
+from kernel.abc import Broker, Capability, Context, Driver
+
+from ._access import Access
+from ._broker import SqliteBroker
+from ._config import SqliteConfig
+from ._file import create_or_open
+from ._store import Store
+
+
+@final
+class SqliteDriver(Driver[Broker]):
+    """A broker, and a database for workers, in one file. What it holds outlives the process."""
+
+    Config: ClassVar[type[object]] = SqliteConfig
+    provides: ClassVar[type[object]] = SqliteBroker
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({
+        Capability.DEAD_LETTERS,
+        Capability.DEDUPLICATION,
+        Capability.DELAY,
+        Capability.DURABLE,
+        Capability.MAX_LENGTH,
+        Capability.ORDERING,
+        Capability.PEEK,
+        Capability.PRIORITY,
+        Capability.REQUEST_REPLY,
+        Capability.TRANSACTION,
+        Capability.TTL,
+    })
+
+    def __init__(self, *, config: SqliteConfig, context: Context) -> None:
+        self._config: Final = config
+        self._context: Final = context
+
+    @classmethod
+    @override
+    def check(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, SqliteConfig)
+        if config.transaction_timeout > config.lease / 2:
+            yield "`transaction_timeout` must be at most half of `lease`, which is not renewed during a transaction"
+
+    @override
+    def open(self) -> AbstractAsyncContextManager[SqliteBroker]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[SqliteBroker]:
+        path = Path(self._config.path)
+        access = Access(path, self._config.synchronous, self._config.busy_timeout, self._make_store)
+        # Not abandoned when cancelled: it ends within a second or so, and leaves nothing behind.
+        await trio.to_thread.run_sync(lambda: access.use(create_or_open(path, synchronous=self._config.synchronous)))
+        broker = SqliteBroker(access, self._context)
+        broker.start(poll_interval=self._config.poll_interval, transaction_timeout=self._config.transaction_timeout)
+        try:
+            yield broker
+        finally:
+            with trio.move_on_after(self._context.stop_timeout / 2, shield=True):
+                await broker.aclose()
+
+    def _make_store(self, connection: sqlite3.Connection) -> Store:
+        return Store(
+            connection,
+            lease=self._config.lease,
+            max_length=self._config.max_length,
+            once_retention=self._config.once_retention,
+        )

@@ -1,0 +1,221 @@
+"""The rows of messages. Writes are gathered and go to SQLite many at a time.
+
+Each step of a statement gives the interpreter away and has to get it back, which takes milliseconds while the event
+loop computes. So there are few of them: inserts in blocks, and deletes by list.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, final
+
+import attrs
+
+from ._letter import Claim, Letter
+from ._schema import BEHIND, CLAIMED, DELAYED, READY
+
+_BLOCKS: Final = (128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows in one INSERT; few sizes, so that their statements stay prepared."""
+_CONTENT: Final = "c.id, c.subject, c.body, c.headers, c.content_type, c.reply_to, c.correlation_id"
+_AMONG: Final = "(SELECT value FROM json_each(?))"
+_LETTER: Final = f"{_CONTENT}, e.rank, 0.0, e.deadline"
+_COLUMNS: Final = f"e.seq, e.attempts, e.redelivered, e.expires, e.key, {_LETTER}"
+_READY_FIRST: Final = (
+    f"SELECT {_COLUMNS} FROM kernel_entry AS e INDEXED BY kernel_entry_ready"
+    " CROSS JOIN kernel_content AS c ON c.seq = e.seq"
+    f" WHERE e.queue = ? AND e.state = {READY} ORDER BY e.rank, e.place LIMIT ?"
+)
+_BEHIND_FIRST: Final = (
+    f"SELECT {_COLUMNS} FROM kernel_entry AS e INDEXED BY kernel_entry_oldest"
+    " CROSS JOIN kernel_content AS c ON c.seq = e.seq"
+    f" WHERE e.queue = ? AND e.state = {BEHIND} ORDER BY e.place LIMIT ?"
+)
+
+
+def _insert(table: str, columns: int) -> dict[int, str]:
+    row = f"({', '.join('?' * columns)})"
+    return {size: f"INSERT INTO {table} VALUES {', '.join([row] * size)}" for size in _BLOCKS}
+
+
+_ENTRY_INSERTS: Final = _insert("kernel_entry", 12)
+_CONTENT_INSERTS: Final = _insert("kernel_content", 8)
+
+
+class Waiting(NamedTuple):
+    """An entry that nobody has taken."""
+
+    seq: int
+    attempts: int
+    key: str | None
+
+
+@final
+@attrs.define(eq=False)
+class Entries:
+    """Reads and writes entries of one file, inside a transaction of somebody else."""
+
+    _connection: sqlite3.Connection
+    last: int = 0
+    """The greatest number given to an entry or a place; numbers are never used again."""
+    _entries: list[tuple[object, ...]] = attrs.field(factory=list[tuple[object, ...]], init=False)
+    _contents: list[tuple[object, ...]] = attrs.field(factory=list[tuple[object, ...]], init=False)
+    _removed: list[int] = attrs.field(factory=list[int], init=False)
+
+    def next_number(self) -> int:
+        """Return a number greater than all before."""
+        self.last += 1
+        return self.last
+
+    def add(
+        self,
+        seq: int,
+        queue: int,
+        letter: Letter,
+        *,
+        state: int,
+        expires: float | None = None,
+        due: float | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Add an entry under a new number."""
+        self._entries.append((seq, queue, state, letter.rank, seq, 0, 0, expires, letter.deadline, due, None, key))
+        self._contents.append((seq, *letter[:7]))
+
+    def remove(self, seq: int) -> None:
+        """Remove an entry and its content."""
+        self._removed.append(seq)
+
+    def flush(self) -> None:
+        """Have SQLite see everything; whoever reads calls it first."""
+        if self._entries:
+            _write_blocks(self._connection, _ENTRY_INSERTS, self._entries)
+            _write_blocks(self._connection, _CONTENT_INSERTS, self._contents)
+        if self._removed:
+            among = (json.dumps(self._removed),)
+            self._connection.execute(f"DELETE FROM kernel_entry WHERE seq IN {_AMONG}", among)
+            self._connection.execute(f"DELETE FROM kernel_content WHERE seq IN {_AMONG}", among)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was gathered."""
+        self._entries.clear()
+        self._contents.clear()
+        self._removed.clear()
+
+    def first_ready(self, queue: int, limit: int) -> list[Claim]:
+        """Return the entries that are next, as claims of nobody (`holder` 0) with the attempt they would be."""
+        return self._claims(_READY_FIRST, queue, limit)
+
+    def first_behind(self, queue: int, limit: int) -> list[Claim]:
+        """Return the first of the entries that wait for others of their keys, as `first_ready` does."""
+        return self._claims(_BEHIND_FIRST, queue, limit)
+
+    def _claims(self, statement: str, queue: int, limit: int) -> list[Claim]:
+        self.flush()
+        return [
+            Claim(seq, queue, 0, attempts + 1, bool(redelivered), expires, key, Letter._make(letter))
+            for seq, attempts, redelivered, expires, key, *letter in self._connection.execute(
+                statement, (queue, limit)
+            ).fetchall()
+        ]
+
+    def letter(self, seq: int) -> Letter | None:
+        """Return what a message says; None if it is gone."""
+        self.flush()
+        row = self._connection.execute(
+            f"SELECT {_LETTER} FROM kernel_entry AS e CROSS JOIN kernel_content AS c ON c.seq = e.seq WHERE e.seq = ?",
+            (seq,),
+        ).fetchone()
+        return None if row is None else Letter(*row)
+
+    def take(self, seqs: Sequence[int], holder: int) -> None:
+        """Claim entries for a holder and count the attempt."""
+        self._connection.execute(
+            f"UPDATE kernel_entry SET state = {CLAIMED}, holder = ?, attempts = attempts + 1 WHERE seq IN {_AMONG}",
+            (holder, json.dumps(seqs)),
+        )
+
+    def put_back(self, seqs: Iterable[int], *, redelivered: bool) -> None:
+        """Make claimed entries ready where they stood, as if they had not been claimed."""
+        self._connection.execute(
+            f"UPDATE kernel_entry SET state = {READY}, holder = NULL, attempts = attempts - 1,"
+            f" redelivered = redelivered OR ? WHERE seq IN {_AMONG}",
+            (redelivered, json.dumps(list(seqs))),
+        )
+
+    def recover(self, claim: Claim) -> bool:
+        """Make an entry ready where it stood if it is claimed as that claim says; returns whether it was."""
+        self.flush()
+        done = self._connection.execute(
+            f"UPDATE kernel_entry SET state = {READY}, holder = NULL, redelivered = 1"
+            f" WHERE seq = ? AND state = {CLAIMED} AND holder = ? AND attempts = ?",
+            (claim.seq, claim.holder, claim.attempt),
+        )
+        return done.rowcount == 1
+
+    def put_last(self, seq: int, *, state: int, expires: float | None, key: str | None) -> None:
+        """Make an entry wait behind all others of its priority."""
+        self._connection.execute(
+            "UPDATE kernel_entry SET state = ?, holder = NULL, due = NULL, place = ?, expires = ?, key = ?,"
+            f" redelivered = (redelivered OR state = {CLAIMED}) WHERE seq = ?",
+            (state, self.next_number(), expires, key, seq),
+        )
+
+    def put_later(self, seq: int, *, due: float) -> None:
+        """Delay a claimed entry."""
+        self._connection.execute(
+            f"UPDATE kernel_entry SET state = {DELAYED}, holder = NULL, due = ?, place = ?, redelivered = 1"
+            " WHERE seq = ?",
+            (due, self.next_number(), seq),
+        )
+
+    def move(self, seq: int, queue: int, *, state: int, headers: str, expires: float | None, key: str | None) -> None:
+        """Make an entry of one queue a fresh one of another, with other headers."""
+        self._connection.execute("UPDATE kernel_content SET headers = ? WHERE seq = ?", (headers, seq))
+        self._connection.execute(
+            "UPDATE kernel_entry SET queue = ?, state = ?, place = ?, attempts = 0, redelivered = 0,"
+            " expires = ?, deadline = NULL, due = NULL, holder = NULL, key = ? WHERE seq = ?",
+            (queue, state, self.next_number(), expires, key, seq),
+        )
+
+    def oldest(self, queue: int) -> Waiting | None:
+        """Return the entry that has been there longest, those with a delay last; None if none waits."""
+        self.flush()
+        places = [self._first_place(queue, rank) for rank in range(10)] + [self._first_place(queue, None)]
+        found = min((row for row in places if row is not None), default=None)
+        found = found or self._one(f"queue = ? AND state = {DELAYED}", (queue,))
+        return None if found is None else Waiting(*found[1:])
+
+    def waiting(self, queue: int, limit: int) -> list[Waiting]:
+        """Return entries that wait, in no order."""
+        self.flush()
+        found: list[Waiting] = []
+        for state in (READY, DELAYED, BEHIND):
+            rows = self._connection.execute(
+                f"SELECT seq, attempts, key FROM kernel_entry WHERE queue = ? AND state = {state} LIMIT ?",
+                (queue, limit - len(found)),
+            )
+            found += [Waiting(*row) for row in rows.fetchall()]
+        return found
+
+    def _first_place(self, queue: int, rank: int | None) -> tuple[int, int, int, str | None] | None:
+        if rank is None:
+            return self._one(f"queue = ? AND state = {BEHIND}", (queue,))
+        return self._one(f"queue = ? AND state = {READY} AND rank = ?", (queue, rank))
+
+    def _one(self, condition: str, parameters: tuple[int, ...]) -> tuple[int, int, int, str | None] | None:
+        row: tuple[int, int, int, str | None] | None = self._connection.execute(
+            f"SELECT place, seq, attempts, key FROM kernel_entry WHERE {condition} ORDER BY place LIMIT 1", parameters
+        ).fetchone()
+        return row
+
+
+def _write_blocks(connection: sqlite3.Connection, inserts: dict[int, str], rows: list[tuple[object, ...]]) -> None:
+    start = 0
+    for size in _BLOCKS:
+        while len(rows) - start >= size:
+            block = rows[start : start + size]
+            connection.execute(inserts[size], [value for row in block for value in row])
+            start += size

@@ -1,0 +1,87 @@
+"""Messages as rows: what is stored of an envelope, and what is claimed. Knows no clock but the one of the wall."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import NamedTuple
+
+import trio
+
+from kernel import NO_HEADERS, Envelope
+
+
+class Letter(NamedTuple):
+    """An envelope as it is stored. A plain tuple: it is made for every message, on the way in and out."""
+
+    id: str
+    subject: str
+    body: bytes
+    headers: str
+    """JSON, or empty."""
+    content_type: str
+    reply_to: str
+    correlation_id: str
+    rank: int
+    """9 - priority."""
+    delay: float
+    deadline: float | None
+    """In seconds since 1970, as every time in the file: processes share no other clock."""
+
+
+class Claim(NamedTuple):
+    """A message that one process has taken, for as long as `holder` is its own."""
+
+    seq: int
+    queue: int
+    holder: int
+    attempt: int
+    redelivered: bool
+    expires: float | None
+    key: str | None
+    """What orders it among others; None for nothing."""
+    letter: Letter
+
+
+def write_letter(envelope: Envelope, *, now: float) -> Letter:
+    """Return what to store.
+
+    Args:
+        envelope: Its deadline is in trio's time of this process.
+        now: Seconds since 1970.
+
+    Raises:
+        ValueError: if the priority is out of range.
+        TypeError: if the headers hold what JSON cannot say.
+    """
+    if not 0 <= envelope.priority <= 9:
+        raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
+    deadline = envelope.deadline
+    return Letter(
+        envelope.id,
+        envelope.subject,
+        envelope.body,
+        json.dumps(dict(envelope.headers)) if envelope.headers else "",
+        envelope.content_type,
+        envelope.reply_to,
+        envelope.correlation_id,
+        9 - envelope.priority,
+        envelope.delay,
+        None if deadline == math.inf else now + deadline - trio.current_time(),
+    )
+
+
+def read_letter(letter: Letter, *, now: float) -> Envelope:
+    """Return the envelope; its deadline is in trio's time of this process."""
+    deadline = math.inf if letter.deadline is None else trio.current_time() + letter.deadline - now
+    return Envelope(
+        subject=letter.subject,
+        body=letter.body,
+        headers=json.loads(letter.headers) if letter.headers else NO_HEADERS,
+        id=letter.id,
+        content_type=letter.content_type,
+        reply_to=letter.reply_to,
+        correlation_id=letter.correlation_id,
+        priority=9 - letter.rank,
+        deadline=deadline,
+    )

@@ -1,0 +1,370 @@
+"""What can be done with the file: every way of a message, synchronous, on one connection.
+
+`begin`, any number of operations, `commit`. An operation that refuses raises before it has changed anything, so the
+others of its transaction are not hurt. Knows neither threads nor trio.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never, final
+
+import attrs
+
+from kernel import Ack, DeadLetter, Outcome, Retry, Return
+from kernel.abc import Topology
+from kernel.errors import ConflictError, QueueFullError, UnavailableError, UnknownOutcomeError, UnroutableError
+
+from ._catalog import Catalog, StoredQueue
+from ._letter import Claim, Letter
+from ._shelves import Effects, Shelves
+from ._upkeep import Upkeep
+
+Clock = Callable[[], float]
+
+
+@final
+@attrs.define(eq=False)
+class Store:
+    """The queues of one file, over a connection in autocommit mode that nobody else uses."""
+
+    _connection: sqlite3.Connection
+    lease: float = attrs.field(default=30.0, kw_only=True)
+    max_length: int = attrs.field(default=1_000_000, kw_only=True)
+    once_retention: float = attrs.field(default=604_800.0, kw_only=True)
+    # Of the wall: it is the only clock that processes share, and that goes on when none of them runs.
+    clock: Clock = attrs.field(default=time.time, kw_only=True)
+    _shelves: Shelves = attrs.field(init=False)
+    _version: int | None = attrs.field(default=None, init=False)
+    """`data_version` that everything in memory belongs to."""
+    _changes: int = attrs.field(default=0, init=False)
+    _written: int = attrs.field(default=0, init=False)
+    """The greatest number that the file knows of."""
+
+    def __attrs_post_init__(self) -> None:
+        catalog = Catalog(self._connection, self.max_length)
+        self._shelves = Shelves(self._connection, catalog, Upkeep(self._connection, self.lease), self.clock)
+
+    @property
+    def holder(self) -> int | None:
+        """Under which number this process holds its claims; None if it holds none."""
+        return self._shelves.upkeep.holder
+
+    # --- transactions ---------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin a transaction; nobody else writes until it ends.
+
+        Raises:
+            sqlite3.OperationalError: if another process writes for too long (SQLITE_BUSY), or the file is at fault.
+        """
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._changes = self._connection.total_changes
+        if (version := self._data_version()) != self._version:
+            self._refresh(version)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a transaction: some errors end it."""
+        return self._connection.in_transaction
+
+    def flush(self) -> None:
+        """Have SQLite know the messages that were sent so far."""
+        self._shelves.entries.flush()
+
+    def prepare(self) -> None:
+        """Have SQLite know all that the transaction did, so that only the commit itself is left."""
+        self._shelves.entries.flush()
+        self._shelves.catalog.flush()
+        if self._shelves.entries.last != self._written:
+            self._connection.execute("UPDATE kernel_meta SET last = ?", (self._shelves.entries.last,))
+
+    def commit(self) -> Effects:
+        """Make the transaction last; returns what others must hear of."""
+        self.prepare()
+        self._connection.execute("COMMIT")
+        self._written = self._shelves.entries.last
+        effects, self._shelves.effects = self._shelves.effects, Effects()
+        effects.has_written = self._connection.total_changes != self._changes
+        return effects
+
+    def rollback(self) -> None:
+        """Undo the transaction, if there is one, and forget all that was believed."""
+        self._shelves.entries.forget()
+        self._shelves.effects = Effects()
+        self._version = None
+        self._shelves.catalog.version = -1
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def has_changed(self) -> bool:
+        """Return whether another process has written since the last transaction."""
+        return self._data_version() != self._version
+
+    def adopt(self, holder: int | None) -> None:
+        """Go on with the claims of an earlier connection of this process."""
+        self._shelves.upkeep.holder = holder
+
+    def next_time(self) -> float:
+        """Return when `upkeep` has something to do, in seconds since 1970; infinite if never."""
+        return self._shelves.upkeep.next_time()
+
+    # --- topology -------------------------------------------------------------------------------------------------
+
+    def declare(self, topology: Topology) -> None:
+        """Make a topology exist: all of it, or nothing.
+
+        Raises:
+            ConflictError: naming what is refused, and why.
+        """
+        self._shelves.entries.flush()
+        is_owner = any(queue.exclusive for queue in topology.queues)
+        self._shelves.catalog.declare(topology, owner=self._shelves.upkeep.hold(self.clock()) if is_owner else None)
+
+    def join(self, name: str) -> bool:
+        """Return whether a queue that somebody wants to consume from is exclusive.
+
+        Raises:
+            ConflictError: if there is no such queue, or it is exclusive and of another process.
+        """
+        queue = self._shelves.catalog.need(name)
+        if not self._is_ours(queue):
+            raise ConflictError(f'queue "{name}" is exclusive, and of another process')
+        return queue.spec.exclusive
+
+    def leave(self, name: str) -> None:
+        """Take note that an exclusive queue has lost its consumer: it goes away."""
+        queue = self._shelves.catalog.find(name)
+        if queue is not None and queue.spec.exclusive:
+            self._shelves.entries.flush()
+            self._shelves.catalog.remove(queue)
+
+    def queues(self) -> list[tuple[StoredQueue, int]]:
+        """Return all queues, each with how many messages wait in it."""
+        return [(queue, self._shelves.catalog.waiting(queue)) for queue in self._shelves.catalog.queues]
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def send(self, letter: Letter, *, exchange: str, mandatory: bool) -> None:
+        """Give every queue that is bound a copy, or none of them.
+
+        Raises:
+            UnroutableError: if there is no such exchange; or if mandatory, and no queue is bound.
+            QueueFullError: if a queue that refuses is full.
+        """
+        queues = self._shelves.catalog.route(letter.subject, exchange)
+        if mandatory and not queues:
+            raise UnroutableError(f'no queue is bound for "{letter.subject}" on exchange "{exchange}"')
+        fresh = [queue for queue in queues if not self._shelves.is_repeated(queue, letter)]
+        if full := [queue for queue in fresh if self._shelves.catalog.waiting(queue) >= queue.limit]:
+            self._shelves.make_room(full)
+        for queue in fresh:
+            self._shelves.remember(queue, letter)
+            self._shelves.put(queue, letter)
+
+    def claim(self, name: str, limit: int) -> list[Claim]:
+        """Take the next messages of a queue, at most `limit`; their attempts are counted.
+
+        Raises:
+            ConflictError: if the queue is gone.
+            UnavailableError: if it is exclusive and not of this process any more.
+        """
+        queue = self._shelves.catalog.need(name)
+        if not self._is_ours(queue):
+            raise UnavailableError(f'queue "{name}" was lost with the lease of this process')
+        while self._shelves.catalog.waiting(queue):
+            found = self._shelves.entries.first_ready(queue.id, limit)
+            alive = [claim for claim in found if not self._is_over(claim)]
+            for claim in found:
+                if self._is_over(claim):
+                    self._shelves.lapse(queue, claim.seq, claim.attempt - 1, claim.key)
+            if alive:
+                return self._take(queue, alive)
+            if not found:
+                break
+        return []
+
+    def settle(self, claim: Claim, outcome: Outcome, reply: Letter | None = None) -> None:
+        """Do what an outcome says; a reply is sent in the same transaction.
+
+        Raises:
+            UnknownOutcomeError: if the claim is not of this process any more: somebody else may have the message.
+        """
+        if claim.holder != self._shelves.upkeep.holder:
+            raise UnknownOutcomeError(f"the lease of delivery {claim.letter.id} was lost: it is delivered again")
+        match outcome:
+            case Ack():
+                self._answer(reply)
+                self._shelves.entries.remove(claim.seq)
+                self._next_of_key(claim)
+            case Retry(after):
+                self._again(claim, after)
+            case DeadLetter(reason):
+                self._put_aside(claim, reason)
+            case Return():
+                self.give_back([claim], redelivered=True)
+            case _:
+                assert_never(outcome)
+
+    def give_back(self, claims: Sequence[Claim], *, redelivered: bool) -> None:
+        """Put claims back to where they stood, their attempts not counted; those that were lost are left alone."""
+        self._shelves.entries.flush()
+        for number in {claim.queue for claim in claims}:
+            mine = [claim for claim in claims if claim.queue == number and claim.holder == self._shelves.upkeep.holder]
+            queue = self._shelves.catalog.by_id(number)
+            if queue is not None:
+                self._shelves.entries.put_back([claim.seq for claim in mine], redelivered=redelivered)
+                self._shelves.became_ready(queue, len(mine))
+                continue
+            for claim in mine:
+                self._shelves.drop(claim.letter, queue=f"#{number}", reason="its queue is gone")
+
+    def recover(self, claim: Claim) -> None:
+        """Make a claim ready again that could not be settled, its attempt counted; does nothing if it was."""
+        queue = self._shelves.catalog.by_id(claim.queue)
+        if queue is not None and claim.holder == self._shelves.upkeep.holder and self._shelves.entries.recover(claim):
+            self._shelves.became_ready(queue, 1)
+
+    def probe(self) -> None:
+        """Write something, to see whether the file takes it."""
+        self._connection.execute("UPDATE kernel_meta SET one = one")
+
+    def expire(self, claim: Claim) -> None:
+        """Put a claim aside whose time was over before anybody began with it; the attempt does not count."""
+        if claim.holder == self._shelves.upkeep.holder:
+            self._put_aside(claim._replace(attempt=claim.attempt - 1), "expired")
+
+    def peek(self, name: str, limit: int) -> list[Claim]:
+        """Return the first messages of a queue; `holder` is 0, and nothing is taken.
+
+        Raises:
+            ConflictError: if there is no such queue.
+        """
+        queue = self._shelves.catalog.need(name)
+        found = self._shelves.entries.first_ready(queue.id, limit)
+        if queue.spec.partition_by and len(found) < limit:
+            found += self._shelves.entries.first_behind(queue.id, limit - len(found))
+        return [claim for claim in found if not self._is_over(claim)]
+
+    def purge(self, name: str, limit: int) -> int:
+        """Remove messages that wait in a queue, at most `limit`; returns how many.
+
+        Raises:
+            ConflictError: if there is no such queue.
+        """
+        queue = self._shelves.catalog.need(name)
+        found = self._shelves.entries.waiting(queue.id, limit)
+        for entry in found:
+            self._shelves.entries.remove(entry.seq)
+        self._shelves.catalog.shift(queue, -len(found))
+        for entry in found:
+            self._shelves.advance(queue, entry.key, entry.seq)
+        return len(found)
+
+    # --- upkeep ---------------------------------------------------------------------------------------------------
+
+    def upkeep(self) -> None:
+        """Do what time asks for: end delays and lives, renew our own lease, and end those of dead processes."""
+        now = self.clock()
+        self._shelves.entries.flush()
+        for seq, number, deadline in self._shelves.upkeep.ended_delays(now):
+            if queue := self._shelves.catalog.by_id(number):
+                self._shelves.put_last(queue, seq, deadline)
+        for seq, number, attempts, key in self._shelves.upkeep.ended_lives(now):
+            if queue := self._shelves.catalog.by_id(number):
+                self._shelves.lapse(queue, seq, attempts, key)
+        self._shelves.upkeep.renew(now)
+        for holder in self._shelves.upkeep.dead_holders(now):
+            self._release(holder)
+        self._shelves.upkeep.clean(now)
+
+    def close(self) -> None:
+        """End our own lease: what is claimed goes back, exclusive queues go away."""
+        if self._shelves.upkeep.holder is not None:
+            self._release(self._shelves.upkeep.holder)
+
+    # --- a worker's own transaction -------------------------------------------------------------------------------
+
+    def execute(self, sql: str, parameters: Sequence[object] | Mapping[str, object]) -> list[tuple[object, ...]]:
+        """Run a statement of somebody else's, for whom `flush` was called; a guard sees what it touches."""
+        rows: list[tuple[object, ...]] = self._connection.execute(sql, parameters).fetchall()
+        return rows
+
+    def once(self, message_id: str, scope: str) -> bool:
+        """Remember an id; returns False if it was remembered already."""
+        until = self.clock() + self.once_retention
+        done = self._connection.execute(
+            "INSERT OR IGNORE INTO kernel_once VALUES (?, ?, ?)", (scope, message_id, until)
+        )
+        return done.rowcount == 1
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _data_version(self) -> int:
+        row: tuple[int] = self._connection.execute("PRAGMA data_version").fetchone()
+        return row[0]
+
+    def _refresh(self, version: int) -> None:
+        last, topology = self._connection.execute("SELECT last, topology FROM kernel_meta").fetchone()
+        self._shelves.entries.last = self._written = last
+        self._shelves.catalog.refresh(topology)
+        self._shelves.upkeep.refresh()
+        self._shelves.effects.is_foreign = True
+        self._version = version
+
+    def _is_ours(self, queue: StoredQueue) -> bool:
+        return not queue.spec.exclusive or queue.owner == self._shelves.upkeep.holder
+
+    def _next_of_key(self, claim: Claim) -> None:
+        queue = self._shelves.catalog.by_id(claim.queue) if claim.key is not None else None
+        if queue is not None:
+            self._shelves.advance(queue, claim.key, claim.seq)
+
+    def _is_over(self, claim: Claim) -> bool:
+        return claim.expires is not None and claim.expires <= self.clock()
+
+    def _take(self, queue: StoredQueue, claims: Sequence[Claim]) -> list[Claim]:
+        holder = self._shelves.upkeep.hold(self.clock())
+        self._shelves.entries.take([claim.seq for claim in claims], holder)
+        self._shelves.catalog.shift(queue, -len(claims))
+        return [claim._replace(holder=holder) for claim in claims]
+
+    def _again(self, claim: Claim, after: float) -> None:
+        queue = self._shelves.catalog.by_id(claim.queue)
+        now = self.clock()
+        if queue is None:
+            self._shelves.drop(claim.letter, queue=f"#{claim.queue}", reason="its queue is gone")
+        elif after > 0:
+            self._shelves.entries.put_later(claim.seq, due=now + after)
+            self._shelves.upkeep.expect(now + after)
+            self._shelves.catalog.shift(queue, 1)
+        else:
+            self._shelves.put_last(queue, claim.seq, claim.letter.deadline)
+            self._shelves.catalog.shift(queue, 1)
+
+    def _answer(self, reply: Letter | None) -> None:
+        if reply is None:
+            return
+        try:
+            self.send(reply, exchange="", mandatory=True)
+        except (UnroutableError, QueueFullError) as error:
+            self._shelves.drop(reply, queue=reply.subject, reason=f"no way to answer: {error}")
+
+    def _put_aside(self, claim: Claim, reason: str) -> None:
+        queue = self._shelves.catalog.by_id(claim.queue)
+        if queue is None:
+            self._shelves.drop(claim.letter, queue=f"#{claim.queue}", reason=reason)
+        else:
+            self._shelves.entries.flush()
+            self._shelves.bury(queue, claim.seq, reason, claim.attempt, claim.key)
+
+    def _release(self, holder: int) -> None:
+        self._shelves.entries.flush()
+        for number, count in self._shelves.upkeep.release(holder):
+            queue = self._shelves.catalog.by_id(number)
+            if queue is not None:
+                self._shelves.became_ready(queue, count)
+        for queue in [queue for queue in self._shelves.catalog.queues if queue.owner == holder]:
+            self._shelves.catalog.remove(queue)

@@ -1,0 +1,383 @@
+"""The thread that owns the file. What waits is done in one transaction, with one sync of the disk for all of it.
+
+Waiting is in the nature of a disk: while one transaction is written, the operations of other tasks gather for the
+next. So the more tasks there are, the less each of them costs, and nobody waits for company.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar, final
+
+import attrs
+import trio
+
+from kernel.errors import KernelError, UnavailableError
+
+from ._access import Access
+from ._failure import breaks_connection
+from ._hold import Hold
+from ._operation import Operation
+from ._shelves import Effects
+from ._store import Store
+
+ResultT = TypeVar("ResultT")
+WaitedT = TypeVar("WaitedT", bound="Operation[Any] | Hold")
+
+_HOLD: Final[ContextVar[tuple[StoreThread, Hold] | None]] = ContextVar("hold", default=None)
+"""Which task has which file for itself."""
+_LARGEST: Final = 1000
+"""Operations in one transaction, so that the first of them is told before the last has been forgotten."""
+_RETRY_WAIT: Final = 1.0
+"""Seconds before what must be done is tried again on a file that took nothing."""
+
+
+@final
+@attrs.frozen
+class Listener:
+    """Who is told, in the event loop, what becomes of the file."""
+
+    on_effects: Callable[[Effects], None]
+    on_foreign: Callable[[], None]
+    """Another process wrote something, while somebody was hungry."""
+    on_health: Callable[[str], None]
+    """Why the file takes nothing; empty when it does again."""
+
+
+@final
+@attrs.define(eq=False)
+class StoreThread:
+    """Runs operations on the file; all methods are for the event loop, those with an underscore for the thread."""
+
+    _access: Access
+    _listener: Listener
+    _poll_interval: float
+    _transaction_timeout: float
+    _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
+    _lock: threading.Condition = attrs.field(factory=threading.Condition, init=False)
+    _waiting: list[Operation[Any] | Hold] = attrs.field(factory=list[Operation[Any] | Hold], init=False)
+    _persistent: list[Operation[Any]] = attrs.field(factory=list[Operation[Any]], init=False)
+    """What the file did not take, and must."""
+    _retry_at: float = attrs.field(default=math.inf, init=False)
+    _is_idle: bool = attrs.field(default=False, init=False)
+    _is_kicked: bool = attrs.field(default=False, init=False)
+    """Whether the event loop is going to wake the thread."""
+    _is_closing: bool = attrs.field(default=False, init=False)
+    _complaint: str = attrs.field(default="", init=False)
+    _is_hungry: bool = attrs.field(default=False, init=False)
+    """Whether somebody waits for messages, from other processes too."""
+    ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def start(self) -> None:
+        """Start the thread. It holds no process: a disk that hangs must not."""
+        threading.Thread(target=self._run, name=f"sqlite {self._access.path.name}", daemon=True).start()
+
+    async def perform(self, action: Callable[[Store], ResultT]) -> ResultT:
+        """Run an action in the next transaction; returns its result once that is committed.
+
+        Raises:
+            StorageFullError: if there is no space.
+            StorageError: if the file took nothing for any other reason.
+            UnknownOutcomeError: if it cannot be known whether the file took it.
+            UnavailableError: if the file is closed.
+            KernelError: what the action refuses with.
+
+        Cancellation: Is a checkpoint. If cancelled before the transaction began, nothing was done; later, it may or
+            may not be done.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.check_task()
+        operation = Operation(action, trio.lowlevel.current_task())
+        self.submit(operation)
+        await self.wait(operation, self.take_back)
+        return operation.outcome()
+
+    async def wait(self, operation: WaitedT, take_back: Callable[[WaitedT], object]) -> None:
+        """Wait for what was submitted by this task. If cancelled, it is taken back if it has not begun."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            operation.task = None
+            take_back(operation)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def submit(self, operation: Operation[Any] | Hold) -> None:
+        """Have something done.
+
+        Raises:
+            UnavailableError: if the file is closed.
+        """
+        with self._lock:
+            if self._is_closing:
+                raise UnavailableError(f'"{self._access.path}" is closed')
+            self._waiting.append(operation)
+            is_first = self._is_idle and not self._is_kicked
+        if is_first:
+            # Tasks that were told together submit together: the thread begins when all of them had their turn, and
+            # does not spend a sync on the first of them.
+            self._is_kicked = True
+            self._token.run_sync_soon(self._kick)
+
+    def submit_last(self, operation: Operation[Any]) -> None:
+        """Have something done that tidies up; a file that is closed has been tidied up."""
+        with suppress(UnavailableError):
+            self.submit(operation)
+
+    def check_task(self) -> None:
+        """Raise RuntimeError if the calling task would wait for itself."""
+        hold = _HOLD.get()
+        if hold is not None and hold[0] is self and hold[1].is_open:
+            raise RuntimeError("a transaction is open in this task, and would be waited for: use the transaction")
+
+    @contextmanager
+    def held_by_task(self, hold: Hold) -> Generator[None]:
+        """Remember that the calling task has the file."""
+        before = _HOLD.set((self, hold))
+        try:
+            yield
+        finally:
+            _HOLD.reset(before)
+
+    def poll(self, is_hungry: bool) -> None:  # noqa: FBT001  a callback has no keywords
+        """Look for what other processes wrote, or do not."""
+        self._is_hungry = is_hungry
+        with self._lock:
+            if self._is_idle:
+                self._lock.notify()
+
+    def _kick(self) -> None:
+        self._is_kicked = False
+        with self._lock:
+            self._lock.notify()
+
+    def take_back(self, operation: Operation[Any] | Hold) -> bool:
+        """Return whether it was not begun, and is not going to be."""
+        with self._lock:
+            if operation not in self._waiting:
+                return False
+            self._waiting.remove(operation)
+            operation.is_taken_back = True
+            return True
+
+    def post(self, hold: Hold, operation: Operation[Any]) -> None:
+        """Have something done in a hold that was granted, or told that the hold is over."""
+        with self._lock:
+            hold.post(operation)
+            self._lock.notify()
+
+    def take_back_from(self, hold: Hold, operation: Operation[Any]) -> None:
+        """Take back what was posted, if it was not begun."""
+        with self._lock:
+            if operation in hold.waiting:
+                hold.waiting.remove(operation)
+                operation.is_taken_back = True
+
+    async def aclose(self) -> None:
+        """Finish what was submitted, give back what is claimed, and close the file.
+
+        Cancellation: Is a checkpoint. If cancelled, the thread does the rest by itself.
+        """
+        with self._lock:
+            self._is_closing = True
+            self._lock.notify()
+        await self.ended.wait()
+
+    # --- in the thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            match batch:
+                case Hold():
+                    self._serve(batch)
+                case []:
+                    self._look()
+                case _:
+                    self._execute(batch)
+        self._execute([Operation(Store.close)])
+        self._access.close()
+        self._tell(self.ended.set)
+
+    def _take(self) -> list[Operation[Any]] | Hold | None:
+        """Wait for something to do; an empty list is time to look around, and None is the end."""
+        with self._lock:
+            if not self._waiting and not self._is_closing:
+                self._is_idle = True
+                self._lock.wait(self._patience())
+                self._is_idle = False
+            if not self._waiting:
+                return None if self._is_closing else []
+            return self._next_batch()
+
+    def _next_batch(self) -> list[Operation[Any]] | Hold:
+        batch: list[Operation[Any]] = []
+        for operation in self._waiting[:_LARGEST]:
+            if isinstance(operation, Hold):
+                break
+            batch.append(operation)
+        if not batch:
+            return self._waiting.pop(0)  # type: ignore[return-value]  # what stopped the loop at once is a Hold
+        del self._waiting[: len(batch)]
+        if time.time() >= self._access.next_time():
+            batch.append(Operation(Store.upkeep))
+        return batch
+
+    def _patience(self) -> float | None:
+        until = min(self._access.next_time(), self._retry_at)
+        seconds = max(0.0, until - time.time())
+        if self._is_hungry:
+            seconds = min(seconds, self._poll_interval)
+        return None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX)
+
+    def _look(self) -> None:
+        """Do what time asks for, and see whether another process wrote."""
+        now = time.time()
+        if now >= self._retry_at:
+            again, self._persistent, self._retry_at = self._persistent, [], math.inf
+            self._execute([Operation(Store.probe), *again])
+        elif now >= self._access.next_time():
+            self._execute([Operation(Store.upkeep)])
+        elif self._is_hungry and self._access.has_changed():
+            self._tell(self._listener.on_foreign)
+
+    def _execute(self, batch: Sequence[Operation[Any]]) -> None:
+        """Run a batch in one transaction; if that fails, each operation in one of its own."""
+        try:
+            effects = self._transact(batch)
+        except Exception as error:  # noqa: BLE001  whatever it is, those who wait must hear of it
+            self._undo(error)
+            if len(batch) > 1 and not self._access.is_unsure:
+                for operation in batch:
+                    self._execute([operation])
+            else:
+                self._fail(batch, error)
+        else:
+            self._tell_done(batch, effects)
+
+    def _transact(self, batch: Sequence[Operation[Any]]) -> Effects:
+        store = self._access.begin(self._is_stopping)
+        for operation in batch:
+            operation.error = None
+            try:
+                operation.result = operation.action(store)
+            except KernelError as error:  # refused; it has changed nothing
+                operation.error = error
+        return self._access.commit()
+
+    def _is_stopping(self) -> bool:
+        return self._is_closing
+
+    def _undo(self, error: BaseException) -> None:
+        self._access.rollback()
+        if breaks_connection(error):
+            self._access.drop()
+
+    def _fail(self, batch: Sequence[Operation[Any]], cause: Exception) -> None:
+        error = self._access.translate(cause)
+        for operation in batch:
+            operation.error = error
+        if isinstance(error, KernelError):
+            self._persistent += [operation for operation in batch if operation.is_persistent]
+            self._retry_at = time.time() + _RETRY_WAIT
+            self._report(str(error))
+        told = [operation for operation in batch if not (operation.is_persistent and isinstance(error, KernelError))]
+        self._tell_those(told, Effects())
+
+    def _tell_done(self, batch: Sequence[Operation[Any]], effects: Effects) -> None:
+        if effects.has_written:
+            self._report("")
+        self._tell_those(batch, effects)
+
+    def _tell_those(self, operations: Sequence[Operation[Any]], effects: Effects) -> None:
+        def tell() -> None:
+            for operation in operations:
+                operation.tell()
+            self._listener.on_effects(effects)
+
+        self._tell(tell)
+
+    def _report(self, complaint: str) -> None:
+        if bool(complaint) != bool(self._complaint):
+            self._tell(lambda: self._listener.on_health(complaint))
+        self._complaint = complaint
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        with suppress(trio.RunFinishedError):  # nobody is left to hear it
+            self._token.run_sync_soon(what)
+
+    # --- a hold ---------------------------------------------------------------------------------------------------
+
+    def _serve(self, hold: Hold) -> None:
+        """Do what one task asks for, and nothing else, until it commits, gives up, or has had its time."""
+        try:
+            store = self._access.begin(self._is_stopping)
+        except Exception as error:  # noqa: BLE001  whatever it is, the task must hear of it
+            self._undo(error)
+            hold.error = self._access.translate(error)
+            hold.is_open = False
+            self._tell(hold.tell)
+            return
+        self._tell(hold.tell)
+        until = time.monotonic() + self._transaction_timeout
+        while (operation := self._next_of(hold, until)) is not None:
+            self._run_held(hold, operation, store)
+        if hold.is_open:
+            self._access.rollback()
+            self._close(hold, UnavailableError(f"the transaction took over {self._transaction_timeout:g} s: undone"))
+
+    def _next_of(self, hold: Hold, until: float) -> Operation[Any] | None:
+        with self._lock:
+            while hold.is_open and not hold.waiting:
+                if not self._lock.wait(until - time.monotonic()):
+                    return None
+            return hold.waiting.pop(0) if hold.is_open else None
+
+    def _run_held(self, hold: Hold, operation: Operation[Any], store: Store) -> None:
+        if operation is hold.last:
+            self._finish(hold, operation)
+            return
+        try:
+            store.flush()
+        except Exception as error:  # noqa: BLE001  what was sent is not in the file: the rest must not be either
+            self._doom(hold, operation, error)
+            return
+        try:
+            operation.result = operation.action(store)
+        except Exception as error:  # noqa: BLE001  it is the task's own statement: the task hears of it
+            operation.error = error
+        if not store.is_open:
+            self._doom(hold, operation, operation.error or UnavailableError("the transaction was ended"))
+            return
+        self._tell(operation.tell)
+
+    def _doom(self, hold: Hold, operation: Operation[Any], error: BaseException) -> None:
+        """End a hold whose transaction is lost."""
+        cause = self._access.translate(error) if isinstance(error, Exception) else error
+        self._undo(error)
+        self._close(hold, cause)
+        operation.error = cause
+        self._tell(operation.tell)
+
+    def _finish(self, hold: Hold, operation: Operation[Any]) -> None:
+        self._close(hold, None)
+        if not hold.commits:
+            self._access.rollback()
+            self._tell(operation.tell)
+            return
+        try:
+            effects = self._access.commit()
+        except Exception as error:  # noqa: BLE001  as above
+            self._undo(error)
+            self._fail([operation], error)
+        else:
+            self._tell_done([operation], effects)
+
+    def _close(self, hold: Hold, error: BaseException | None) -> None:
+        with self._lock:
+            left = hold.close(error)
+        self._tell_those(left, Effects())
