@@ -475,3 +475,25 @@ def _fill(end: socket.socket) -> None:
             end.send(b"x", socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
+
+
+# --- what workers log -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_what_workers_log_with_the_standard_library_is_in_the_log(tmp_path: Path, form: str) -> None:
+    code = """
+    log = logging.getLogger(__name__)
+    async def run() -> None:
+        log.debug("not shown")
+        log.info("orders: %s", 2)
+        await trio.sleep_forever()
+    """
+    async with launched(tmp_path, LOOP, code, f"--log-format={form}") as service:
+        await service.wait_said("orders: 2")
+
+        status, _ = await service.stop()
+
+    assert status == CLEAN
+    assert "workers" in line_with(service.err, "orders: 2")
+    assert "not shown" not in service.err
