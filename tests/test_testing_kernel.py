@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -483,3 +485,35 @@ def test_each_public_name_is_there_and_no_other() -> None:
     assert {"open_kernel", "no_leaks", "check_broker"} < set(dir(testing))
     with pytest.raises(AttributeError, match=r"'kernel\.testing' has no attribute 'other'"):
         testing.other  # noqa: B018  as above
+
+
+# --- the how-to -------------------------------------------------------------------------------------------------------
+
+HOW_TO = (Path(__file__).parents[1] / "docs/howto/test-a-service.md").read_text(encoding="utf-8")
+
+
+def calls_in(section: str) -> list[tuple[str, list[str]]]:
+    """Return the calls in the tables of a section, each with the names of its keyword arguments."""
+    text = HOW_TO.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    found = [code for cell in cells for code in re.findall(r"`([^`]+)`", cell)]
+    return [(re.split(r"\W", code)[0], re.findall(r"(\w+)=", code)) for code in found]
+
+
+@pytest.mark.parametrize(("section", "cls"), [("Open it", OpenKernel), ("Inject faults", Faults)])
+def test_the_how_to_names_what_there_is(section: str, cls: type[object]) -> None:
+    calls = calls_in(section)
+    fields = {field.name for field in attrs.fields(cls)}  # type: ignore[arg-type]
+
+    assert len(calls) > 3
+    for name, arguments in calls:
+        assert name in fields or set(arguments) <= set(inspect.signature(getattr(cls, name)).parameters), name
+
+
+def test_every_name_that_the_how_to_imports_is_there() -> None:
+    from kernel import testing  # noqa: PLC0415  as above
+
+    named = re.findall(r"`((?:check|cancel|no|open)_\w+)", HOW_TO)
+
+    assert len(named) > 5
+    assert set(named) <= set(dir(testing))
