@@ -25,6 +25,7 @@ from ._envelope import Return as Return
 from ._envelope import new_id as new_id
 from ._event import Event as Event
 from ._lifecycle import State as State
+from ._lifecycle import SwitchState as SwitchState
 from ._marks import handles as handles
 from ._router import pattern_matches as pattern_matches
 from ._secret import Secret as Secret
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ._events import EventHub as EventHub
     from ._events import KernelReady as KernelReady
     from ._events import KernelStopped as KernelStopped
+    from ._events import KillSwitchChanged as KillSwitchChanged
     from ._events import Listening as Listening
     from ._events import LoopBlocked as LoopBlocked
     from ._events import SettleFailed as SettleFailed
@@ -64,6 +66,7 @@ _LATER: Final = {
     "Kernel": "_run",
     "KernelReady": "_events",
     "KernelStopped": "_events",
+    "KillSwitchChanged": "_events",
     "Listening": "_events",
     "LoopBlocked": "_events",
     "Plan": "_spec",

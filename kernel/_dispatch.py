@@ -17,6 +17,7 @@ from typing_extensions import override
 from ._broker import Delivery
 from ._envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return
 from ._failure import Failure, add_note, decide, describe
+from ._kill_switch import KillSwitch
 from ._pool import Instance, Pool
 from ._router import Router
 from ._spec import HandlerSpec
@@ -85,6 +86,15 @@ class Pipeline:
     protocol: Protocol | None
     last_resorts: Mapping[str, Route]
     """Name of a worker -> its failure worker."""
+    _held: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    """Those who wait for a worker that is paused."""
+    _closing: bool = attrs.field(default=False, init=False)
+
+    def close(self) -> None:
+        """Say that nothing new comes: what waits for a paused worker goes back, from here on at once."""
+        self._closing = True
+        for scope in self._held:
+            scope.cancel()
 
     async def attempt(self, delivery: Delivery) -> Verdict:
         """Run one attempt; what goes wrong in it becomes part of the verdict.
@@ -92,7 +102,12 @@ class Pipeline:
         Cancellation: Is a checkpoint if a handler is called and waits. If cancelled, the handler was.
         """
         work = self._prepare(delivery)
-        verdict = await self._call(work) if isinstance(work, _Work) else work
+        if not isinstance(work, _Work):
+            verdict = work
+        elif work.route.pool.switch is None:
+            verdict = await self._call(work)
+        else:
+            verdict = await self._watched(work, work.route.pool.switch)
         if isinstance(verdict.outcome, DeadLetter) and verdict.pool is not None:
             last_resort = self.last_resorts.get(verdict.pool.name)
             if last_resort is not None:
@@ -126,6 +141,32 @@ class Pipeline:
         return self.protocol.decode(envelope)
 
     # --- the handler ------------------------------------------------------------------------------------------
+
+    async def _watched(self, work: _Work, switch: KillSwitch) -> Verdict:
+        """Call the handler when the kill switch of its worker allows it, and tell the switch how that went."""
+        is_probe = await self._enter(switch, deadline=work.delivery.envelope.deadline)
+        if is_probe is None:
+            return Verdict(Return() if self._closing else DeadLetter(_EXPIRED), work.route.pool)
+        failed: bool | None = None
+        try:
+            verdict = await self._call(work)
+            failed = _has_failed(verdict)
+        finally:
+            switch.leave(is_probe=is_probe, failed=failed)
+        return verdict
+
+    async def _enter(self, switch: KillSwitch, *, deadline: float) -> bool | None:
+        """Return what `KillSwitch.enter` does, or None if nobody is let in any more, or in time."""
+        scope = trio.CancelScope(deadline=deadline)
+        if self._closing:
+            scope.cancel()
+        self._held.add(scope)
+        try:
+            with scope:
+                return await switch.enter()
+        finally:
+            self._held.remove(scope)
+        return None  # noqa: ASYNC910  only reached when the scope was cancelled
 
     async def _call(self, work: _Work) -> Verdict:
         """Wait for a place in the worker and call the handler, within its time."""
@@ -195,7 +236,8 @@ class Pipeline:
             payload=verdict.payload,
             envelope=delivery.envelope,
         )
-        handled = await self._call(_Work(_Unanswered(delivery), last_resort, failure))
+        work, switch = _Work(_Unanswered(delivery), last_resort, failure), last_resort.pool.switch
+        handled = await (self._call(work) if switch is None else self._watched(work, switch))
         match handled.outcome:
             case Ack():
                 return attrs.evolve(verdict, outcome=Ack())
@@ -253,6 +295,13 @@ def _refusal(delivery: Delivery, pool: Pool) -> DeadLetter | None:
     if delivery.attempt > pool.spec.retry.attempts:
         return DeadLetter(f"{pool.spec.retry.attempts} attempts ended without an outcome")
     return None
+
+
+def _has_failed(verdict: Verdict) -> bool | None:
+    """Return what a call says of its worker; None if it was cut."""
+    if verdict.error is not None or verdict.outcome == DeadLetter(_EXPIRED):
+        return True
+    return None if isinstance(verdict.outcome, Return) else False
 
 
 def _asks_for_retry(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from ._event import Event as Event
 
 if TYPE_CHECKING:
     from ._envelope import Outcome
-    from ._lifecycle import State
+    from ._lifecycle import State, SwitchState
 
 
 @final
@@ -100,6 +100,15 @@ class LoopBlocked(Event):
     seconds: float
     where: str
     """`file:line` of the code that did."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class KillSwitchChanged(Event):
+    """A worker is paused because too many of its calls failed, is tried, or goes on. The component is the worker."""
+
+    state: SwitchState
+    reason: str
 
 
 @final

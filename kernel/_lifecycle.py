@@ -26,6 +26,17 @@ class State(enum.Enum):
     FAILED = "failed"
 
 
+class SwitchState(enum.Enum):
+    """What the kill switch of a worker does with calls."""
+
+    CLOSED = "closed"
+    """They are made."""
+    OPEN = "open"
+    """They wait: too many have failed."""
+    HALF_OPEN = "half_open"
+    """One is made, to see whether the worker works again; the others wait."""
+
+
 ALIVE: Final = frozenset({State.STARTING, State.READY, State.DEGRADED, State.DRAINING, State.STOPPING})
 """The component holds resources."""
 USABLE: Final = frozenset({State.READY, State.DEGRADED})

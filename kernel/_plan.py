@@ -281,6 +281,7 @@ def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
         concurrency=table.concurrency,
         timeout=table.timeout,
         retry=_retry_policy(table.retry, worker.retry_on),
+        kill_switch=table.kill_switch,
         failure_worker=worker.failure_worker,
     )
 

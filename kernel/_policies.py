@@ -12,7 +12,7 @@ _MANY: Final = 1_000_000
 
 
 def _above_zero(limit: float) -> Any:  # noqa: ANN401  attrs has no name for the type of a validator
-    return and_(gt(0), le(limit))
+    return and_(gt(0.0), le(limit))
 
 
 @final
@@ -33,7 +33,7 @@ class BatchPolicy:
 
     size: int = attrs.field(validator=and_(ge(1), le(10_000)))
     """Deliveries in a batch, at most."""
-    wait: float = attrs.field(default=1.0, validator=and_(ge(0), le(_DAY)))
+    wait: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(_DAY)))
     """Seconds from the first of a batch after which it is handled though it is not full."""
 
 
@@ -42,7 +42,7 @@ class BatchPolicy:
 class KillSwitchPolicy:
     """The `kill_switch` table of a worker: when it is given no deliveries for a while."""
 
-    failure_rate: float = attrs.field(default=0.5, validator=_above_zero(1))
+    failure_rate: float = attrs.field(default=0.5, validator=_above_zero(1.0))
     """The share of failed calls in `window` at which it is paused."""
     minimum: int = attrs.field(default=20, validator=and_(ge(1), le(_MANY)))
     """Calls in `window`, below which it is not paused."""

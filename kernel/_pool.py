@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from ._broker import Delivery
+from ._kill_switch import KillSwitch
 from ._spec import WorkerSpec
 from .abc import Target
 from .errors import UnavailableError
@@ -38,6 +39,8 @@ class Pool(Target):
     spec: WorkerSpec
     concurrency: int
     """Calls at a time in one instance."""
+    switch: KillSwitch | None = None
+    """Holds back calls; the pipeline asks it, where there is one."""
     _ready: list[Instance] = attrs.field(factory=list[Instance], init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _turn: int = attrs.field(default=0, init=False)
@@ -64,6 +67,8 @@ class Pool(Target):
     def close(self, reason: str) -> None:
         """Say that no instance will come any more; who waits for one is told."""
         self.closed = reason
+        if self.switch is not None:
+            self.switch.void()
         self._waiting.unpark_all()
 
     @asynccontextmanager

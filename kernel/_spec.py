@@ -11,7 +11,7 @@ from typing import TypeAlias, final
 
 import attrs
 
-from ._policies import RatePolicy
+from ._policies import KillSwitchPolicy, RatePolicy
 from ._restart import RestartPolicy
 from .abc import Dispatcher, Driver, Protocol
 
@@ -155,6 +155,7 @@ class WorkerSpec(ComponentSpec):
     timeout: float = 600.0
     """Seconds that a handler may take; then it is cancelled and has failed."""
     retry: RetryPolicy = RetryPolicy()
+    kill_switch: KillSwitchPolicy | None = None
     failure_worker: str | None = None
     """Name of the worker that gets what this one failed at for good, instead of the dead letters."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SHAPING: Final = frozenset({"dispatcher", "drivers", "config"})
 """Keys that decide what a worker must look like."""
-_FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker")
+_FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker", "kill_switch")
 
 
 @final
@@ -78,6 +78,8 @@ def _hire_one(
             report(("use",), text)
     if role is Role.LOOP:
         _check_useless(entry, report)
+    elif role is Role.HOSTED and table.kill_switch is not None:
+        report(("kill_switch",), f"has no effect: dispatcher/{dispatcher} delivers no messages")
     return Hired(
         entry=entry,
         table=table,

@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 import attrs
 
 from ._manifest import Manifest
-from ._policies import RatePolicy
+from ._policies import KillSwitchPolicy, RatePolicy
 from ._restart import RestartPolicy
 from ._spec import RetryPolicy, Strategy
 from ._structure import structure
@@ -143,6 +143,7 @@ class WorkerTable(LifeTable):
     options: Mapping[str, object] | None = None
     timeout: float = seconds(600.0)
     retry: RetryTable = RetryTable()
+    kill_switch: KillSwitchPolicy | None = None
     concurrency: int | None = attrs.field(default=None, validator=_check_count)
     instances: int = count(1)
     failure_worker: str | None = None

@@ -16,11 +16,12 @@ import trio
 
 from ._bucket import Bucket
 from ._dispatch import Pipeline, Route
-from ._events import DrainTimedOut, EventHub, StateChanged
+from ._events import DrainTimedOut, EventHub, KillSwitchChanged, StateChanged
 from ._failure import describe
 from ._intake import KernelIntake
+from ._kill_switch import KillSwitch
 from ._life import Life
-from ._lifecycle import FINAL, State
+from ._lifecycle import FINAL, State, SwitchState
 from ._pool import Instance, Pool
 from ._restart import RestartHistory
 from ._router import Router
@@ -83,7 +84,7 @@ class Tree:
         count = 1
         if isinstance(spec, WorkerSpec):
             count = spec.instances
-            self.pools[spec.name] = Pool(spec, self._concurrency(spec))
+            self.pools[spec.name] = Pool(spec, self._concurrency(spec), self._kill_switch(spec))
         ids = [spec.id] if count == 1 else [f"{spec.id}[{number}]" for number in range(1, count + 1)]
         return [self._child(spec, child_id, group) for child_id in ids]
 
@@ -112,6 +113,25 @@ class Tree:
         if spec.dispatcher is None:
             return UNBOUNDED_CALLS
         return cast("DispatcherSpec", self.plan.components[spec.dispatcher]).concurrency
+
+    def _kill_switch(self, spec: WorkerSpec) -> KillSwitch | None:
+        if spec.kill_switch is None:
+            return None
+        return KillSwitch(spec.kill_switch, functools.partial(self._switched, spec))
+
+    def _switched(self, spec: WorkerSpec, state: SwitchState, reason: str) -> None:
+        self.hub.emit(KillSwitchChanged(component=spec.id, state=state, reason=reason))
+        for child in self._instances[spec.id]:
+            if state is SwitchState.OPEN:
+                self.supervisor.report(child, State.DEGRADED, f"paused: {reason}")
+            elif state is SwitchState.CLOSED:
+                self.supervisor.report(child, State.READY, reason)
+
+    def tell_paused(self, spec: WorkerSpec, switch: KillSwitch) -> None:
+        """Say again that a worker is paused, for an instance that has just become ready."""
+        for child in self._instances[spec.id]:
+            if switch.state is not SwitchState.CLOSED:
+                self.supervisor.report(child, State.DEGRADED, f"paused: {switch.reason}")
 
     def _close_pool(self, event: object) -> None:
         """Tell those who wait for a worker that it will not come back."""
@@ -201,12 +221,14 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
     async with dispatcher.open():
         async with trio.open_nursery() as in_flight:
             bucket = None if spec.rate is None else Bucket(spec.rate)
-            intake = KernelIntake(spec.id, spec.concurrency, targets, tree.pipeline(spec), tree.hub, in_flight, bucket)
+            pipeline = tree.pipeline(spec)
+            intake = KernelIntake(spec.id, spec.concurrency, targets, pipeline, tree.hub, in_flight, bucket)
             tree.intakes[spec.id] = intake
             try:
                 with life.inner:
                     await dispatcher.accept(intake, task_status=life)
                     _expect_started(spec, life)
+                pipeline.close()
                 with life.drain:
                     await intake.wait_idle()
                 _cut(tree, spec, intake, life)
@@ -243,6 +265,8 @@ async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
             hosted = await stack.enter_async_context(dispatcher.cls.host(worker, spec.options))
         await stack.enter_async_context(pool.offering(Instance(worker, hosted, pool.concurrency)))
         life.started(worker)
+        if pool.switch is not None:
+            tree.tell_paused(spec, pool.switch)
         with life.inner:
             if spec.runs:
                 await _run_loop(spec, worker)
