@@ -15,6 +15,7 @@ from kernel import _events
 from kernel._lifecycle import TRANSITIONS
 from kernel._restart import RestartPolicy
 from kernel._tables import DispatcherTable, DriverTable, GroupTable, KernelTable, ProtocolTable, RetryTable, WorkerTable
+from kernel.testing import _LATER
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -191,3 +192,10 @@ def test_the_cli_reference_has_every_command_and_option() -> None:
     }
 
     assert sorted(one for one in wanted if one not in text) == []
+
+
+def test_the_reference_of_the_testing_kit_names_all_of_it_and_no_more() -> None:
+    text = (ROOT / "docs/reference/testing.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(\w+)", text, re.MULTILINE))
+
+    assert named == {*_LATER, "faults"}
