@@ -196,13 +196,14 @@ async def test_the_command_serves_drains_and_exits(tmp_path: Path) -> None:
     process = await trio.lowlevel.open_process(
         command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    stdout = process.stdout
+    assert stdout is not None
     output = bytearray()
 
     async def until(text: bytes) -> bytes:
         with trio.fail_after(10):
             while text not in output:
-                assert process.stdout is not None
-                chunk = await process.stdout.receive_some()
+                chunk = await stdout.receive_some()
                 assert chunk, output.decode()
                 output.extend(chunk)
         return bytes(output)
@@ -210,7 +211,7 @@ async def test_the_command_serves_drains_and_exits(tmp_path: Path) -> None:
     try:
         seen = await until(b"http://127.0.0.1:")
         while b"\n" not in seen.partition(b"http://127.0.0.1:")[2]:
-            seen += await process.stdout.receive_some()
+            seen += await stdout.receive_some()
         digits = seen.partition(b"http://127.0.0.1:")[2]
         port = int(b"".join(digits[at : at + 1] for at in range(5) if digits[: at + 1].isdigit()))
         answers: list[httpx.Response] = []
@@ -228,7 +229,7 @@ async def test_the_command_serves_drains_and_exits(tmp_path: Path) -> None:
         process.kill()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
             await process.wait()
-            await process.stdout.aclose()
+            await stdout.aclose()
 
     assert answers[0].text == "/slow"
     assert status == 0
