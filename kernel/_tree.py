@@ -213,6 +213,7 @@ async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
             if not life.stopping:  # it broke by itself: those who use it go first, each within its own bound
                 with trio.CancelScope(shield=True):
                     await tree.supervisor.stop_users(child)
+            life.drained()
 
 
 async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> None:
@@ -231,8 +232,12 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
                 pipeline.close()
                 with life.drain:
                     await intake.wait_idle()
+                if life.inner.cancel_called:  # to close is its turn only when those that depend on it are down
+                    with life.turn:
+                        await trio.sleep_forever()
                 _cut(tree, spec, intake, life)
             finally:
+                life.drained()
                 intake.cut_slots()
                 in_flight.cancel_scope.cancel()
                 del tree.intakes[spec.id]
@@ -250,7 +255,6 @@ def _cut(tree: Tree, spec: DispatcherSpec, intake: KernelIntake, life: Life) -> 
         life.cut = True
         tree.hub.emit(DrainTimedOut(component=spec.id, culprits=intake.culprits()))
     tree.supervisor.closing(tree.supervisor.children[spec.id])
-    life.drained()
 
 
 async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
@@ -267,11 +271,15 @@ async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
         life.started(worker)
         if pool.switch is not None:
             tree.tell_paused(spec, pool.switch)
-        with life.inner:
-            if spec.runs:
-                await _run_loop(spec, worker)
-            else:
-                await trio.sleep_forever()
+        try:
+            with life.inner:
+                await (_run_loop(spec, worker) if spec.runs else _wait_for_calls())
+        finally:
+            life.drained()
+
+
+async def _wait_for_calls() -> None:
+    await trio.sleep_forever()
 
 
 async def _run_loop(spec: WorkerSpec, worker: object) -> None:
