@@ -38,7 +38,7 @@ class ServiceOptions:
 
 
 def run_service(plan: Plan, options: ServiceOptions) -> int:
-    """Run a service until it ends; returns the exit status.
+    """Run a service until it ends; returns the exit status. The process has to end then: see `ends_process` of `run`.
 
     The log goes to standard error. Standard output gets the tree: on a terminal while the service comes up, else
     once it is up; not if the log is JSON, which says all of it.

@@ -23,7 +23,7 @@ from kernel._registry import Registry, discover
 from kernel._run import ExitStatus
 from kernel.abc import Context, Delivery, Dispatcher, Driver, Intake, NoConfig
 from kernel.errors import InvalidError, StartupError
-from kernel.testing import Faults, no_leaks, no_task_leaks, open_kernel
+from kernel.testing import Faults, OpenKernel, no_leaks, no_task_leaks, open_kernel
 
 pytest_plugins = ["pytester"]
 INSTALLED = discover().plugins

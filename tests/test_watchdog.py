@@ -329,17 +329,29 @@ def test_handlers_of_signals_are_put_back() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)] == before
 
 
-def test_signals_stay_ignored_where_the_process_ends_next(ending: Ending) -> None:
+def test_where_the_process_ends_next_signals_stay_ignored_and_the_watchdog_watches(
+    ending: Ending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Watchdog] = []
+
+    def make(*arguments: Any) -> Watchdog:
+        made.append(Watchdog(*arguments))
+        return made[0]
+
+    monkeypatch.setattr("kernel._process.Watchdog", make)
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     try:
-        run(plan(sends(signal.SIGTERM)), log=LOG, ends_process=True)
+        run(attrs.evolve(plan(sends(signal.SIGTERM)), grace_period=1.0), log=LOG, ends_process=True)
         after = [signal.getsignal(number) for number in numbers]
+        assert ending.over.wait(PATIENCE)
     finally:
+        made[0].stop()  # else it would end the tests
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
     assert after == [signal.SIG_IGN] * 3
+    assert ending.statuses == [3]
 
 
 def test_sighup_changes_nothing() -> None:
