@@ -102,11 +102,15 @@ class Access:
                 connection.close()
 
     def close(self) -> None:
-        """Write the log into the file and close it."""
+        """Close the file; all of it is in one piece then."""
+        self.empty_log()
+        self.drop()
+
+    def empty_log(self) -> None:
+        """Write the log into the file, as far as that is possible; the space that it takes is free then."""
         if self._connection is not None:
             with suppress(sqlite3.Error):  # what is in the log stays there, and is as good
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self.drop()
 
     def translate(self, error: Exception) -> Exception:
         """Return what to tell those who waited for a transaction that failed."""

@@ -33,6 +33,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return code_of(error) == sqlite3.SQLITE_BUSY
 
 
+def is_full(error: BaseException) -> bool:
+    """Return whether there was no space."""
+    return code_of(error) == sqlite3.SQLITE_FULL
+
+
 def breaks_connection(error: BaseException) -> bool:
     """Return whether nothing that the connection believes can be trusted any more."""
     return code_of(error) in _REOPEN

@@ -20,7 +20,7 @@ import trio
 from kernel.errors import KernelError, UnavailableError
 
 from ._access import Access
-from ._failure import breaks_connection
+from ._failure import breaks_connection, is_full
 from ._hold import Hold
 from ._operation import Operation
 from ._shelves import Effects
@@ -276,6 +276,8 @@ class StoreThread:
         self._access.rollback()
         if breaks_connection(error):
             self._access.drop()
+        elif is_full(error):
+            self._access.empty_log()
 
     def _fail(self, batch: Sequence[Operation[Any]], cause: Exception) -> None:
         error = self._access.translate(cause)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+from kernel_sqlite import SqliteBroker
+
+from kernel import Ack, Envelope, Event, StateChanged
+from kernel.abc import Queue, Subscription, Topology
+from kernel.errors import StorageFullError
+
+from .conftest import OpenSqlite
+
+SCRIPT = Path(__file__).with_name("failing_syncs.py")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MiB, half of which is taken by a file that can be removed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], check=False)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        (folder / "filler").write_bytes(bytes(3 * 2**20))
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+async def fill(broker: SqliteBroker, confirmed: list[str]) -> None:
+    """Publish until there is no space."""
+    for number in range(100_000):
+        name = f"{len(confirmed)}-{number}"
+        await broker.send(Envelope(subject="q", id=name, body=bytes(1000)), exchange="", mandatory=True)
+        confirmed.append(name)
+
+
+async def drain(broker: SqliteBroker, count: int) -> list[str]:
+    taken: list[str] = []
+    async with broker.subscribe(Subscription(queue="q", prefetch=50)) as deliveries:
+        while len(taken) < count:
+            with trio.fail_after(10):
+                delivery = await anext(deliveries)
+            taken.append(delivery.envelope.id)
+            await delivery.settle(Ack())
+    return taken
+
+
+@pytest.mark.slow
+async def test_a_full_disk_is_told_confirms_nothing_and_heals(open_sqlite: OpenSqlite, small_disk: Path) -> None:
+    events: list[Event] = []
+    confirmed: list[str] = []
+    async with open_sqlite(events, path=str(small_disk / "q.db")) as broker:
+        await broker.declare(Topology(queues=[Queue(name="q")]))
+        with pytest.raises(StorageFullError, match="no space left"):
+            await fill(broker, confirmed)
+        peeked = await broker.peek("q", limit=100_000)
+        await trio.Path(small_disk / "filler").unlink()
+        await broker.send(Envelope(subject="q", id="after"), exchange="", mandatory=True)
+        taken = await drain(broker, len(peeked) + 1)
+
+    assert len(confirmed) > 100
+    assert [delivery.envelope.id for delivery in peeked] == confirmed
+    assert taken == [*confirmed, "after"]
+    assert [event.new.name for event in events if isinstance(event, StateChanged)] == ["DEGRADED", "READY"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [12, 13, 14, 15, 16])
+def test_a_failed_sync_confirms_nothing_and_heals(path: Path, first: int) -> None:
+    """Every seventh sync fails, from the first on: of commits, and of the log that is written into the file."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    inject = f"inject=fsync,fdatasync:error=EIO:when={first}+7"
+    strace = ["strace", "-f", "-qq", "-o", path.with_name("trace"), "-e", "trace=fsync,fdatasync", "-e", inject]
+    done = subprocess.run([*strace, sys.executable, SCRIPT, path, "60"], check=True, stdout=subprocess.PIPE)
+    told = [line.split() for line in done.stdout.decode().splitlines()]
+    confirmed = {number for word, number in told if word == "confirmed"}
+    failed = {number for word, number in told if word != "confirmed"}
+    with closing(sqlite3.connect(path)) as connection:
+        stored = {row[0] for row in connection.execute("SELECT id FROM kernel_content")}
+        (integrity,) = connection.execute("PRAGMA integrity_check").fetchone()
+
+    assert (len(told), confirmed - stored, integrity) == (60, set(), "ok")
+    assert failed
+    assert max(map(int, confirmed)) > min(map(int, failed)), "it took nothing any more after an error"
