@@ -46,7 +46,7 @@ class Watchdog(trio.abc.Instrument):
     _end_at: float | None = attrs.field(default=None, init=False)
     _over: threading.Event = attrs.field(factory=threading.Event, init=False)
     _loop_thread: int = attrs.field(default=0, init=False)
-    _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
+    _token: trio.lowlevel.TrioToken = attrs.field(init=False)
 
     def start(self) -> None:
         """Begin to watch the calling thread's event loop."""
@@ -114,8 +114,7 @@ class Watchdog(trio.abc.Instrument):
             answered.set()
 
         try:
-            if self._token is not None:
-                self._token.run_sync_soon(ask)
+            self._token.run_sync_soon(ask)
         except trio.RunFinishedError:
             return _threads()
         if answered.wait(_ANSWER_WITHIN):

@@ -25,7 +25,6 @@ from kernel.abc import Context, Delivery, Dispatcher, Driver, Intake, NoConfig
 from kernel.errors import InvalidError, StartupError
 from kernel.testing import Faults, OpenKernel, no_leaks, no_task_leaks, open_kernel
 
-pytest_plugins = ["pytester"]
 INSTALLED = discover().plugins
 BROKER = {"driver": "queue", "protocol": "json"}
 
@@ -424,50 +423,7 @@ async def test_a_service_leaves_nothing_behind(autojump_clock: Any) -> None:
         await service.wait_settled(1)
 
 
-# --- fixtures ---------------------------------------------------------------------------------------------------------
-
-FIXTURES = """
-import os, subprocess, sys, threading
-import trio
-
-MANIFEST = {"kernel": {"name": "x"}, "workers": {"w": {"use": "trio:sleep_forever"}}}
-KEPT = []
-
-async def test_opens(open_kernel, autojump_clock):
-    async with open_kernel(MANIFEST) as service:
-        assert service.kernel.is_ready
-
-def test_faults_are_new_for_each_test(faults):
-    assert type(faults).__name__ == "Faults"
-
-def test_leaks_a_descriptor(no_leaks):
-    KEPT.append(os.open(os.devnull, os.O_RDONLY))
-
-def test_leaks_a_thread(no_leaks):
-    threading.Thread(target=threading.Event().wait, daemon=True).start()
-
-def test_leaks_a_child_process(no_leaks):
-    KEPT.append(subprocess.Popen(["sleep", "0.3"]))
-
-async def test_leaks_though_it_opens_a_kernel(open_kernel, autojump_clock):
-    async with open_kernel(MANIFEST):
-        KEPT.append(os.open(os.devnull, os.O_RDONLY))
-"""
-
-
-@pytest.mark.slow
-def test_fixtures_are_there_and_fail_tests_that_leave_something_behind(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\ntrio_mode = true\n")
-    pytester.makepyfile(FIXTURES)
-
-    result = pytester.runpytest_subprocess("-p", "no:randomly", "-p", "no:cacheprovider", "-rE")
-
-    result.assert_outcomes(passed=6, errors=4)
-    result.stdout.fnmatch_lines_random([
-        "*left behind: descriptor * (/dev/null)",
-        "*left behind: thread *",
-        "*left behind: child process *",
-    ])
+# --- names ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
