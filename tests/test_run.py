@@ -11,13 +11,21 @@ import pytest
 import trio
 from typing_extensions import override
 
-from kernel import Envelope, Message, handles
-from kernel._events import ComponentFailed, EventHub, KernelReady, KernelStopped, StateChanged, StopRequested
+from kernel import Envelope, Message, Return, handles
+from kernel._events import (
+    ComponentFailed,
+    DrainTimedOut,
+    EventHub,
+    KernelReady,
+    KernelStopped,
+    StateChanged,
+    StopRequested,
+)
 from kernel._failure import describe
 from kernel._lifecycle import State
 from kernel._manifest import from_mapping
 from kernel._plan import resolve
-from kernel._registry import Registry
+from kernel._registry import Registry, discover
 from kernel._run import ExitStatus, Kernel, Result, serve
 from kernel._spec import Plan
 from kernel.abc import Context, Dispatcher, Driver, Intake, NoConfig, Protocol
@@ -39,7 +47,7 @@ def registry(**workers: object) -> Registry:
 
 def manifest(*workers: str, **tables: Any) -> dict[str, Any]:
     return {
-        "kernel": {"name": "test", "grace_period": 10.0, "drain_timeout": 1.0},
+        "kernel": {"name": "test", "grace_period": 12.0, "drain_timeout": 1.0},
         "workers": {name: {"use": name, **tables.pop(name, {})} for name in workers},
         **tables,
     }
@@ -262,7 +270,7 @@ async def test_a_service_that_stops_before_it_was_ready_never_says_that_it_is(au
 
 
 async def test_who_waits_for_readiness_is_told_why_it_never_comes(autojump_clock: Any) -> None:
-    with pytest.raises(StartupError, match="^test stopped before it was ready$") as caught:
+    with pytest.raises(StartupError, match=r"^test stopped before it was ready$") as caught:
         async with open_kernel(manifest("never"), registry=registry(never=never_starts)):
             raise AssertionError
 
@@ -370,3 +378,98 @@ async def test_a_worker_that_is_a_context_is_entered_before_it_runs_and_left_las
         await trio.sleep(1)
 
     assert order == ["entered", "runs", "left"]
+
+
+async def test_a_worker_is_given_its_config(autojump_clock: Any) -> None:
+    got: list[object] = []
+
+    async def configured(config: dict[str, int]) -> None:
+        got.append(config)
+        await trio.sleep_forever()
+
+    async with open_kernel(manifest("w", w={"config": {"size": 3}}), registry=registry(w=configured)):
+        await trio.sleep(1)
+
+    assert got == [{"size": 3}]
+
+
+async def test_workers_of_a_group_restart_together(autojump_clock: Any) -> None:
+    starts: list[str] = []
+
+    async def one() -> None:
+        starts.append("one")
+        await trio.sleep(3)
+        raise ValueError("why")
+
+    async def two() -> None:
+        starts.append("two")
+        await trio.sleep_forever()
+
+    groups = {"pair": {"strategy": "one_for_all", "members": ["one", "two"]}}
+    async with open_kernel(manifest("one", "two", groups=groups), registry=registry(one=one, two=two)):
+        await trio.sleep(5)
+
+    assert sorted(starts) == ["one", "one", "two", "two"]
+
+
+async def test_what_is_in_flight_at_the_drain_timeout_is_named_and_cut(autojump_clock: Any) -> None:
+    class Hangs:
+        @handles("#")
+        async def on(self, payload: object) -> None:
+            await trio.sleep_forever()
+
+    broker = {"driver": "queue", "protocol": "json"}
+    table = manifest(
+        "w",
+        w={"dispatcher": "d"},
+        drivers={"queue": {"plugin": "memory"}, "events": {"plugin": "publisher", **broker}},
+        dispatchers={"d": {"plugin": "consumer", "queue": "work", "bindings": ["#"], **broker}},
+    )
+    given = Registry((*discover().plugins, *Registry.of({"workers": {"w": Hangs}}).plugins))
+    async with open_kernel(table, registry=given) as service:
+        await service.publish("events", "a.b", 1)
+        await trio.sleep(1)
+        began = trio.current_time()
+        result = await service.stop()
+
+    [cut] = [event for event in service.events if isinstance(event, DrainTimedOut)]
+    assert result.status is ExitStatus.CUT
+    assert trio.current_time() - began == pytest.approx(1.0)
+    assert [event.outcome for event in service.settled] == [Return()]
+    assert "('a.b') at " in cut.culprits[0]
+
+
+async def test_a_source_that_has_ended_ends_its_dispatcher(autojump_clock: Any) -> None:
+    @attrs.frozen
+    class EndsSoon(Quiet):
+        speaks = False
+
+        @override
+        async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await trio.sleep(3)
+
+    given = Registry.of({"dispatchers": {"ends": EndsSoon}, "workers": {"w": Serves}})
+    table = manifest("w", w={"dispatcher": "d"}, dispatchers={"d": {"plugin": "ends", **ONCE}})
+    result = await serve(resolve(from_mapping(table, environ={}), given), log=LOG)
+
+    assert result.status is ExitStatus.STOPPED
+    assert trio.current_time() == pytest.approx(3.0)
+
+
+async def test_a_protocol_has_no_state_to_report(autojump_clock: Any) -> None:
+    contexts: list[Context] = []
+
+    @attrs.frozen
+    class Reports(Refuses):
+        @override
+        def __attrs_post_init__(self) -> None:
+            contexts.append(self.context)
+
+    given = Registry.of({"dispatchers": {"quiet": Quiet}, "protocols": {"reports": Reports}, "workers": {"w": Serves}})
+    table = manifest("w", w={"dispatcher": "d"}, dispatchers={"d": {"plugin": "quiet", "protocol": "reports"}})
+    async with open_kernel(table, registry=given) as service:
+        contexts[0].report_degraded("nobody asks")
+
+        assert "protocol/reports" not in service.kernel.states
+        assert set(service.kernel.states.values()) == {State.READY}
