@@ -31,6 +31,7 @@ from ._router import pattern_matches as pattern_matches
 from ._secret import Secret as Secret
 
 if TYPE_CHECKING:
+    from ._batch import Batch as Batch
     from ._events import ComponentFailed as ComponentFailed
     from ._events import DeliverySettled as DeliverySettled
     from ._events import DrainTimedOut as DrainTimedOut
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from ._spec import Plan as Plan
 
 _LATER: Final = {
+    "Batch": "_batch",
     "ComponentFailed": "_events",
     "DeliverySettled": "_events",
     "DrainTimedOut": "_events",

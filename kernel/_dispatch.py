@@ -7,6 +7,7 @@ when an attempt runs and settles what comes of it; this module knows no source a
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias, cast, final
 
@@ -34,7 +35,7 @@ from .errors import (
 
 Call: TypeAlias = Callable[..., Awaitable[object]]
 
-_OUTCOMES: Final = (Ack, Retry, DeadLetter, Return)
+OUTCOMES: Final = (Ack, Retry, DeadLetter, Return)
 _EXPIRED: Final = "expired: its deadline had passed"
 _SHOWN: Final = 200
 """Characters of a foreign subject in a reason."""
@@ -69,12 +70,29 @@ class Verdict:
 
 @final
 @attrs.frozen
-class _Work:
+class Work:
     """An attempt that may be started."""
 
     delivery: Delivery
     route: Route
     payload: object
+
+
+class Collecting(ABC):
+    """Calls handlers with many payloads at once."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def join(self, work: Work) -> Verdict:
+        """Wait until the handler was called with this attempt among others; return what becomes of this one.
+
+        Cancellation: Is a checkpoint. Those who wait and the call are cancelled together.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Say that nothing new comes: what is collected is handled at once."""
 
 
 @final
@@ -86,13 +104,17 @@ class Pipeline:
     protocol: Protocol | None
     last_resorts: Mapping[str, Route]
     """Name of a worker -> its failure worker."""
+    collecting: Collecting | None = attrs.field(default=None, init=False)
+    """Calls the handlers with batches; None calls them with one payload at a time."""
     _held: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
     """Those who wait for a worker that is paused."""
     _closing: bool = attrs.field(default=False, init=False)
 
     def close(self) -> None:
-        """Say that nothing new comes: what waits for a paused worker goes back, from here on at once."""
+        """Say that nothing new comes: what waits for a paused worker goes back, and batches wait for no more."""
         self._closing = True
+        if self.collecting is not None:
+            self.collecting.close()
         for scope in self._held:
             scope.cancel()
 
@@ -102,8 +124,10 @@ class Pipeline:
         Cancellation: Is a checkpoint if a handler is called and waits. If cancelled, the handler was.
         """
         work = self._prepare(delivery)
-        if not isinstance(work, _Work):
+        if not isinstance(work, Work):
             verdict = work
+        elif self.collecting is not None:
+            verdict = await self.collecting.join(work)
         elif work.route.pool.switch is None:
             verdict = await self._call(work)
         else:
@@ -116,7 +140,7 @@ class Pipeline:
 
     # --- before the handler -----------------------------------------------------------------------------------
 
-    def _prepare(self, delivery: Delivery) -> _Work | Verdict:
+    def _prepare(self, delivery: Delivery) -> Work | Verdict:
         """Decode, route and convert; or say why not."""
         try:
             message = delivery.message or self._decode(delivery.envelope)
@@ -130,7 +154,7 @@ class Pipeline:
         if refusal is not None:
             return Verdict(refusal, route.pool)
         try:
-            return _Work(delivery, route, route.handler.convert(message.payload))
+            return Work(delivery, route, route.handler.convert(message.payload))
         except ConversionError as error:
             reason = f"payload of {message.subject[:_SHOWN]!r}: {describe(error)}"
             return self._refused(delivery, error, Verdict(DeadLetter(reason), route.pool, error))
@@ -142,11 +166,11 @@ class Pipeline:
 
     # --- the handler ------------------------------------------------------------------------------------------
 
-    async def _watched(self, work: _Work, switch: KillSwitch) -> Verdict:
+    async def _watched(self, work: Work, switch: KillSwitch) -> Verdict:
         """Call the handler when the kill switch of its worker allows it, and tell the switch how that went."""
-        is_probe = await self._enter(switch, deadline=work.delivery.envelope.deadline)
+        is_probe = await self.enter(switch, deadline=work.delivery.envelope.deadline)
         if is_probe is None:
-            return Verdict(Return() if self._closing else DeadLetter(_EXPIRED), work.route.pool)
+            return self.kept_out(work)
         failed: bool | None = None
         try:
             verdict = await self._call(work)
@@ -155,7 +179,7 @@ class Pipeline:
             switch.leave(is_probe=is_probe, failed=failed)
         return verdict
 
-    async def _enter(self, switch: KillSwitch, *, deadline: float) -> bool | None:
+    async def enter(self, switch: KillSwitch, *, deadline: float) -> bool | None:
         """Return what `KillSwitch.enter` does, or None if nobody is let in any more, or in time."""
         scope = trio.CancelScope(deadline=deadline)
         if self._closing:
@@ -168,7 +192,7 @@ class Pipeline:
             self._held.remove(scope)
         return None  # noqa: ASYNC910  only reached when the scope was cancelled
 
-    async def _call(self, work: _Work) -> Verdict:
+    async def _call(self, work: Work) -> Verdict:
         """Wait for a place in the worker and call the handler, within its time."""
         pool, envelope = work.route.pool, work.delivery.envelope
         try:
@@ -179,18 +203,28 @@ class Pipeline:
         instance.calls[scope] = work.delivery
         try:
             with scope:
-                return self._succeeded(await _call_handler(instance, work), work)
+                return self.succeeded(await _call_handler(instance, work), work)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of the user's code; becomes the verdict
             return self._failed(error, work)  # noqa: ASYNC910  whether the user's code waits is the user's to say
         finally:
             pool.give_back(instance, scope)
-        return self._cut(instance, work)  # noqa: ASYNC910  only reached when the scope was cancelled
+        return self.cut(instance, work)  # noqa: ASYNC910  only reached when the scope was cancelled
+
+    def kept_out(self, work: Work) -> Verdict:
+        """Return what becomes of an attempt that `enter` did not let in."""
+        return Verdict(Return() if self._closing else DeadLetter(_EXPIRED), work.route.pool)
+
+    def refusal(self, work: Work) -> Verdict | None:
+        """Return what becomes of an attempt that has waited, if it must not be started any more."""
+        refusal = _refusal(work.delivery, work.route.pool)
+        return None if refusal is None else Verdict(refusal, work.route.pool)
 
     # --- after the handler ------------------------------------------------------------------------------------
 
-    def _succeeded(self, result: object, work: _Work) -> Verdict:
+    def succeeded(self, result: object, work: Work) -> Verdict:
+        """Return what follows from what a handler returned."""
         pool, envelope = work.route.pool, work.delivery.envelope
-        if isinstance(result, _OUTCOMES):
+        if isinstance(result, OUTCOMES):
             return Verdict(result, pool, payload=work.payload)
         if not envelope.reply_to or self.protocol is None:
             return Verdict(Ack(), pool)
@@ -199,7 +233,7 @@ class Pipeline:
         except EncodeError as error:
             return self._failed(error, work)
 
-    def _cut(self, instance: Instance, work: _Work) -> Verdict:
+    def cut(self, instance: Instance, work: Work) -> Verdict:
         """Decide about a handler that was cancelled: its worker is being stopped, or its time was up."""
         pool = work.route.pool
         if instance.leaving:
@@ -208,9 +242,14 @@ class Pipeline:
             return Verdict(DeadLetter(_EXPIRED), pool, payload=work.payload)
         return self._failed(TimeoutError(f"the handler took more than timeout = {pool.spec.timeout:g} s"), work)
 
-    def _failed(self, error: Exception | SystemExit, work: _Work) -> Verdict:
+    def _failed(self, error: Exception | SystemExit, work: Work) -> Verdict:
         delivery, pool = work.delivery, work.route.pool
         add_note(error, f"in {pool.spec.id}, delivery {delivery.envelope.id}, attempt {delivery.attempt}")
+        return self.judged(error, work)
+
+    def judged(self, error: Exception | SystemExit, work: Work) -> Verdict:
+        """Return what follows from what a handler raised."""
+        delivery, pool = work.delivery, work.route.pool
         raised = _exited(error) if isinstance(error, SystemExit) else error
         if delivery.envelope.reply_to and not _asks_for_retry(raised):
             return self._refused(delivery, raised, Verdict(DeadLetter(describe(raised)), pool, raised, work.payload))
@@ -236,7 +275,7 @@ class Pipeline:
             payload=verdict.payload,
             envelope=delivery.envelope,
         )
-        work, switch = _Work(_Unanswered(delivery), last_resort, failure), last_resort.pool.switch
+        work, switch = Work(_Unanswered(delivery), last_resort, failure), last_resort.pool.switch
         handled = await (self._call(work) if switch is None else self._watched(work, switch))
         match handled.outcome:
             case Ack():
@@ -274,7 +313,7 @@ class _Unanswered(Delivery):
         await self._original.settle(outcome)
 
 
-async def _call_handler(instance: Instance, work: _Work) -> object:
+async def _call_handler(instance: Instance, work: Work) -> object:
     """Call the handler with the payload and what else it asks for."""
     handler = work.route.handler
     call = cast("Call", getattr(instance.worker, handler.method) if handler.method else instance.worker)

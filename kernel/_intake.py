@@ -112,6 +112,11 @@ class KernelIntake(Intake):
         while self.in_flight:
             await self._idle.park()
 
+    def working_on(self, delivery: Delivery) -> None:
+        """Note that the current task works on a delivery that another waits for."""
+        if delivery in self._active:
+            self._active[delivery] = trio.lowlevel.current_task()
+
     def cut_slots(self) -> None:
         """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it."""
         self._over = True

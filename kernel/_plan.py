@@ -259,6 +259,7 @@ def _dispatcher_spec(life: ComponentSpec, wired: Wired, workers: tuple[str, ...]
         protocol=wired.protocol,
         concurrency=table.concurrency,
         rate=table.rate,
+        batch=table.batch,
         workers=workers,
     )
 

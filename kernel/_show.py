@@ -128,6 +128,8 @@ def _ties(spec: AnySpec) -> Iterator[str]:
         yield f"speaks {spec.protocol}"
     if isinstance(spec, DispatcherSpec):
         yield f"up to {spec.concurrency} in flight"
+        if spec.batch is not None:
+            yield f"in batches of up to {spec.batch.size}"
         if spec.rate is not None:
             yield f"{spec.rate.messages} messages in {spec.rate.per:g} s"
     if isinstance(spec, WorkerSpec):

@@ -9,10 +9,12 @@ import enum
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import Parameter
-from typing import Final, cast, final
+from typing import Final, cast, final, get_args, get_origin
 
 import attrs
 
+from ._annotations import plain_type
+from ._batch import Batch
 from ._broker import Delivery
 from ._envelope import Envelope
 from ._injection import VARIADIC, Argument, Injection, Offer, arguments_of, inject, resolve
@@ -23,7 +25,11 @@ from ._spec import HandlerSpec
 from ._tables import Report
 from ._words import listed
 
-_EXTRAS: Final = {"envelope": Envelope, "delivery": Delivery}
+_EXTRAS: Final = {"envelope": Envelope, "delivery": Delivery, "batch": Batch}
+_BY_NAME: Final = frozenset({"envelope", "delivery"})
+"""Extras that need no annotation."""
+NO_LIST: Final = object()
+"""The item of what is no list."""
 ANY_SUBJECT: Final = "#"
 
 
@@ -245,8 +251,18 @@ def _read_handler(
         convert=_converter(annotation, label, report),
         envelope_parameter=extras.get("envelope"),
         delivery_parameter=extras.get("delivery"),
+        batch_parameter=extras.get("batch"),
+        item=_item_of(annotation),
     )
     return handler, others
+
+
+def _item_of(annotation: object) -> object:
+    """Return the annotated type of a list's items, or `NO_LIST`."""
+    plain = plain_type(annotation)
+    if plain is not list and get_origin(plain) is not list:
+        return NO_LIST
+    return next(iter(get_args(plain)), object)
 
 
 def _converter(annotation: object, label: str, report: Report) -> Callable[[object], object]:
@@ -275,9 +291,9 @@ def _extra_kind(argument: Argument, label: str, report: Report) -> str | None:
     if argument.parameter.kind in {*VARIADIC, Parameter.POSITIONAL_ONLY}:
         return None
     if not argument.is_annotated:
-        return argument.name if argument.name in _EXTRAS else None
+        return argument.name if argument.name in _BY_NAME else None
     # Another parameter's annotation matters to whoever injects it, and only if somebody does.
-    quiet: Report = report if argument.name in _EXTRAS else lambda _at, _text: None
+    quiet: Report = report if argument.name in _BY_NAME else lambda _at, _text: None
     annotation = resolve(argument, label, quiet)
     return next((kind for kind, cls in _EXTRAS.items() if annotation is cls), None)
 

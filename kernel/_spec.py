@@ -11,7 +11,7 @@ from typing import TypeAlias, final
 
 import attrs
 
-from ._policies import KillSwitchPolicy, RatePolicy
+from ._policies import BatchPolicy, KillSwitchPolicy, RatePolicy
 from ._restart import RestartPolicy
 from .abc import Dispatcher, Driver, Protocol
 
@@ -105,6 +105,7 @@ class DispatcherSpec(ComponentSpec):
     protocol: str | None = None
     concurrency: int = 10
     rate: RatePolicy | None = None
+    batch: BatchPolicy | None = None
     workers: tuple[str, ...] = ()
     """Names of workers, in the order of the manifest."""
 
@@ -124,6 +125,10 @@ class HandlerSpec:
     """Name of the parameter that wants the `Envelope`."""
     delivery_parameter: str | None = None
     """Name of the parameter that wants the `Delivery`."""
+    batch_parameter: str | None = None
+    """Name of the parameter that wants the `Batch`."""
+    item: object = None
+    """The annotated type of the items, if the first parameter is a list; only the plan asks."""
 
 
 @final

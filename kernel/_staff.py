@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 
+from ._batches import fit, has_batches
 from ._broker import Capability
 from ._imports import NotImportableError, import_object
 from ._injection import Offer
@@ -53,7 +54,7 @@ def hire(ground: Ground, wiring: Wiring) -> dict[str, Hired]:
         if entry.table is not None
     }
     for worker in workers.values():
-        for path, text in (*_retry_faults(worker, wiring), *_last_resort_faults(worker, workers)):
+        for path, text in (*_retry_faults(worker, wiring), *_last_resort_faults(ground, worker, workers)):
             ground.report((*worker.entry.at, *path), text)
     _check_dispatchers(ground, wiring, workers)
     return workers
@@ -73,6 +74,8 @@ def _hire_one(
     is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
     shape = inspect_worker(use, role=role, offer=offer, report=report) if is_clear and role else None
     options = _read_options(table, cls, report) if cls and "options" not in entry.wrong else None
+    batched = has_batches(tables.dispatchers.get(dispatcher or ""))
+    shape = fit(shape, batched=batched, report=report) if shape else None
     if cls is not None and use is not None and not (options is None and cls.WorkerOptions):
         for text in cls.check_worker(use, options):
             report(("use",), text)
@@ -197,10 +200,15 @@ def _retry_faults(worker: Hired, wiring: Wiring) -> Iterator[tuple[tuple[str, ..
         yield ("retry", "backoff_initial"), f"{text}; set backoff_initial = 0.0 or attempts = 1"
 
 
-def _last_resort_faults(worker: Hired, workers: Mapping[str, Hired]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _last_resort_faults(
+    ground: Ground, worker: Hired, workers: Mapping[str, Hired]
+) -> Iterator[tuple[tuple[str, ...], str]]:
     last = workers.get(worker.failure_worker) if worker.failure_worker else None
     if last is None or last.shape is None:
         return
+    if has_batches(ground.tables.dispatchers.get(last.dispatcher or "")):
+        text = f"worker/{worker.failure_worker} is given batches by dispatcher/{last.dispatcher}"
+        yield ("failure_worker",), f"{text}, so it cannot be given failures, which come one by one"
     patterns = [pattern for handler in last.shape.handlers for pattern in handler.patterns]
     if patterns != [ANY_SUBJECT]:
         has = f"it has: {listed(patterns)}" if patterns else "it has none"

@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 import attrs
 
 from ._manifest import Manifest
-from ._policies import KillSwitchPolicy, RatePolicy
+from ._policies import BatchPolicy, KillSwitchPolicy, RatePolicy
 from ._restart import RestartPolicy
 from ._spec import RetryPolicy, Strategy
 from ._structure import structure
@@ -99,6 +99,7 @@ class DispatcherTable(DriverTable):
 
     concurrency: int = count(10)
     rate: RatePolicy | None = None
+    batch: BatchPolicy | None = None
 
 
 @final

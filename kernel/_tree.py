@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from ._bucket import Bucket
+from ._collect import Collector
 from ._dispatch import Pipeline, Route
 from ._events import DrainTimedOut, EventHub, KillSwitchChanged, StateChanged
 from ._failure import describe
@@ -224,6 +225,8 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
             bucket = None if spec.rate is None else Bucket(spec.rate)
             pipeline = tree.pipeline(spec)
             intake = KernelIntake(spec.id, spec.concurrency, targets, pipeline, tree.hub, in_flight, bucket)
+            if spec.batch is not None:
+                pipeline.collecting = Collector(spec.batch, pipeline, in_flight, intake.working_on)
             tree.intakes[spec.id] = intake
             try:
                 with life.inner:

@@ -267,8 +267,12 @@ def _faults(wired: Wired, wiring: Wiring, tables: Tables) -> Iterator[Fault]:
 
 
 def _delivery_faults(wired: Wired, cls: type[Dispatcher], table: DispatcherTable) -> Iterator[Fault]:
-    if not cls.delivers and table.rate is not None:
-        yield ("rate",), f'has no effect: plugin "{plugin_of(wired.entry)}" delivers no messages'
+    for key in ("rate", "batch"):
+        if getattr(table, key) is not None and not cls.delivers:
+            yield (key,), f'has no effect: plugin "{plugin_of(wired.entry)}" delivers no messages'
+    if table.batch is not None and table.batch.size > table.concurrency and "concurrency" not in wired.entry.wrong:
+        text = f"must be at most concurrency = {table.concurrency}, since each message of a batch has its slot"
+        yield ("batch", "size"), f"{text}; got {table.batch.size}"
 
 
 def _driver_faults(wired: Wired, cls: type[Component], table: DriverTable, wiring: Wiring) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
-from kernel import Envelope, handles
+from kernel import Batch, Envelope, handles
 from kernel.abc import Delivery
 
 if TYPE_CHECKING:
@@ -183,3 +183,20 @@ async def keyword_only(*, payload: object) -> None: ...
 
 
 class NotAnException: ...
+
+
+class Batches:
+    @handles("one")
+    async def one(self, payload: dict) -> None: ...  # type: ignore[type-arg]
+
+    @handles("envelope")
+    async def envelope(self, payloads: list[int], envelope: Envelope) -> None: ...
+
+    @handles("bare")
+    async def bare(self, payloads) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+
+    @handles("good")
+    async def good(self, payloads: list[int], batch: Batch) -> None: ...
+
+    @handles("first")
+    async def first(self, batch: Batch) -> None: ...
