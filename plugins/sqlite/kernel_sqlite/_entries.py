@@ -32,6 +32,10 @@ _BEHIND_FIRST: Final = (
     " CROSS JOIN kernel_content AS c ON c.seq = e.seq"
     f" WHERE e.queue = ? AND e.state = {BEHIND} ORDER BY e.place LIMIT ?"
 )
+_PAGE: Final = (
+    f"SELECT {_COLUMNS} FROM kernel_entry AS e CROSS JOIN kernel_content AS c ON c.seq = e.seq"
+    " WHERE e.queue = ? AND e.seq > ? ORDER BY e.seq LIMIT ?"
+)
 
 
 def _insert(table: str, columns: int) -> dict[int, str]:
@@ -112,12 +116,16 @@ class Entries:
         """Return the first of the entries that wait for others of their keys, as `first_ready` does."""
         return self._claims(_BEHIND_FIRST, queue, limit)
 
-    def _claims(self, statement: str, queue: int, limit: int) -> list[Claim]:
+    def page(self, queue: int, after: int, limit: int) -> list[Claim]:
+        """Return entries of a queue in any state whose numbers are greater than `after`."""
+        return self._claims(_PAGE, queue, after, limit)
+
+    def _claims(self, statement: str, queue: int, *others: int) -> list[Claim]:
         self.flush()
         return [
             Claim(seq, queue, 0, attempts + 1, bool(redelivered), expires, key, Letter._make(letter))
             for seq, attempts, redelivered, expires, key, *letter in self._connection.execute(
-                statement, (queue, limit)
+                statement, (queue, *others)
             ).fetchall()
         ]
 

@@ -123,7 +123,7 @@ class Shelves:
         grave = self.catalog.find(queue.spec.dead_letters)
         if letter is not None and grave is not None:
             headers = _death_headers(letter, reason=reason, queue=queue.spec.name, attempts=attempts)
-            self._move(grave, seq, letter._replace(headers=headers))
+            self.move(grave, seq, letter._replace(headers=headers))
         elif letter is not None:
             self.entries.remove(seq)
             self.drop(letter, queue=queue.spec.name, reason=reason)
@@ -157,7 +157,8 @@ class Shelves:
         is_first = key is None or self.lanes.admit(queue.id, key, seq)
         return key, READY if is_first else BEHIND
 
-    def _move(self, grave: StoredQueue, seq: int, letter: Letter) -> None:
+    def move(self, grave: StoredQueue, seq: int, letter: Letter) -> None:
+        """Make an entry that does not count any more in its queue the last of another, which never refuses."""
         if self.catalog.waiting(grave) >= grave.limit:
             self._drop_oldest(grave)
         key, state = self._admit(grave, seq, letter)

@@ -36,7 +36,7 @@ class Store:
     once_retention: float = attrs.field(default=604_800.0, kw_only=True)
     # Of the wall: it is the only clock that processes share, and that goes on when none of them runs.
     clock: Clock = attrs.field(default=time.time, kw_only=True)
-    _shelves: Shelves = attrs.field(init=False)
+    shelves: Shelves = attrs.field(init=False)
     _version: int | None = attrs.field(default=None, init=False)
     """`data_version` that everything in memory belongs to."""
     _changes: int = attrs.field(default=0, init=False)
@@ -45,12 +45,12 @@ class Store:
 
     def __attrs_post_init__(self) -> None:
         catalog = Catalog(self._connection, self.max_length)
-        self._shelves = Shelves(self._connection, catalog, Upkeep(self._connection, self.lease), self.clock)
+        self.shelves = Shelves(self._connection, catalog, Upkeep(self._connection, self.lease), self.clock)
 
     @property
     def holder(self) -> int | None:
         """Under which number this process holds its claims; None if it holds none."""
-        return self._shelves.upkeep.holder
+        return self.shelves.upkeep.holder
 
     # --- transactions ---------------------------------------------------------------------------------------------
 
@@ -72,30 +72,30 @@ class Store:
 
     def flush(self) -> None:
         """Have SQLite know the messages that were sent so far."""
-        self._shelves.entries.flush()
+        self.shelves.entries.flush()
 
     def prepare(self) -> None:
         """Have SQLite know all that the transaction did, so that only the commit itself is left."""
-        self._shelves.entries.flush()
-        self._shelves.catalog.flush()
-        if self._shelves.entries.last != self._written:
-            self._connection.execute("UPDATE kernel_meta SET last = ?", (self._shelves.entries.last,))
+        self.shelves.entries.flush()
+        self.shelves.catalog.flush()
+        if self.shelves.entries.last != self._written:
+            self._connection.execute("UPDATE kernel_meta SET last = ?", (self.shelves.entries.last,))
 
     def commit(self) -> Effects:
         """Make the transaction last; returns what others must hear of."""
         self.prepare()
         self._connection.execute("COMMIT")
-        self._written = self._shelves.entries.last
-        effects, self._shelves.effects = self._shelves.effects, Effects()
+        self._written = self.shelves.entries.last
+        effects, self.shelves.effects = self.shelves.effects, Effects()
         effects.has_written = self._connection.total_changes != self._changes
         return effects
 
     def rollback(self) -> None:
         """Undo the transaction, if there is one, and forget all that was believed."""
-        self._shelves.entries.forget()
-        self._shelves.effects = Effects()
+        self.shelves.entries.forget()
+        self.shelves.effects = Effects()
         self._version = None
-        self._shelves.catalog.version = -1
+        self.shelves.catalog.version = -1
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -105,11 +105,11 @@ class Store:
 
     def adopt(self, holder: int | None) -> None:
         """Go on with the claims of an earlier connection of this process."""
-        self._shelves.upkeep.holder = holder
+        self.shelves.upkeep.holder = holder
 
     def next_time(self) -> float:
         """Return when `upkeep` has something to do, in seconds since 1970; infinite if never."""
-        return self._shelves.upkeep.next_time()
+        return self.shelves.upkeep.next_time()
 
     # --- topology -------------------------------------------------------------------------------------------------
 
@@ -119,9 +119,9 @@ class Store:
         Raises:
             ConflictError: naming what is refused, and why.
         """
-        self._shelves.entries.flush()
+        self.shelves.entries.flush()
         is_owner = any(queue.exclusive for queue in topology.queues)
-        self._shelves.catalog.declare(topology, owner=self._shelves.upkeep.hold(self.clock()) if is_owner else None)
+        self.shelves.catalog.declare(topology, owner=self.shelves.upkeep.hold(self.clock()) if is_owner else None)
 
     def join(self, name: str) -> bool:
         """Return whether a queue that somebody wants to consume from is exclusive.
@@ -129,21 +129,17 @@ class Store:
         Raises:
             ConflictError: if there is no such queue, or it is exclusive and of another process.
         """
-        queue = self._shelves.catalog.need(name)
+        queue = self.shelves.catalog.need(name)
         if not self._is_ours(queue):
             raise ConflictError(f'queue "{name}" is exclusive, and of another process')
         return queue.spec.exclusive
 
     def leave(self, name: str) -> None:
         """Take note that an exclusive queue has lost its consumer: it goes away."""
-        queue = self._shelves.catalog.find(name)
+        queue = self.shelves.catalog.find(name)
         if queue is not None and queue.spec.exclusive:
-            self._shelves.entries.flush()
-            self._shelves.catalog.remove(queue)
-
-    def queues(self) -> list[tuple[StoredQueue, int]]:
-        """Return all queues, each with how many messages wait in it."""
-        return [(queue, self._shelves.catalog.waiting(queue)) for queue in self._shelves.catalog.queues]
+            self.shelves.entries.flush()
+            self.shelves.catalog.remove(queue)
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -154,15 +150,15 @@ class Store:
             UnroutableError: if there is no such exchange; or if mandatory, and no queue is bound.
             QueueFullError: if a queue that refuses is full.
         """
-        queues = self._shelves.catalog.route(letter.subject, exchange)
+        queues = self.shelves.catalog.route(letter.subject, exchange)
         if mandatory and not queues:
             raise UnroutableError(f'no queue is bound for "{letter.subject}" on exchange "{exchange}"')
-        fresh = [queue for queue in queues if not self._shelves.is_repeated(queue, letter)]
-        if full := [queue for queue in fresh if self._shelves.catalog.waiting(queue) >= queue.limit]:
-            self._shelves.make_room(full)
+        fresh = [queue for queue in queues if not self.shelves.is_repeated(queue, letter)]
+        if full := [queue for queue in fresh if self.shelves.catalog.waiting(queue) >= queue.limit]:
+            self.shelves.make_room(full)
         for queue in fresh:
-            self._shelves.remember(queue, letter)
-            self._shelves.put(queue, letter)
+            self.shelves.remember(queue, letter)
+            self.shelves.put(queue, letter)
 
     def claim(self, name: str, limit: int) -> list[Claim]:
         """Take the next messages of a queue, at most `limit`; their attempts are counted.
@@ -171,15 +167,15 @@ class Store:
             ConflictError: if the queue is gone.
             UnavailableError: if it is exclusive and not of this process any more.
         """
-        queue = self._shelves.catalog.need(name)
+        queue = self.shelves.catalog.need(name)
         if not self._is_ours(queue):
             raise UnavailableError(f'queue "{name}" was lost with the lease of this process')
-        while self._shelves.catalog.waiting(queue):
-            found = self._shelves.entries.first_ready(queue.id, limit)
+        while self.shelves.catalog.waiting(queue):
+            found = self.shelves.entries.first_ready(queue.id, limit)
             alive = [claim for claim in found if not self._is_over(claim)]
             for claim in found:
                 if self._is_over(claim):
-                    self._shelves.lapse(queue, claim.seq, claim.attempt - 1, claim.key)
+                    self.shelves.lapse(queue, claim.seq, claim.attempt - 1, claim.key)
             if alive:
                 return self._take(queue, alive)
             if not found:
@@ -192,12 +188,12 @@ class Store:
         Raises:
             UnknownOutcomeError: if the claim is not of this process any more: somebody else may have the message.
         """
-        if claim.holder != self._shelves.upkeep.holder:
+        if claim.holder != self.shelves.upkeep.holder:
             raise UnknownOutcomeError(f"the lease of delivery {claim.letter.id} was lost: it is delivered again")
         match outcome:
             case Ack():
                 self._answer(reply)
-                self._shelves.entries.remove(claim.seq)
+                self.shelves.entries.remove(claim.seq)
                 self._next_of_key(claim)
             case Retry(after):
                 self._again(claim, after)
@@ -210,22 +206,22 @@ class Store:
 
     def give_back(self, claims: Sequence[Claim], *, redelivered: bool) -> None:
         """Put claims back to where they stood, their attempts not counted; those that were lost are left alone."""
-        self._shelves.entries.flush()
+        self.shelves.entries.flush()
         for number in {claim.queue for claim in claims}:
-            mine = [claim for claim in claims if claim.queue == number and claim.holder == self._shelves.upkeep.holder]
-            queue = self._shelves.catalog.by_id(number)
+            mine = [claim for claim in claims if claim.queue == number and claim.holder == self.shelves.upkeep.holder]
+            queue = self.shelves.catalog.by_id(number)
             if queue is not None:
-                self._shelves.entries.put_back([claim.seq for claim in mine], redelivered=redelivered)
-                self._shelves.became_ready(queue, len(mine))
+                self.shelves.entries.put_back([claim.seq for claim in mine], redelivered=redelivered)
+                self.shelves.became_ready(queue, len(mine))
                 continue
             for claim in mine:
-                self._shelves.drop(claim.letter, queue=f"#{number}", reason="its queue is gone")
+                self.shelves.drop(claim.letter, queue=f"#{number}", reason="its queue is gone")
 
     def recover(self, claim: Claim) -> None:
         """Make a claim ready again that could not be settled, its attempt counted; does nothing if it was."""
-        queue = self._shelves.catalog.by_id(claim.queue)
-        if queue is not None and claim.holder == self._shelves.upkeep.holder and self._shelves.entries.recover(claim):
-            self._shelves.became_ready(queue, 1)
+        queue = self.shelves.catalog.by_id(claim.queue)
+        if queue is not None and claim.holder == self.shelves.upkeep.holder and self.shelves.entries.recover(claim):
+            self.shelves.became_ready(queue, 1)
 
     def probe(self) -> None:
         """Write something, to see whether the file takes it."""
@@ -233,7 +229,7 @@ class Store:
 
     def expire(self, claim: Claim) -> None:
         """Put a claim aside whose time was over before anybody began with it; the attempt does not count."""
-        if claim.holder == self._shelves.upkeep.holder:
+        if claim.holder == self.shelves.upkeep.holder:
             self._put_aside(claim._replace(attempt=claim.attempt - 1), "expired")
 
     def peek(self, name: str, limit: int) -> list[Claim]:
@@ -242,48 +238,33 @@ class Store:
         Raises:
             ConflictError: if there is no such queue.
         """
-        queue = self._shelves.catalog.need(name)
-        found = self._shelves.entries.first_ready(queue.id, limit)
+        queue = self.shelves.catalog.need(name)
+        found = self.shelves.entries.first_ready(queue.id, limit)
         if queue.spec.partition_by and len(found) < limit:
-            found += self._shelves.entries.first_behind(queue.id, limit - len(found))
+            found += self.shelves.entries.first_behind(queue.id, limit - len(found))
         return [claim for claim in found if not self._is_over(claim)]
-
-    def purge(self, name: str, limit: int) -> int:
-        """Remove messages that wait in a queue, at most `limit`; returns how many.
-
-        Raises:
-            ConflictError: if there is no such queue.
-        """
-        queue = self._shelves.catalog.need(name)
-        found = self._shelves.entries.waiting(queue.id, limit)
-        for entry in found:
-            self._shelves.entries.remove(entry.seq)
-        self._shelves.catalog.shift(queue, -len(found))
-        for entry in found:
-            self._shelves.advance(queue, entry.key, entry.seq)
-        return len(found)
 
     # --- upkeep ---------------------------------------------------------------------------------------------------
 
     def upkeep(self) -> None:
         """Do what time asks for: end delays and lives, renew our own lease, and end those of dead processes."""
         now = self.clock()
-        self._shelves.entries.flush()
-        for seq, number, deadline in self._shelves.upkeep.ended_delays(now):
-            if queue := self._shelves.catalog.by_id(number):
-                self._shelves.put_last(queue, seq, deadline)
-        for seq, number, attempts, key in self._shelves.upkeep.ended_lives(now):
-            if queue := self._shelves.catalog.by_id(number):
-                self._shelves.lapse(queue, seq, attempts, key)
-        self._shelves.upkeep.renew(now)
-        for holder in self._shelves.upkeep.dead_holders(now):
+        self.shelves.entries.flush()
+        for seq, number, deadline in self.shelves.upkeep.ended_delays(now):
+            if queue := self.shelves.catalog.by_id(number):
+                self.shelves.put_last(queue, seq, deadline)
+        for seq, number, attempts, key in self.shelves.upkeep.ended_lives(now):
+            if queue := self.shelves.catalog.by_id(number):
+                self.shelves.lapse(queue, seq, attempts, key)
+        self.shelves.upkeep.renew(now)
+        for holder in self.shelves.upkeep.dead_holders(now):
             self._release(holder)
-        self._shelves.upkeep.clean(now)
+        self.shelves.upkeep.clean(now)
 
     def close(self) -> None:
         """End our own lease: what is claimed goes back, exclusive queues go away."""
-        if self._shelves.upkeep.holder is not None:
-            self._release(self._shelves.upkeep.holder)
+        if self.shelves.upkeep.holder is not None:
+            self._release(self.shelves.upkeep.holder)
 
     # --- a worker's own transaction -------------------------------------------------------------------------------
 
@@ -308,41 +289,41 @@ class Store:
 
     def _refresh(self, version: int) -> None:
         last, topology = self._connection.execute("SELECT last, topology FROM kernel_meta").fetchone()
-        self._shelves.entries.last = self._written = last
-        self._shelves.catalog.refresh(topology)
-        self._shelves.upkeep.refresh()
-        self._shelves.effects.is_foreign = True
+        self.shelves.entries.last = self._written = last
+        self.shelves.catalog.refresh(topology)
+        self.shelves.upkeep.refresh()
+        self.shelves.effects.is_foreign = True
         self._version = version
 
     def _is_ours(self, queue: StoredQueue) -> bool:
-        return not queue.spec.exclusive or queue.owner == self._shelves.upkeep.holder
+        return not queue.spec.exclusive or queue.owner == self.shelves.upkeep.holder
 
     def _next_of_key(self, claim: Claim) -> None:
-        queue = self._shelves.catalog.by_id(claim.queue) if claim.key is not None else None
+        queue = self.shelves.catalog.by_id(claim.queue) if claim.key is not None else None
         if queue is not None:
-            self._shelves.advance(queue, claim.key, claim.seq)
+            self.shelves.advance(queue, claim.key, claim.seq)
 
     def _is_over(self, claim: Claim) -> bool:
         return claim.expires is not None and claim.expires <= self.clock()
 
     def _take(self, queue: StoredQueue, claims: Sequence[Claim]) -> list[Claim]:
-        holder = self._shelves.upkeep.hold(self.clock())
-        self._shelves.entries.take([claim.seq for claim in claims], holder)
-        self._shelves.catalog.shift(queue, -len(claims))
+        holder = self.shelves.upkeep.hold(self.clock())
+        self.shelves.entries.take([claim.seq for claim in claims], holder)
+        self.shelves.catalog.shift(queue, -len(claims))
         return [claim._replace(holder=holder) for claim in claims]
 
     def _again(self, claim: Claim, after: float) -> None:
-        queue = self._shelves.catalog.by_id(claim.queue)
+        queue = self.shelves.catalog.by_id(claim.queue)
         now = self.clock()
         if queue is None:
-            self._shelves.drop(claim.letter, queue=f"#{claim.queue}", reason="its queue is gone")
+            self.shelves.drop(claim.letter, queue=f"#{claim.queue}", reason="its queue is gone")
         elif after > 0:
-            self._shelves.entries.put_later(claim.seq, due=now + after)
-            self._shelves.upkeep.expect(now + after)
-            self._shelves.catalog.shift(queue, 1)
+            self.shelves.entries.put_later(claim.seq, due=now + after)
+            self.shelves.upkeep.expect(now + after)
+            self.shelves.catalog.shift(queue, 1)
         else:
-            self._shelves.put_last(queue, claim.seq, claim.letter.deadline)
-            self._shelves.catalog.shift(queue, 1)
+            self.shelves.put_last(queue, claim.seq, claim.letter.deadline)
+            self.shelves.catalog.shift(queue, 1)
 
     def _answer(self, reply: Letter | None) -> None:
         if reply is None:
@@ -350,21 +331,21 @@ class Store:
         try:
             self.send(reply, exchange="", mandatory=True)
         except (UnroutableError, QueueFullError) as error:
-            self._shelves.drop(reply, queue=reply.subject, reason=f"no way to answer: {error}")
+            self.shelves.drop(reply, queue=reply.subject, reason=f"no way to answer: {error}")
 
     def _put_aside(self, claim: Claim, reason: str) -> None:
-        queue = self._shelves.catalog.by_id(claim.queue)
+        queue = self.shelves.catalog.by_id(claim.queue)
         if queue is None:
-            self._shelves.drop(claim.letter, queue=f"#{claim.queue}", reason=reason)
+            self.shelves.drop(claim.letter, queue=f"#{claim.queue}", reason=reason)
         else:
-            self._shelves.entries.flush()
-            self._shelves.bury(queue, claim.seq, reason, claim.attempt, claim.key)
+            self.shelves.entries.flush()
+            self.shelves.bury(queue, claim.seq, reason, claim.attempt, claim.key)
 
     def _release(self, holder: int) -> None:
-        self._shelves.entries.flush()
-        for number, count in self._shelves.upkeep.release(holder):
-            queue = self._shelves.catalog.by_id(number)
+        self.shelves.entries.flush()
+        for number, count in self.shelves.upkeep.release(holder):
+            queue = self.shelves.catalog.by_id(number)
             if queue is not None:
-                self._shelves.became_ready(queue, count)
-        for queue in [queue for queue in self._shelves.catalog.queues if queue.owner == holder]:
-            self._shelves.catalog.remove(queue)
+                self.shelves.became_ready(queue, count)
+        for queue in [queue for queue in self.shelves.catalog.queues if queue.owner == holder]:
+            self.shelves.catalog.remove(queue)

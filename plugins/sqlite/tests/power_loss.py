@@ -15,6 +15,7 @@ from typing import Any
 import apsw
 import attrs
 from kernel_sqlite._file import create_or_open, open_existing
+from kernel_sqlite._inspection import waiting_in
 from kernel_sqlite._letter import Letter
 from kernel_sqlite._store import Store
 
@@ -168,7 +169,7 @@ def act(store: Store, chance: random.Random, number: int) -> None:
 
 
 def send(store: Store, name: str, chance: random.Random) -> None:
-    waiting = {queue.spec.name: count for queue, count in store.queues()}
+    waiting = {queue.spec.name: count for queue, count in waiting_in(store)}
     if waiting["q"] < 60:
         body = chance.randbytes(chance.choice([10, 200, 9000]))
         store.send(Letter(name, "q", body, "", "", "", "", 9, 0.0, None), exchange="", mandatory=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kernel_sqlite._file import create_or_open
+from kernel_sqlite._inspection import purge, waiting_in
 from kernel_sqlite._letter import Claim, Letter
 from kernel_sqlite._store import Store
 
@@ -86,7 +87,7 @@ def ids(claims: list[Claim]) -> list[str]:
 
 def waiting(store: Store) -> dict[str, int]:
     with committed(store):
-        return {queue.spec.name: count for queue, count in store.queues()}
+        return {queue.spec.name: count for queue, count in waiting_in(store)}
 
 
 def rows(path: Path, table: str) -> int:
@@ -301,7 +302,7 @@ def test_a_lane_goes_on_when_its_first_is_purged(store: Store, path: Path) -> No
     send(store, "a", "b", headers='{"key": "k"}')
     taken = claim(store)
     with committed(store):
-        assert store.purge("q", 10) == 1
+        assert purge(store, "q", 10) == 1
     settle(store, taken, Ack())
     send(store, "c", headers='{"key": "k"}')
 

@@ -1,0 +1,241 @@
+"""The commands `kernel queue ...`: for the file of a broker, whether a service runs on it or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from kernel.errors import InvalidError, KernelError
+
+from . import _inspection as inspection
+from ._config import SqliteConfig
+from ._driver import SqliteDriver
+from ._file import open_existing
+from ._store import Store
+
+ResultT = TypeVar("ResultT")
+
+_STEP: Final = 500
+"""Messages in one transaction: the service writes in between."""
+_LONG: Final = 2000
+"""Messages from which on a bar shows how far it is."""
+_PATIENCE: Final = 10_000
+"""Milliseconds to wait for others who write."""
+
+
+@click.group()
+def queue() -> None:
+    """Look into the queues of a `sqlite` broker, and tidy them up.
+
+    They work on a file (--file), or on the `sqlite` driver of a manifest, while a service uses it or not.
+    """
+
+
+def _on_file(command: Callable[..., object]) -> Callable[..., object]:
+    """Add the options that say which file, and pass the open store as first argument."""
+
+    @click.option("--file", help="The file of the broker.")
+    @click.option("--manifest", help="The manifest that names it; kernel.toml if nothing is given.")
+    @click.option("--driver", help="Which driver of the manifest, if there are several.")
+    @wraps(command)
+    def run(*, file: str | None, manifest: str | None, driver: str | None, **others: Any) -> object:  # noqa: ANN401
+        config = SqliteConfig(path=file) if file else _configured(manifest, driver)
+        try:
+            with _opened(config) as store:
+                return command(store, **others)
+        except InvalidError:
+            raise
+        except KernelError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+def _configured(manifest: str | None, driver: str | None) -> SqliteConfig:
+    from kernel import discover, load, resolve  # noqa: PLC0415  slow, and not needed for a file
+
+    path = manifest or os.environ.get("KERNEL_MANIFEST") or "kernel.toml"
+    plan = resolve(load(path, environ=os.environ), discover())
+    found = {
+        spec.name: spec.config
+        for spec in plan.components.values()
+        if getattr(spec, "cls", None) is SqliteDriver and driver in (None, spec.name)
+    }
+    if len(found) != 1:
+        names = ", ".join(sorted(found)) or "none"
+        raise click.UsageError(f"{path} has not exactly one such `sqlite` driver ({names}): name it with --driver")
+    config = next(iter(found.values()))
+    assert isinstance(config, SqliteConfig)
+    return config
+
+
+@contextmanager
+def _opened(config: SqliteConfig) -> Generator[Store]:
+    connection = open_existing(Path(config.path), synchronous=config.synchronous).connection
+    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
+    try:
+        yield Store(connection, lease=config.lease, max_length=config.max_length)
+    finally:
+        connection.close()
+
+
+def _transact(store: Store, action: Callable[[], ResultT]) -> ResultT:
+    store.begin()
+    try:
+        result = action()
+        store.commit()
+    finally:
+        store.rollback()
+    return result
+
+
+def _in_steps(store: Store, step: Callable[[int], int], total: int, what: str) -> int:
+    """Do something for `total` messages, some at a time; returns for how many it was done."""
+    done = 0
+    with _progress(total, what) as advance:
+        while done < total:
+            count = _transact(store, partial(step, min(_STEP, total - done)))
+            if not count:
+                break
+            done += count
+            advance(count)
+    return done
+
+
+@contextmanager
+def _progress(total: int, what: str) -> Generator[Callable[[int], None]]:
+    """Show how far it is, if it takes long and somebody looks at a terminal."""
+    if total < _LONG or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415  slow, and seldom needed
+    from rich.progress import Progress  # noqa: PLC0415  as above
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+# --- list, peek ---------------------------------------------------------------------------------------------------
+
+
+@queue.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@_on_file
+def list_queues(store: Store, *, as_json: bool) -> None:
+    """List the queues and how many messages are in them."""
+    rows = _transact(store, lambda: inspection.overview(store))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    columns = ["queue", "ready", "delayed", "behind", "claimed", "dead_letters"]
+    for row in _aligned([columns, *([str(row[column]) for column in columns] for row in rows)]):
+        click.echo(row)
+
+
+def _aligned(rows: list[list[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        numbers = [text.rjust(width) for text, width in zip(others[:-1], widths[1:-1], strict=True)]
+        yield "  ".join([first.ljust(widths[0]), *numbers, others[-1]]).rstrip()
+
+
+@queue.command()
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="How many messages.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, one a line, the body in base64.")
+@_on_file
+def peek(store: Store, *, name: str, limit: int, as_json: bool) -> None:
+    """Show the first messages of queue NAME; nothing is taken."""
+    for claim in _transact(store, lambda: store.peek(name, limit)):
+        record = inspection.as_record(claim)
+        if as_json:
+            click.echo(json.dumps(record))
+            continue
+        headers = inspection.headers_of(claim.letter)
+        click.echo(f"{claim.letter.id}  {claim.letter.subject}  attempts {claim.attempt - 1}")
+        for key, value in headers.items():
+            click.echo(f"    {key}: {json.dumps(value)}")
+        click.echo(f"    {claim.letter.body[:200]!r}")
+
+
+# --- retry, purge -------------------------------------------------------------------------------------------------
+
+
+@queue.command()
+@click.argument("name")
+@click.option("--to", default="", help="Where they go; else each to the queue in which it died.")
+@click.option("--limit", type=click.IntRange(1), help="How many at most; all if not given.")
+@_on_file
+def retry(store: Store, *, name: str, to: str, limit: int | None) -> None:
+    """Give the dead letters in queue NAME another chance, their attempts counted anew."""
+    total = _transact(store, lambda: inspection.count(store, name))
+    done = _in_steps(
+        store, lambda step: inspection.retry(store, name, step, to=to), min(total, limit or total), "retrying"
+    )
+    click.echo(f"{done} of {total} messages moved")
+
+
+@queue.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_on_file
+def purge(store: Store, *, name: str, yes: bool) -> None:
+    """Remove all messages that wait in queue NAME; those under way are left alone."""
+    total = _transact(store, lambda: inspection.count(store, name))
+    if not yes:
+        click.confirm(f'Remove {total} messages from queue "{name}" for good?', abort=True)
+    done = _in_steps(store, lambda step: inspection.purge(store, name, step), total, "purging")
+    click.echo(f"{done} messages removed")
+
+
+# --- export, import -----------------------------------------------------------------------------------------------
+
+
+@queue.command("export")
+@click.argument("name")
+@click.option("--output", type=click.File("w", encoding="utf-8"), default="-", help="A file; else standard output.")
+@_on_file
+def export_queue(store: Store, *, name: str, output: Any) -> None:  # noqa: ANN401  click opens it
+    """Write the messages of queue NAME as JSON, one a line; those under way too. Nothing is taken."""
+    total = _transact(store, lambda: inspection.count(store, name))
+    after = done = 0
+    with _progress(total, "exporting") as advance:
+        while claims := _transact(store, partial(inspection.page, store, name, after=after, limit=_STEP)):
+            output.writelines(json.dumps(inspection.as_record(claim)) + "\n" for claim in claims)
+            after = claims[-1].seq
+            done += len(claims)
+            advance(len(claims))
+    click.echo(f"{done} messages written", err=True)
+
+
+@queue.command("import")
+@click.argument("name")
+@click.argument("source", type=click.File("r", encoding="utf-8"))
+@_on_file
+def import_queue(store: Store, *, name: str, source: Any) -> None:  # noqa: ANN401  click opens it
+    """Put messages that `export` wrote into queue NAME, all or none; `-` reads standard input.
+
+    Their ids stay the same, their attempts are counted anew.
+    """
+    lines: list[str] = source.read().splitlines()
+
+    def add_all() -> int:
+        with _progress(len(lines), "importing") as advance:
+            for number, line in enumerate(lines, 1):
+                try:
+                    inspection.add(store, name, json.loads(line))
+                except ValueError as error:
+                    raise click.ClickException(f"line {number}: {error}; nothing was imported") from error
+                advance(1)
+        return len(lines)
+
+    click.echo(f"{_transact(store, add_all)} messages imported", err=True)

@@ -1,0 +1,169 @@
+"""What people do with queues: look, clear, try dead letters again, carry messages elsewhere. In steps that are short."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+import attrs
+
+from kernel.errors import ConflictError, QueueFullError
+
+from ._catalog import StoredQueue
+from ._letter import Claim, Letter
+from ._schema import BEHIND, CLAIMED, DELAYED, READY
+from ._store import Store
+
+_STATES = {READY: "ready", DELAYED: "delayed", BEHIND: "behind", CLAIMED: "claimed"}
+
+
+def waiting_in(store: Store) -> list[tuple[StoredQueue, int]]:
+    """Return all queues, each with how many messages wait in it."""
+    catalog = store.shelves.catalog
+    return [(queue, catalog.waiting(queue)) for queue in catalog.queues]
+
+
+def overview(store: Store) -> list[dict[str, object]]:
+    """Return for each queue how it was declared and how many messages are in which state."""
+    counts: dict[int, dict[str, object]] = {}
+    for queue, state, count in store.shelves.connection.execute(
+        "SELECT queue, state, count(*) FROM kernel_entry GROUP BY queue, state"
+    ).fetchall():
+        counts.setdefault(queue, {})[_STATES[state]] = count
+    nothing = dict.fromkeys(_STATES.values(), 0)
+    return [
+        {
+            "queue": queue.spec.name,
+            **nothing,
+            **counts.get(queue.id, {}),
+            **attrs.asdict(queue.spec, filter=lambda field, _: field.name not in {"name", "options"}),
+        }
+        for queue in store.shelves.catalog.queues
+    ]
+
+
+def count(store: Store, name: str) -> int:
+    """Return how many messages wait in a queue.
+
+    Raises:
+        ConflictError: if there is no such queue.
+    """
+    return store.shelves.catalog.waiting(store.shelves.catalog.need(name))
+
+
+def purge(store: Store, name: str, limit: int) -> int:
+    """Remove messages that wait in a queue, at most `limit`; returns how many.
+
+    Raises:
+        ConflictError: if there is no such queue.
+    """
+    shelves = store.shelves
+    queue = shelves.catalog.need(name)
+    found = shelves.entries.waiting(queue.id, limit)
+    for entry in found:
+        shelves.entries.remove(entry.seq)
+    shelves.catalog.shift(queue, -len(found))
+    for entry in found:
+        shelves.advance(queue, entry.key, entry.seq)
+    return len(found)
+
+
+def retry(store: Store, name: str, limit: int, *, to: str = "") -> int:
+    """Move ready messages to another queue, attempts counted anew, at most `limit`; returns how many.
+
+    Args:
+        store: In a transaction.
+        name: Where they are.
+        limit: How many.
+        to: Where they go; empty sends each to the queue in which it died.
+
+    Raises:
+        ConflictError: if one of the queues does not exist, or a message does not say where it died.
+        QueueFullError: if there is no room; the transaction is to be undone.
+    """
+    shelves = store.shelves
+    queue = shelves.catalog.need(name)
+    found = shelves.entries.first_ready(queue.id, limit)
+    for claim in found:
+        target = shelves.catalog.need(to or _death_queue(claim.letter))
+        if shelves.catalog.waiting(target) >= target.limit and target is not queue:
+            raise QueueFullError(f'queue "{target.spec.name}" is full: it holds {target.limit} messages')
+        shelves.catalog.shift(queue, -1)
+        shelves.move(target, claim.seq, claim.letter)
+        shelves.advance(queue, claim.key, claim.seq)
+    return len(found)
+
+
+def page(store: Store, name: str, *, after: int, limit: int) -> list[Claim]:
+    """Return messages of a queue, claimed ones too, in the order of their numbers.
+
+    Raises:
+        ConflictError: if there is no such queue.
+    """
+    return store.shelves.entries.page(store.shelves.catalog.need(name).id, after, limit)
+
+
+def add(store: Store, name: str, record: Mapping[str, Any]) -> None:
+    """Put a message, as `as_record` wrote it, into a queue.
+
+    Raises:
+        ConflictError: if there is no such queue.
+        QueueFullError: if there is no room.
+        ValueError: if it is no such record.
+    """
+    shelves, letter = store.shelves, _from_record(record)
+    queue = shelves.catalog.need(name)
+    if shelves.catalog.waiting(queue) >= queue.limit:
+        raise QueueFullError(f'queue "{name}" is full: it holds {queue.limit} messages')
+    shelves.put(queue, letter)
+
+
+def as_record(claim: Claim) -> dict[str, object]:
+    """Return a message as JSON can say it; the body in base64."""
+    letter = claim.letter
+    return {
+        "id": letter.id,
+        "subject": letter.subject,
+        "body": base64.b64encode(letter.body).decode(),
+        "headers": headers_of(letter),
+        "content_type": letter.content_type,
+        "reply_to": letter.reply_to,
+        "correlation_id": letter.correlation_id,
+        "priority": 9 - letter.rank,
+        "deadline": letter.deadline,
+        "attempts": claim.attempt - 1,
+    }
+
+
+def headers_of(letter: Letter) -> dict[str, object]:
+    """Return the headers of a message."""
+    return cast("dict[str, object]", json.loads(letter.headers)) if letter.headers else {}
+
+
+def _from_record(record: Mapping[str, Any]) -> Letter:
+    try:
+        headers = record["headers"]
+        return Letter(
+            id=str(record["id"]),
+            subject=str(record["subject"]),
+            body=base64.b64decode(record["body"], validate=True),
+            headers=json.dumps(headers) if headers else "",
+            content_type=str(record["content_type"]),
+            reply_to=str(record["reply_to"]),
+            correlation_id=str(record["correlation_id"]),
+            rank=9 - min(9, max(0, int(record["priority"]))),
+            delay=0.0,
+            deadline=None if record["deadline"] is None else float(record["deadline"]),
+        )
+    except (KeyError, TypeError, binascii.Error) as error:
+        raise ValueError(f"not a message as `kernel queue export` writes it: {error!r}") from error
+
+
+def _death_queue(letter: Letter) -> str:
+    name = headers_of(letter).get("kernel-death-queue")
+    if not isinstance(name, str):
+        raise ConflictError(f"message {letter.id} does not say in which queue it died: say where it is to go")
+    return name

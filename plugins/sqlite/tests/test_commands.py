@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from kernel_sqlite._commands import queue
+from kernel_sqlite._file import create_or_open
+from kernel_sqlite._letter import Letter
+from kernel_sqlite._store import Store
+
+from kernel import DeadLetter
+from kernel.abc import Queue, Topology
+
+
+@pytest.fixture
+def filled(path: Path) -> Path:
+    """A file with three messages in `q`, and two that died there in `q.dead`."""
+    connection = create_or_open(path, synchronous="normal").connection
+    store = Store(connection)
+    store.begin()
+    store.declare(Topology(queues=[Queue(name="q.dead"), Queue(name="q", dead_letters="q.dead", max_length=4)]))
+    for name in ("bad1", "bad2"):
+        store.send(letter(name), exchange="", mandatory=True)
+    for claim in store.claim("q", 2):
+        store.settle(claim, DeadLetter("no use"))
+    for name in "abc":
+        store.send(letter(name), exchange="", mandatory=True)
+    store.close()
+    store.commit()
+    connection.close()
+    return path
+
+
+def letter(name: str) -> Letter:
+    return Letter(name, "q", b"\xff" + name.encode(), '{"key": 1}', "", "", "", 9, 0.0, None)
+
+
+def run(*arguments: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(queue, list(arguments), input=text)
+
+
+def ids(path: Path, name: str) -> list[str]:
+    done = run("peek", name, "--file", str(path), "--limit", "100", "--json")
+    return [json.loads(line)["id"] for line in done.output.splitlines()]
+
+
+def test_list_shows_every_queue(filled: Path) -> None:
+    done = run("list", "--file", str(filled))
+
+    assert done.output.splitlines() == [
+        "queue   ready  delayed  behind  claimed  dead_letters",
+        "q.dead      2        0       0        0",
+        "q           3        0       0        0  q.dead",
+    ]
+
+
+def test_list_as_json_tells_how_they_were_declared(filled: Path) -> None:
+    rows = {row["queue"]: row for row in json.loads(run("list", "--json", "--file", str(filled)).output)}
+
+    assert (rows["q"]["ready"], rows["q"]["max_length"], rows["q"]["dead_letters"]) == (3, 4, "q.dead")
+
+
+def test_peek_shows_why_a_message_died_and_takes_nothing(filled: Path) -> None:
+    done = run("peek", "q.dead", "--limit", "1", "--file", str(filled))
+
+    assert 'kernel-death-reason: "no use"' in done.output
+    assert "bad1" in done.output
+    assert "bad2" not in done.output
+    assert ids(filled, "q.dead") == ["bad1", "bad2"]
+
+
+def test_retry_sends_dead_letters_back_to_where_they_died(filled: Path) -> None:
+    done = run("retry", "q.dead", "--limit", "1", "--file", str(filled))
+
+    assert (done.exit_code, done.output) == (0, "1 of 2 messages moved\n")
+    assert (ids(filled, "q"), ids(filled, "q.dead")) == (["a", "b", "c", "bad1"], ["bad2"])
+
+
+def test_retry_moves_nothing_if_there_is_no_room(filled: Path) -> None:
+    done = run("retry", "q.dead", "--file", str(filled))
+
+    assert done.exit_code == 1
+    assert "is full" in done.output
+    assert (ids(filled, "q"), ids(filled, "q.dead")) == (["a", "b", "c"], ["bad1", "bad2"])
+
+
+def test_retry_asks_where_to_if_a_message_does_not_say(filled: Path) -> None:
+    assert "say where it is to go" in run("retry", "q", "--file", str(filled)).output
+    assert run("retry", "q", "--to", "q.dead", "--file", str(filled)).exit_code == 0
+    assert ids(filled, "q.dead") == ["bad1", "bad2", "a", "b", "c"]
+
+
+def test_purge_asks_first(filled: Path) -> None:
+    assert run("purge", "q", "--file", str(filled), text="n\n").exit_code == 1
+    assert ids(filled, "q") == ["a", "b", "c"]
+
+    assert run("purge", "q", "--yes", "--file", str(filled)).output == "3 messages removed\n"
+    assert ids(filled, "q") == []
+
+
+def test_what_is_exported_can_be_imported(filled: Path) -> None:
+    file = filled.with_name("messages.jsonl")
+    run("export", "q", "--output", str(file), "--file", str(filled))
+    exported = file.read_text(encoding="utf-8")
+    run("purge", "q", "--yes", "--file", str(filled))
+    done = run("import", "q", str(file), "--file", str(filled))
+    run("export", "q", "--output", str(file), "--file", str(filled))
+
+    assert (done.exit_code, len(exported.splitlines())) == (0, 3)
+    assert file.read_text(encoding="utf-8") == exported
+
+
+@pytest.mark.parametrize("line", ["{}", "nonsense", "[]", '{"id": 1}'])
+def test_an_import_is_whole_or_not_at_all(filled: Path, line: str) -> None:
+    good = run("export", "q.dead", "--file", str(filled)).stdout.splitlines()[0]
+    done = run("import", "q", "-", "--file", str(filled), text=f"{good}\n{line}\n")
+
+    assert done.exit_code == 1
+    assert "line 2" in done.output
+    assert ids(filled, "q") == ["a", "b", "c"]
+
+
+def test_a_queue_or_file_that_does_not_exist_is_one_line(filled: Path) -> None:
+    assert run("peek", "nope", "--file", str(filled)).output == 'Error: there is no queue "nope"\n'
+    missing = run("list", "--file", str(filled.with_name("missing.db")))
+
+    assert (missing.exit_code, missing.output.count("\n")) == (1, 1)
+    assert "there is no file" in missing.output
+
+
+def test_the_manifest_names_the_file(filled: Path) -> None:
+    manifest = filled.with_name("kernel.toml")
+    driver = f'plugin = "sqlite"\npath = "{filled}"\n'
+    manifest.write_text(f'[kernel]\nname = "x"\n[drivers.queue]\n{driver}', encoding="utf-8")
+    assert "q.dead" in run("list", "--manifest", str(manifest)).output
+
+    manifest.write_text(f'[kernel]\nname = "x"\n[drivers.a]\n{driver}[drivers.b]\n{driver}', encoding="utf-8")
+    assert "--driver" in run("list", "--manifest", str(manifest)).output
+    assert "q.dead" in run("list", "--manifest", str(manifest), "--driver", "b").output
