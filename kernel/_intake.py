@@ -51,8 +51,11 @@ class KernelIntake(Intake):
     _taken: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _active: dict[object, trio.lowlevel.Task] = attrs.field(factory=dict[object, trio.lowlevel.Task], init=False)
-    """What is in flight (a delivery, or the scope of a slot) and the task that works on it."""
+    _active: dict[int, tuple[object, trio.lowlevel.Task]] = attrs.field(
+        factory=dict[int, tuple[object, trio.lowlevel.Task]], init=False
+    )
+    """What is in flight (a delivery, or the scope of a slot) and the task that works on it, by `id`: a plugin's
+    delivery need not be hashable."""
     _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict[trio.CancelScope, str], init=False)
     _over: bool = attrs.field(default=False, init=False)
 
@@ -92,7 +95,7 @@ class KernelIntake(Intake):
         """Occupy a slot."""
         await self._take(None)
         scope = trio.CancelScope()
-        self._active[scope] = trio.lowlevel.current_task()
+        self._active[id(scope)] = scope, trio.lowlevel.current_task()
         if self._over:  # it waited for its slot until after the cut
             scope.cancel()
         self._slots[scope] = f"worker/{worker} {label}" if worker else label
@@ -114,8 +117,8 @@ class KernelIntake(Intake):
 
     def working_on(self, delivery: Delivery) -> None:
         """Note that the current task works on a delivery that another waits for."""
-        if delivery in self._active:
-            self._active[delivery] = trio.lowlevel.current_task()
+        if id(delivery) in self._active:
+            self._active[id(delivery)] = delivery, trio.lowlevel.current_task()
 
     def cut_slots(self) -> None:
         """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it."""
@@ -125,7 +128,7 @@ class KernelIntake(Intake):
 
     def culprits(self) -> tuple[str, ...]:
         """Return what is in flight, each with the line of user code that it is at."""
-        return tuple(f"{self._label(key)} at {where(task)}" for key, task in self._active.items())
+        return tuple(f"{self._label(key)} at {where(task)}" for key, task in self._active.values())
 
     def _label(self, key: object) -> str:
         if isinstance(key, Delivery):
@@ -160,7 +163,7 @@ class KernelIntake(Intake):
             raise
 
     def _release(self, key: object) -> None:
-        del self._active[key]
+        del self._active[id(key)]
         self._free_slot()
 
     def _free_slot(self) -> None:
@@ -174,7 +177,7 @@ class KernelIntake(Intake):
     async def _work(self, delivery: Delivery, ended: _Ended | None = None) -> None:
         """Handle a delivery and settle it, whatever happens."""
         began = trio.current_time()
-        self._active[delivery] = trio.lowlevel.current_task()
+        self._active[id(delivery)] = delivery, trio.lowlevel.current_task()
         verdict = Verdict(Return())
         try:
             verdict = await self._pipeline.attempt(delivery)

@@ -436,3 +436,12 @@ async def test_a_delivery_for_a_worker_that_failed_for_good_is_retried_and_then_
 
     assert first == Retry(1.0, "UnavailableError: worker/worker is not running: failed")
     assert isinstance(second, DeadLetter)
+
+
+async def test_a_delivery_needs_no_hash() -> None:
+    class Unhashable(Parcel):
+        __hash__ = None  # type: ignore[assignment]
+
+    async def worker(payload: Any) -> None: ...
+
+    assert await outcome_of(worker, Unhashable(Envelope(subject="a", body=b"1"))) == Ack()
