@@ -7,6 +7,7 @@ import secrets
 from json import JSONDecodeError
 
 import attrs
+from kernel_messaging import Publisher
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -15,7 +16,6 @@ from starlette.routing import Route
 from kernel import payload_converter
 from kernel.abc import Broker
 from kernel.errors import ConversionError
-from kernel_messaging import Publisher
 
 from .book import Book, NewOrder, Order
 
@@ -39,8 +39,9 @@ class Api:
 
     async def accept(self, request: Request) -> JSONResponse:
         """Check the order, announce it, and answer before it is fulfilled."""
+        body = await request.body()
         try:
-            wanted: NewOrder = as_new_order(json.loads(await request.body()))
+            wanted = as_new_order(json.loads(body))
         except (ConversionError, JSONDecodeError, UnicodeDecodeError) as error:
             return JSONResponse({"error": str(error)}, status_code=422)
         order = Order(id=secrets.token_hex(8), sku=wanted.sku, quantity=wanted.quantity)
@@ -50,10 +51,11 @@ class Api:
 
     async def show(self, request: Request) -> JSONResponse:
         """Show one order."""
+        dead = {letter["id"] for letter in await self._dead_letters()}
         order = self.book.find(request.path_params["id"])
         if order is None:
             return JSONResponse({"error": "there is no such order"}, status_code=404)
-        if any(letter["id"] == order.id for letter in await self._dead_letters()):
+        if order.id in dead:
             order = attrs.evolve(order, state="dead")
         return JSONResponse(attrs.asdict(order))
 

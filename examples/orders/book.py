@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -60,6 +60,7 @@ class BookDriver(Driver[Book]):
     context: Context
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Book]:
+    async def open(self) -> AsyncGenerator[Book]:
+        """Yield an empty book."""
         await trio.lowlevel.checkpoint()
         yield Book()

@@ -6,9 +6,9 @@ import logging
 
 import attrs
 import trio
+from kernel_timer import Tick
 
 from kernel import handles
-from kernel_timer import Tick
 
 from .book import Book, Order
 
@@ -41,5 +41,6 @@ class Fulfil:
 
 async def report(tick: Tick, book: Book) -> None:
     """Say how the shop is doing, every time the timer ticks."""
+    await trio.lowlevel.checkpoint()
     counted = ", ".join(f"{count} {state}" for state, count in sorted(book.count().items()))
     log.info("orders: %s", counted or "none yet")
