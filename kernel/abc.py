@@ -189,7 +189,7 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
     speaks: ClassVar[bool] = False
     """Whether `protocol = "..."` must be given."""
 
-    @classmethod
+    @classmethod  # noqa: B027  most components have nothing to import
     def preload(cls) -> None:
         """Import what only a running component needs.
 
