@@ -9,6 +9,7 @@ import attrs
 import trio
 from typing_extensions import override
 
+from .._batch import Batch
 from .._envelope import Envelope
 from .._injection import Offer
 from .._signature import Role, inspect_worker
@@ -39,7 +40,8 @@ async def check_worker(
 
     Args:
         use: The class or async function.
-        samples: Name of a handler -> a payload as a protocol would decode it; the name of a function's is empty.
+        samples: Name of a handler -> a payload as a protocol would decode it, or a list of them for a handler that is
+            given batches; the name of a function's is empty.
             None if the worker only runs.
         resources: Returns new fakes of the drivers that the worker uses, by their names.
         config: The worker's `config` table.
@@ -139,6 +141,10 @@ class _Bench:
             extra[handler.envelope_parameter] = Envelope(subject=handler.patterns[0])
         if handler.delivery_parameter is not None:
             extra[handler.delivery_parameter] = _FirstDelivery(Envelope(subject=handler.patterns[0]))
+        if handler.batch_parameter is not None:
+            count = len(cast("list[object]", payload)) if isinstance(payload, list) else 1
+            deliveries = [_FirstDelivery(Envelope(subject=handler.patterns[0])) for _ in range(count)]
+            extra[handler.batch_parameter] = Batch(deliveries, lambda _index, _result: None)
         call = getattr(instance, handler.method) if handler.method else instance
         await cast("Callable[..., Awaitable[object]]", call)(payload, **extra)
 
