@@ -21,7 +21,8 @@ from ._events import MessageDropped
 from ._letter import write_letter
 from ._operation import Operation
 from ._shelves import Effects
-from ._thread import Listener, StoreThread
+from ._teller import Listener, Teller
+from ._thread import StoreThread
 from ._transaction import open_transaction
 
 
@@ -93,7 +94,7 @@ class SqliteBroker(Broker, Transactional):
     def start(self, *, poll_interval: float, transaction_timeout: float) -> None:
         """Start the thread of the file."""
         listener = Listener(self._heard, self._foreign, self._health)
-        self._thread = StoreThread(self._access, listener, poll_interval, transaction_timeout)
+        self._thread = StoreThread(self._access, Teller(listener), poll_interval, transaction_timeout)
         self._hub = _Hub(self._thread.poll)
         self._thread.start()
 

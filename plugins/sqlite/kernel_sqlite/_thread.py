@@ -25,6 +25,7 @@ from ._hold import Hold
 from ._operation import Operation
 from ._shelves import Effects
 from ._store import Store
+from ._teller import Teller
 
 ResultT = TypeVar("ResultT")
 WaitedT = TypeVar("WaitedT", bound="Operation[Any] | Hold")
@@ -38,27 +39,14 @@ _RETRY_WAIT: Final = 1.0
 
 
 @final
-@attrs.frozen
-class Listener:
-    """Who is told, in the event loop, what becomes of the file."""
-
-    on_effects: Callable[[Effects], None]
-    on_foreign: Callable[[], None]
-    """Another process wrote something, while somebody was hungry."""
-    on_health: Callable[[str], None]
-    """Why the file takes nothing; empty when it does again."""
-
-
-@final
 @attrs.define(eq=False)
 class StoreThread:
     """Runs operations on the file; all methods are for the event loop, those with an underscore for the thread."""
 
     _access: Access
-    _listener: Listener
+    _teller: Teller
     _poll_interval: float
     _transaction_timeout: float
-    _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
     _lock: threading.Condition = attrs.field(factory=threading.Condition, init=False)
     _waiting: list[Operation[Any] | Hold] = attrs.field(factory=list[Operation[Any] | Hold], init=False)
     _persistent: list[Operation[Any]] = attrs.field(factory=list[Operation[Any]], init=False)
@@ -68,7 +56,6 @@ class StoreThread:
     _is_kicked: bool = attrs.field(default=False, init=False)
     """Whether the event loop is going to wake the thread."""
     _is_closing: bool = attrs.field(default=False, init=False)
-    _complaint: str = attrs.field(default="", init=False)
     _is_hungry: bool = attrs.field(default=False, init=False)
     """Whether somebody waits for messages, from other processes too."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -122,7 +109,7 @@ class StoreThread:
             # Tasks that were told together submit together: the thread begins when all of them had their turn, and
             # does not spend a sync on the first of them.
             self._is_kicked = True
-            self._token.run_sync_soon(self._kick)
+            self._teller.tell(self._kick)
 
     def submit_last(self, operation: Operation[Any]) -> None:
         """Have something done that tidies up; a file that is closed has been tidied up."""
@@ -201,7 +188,7 @@ class StoreThread:
                     self._execute(batch)
         self._execute([Operation(Store.close)])
         self._access.close()
-        self._tell(self.ended.set)
+        self._teller.tell(self.ended.set)
 
     def _take(self) -> list[Operation[Any]] | Hold | None:
         """Wait for something to do; an empty list is time to look around, and None is the end."""
@@ -243,7 +230,7 @@ class StoreThread:
         elif now >= self._access.next_time():
             self._execute([Operation(Store.upkeep)])
         elif self._is_hungry and self._access.has_changed():
-            self._tell(self._listener.on_foreign)
+            self._teller.tell(self._teller.listener.on_foreign)
 
     def _execute(self, batch: Sequence[Operation[Any]]) -> None:
         """Run a batch in one transaction; if that fails, each operation in one of its own."""
@@ -286,31 +273,14 @@ class StoreThread:
         if isinstance(error, KernelError):
             self._persistent += [operation for operation in batch if operation.is_persistent]
             self._retry_at = time.time() + _RETRY_WAIT
-            self._report(str(error))
+            self._teller.report(str(error))
         told = [operation for operation in batch if not (operation.is_persistent and isinstance(error, KernelError))]
-        self._tell_those(told, Effects())
+        self._teller.tell_all(told, Effects())
 
     def _tell_done(self, batch: Sequence[Operation[Any]], effects: Effects) -> None:
         if effects.has_written:
-            self._report("")
-        self._tell_those(batch, effects)
-
-    def _tell_those(self, operations: Sequence[Operation[Any]], effects: Effects) -> None:
-        def tell() -> None:
-            for operation in operations:
-                operation.tell()
-            self._listener.on_effects(effects)
-
-        self._tell(tell)
-
-    def _report(self, complaint: str) -> None:
-        if bool(complaint) != bool(self._complaint):
-            self._tell(lambda: self._listener.on_health(complaint))
-        self._complaint = complaint
-
-    def _tell(self, what: Callable[[], None]) -> None:
-        with suppress(trio.RunFinishedError):  # nobody is left to hear it
-            self._token.run_sync_soon(what)
+            self._teller.report("")
+        self._teller.tell_all(batch, effects)
 
     # --- a hold ---------------------------------------------------------------------------------------------------
 
@@ -322,9 +292,9 @@ class StoreThread:
             self._undo(error)
             hold.error = self._access.translate(error)
             hold.is_open = False
-            self._tell(hold.tell)
+            self._teller.tell(hold.tell)
             return
-        self._tell(hold.tell)
+        self._teller.tell(hold.tell)
         until = time.monotonic() + self._transaction_timeout
         while (operation := self._next_of(hold, until)) is not None:
             self._run_held(hold, operation, store)
@@ -355,7 +325,7 @@ class StoreThread:
         if not store.is_open:
             self._doom(hold, operation, operation.error or UnavailableError("the transaction was ended"))
             return
-        self._tell(operation.tell)
+        self._teller.tell(operation.tell)
 
     def _doom(self, hold: Hold, operation: Operation[Any], error: BaseException) -> None:
         """End a hold whose transaction is lost."""
@@ -363,13 +333,13 @@ class StoreThread:
         self._undo(error)
         self._close(hold, cause)
         operation.error = cause
-        self._tell(operation.tell)
+        self._teller.tell(operation.tell)
 
     def _finish(self, hold: Hold, operation: Operation[Any]) -> None:
         self._close(hold, None)
         if not hold.commits:
             self._access.rollback()
-            self._tell(operation.tell)
+            self._teller.tell(operation.tell)
             return
         try:
             effects = self._access.commit()
@@ -382,4 +352,4 @@ class StoreThread:
     def _close(self, hold: Hold, error: BaseException | None) -> None:
         with self._lock:
             left = hold.close(error)
-        self._tell_those(left, Effects())
+        self._teller.tell_all(left, Effects())

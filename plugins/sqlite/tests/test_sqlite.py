@@ -87,10 +87,11 @@ async def test_closing_leaves_no_log_and_no_thread(open_sqlite: OpenSqlite, path
     async with open_sqlite() as broker:
         await declare(broker)
         await put(broker, *map(str, range(100)))
-    await trio.sleep(0.05)
+    with trio.fail_after(5):
+        while any(thread.name.startswith("sqlite") for thread in threading.enumerate()):  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite")] == []
 
 
 async def test_closing_wakes_who_waits_for_a_message(open_sqlite: OpenSqlite) -> None:
@@ -161,7 +162,9 @@ async def test_a_message_expires_without_a_consumer(open_sqlite: OpenSqlite) -> 
     async with open_sqlite() as broker:
         await declare(broker, ttl=0.05, dead_letters="d")
         await put(broker, "a")
-        await trio.sleep(0.2)
+        with trio.fail_after(5):
+            while not await texts(broker, "d"):  # noqa: ASYNC110  nothing else can be asked
+                await trio.sleep(0.02)
 
         assert (await texts(broker), await texts(broker, "d")) == ([], ["a"])
 
@@ -212,7 +215,7 @@ async def test_a_process_gets_what_another_one_sends(open_sqlite: OpenSqlite) ->
             waited = trio.current_time() - began
             await delivery.settle(Ack())
 
-        assert waited < 1
+        assert waited < 3
         assert await texts(one) == []
 
 
@@ -238,13 +241,13 @@ async def test_who_loses_the_lease_is_told_and_others_go_on(open_sqlite: OpenSql
 
 
 async def test_a_lease_is_renewed_while_the_event_loop_is_blocked(open_sqlite: OpenSqlite) -> None:
-    async with open_sqlite(lease=0.3, transaction_timeout=0.1) as one:
+    async with open_sqlite(lease=1.0, transaction_timeout=0.1) as one:
         await declare(one)
         await put(one, "a")
         async with one.subscribe(wish()) as deliveries:
             delivery = await anext(deliveries)
-            time.sleep(1)  # noqa: ASYNC251  what a bad handler does
-            async with open_sqlite(lease=0.3) as two, two.subscribe(wish()) as others:
+            time.sleep(1.5)  # noqa: ASYNC251  what a bad handler does
+            async with open_sqlite(lease=1.0) as two, two.subscribe(wish()) as others:
                 with trio.move_on_after(0.2):
                     await anext(others)
                     pytest.fail("a delivery that is under way came to somebody else")

@@ -202,14 +202,15 @@ async def test_who_waits_for_a_transaction_can_be_cancelled(open_sqlite: OpenSql
             async with broker.transaction() as transaction:
                 await act(transaction)
                 held.set()
-                await trio.sleep(0.1)
+                await cancelled.wait()
 
-        held = trio.Event()
+        held, cancelled = trio.Event(), trio.Event()
         nursery.start_soon(hold)
         await held.wait()
         scope = await nursery.start(wait)
         await trio.sleep(0.02)
         scope.cancel()
+        cancelled.set()
 
     async with open_sqlite() as broker:
         assert await count(broker) == (1, 1)
