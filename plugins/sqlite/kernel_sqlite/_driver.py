@@ -57,10 +57,8 @@ class SqliteDriver(Driver[Broker]):
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[SqliteBroker]:
-        path = Path(self._config.path)
-        access = Access(path, self._config.synchronous, self._config.busy_timeout, self._make_store)
         # Not abandoned when cancelled: it ends within a second or so, and leaves nothing behind.
-        await trio.to_thread.run_sync(lambda: access.use(create_or_open(path, synchronous=self._config.synchronous)))
+        access = await trio.to_thread.run_sync(self._open_file)
         broker = SqliteBroker(access, self._context)
         broker.start(poll_interval=self._config.poll_interval, transaction_timeout=self._config.transaction_timeout)
         try:
@@ -68,6 +66,12 @@ class SqliteDriver(Driver[Broker]):
         finally:
             with trio.move_on_after(self._context.stop_timeout / 2, shield=True):
                 await broker.aclose()
+
+    def _open_file(self) -> Access:
+        path = Path(self._config.path).absolute()  # the process may go to another folder
+        access = Access(path, self._config.synchronous, self._config.busy_timeout, self._make_store)
+        access.use(create_or_open(path, synchronous=self._config.synchronous))
+        return access
 
     def _make_store(self, connection: sqlite3.Connection) -> Store:
         return Store(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar, final
 
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from kernel import Envelope
 from kernel.abc import Transaction
+from kernel.errors import UnavailableError
 
 from ._guard import GUEST_MARK, Guard
 from ._hold import Hold
@@ -58,7 +59,8 @@ class SqliteTransaction(Transaction):
         if self._hold.is_open:
             self._hold.last = Operation(_nothing)
             self._hold.commits = False
-            self._thread.post(self._hold, self._hold.last)
+            with suppress(UnavailableError):  # it has just had its time
+                self._thread.post(self._hold, self._hold.last)
 
     def _execute(
         self, store: Store, statement: str, parameters: Sequence[object] | Mapping[str, object]
