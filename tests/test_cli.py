@@ -51,14 +51,15 @@ async def leave_a_thread():
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a service, as the current one."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a service, as the current one; what a command imports from it is forgotten."""
     (tmp_path / "kernel.toml").write_text(SERVICE)
     (tmp_path / "tea.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
     for name in ("NO_COLOR", "FORCE_COLOR", "KERNEL_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("tea", None)
 
 
 def kernel(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
