@@ -121,7 +121,9 @@ class Collector(Collecting):
         scope = trio.CancelScope()
         instance.calls[scope] = group.items[0].work.delivery
         try:
-            return await self._call_within(scope, instance, items) if items else None
+            if not items:
+                return None  # noqa: ASYNC910  every item has ended: there is nothing to wait for
+            return await self._call_within(scope, instance, items)
         finally:
             pool.give_back(instance, scope)
 
@@ -178,7 +180,9 @@ def _results(result: object, count: int) -> Sequence[object]:
     if results is not None and len(results) == count:
         return results
     got = "something else" if results is None else f"a list of {len(results)}"
-    raise TypeError(f"a handler of batches returns None, an outcome, or a list of one result for each of {count}: {got}")
+    raise TypeError(
+        f"a handler of batches returns None, an outcome, or a list of one result for each of {count}: {got}"
+    )
 
 
 async def _call_handler(instance: Instance, items: Sequence[_Item], settle: Callable[[int, object], None]) -> object:
