@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -144,6 +145,11 @@ def command(manifest: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "kernel", "run", str(manifest), *options]
 
 
+def _unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what starts coverage: how long a stop takes must not be the tracer's doing."""
+    return {name: value for name, value in environ.items() if name != "COVERAGE_PROCESS_START"}
+
+
 @asynccontextmanager
 async def launched(
     directory: Path,
@@ -160,7 +166,7 @@ async def launched(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environ,
+            env=_unmeasured(os.environ if environ is None else environ),
         )
         service = Service(process, directory)
         assert process.stdout is not None
