@@ -1,0 +1,1 @@
+"""Protocol bpm for kernel: the routed JSON messages of Shiva."""

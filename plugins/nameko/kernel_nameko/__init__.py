@@ -1,0 +1,1 @@
+"""Protocols nameko_events and nameko_rpc for kernel: the formats of Nameko."""

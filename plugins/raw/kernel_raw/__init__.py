@@ -1,0 +1,1 @@
+"""Protocol raw for kernel: the bytes as they are."""
