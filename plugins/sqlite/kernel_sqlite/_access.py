@@ -22,6 +22,8 @@ from ._store import Store
 
 _RETRY: Final = 1.0
 """Seconds after which a file that cannot be read is asked again."""
+LOG_LIMIT: Final = 256 * 1024 * 1024
+"""Bytes of the log beyond which somebody must be keeping it from being written into the file."""
 
 
 @final
@@ -38,9 +40,13 @@ class Access:
     _store: Store | None = attrs.field(default=None, init=False)
     _holder: int | None = attrs.field(default=None, init=False)
     """Under which our claims are, while there is no connection."""
+    _log: Path = attrs.field(init=False)
     guard: Guard = attrs.field(factory=Guard, init=False)
     is_unsure: bool = attrs.field(default=False, init=False)
     """Whether the last commit failed in a way that leaves open what is on the disk."""
+
+    def __attrs_post_init__(self) -> None:
+        self._log = self.path.with_name(f"{self.path.name}-wal")
 
     def use(self, opened: Opened) -> None:
         """Work with a connection."""
@@ -111,6 +117,19 @@ class Access:
         if self._connection is not None:
             with suppress(sqlite3.Error):  # what is in the log stays there, and is as good
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def complaint(self) -> str:
+        """Return what is wrong with a file that takes what is written; empty if nothing is."""
+        try:
+            size = self._log.stat().st_size
+        except OSError:
+            return ""  # there is none
+        if size <= LOG_LIMIT:
+            return ""
+        return (
+            f'"{self._log}" has grown to {size >> 20} MiB, since a program that reads the file keeps it from being '
+            "written back: end that program, or its transaction"
+        )
 
     def translate(self, error: Exception) -> Exception:
         """Return what to tell those who waited for a transaction that failed."""

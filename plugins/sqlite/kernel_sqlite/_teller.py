@@ -22,7 +22,7 @@ class Listener:
     on_foreign: Callable[[], None]
     """Another process wrote something, while somebody was hungry."""
     on_health: Callable[[str], None]
-    """Why the file takes nothing; empty when it does again."""
+    """What is wrong with the file; empty when nothing is any more."""
 
 
 @final
@@ -50,7 +50,7 @@ class Teller:
         self.tell(tell)
 
     def report(self, complaint: str) -> None:
-        """Say why the file takes nothing, or with an empty text that it does; only if that is news."""
+        """Say what is wrong with the file, or with an empty text that nothing is; only if that is news."""
         if bool(complaint) != bool(self._complaint):
             self.tell(lambda: self.listener.on_health(complaint))
         self._complaint = complaint

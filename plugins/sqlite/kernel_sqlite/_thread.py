@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar, final
@@ -17,10 +17,10 @@ from typing import Any, Final, TypeVar, final
 import attrs
 import trio
 
-from kernel.errors import KernelError, UnavailableError
+from kernel.errors import UnavailableError
 
 from ._access import Access
-from ._failure import breaks_connection, is_full
+from ._executor import Executor
 from ._hold import Hold
 from ._operation import Operation
 from ._shelves import Effects
@@ -34,8 +34,6 @@ _HOLD: Final[ContextVar[tuple[StoreThread, Hold] | None]] = ContextVar("hold", d
 """Which task has which file for itself."""
 _LARGEST: Final = 1000
 """Operations in one transaction, so that the first of them is told before the last has been forgotten."""
-_RETRY_WAIT: Final = 1.0
-"""Seconds before what must be done is tried again on a file that took nothing."""
 
 
 @final
@@ -49,9 +47,10 @@ class StoreThread:
     _transaction_timeout: float
     _lock: threading.Condition = attrs.field(factory=threading.Condition, init=False)
     _waiting: list[Operation[Any] | Hold] = attrs.field(factory=list[Operation[Any] | Hold], init=False)
-    _persistent: list[Operation[Any]] = attrs.field(factory=list[Operation[Any]], init=False)
-    """What the file did not take, and must."""
-    _retry_at: float = attrs.field(default=math.inf, init=False)
+    _executor: Executor = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: Executor(self._access, self._teller, self._is_stopping), takes_self=True),
+    )
     _is_idle: bool = attrs.field(default=False, init=False)
     _is_kicked: bool = attrs.field(default=False, init=False)
     """Whether the event loop is going to wake the thread."""
@@ -185,8 +184,8 @@ class StoreThread:
                 case []:
                     self._look()
                 case _:
-                    self._execute(batch)
-        self._execute([Operation(Store.close)])
+                    self._executor.execute(batch)
+        self._executor.execute([Operation(Store.close)])
         self._access.close()
         self._teller.tell(self.ended.set)
 
@@ -215,7 +214,7 @@ class StoreThread:
         return batch
 
     def _patience(self) -> float | None:
-        until = min(self._access.next_time(), self._retry_at)
+        until = min(self._access.next_time(), self._executor.retry_at)
         seconds = max(0.0, until - time.time())
         if self._is_hungry:
             seconds = min(seconds, self._poll_interval)
@@ -224,63 +223,15 @@ class StoreThread:
     def _look(self) -> None:
         """Do what time asks for, and see whether another process wrote."""
         now = time.time()
-        if now >= self._retry_at:
-            again, self._persistent, self._retry_at = self._persistent, [], math.inf
-            self._execute([Operation(Store.probe), *again])
+        if now >= self._executor.retry_at:
+            self._executor.retry()
         elif now >= self._access.next_time():
-            self._execute([Operation(Store.upkeep)])
+            self._executor.execute([Operation(Store.upkeep)])
         elif self._is_hungry and self._access.has_changed():
             self._teller.tell(self._teller.listener.on_foreign)
 
-    def _execute(self, batch: Sequence[Operation[Any]]) -> None:
-        """Run a batch in one transaction; if that fails, each operation in one of its own."""
-        try:
-            effects = self._transact(batch)
-        except Exception as error:  # noqa: BLE001  whatever it is, those who wait must hear of it
-            self._undo(error)
-            if len(batch) > 1 and not self._access.is_unsure:
-                for operation in batch:
-                    self._execute([operation])
-            else:
-                self._fail(batch, error)
-        else:
-            self._tell_done(batch, effects)
-
-    def _transact(self, batch: Sequence[Operation[Any]]) -> Effects:
-        store = self._access.begin(self._is_stopping)
-        for operation in batch:
-            operation.error = None
-            try:
-                operation.result = operation.action(store)
-            except KernelError as error:  # refused; it has changed nothing
-                operation.error = error
-        return self._access.commit()
-
     def _is_stopping(self) -> bool:
         return self._is_closing
-
-    def _undo(self, error: BaseException) -> None:
-        self._access.rollback()
-        if breaks_connection(error):
-            self._access.drop()
-        elif is_full(error):
-            self._access.empty_log()
-
-    def _fail(self, batch: Sequence[Operation[Any]], cause: Exception) -> None:
-        error = self._access.translate(cause)
-        for operation in batch:
-            operation.error = error
-        if isinstance(error, KernelError):
-            self._persistent += [operation for operation in batch if operation.is_persistent]
-            self._retry_at = time.time() + _RETRY_WAIT
-            self._teller.report(str(error))
-        told = [operation for operation in batch if not (operation.is_persistent and isinstance(error, KernelError))]
-        self._teller.tell_all(told, Effects())
-
-    def _tell_done(self, batch: Sequence[Operation[Any]], effects: Effects) -> None:
-        if effects.has_written:
-            self._teller.report("")
-        self._teller.tell_all(batch, effects)
 
     # --- a hold ---------------------------------------------------------------------------------------------------
 
@@ -289,7 +240,7 @@ class StoreThread:
         try:
             store = self._access.begin(self._is_stopping)
         except Exception as error:  # noqa: BLE001  whatever it is, the task must hear of it
-            self._undo(error)
+            self._executor.undo(error)
             hold.error = self._access.translate(error)
             hold.is_open = False
             self._teller.tell(hold.tell)
@@ -330,7 +281,7 @@ class StoreThread:
     def _doom(self, hold: Hold, operation: Operation[Any], error: BaseException) -> None:
         """End a hold whose transaction is lost."""
         cause = self._access.translate(error) if isinstance(error, Exception) else error
-        self._undo(error)
+        self._executor.undo(error)
         self._close(hold, cause)
         operation.error = cause
         self._teller.tell(operation.tell)
@@ -344,10 +295,10 @@ class StoreThread:
         try:
             effects = self._access.commit()
         except Exception as error:  # noqa: BLE001  as above
-            self._undo(error)
-            self._fail([operation], error)
+            self._executor.undo(error)
+            self._executor.fail([operation], error)
         else:
-            self._tell_done([operation], effects)
+            self._executor.tell_done([operation], effects)
 
     def _close(self, hold: Hold, error: BaseException | None) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from kernel_sqlite import SqliteBroker
+from trio.testing import wait_all_tasks_blocked
 
 from kernel import Ack, Envelope, Event, StateChanged
 from kernel.abc import Queue, Subscription, Topology
@@ -93,3 +94,32 @@ def test_a_failed_sync_confirms_nothing_and_heals(path: Path, first: int) -> Non
     assert (len(told), confirmed - stored, integrity) == (60, set(), "ok")
     assert failed
     assert max(map(int, confirmed)) > min(map(int, failed)), "it took nothing any more after an error"
+
+
+@pytest.mark.slow
+async def test_a_log_that_a_reader_keeps_is_told_and_heals(
+    open_sqlite: OpenSqlite, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kernel_sqlite._access.LOG_LIMIT", 2**20)
+    events: list[Event] = []
+    async with open_sqlite(events) as broker:
+        await broker.declare(Topology(queues=[Queue(name="q")]))
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM kernel_content").fetchone()
+            await grow(broker, path, 2**21)
+            told = [event.reason for event in events if isinstance(event, StateChanged)]
+        monkeypatch.setattr("kernel_sqlite._access.LOG_LIMIT", 2**30)
+        await grow(broker, path, 0)
+        await wait_all_tasks_blocked()
+
+    assert [reason.partition(" has grown")[0] for reason in told] == [f'"{path}-wal"']
+    assert [event.new.name for event in events if isinstance(event, StateChanged)] == ["DEGRADED", "READY"]
+
+
+async def grow(broker: SqliteBroker, path: Path, size: int) -> None:
+    """Publish until the log has that size, and once more."""
+    log = path.with_name(f"{path.name}-wal")
+    while log.stat().st_size < size:
+        await broker.send(Envelope(subject="q", body=bytes(50_000)), exchange="", mandatory=True)
+    await broker.send(Envelope(subject="q", body=b"last"), exchange="", mandatory=True)
