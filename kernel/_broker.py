@@ -135,6 +135,9 @@ class Subscription:
     queue: str
     prefetch: int
     """Deliveries taken and not yet settled, at most. 1 or more."""
+    reply_exchange: str = ""
+    """The exchange that replies to these deliveries are sent to; empty sends each straight to the queue that its
+    subject names. A reply that no queue gets, or that finds no such exchange, is dropped."""
 
 
 class Delivery(ABC):

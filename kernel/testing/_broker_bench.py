@@ -79,9 +79,12 @@ class Bench:
             envelope = Envelope(subject=queue, body=text.encode(), delay=delay, priority=priority)
             await self.broker.send(envelope, exchange="", mandatory=True)
 
-    def consume(self, queue: str, *, prefetch: int = 10) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+    def consume(
+        self, queue: str, *, prefetch: int = 10, reply_exchange: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
         """Subscribe to a queue."""
-        return self.broker.subscribe(Subscription(queue=queue, prefetch=prefetch))
+        wish = Subscription(queue=queue, prefetch=prefetch, reply_exchange=reply_exchange)
+        return self.broker.subscribe(wish)
 
     async def drain(self, queue: str) -> list[str]:
         """Take and acknowledge what is in a queue; returns the texts.

@@ -242,6 +242,21 @@ async def _reply_to_nobody(bench: Bench) -> None:
     assert await bench.drain(queue) == [], "the question came again although it was answered"
 
 
+async def _reply_through_exchange(bench: Bench) -> None:
+    queue, replies, unbound = await bench.queue(), await bench.queue("replies"), await bench.queue("unbound")
+    exchange = await bench.bind(replies, replies)
+    await bench.put(queue, "question", "another")
+    async with bench.consume(queue, reply_exchange=exchange) as deliveries, bench.consume(replies) as answers:
+        for subject in (unbound, replies):
+            await (await take(deliveries)).settle(Ack(Envelope(subject=subject, body=b"answer", correlation_id="c-1")))
+        answer = await take(answers)
+        assert (answer.envelope.body, answer.envelope.correlation_id) == (b"answer", "c-1")
+        await answer.settle(Ack())
+
+    assert await bench.drain(unbound) == [], "a reply went straight to a queue that is not bound to the exchange"
+    assert await bench.drain(queue) == [], "a question came again although it was answered"
+
+
 async def _leaving_returns(bench: Bench) -> None:
     queue = await bench.queue()
     await bench.put(queue, *"abcde")
@@ -301,6 +316,11 @@ DELIVERIES = (
     Promise("a delivery is settled once", _settles_once),
     Promise("a reply is sent before settle returns", _reply_is_sent, frozenset({Capability.REQUEST_REPLY})),
     Promise("a reply that nobody can get hinders nobody", _reply_to_nobody, frozenset({Capability.REQUEST_REPLY})),
+    Promise(
+        "a reply goes through the exchange that the subscription names",
+        _reply_through_exchange,
+        frozenset({Capability.REQUEST_REPLY}),
+    ),
     Promise("leaving a subscription returns what was not taken", _leaving_returns),
     Promise("what was taken can be settled after leaving", _settles_after_leaving),
     Promise("leaving a subscription stops the source at once", _stops_at_once),

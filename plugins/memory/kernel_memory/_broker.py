@@ -94,7 +94,7 @@ class MemoryBroker(Broker):
         from ._consumer import Consumer  # noqa: PLC0415  as above
 
         queue.consumers += 1
-        consumer = Consumer(queue, subscription.prefetch, self._store, self._pace)
+        consumer = Consumer(queue, subscription.prefetch, self._store, self._pace, subscription.reply_exchange)
         self._consumers.add(consumer)
         return consumer
 

@@ -49,6 +49,7 @@ class Consumer(AsyncIterator[Delivery]):
     prefetch: int
     store: Store
     pace: Pace
+    reply_exchange: str
     hungry: list[_Waiter] = attrs.field(factory=list[_Waiter], init=False)
     """Tasks that wait at the queue; each has its slot already."""
     _stalled: deque[_Waiter] = attrs.field(factory=deque[_Waiter], init=False)
@@ -131,7 +132,7 @@ class Consumer(AsyncIterator[Delivery]):
         match outcome:
             case Ack(reply):
                 if reply is not None:
-                    self.store.reply(reply)
+                    self.store.reply(reply, self.reply_exchange)
                 ledger.acked += 1
                 if entry.key is not None:
                     self.queue.release(entry)

@@ -96,10 +96,10 @@ class Store:
             else:
                 queue.put(Entry(envelope))
 
-    def reply(self, envelope: Envelope) -> None:
-        """Send an answer to its queue; if that is gone or full, the answer is dropped, not the request."""
+    def reply(self, envelope: Envelope, exchange: str) -> None:
+        """Send an answer; if its queue is gone or full, the answer is dropped, not the request."""
         try:
-            self.send(envelope, exchange="", mandatory=True)
+            self.send(envelope, exchange=exchange, mandatory=True)
         except (UnroutableError, QueueFullError) as error:
             self.ledger.drop(envelope, queue=envelope.subject, reason=f"no way to answer: {error}")
 

@@ -161,6 +161,11 @@ class IgnoresPrefetch(Passing):
         return super().subscribe(attrs.evolve(subscription, prefetch=subscription.prefetch + 1))
 
 
+class IgnoresReplyExchange(Passing):
+    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return super().subscribe(attrs.evolve(subscription, reply_exchange=""))
+
+
 class HidesConflicts(Passing):
     async def declare(self, topology: Topology) -> None:
         try:
@@ -257,6 +262,7 @@ class PeekTakes(Passing):
         (RetriesAtOnce, "Retry waits, and the queue goes on meanwhile"),
         (ForgetsReason, "a dead letter carries bytes, headers and the reason"),
         (DropsReplies, "a reply is sent before settle returns"),
+        (IgnoresReplyExchange, "a reply goes through the exchange that the subscription names"),
         (LosesHeaders, "an envelope arrives as it was sent"),
         (SendsTwice, "a message may be empty"),
         (DropsSilently, "an exclusive queue goes away with its consumer"),

@@ -50,10 +50,12 @@ class ConsumerConfig:
     """`subject` or `header:NAME`: messages with the same one are handled one after the other; empty orders none."""
     deduplication_window: float = attrs.field(default=0.0, validator=check_window)
     """Seconds in which the queue takes a message of one id once; 0 takes all."""
+    reply_exchange: str = ""
+    """The exchange that replies are sent to; empty sends each straight to the queue that it is for."""
     options: object = None
     """What only this broker knows about queues: an instance of its `BrokerOptions`."""
     declare: bool = True
-    """Whether to make queue, dead letters and bindings exist; if not, somebody else does."""
+    """Whether to make queue, dead letters, exchanges and bindings exist; if not, somebody else does."""
 
     @property
     def dead_letter_queue(self) -> str:
@@ -76,10 +78,14 @@ class ConsumerConfig:
         )
         dead = [Queue(name=queue.dead_letters, durable=durable)] if queue.dead_letters else []
         return Topology(
-            exchanges=[Exchange(name=self.exchange)] if self.bindings else [],
+            exchanges=[Exchange(name=name) for name in self._exchanges()],
             queues=[*dead, queue],
             bindings=[Binding(queue=self.queue, exchange=self.exchange, pattern=text) for text in self.bindings],
         )
+
+    def _exchanges(self) -> Iterable[str]:
+        named = (self.exchange if self.bindings else "", self.reply_exchange)
+        return dict.fromkeys(name for name in named if name)
 
 
 @final
@@ -108,6 +114,7 @@ class ConsumerDispatcher(Dispatcher):
             Capability.DEAD_LETTERS: bool(config.dead_letter_queue) and config.declare,
             Capability.ORDERING: bool(config.partition_by),
             Capability.DEDUPLICATION: config.deduplication_window > 0,
+            Capability.REQUEST_REPLY: bool(config.reply_exchange),
         }
         return frozenset(capability for capability, is_wanted in wanted.items() if is_wanted)
 
@@ -137,7 +144,9 @@ class ConsumerDispatcher(Dispatcher):
 
     @override
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
-        subscription = Subscription(queue=self._config.queue, prefetch=intake.concurrency)
+        subscription = Subscription(
+            queue=self._config.queue, prefetch=intake.concurrency, reply_exchange=self._config.reply_exchange
+        )
         async with self._context.broker.subscribe(subscription) as deliveries:
             task_status.started()
             async for delivery in deliveries:

@@ -25,6 +25,8 @@ class RpcClientConfig:
     """Calls at a time; more wait, inside their deadline."""
     declare: bool = True
     """Whether to make the exchange exist; if not, somebody else does."""
+    bind_replies: bool = False
+    """Whether to bind the queue of answers to `exchange` by its own name, for those who answer through it."""
 
 
 @final

@@ -10,7 +10,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, new_id
-from kernel.abc import Broker, Capability, Context, Driver, Exchange, Queue, Subscription, Topology
+from kernel.abc import Binding, Broker, Capability, Context, Driver, Exchange, Queue, Subscription, Topology
 from kernel.errors import SendError, UnavailableError
 
 from ._rpc import RpcClient, RpcClientConfig
@@ -72,7 +72,9 @@ class RpcClientDriver(Driver[RpcClient]):
     async def _receive(self, client: RpcClient, starting: list[trio.TaskStatus[None]]) -> None:
         address = f"{self._context.service}.{self._context.name}.{new_id()}"
         queue = Queue(name=address, durable=False, exclusive=True)
-        await self._context.broker.declare(Topology(queues=[queue]))
+        binding = Binding(queue=address, exchange=self._config.exchange, pattern=address)
+        bindings = [binding] if self._config.bind_replies else []
+        await self._context.broker.declare(Topology(queues=[queue], bindings=bindings))
         subscription = Subscription(queue=address, prefetch=self._config.max_in_flight)
         async with self._context.broker.subscribe(subscription) as replies:
             client.connect(address)

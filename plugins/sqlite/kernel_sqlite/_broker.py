@@ -146,7 +146,9 @@ class SqliteBroker(Broker, Transactional):
             if subscription.queue in self._exclusive:
                 raise ConflictError(f'queue "{subscription.queue}" is exclusive and has a consumer')
             self._exclusive.add(subscription.queue)
-        consumer = Consumer(subscription.queue, subscription.prefetch, self._thread, self._hub)
+        consumer = Consumer(
+            subscription.queue, subscription.prefetch, self._thread, self._hub, subscription.reply_exchange
+        )
         self._consumers.add(consumer)
         return consumer
 

@@ -61,6 +61,7 @@ class Consumer(AsyncIterator[Delivery]):
     prefetch: int
     _thread: StoreThread
     _kitchen: Kitchen
+    _reply_exchange: str
     _free: int = attrs.field(init=False, default=attrs.Factory(lambda self: self.prefetch, takes_self=True))
     _buffer: deque[Claim] = attrs.field(factory=deque[Claim], init=False)
     _waiters: deque[_Waiter] = attrs.field(factory=deque[_Waiter], init=False)
@@ -144,7 +145,8 @@ class Consumer(AsyncIterator[Delivery]):
         while self._buffer:
             claim = self._buffer.popleft()
             if claim.letter.deadline is None or claim.letter.deadline > now:
-                return SqliteDelivery(claim, read_letter(claim.letter, now=now), self._thread, self._freed)
+                envelope = read_letter(claim.letter, now=now)
+                return SqliteDelivery(claim, envelope, self._thread, self._freed, self._reply_exchange)
             self._expire(claim)
         return None
 

@@ -35,6 +35,7 @@ class SqliteDelivery(Delivery):
     _thread: StoreThread
     _freed: Callable[[], None]
     """Called when the delivery is not under way any more."""
+    _reply_exchange: str
     _settled: bool = attrs.field(default=False, init=False)
 
     @property
@@ -70,7 +71,7 @@ class SqliteDelivery(Delivery):
         reply = None
         if isinstance(outcome, Ack) and outcome.reply is not None:
             reply = write_letter(outcome.reply, now=time.time())
-        return lambda store: store.settle(self._claim, outcome, reply)
+        return lambda store: store.settle(self._claim, outcome, reply, self._reply_exchange)
 
     def _heard(self, operation: Operation[None]) -> None:
         if operation.error is None:

@@ -182,8 +182,8 @@ class Store:
                 break
         return []
 
-    def settle(self, claim: Claim, outcome: Outcome, reply: Letter | None = None) -> None:
-        """Do what an outcome says; a reply is sent in the same transaction.
+    def settle(self, claim: Claim, outcome: Outcome, reply: Letter | None = None, exchange: str = "") -> None:
+        """Do what an outcome says; a reply is sent in the same transaction, to an exchange or straight to its queue.
 
         Raises:
             UnknownOutcomeError: if the claim is not of this process any more: somebody else may have the message.
@@ -192,7 +192,7 @@ class Store:
             raise UnknownOutcomeError(f"the lease of delivery {claim.letter.id} was lost: it is delivered again")
         match outcome:
             case Ack():
-                self._answer(reply)
+                self._answer(reply, exchange)
                 self.shelves.entries.remove(claim.seq)
                 self._next_of_key(claim)
             case Retry(after):
@@ -325,11 +325,11 @@ class Store:
             self.shelves.put_last(queue, claim.seq, claim.letter.deadline)
             self.shelves.catalog.shift(queue, 1)
 
-    def _answer(self, reply: Letter | None) -> None:
+    def _answer(self, reply: Letter | None, exchange: str) -> None:
         if reply is None:
             return
         try:
-            self.send(reply, exchange="", mandatory=True)
+            self.send(reply, exchange=exchange, mandatory=True)
         except (UnroutableError, QueueFullError) as error:
             self.shelves.drop(reply, queue=reply.subject, reason=f"no way to answer: {error}")
 
