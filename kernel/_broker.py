@@ -183,6 +183,8 @@ class Delivery(ABC):
     def settle_nowait(self, outcome: Outcome) -> bool:
         """Settle as `settle` does if that takes no waiting at all; return whether it was done.
 
+        If it was not, nothing has been done, and the kernel calls `settle`. It may depend on the outcome.
+
         The kernel asks first, since a shielded scope with a deadline costs more than many a handler. A transport
         that only writes to a buffer it owns, or holds its messages in memory, implements it.
 

@@ -5,69 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import attrs
 import pytest
 import trio
-from kernel_memory import MemoryConfig, MemoryDriver
+from kernel_memory import MemoryDriver
 
 from kernel import Ack, DeadLetter, Envelope, Outcome, Retry, Return
-from kernel.abc import Broker, Delivery, Queue, Subscription, Topology
+from kernel.abc import Delivery, Queue, Subscription, Topology
 from kernel.errors import ConflictError, QueueFullError, SettledError
-from kernel.testing import check_broker, fake_context
+from kernel.testing import check_broker
 
-
-@attrs.define(eq=False)
-class Passed(Delivery):
-    """A delivery that may be changed on its way."""
-
-    inner: Delivery
-
-    @property
-    def envelope(self) -> Envelope:
-        return self.inner.envelope
-
-    @property
-    def attempt(self) -> int:
-        return self.inner.attempt
-
-    @property
-    def redelivered(self) -> bool:
-        return self.inner.redelivered
-
-    async def settle(self, outcome: Outcome) -> None:
-        await self.inner.settle(outcome)
-
-
-@attrs.define(eq=False)
-class Passing(Broker):
-    """Keeps every promise; what is made of it breaks one."""
-
-    inner: Broker
-    delivery: type[Passed] = Passed
-
-    async def declare(self, topology: Topology) -> None:
-        await self.inner.declare(topology)
-
-    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
-        return self._subscribe(subscription)
-
-    @asynccontextmanager
-    async def _subscribe(self, subscription: Subscription) -> AsyncGenerator[AsyncIterator[Delivery]]:
-        async with self.inner.subscribe(subscription) as deliveries, aclosing(self.passed(deliveries)) as passed:
-            yield passed
-
-    async def passed(self, deliveries: AsyncIterator[Delivery]) -> AsyncGenerator[Delivery]:
-        async for delivery in deliveries:
-            yield self.delivery(delivery)
-
-    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
-        await self.inner.send(envelope, exchange=exchange, mandatory=mandatory)
-
-    async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
-        return await self.inner.peek(queue, limit=limit)
+from .passing import Passed, Passing, open_passing
 
 
 class SettlesTwice(Passed):
@@ -289,19 +240,12 @@ async def test_a_broken_promise_is_named(
     broken: type[Any], promise: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     with pytest.raises(AssertionError, match=f"^{re.escape(promise)}: "):
-        await check_broker(lambda: _open(broken), capabilities=MemoryDriver.capabilities)
+        await check_broker(lambda: open_passing(broken), capabilities=MemoryDriver.capabilities)
 
 
 async def test_a_broker_that_only_passes_on_keeps_every_promise(autojump_clock: trio.testing.MockClock) -> None:
-    await check_broker(lambda: _open(Passing), capabilities=MemoryDriver.capabilities)
+    await check_broker(lambda: open_passing(Passing), capabilities=MemoryDriver.capabilities)
 
 
 async def test_a_promise_is_skipped_where_the_capability_is_missing(autojump_clock: trio.testing.MockClock) -> None:
-    await check_broker(lambda: _open(IgnoresDelay), capabilities=frozenset())
-
-
-@asynccontextmanager
-async def _open(kind: type[Any]) -> AsyncGenerator[Broker]:
-    delivery, broker = (kind, Passing) if issubclass(kind, Passed) else (Passed, kind)
-    async with MemoryDriver(config=MemoryConfig(), context=fake_context("driver/memory")).open() as inner:
-        yield broker(inner, delivery)
+    await check_broker(lambda: open_passing(IgnoresDelay), capabilities=frozenset())
