@@ -30,11 +30,16 @@ if TYPE_CHECKING:
     from ._leaks import no_task_leaks as no_task_leaks
     from ._open import OpenKernel as OpenKernel
     from ._open import open_kernel as open_kernel
+    from ._proxy import Proxy as Proxy
+    from ._proxy import open_proxy as open_proxy
+    from ._proxy_line import LineFaults as LineFaults
 
 _LATER: Final = {
     "Faults": "_faults",
     "Feed": "_check_dispatcher",
+    "LineFaults": "_proxy_line",
     "OpenKernel": "_open",
+    "Proxy": "_proxy",
     "RecordingIntake": "_intake",
     "Settled": "_intake",
     "Stall": "_faults",
@@ -52,6 +57,7 @@ _LATER: Final = {
     "no_task_leaks": "_leaks",
     "open_intake": "_intake",
     "open_kernel": "_open",
+    "open_proxy": "_proxy",
 }
 
 
