@@ -133,7 +133,7 @@ class SqliteBroker(Broker, Transactional):
     @override
     async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
         claims = await self._thread.perform(lambda store: store.peek(queue, limit))
-        return [PeekedDelivery(claim) for claim in claims]
+        return [PeekedDelivery.of(claim) for claim in claims]
 
     @override
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:

@@ -20,23 +20,12 @@ from ._store import Store
 from ._thread import StoreThread
 
 
-@final
 @attrs.define(eq=False)
-class SqliteDelivery(Delivery):
-    """A claim on its way to a handler.
-
-    Settling returns when the outcome is in the file. If it is cancelled before that began, the delivery can be
-    settled again; later, the outcome may or may not be in the file. What the file did not take is delivered again as
-    soon as it takes something.
-    """
+class _Claimed(Delivery):
+    """What is known of a message in its queue."""
 
     _claim: Claim
     _envelope: Envelope
-    _thread: StoreThread
-    _freed: Callable[[], None]
-    """Called when the delivery is not under way any more."""
-    _reply_exchange: str
-    _settled: bool = attrs.field(default=False, init=False)
 
     @property
     @override
@@ -52,6 +41,23 @@ class SqliteDelivery(Delivery):
     @override
     def redelivered(self) -> bool:
         return self._claim.redelivered
+
+
+@final
+@attrs.define(eq=False)
+class SqliteDelivery(_Claimed):
+    """A claim on its way to a handler.
+
+    Settling returns when the outcome is in the file. If it is cancelled before that began, the delivery can be
+    settled again; later, the outcome may or may not be in the file. What the file did not take is delivered again as
+    soon as it takes something.
+    """
+
+    _thread: StoreThread
+    _freed: Callable[[], None]
+    """Called when the delivery is not under way any more."""
+    _reply_exchange: str
+    _settled: bool = attrs.field(default=False, init=False)
 
     @override
     async def settle(self, outcome: Outcome) -> None:
@@ -86,29 +92,13 @@ class SqliteDelivery(Delivery):
 
 @final
 @attrs.define(eq=False)
-class PeekedDelivery(Delivery):
+class PeekedDelivery(_Claimed):
     """A message that somebody looks at in its queue."""
 
-    _claim: Claim
-    _envelope: Envelope = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._envelope = read_letter(self._claim.letter, now=time.time())
-
-    @property
-    @override
-    def envelope(self) -> Envelope:
-        return self._envelope
-
-    @property
-    @override
-    def attempt(self) -> int:
-        return self._claim.attempt
-
-    @property
-    @override
-    def redelivered(self) -> bool:
-        return self._claim.redelivered
+    @classmethod
+    def of(cls, claim: Claim) -> PeekedDelivery:
+        """Return a look at what could be claimed."""
+        return cls(claim, read_letter(claim.letter, now=time.time()))
 
     @override
     async def settle(self, outcome: Outcome) -> None:
