@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from ._events import StopRequested as StopRequested
     from ._events import StopTimedOut as StopTimedOut
     from ._failure import Failure as Failure
+    from ._json_reading import read_json as read_json
+    from ._json_writing import write_json as write_json
     from ._manifest import load as load
     from ._payload import payload_converter as payload_converter
     from ._plan import resolve as resolve
@@ -80,9 +82,11 @@ _LATER: Final = {
     "discover": "_registry",
     "load": "_manifest",
     "payload_converter": "_payload",
+    "read_json": "_json_reading",
     "resolve": "_plan",
     "run": "_process",
     "serve": "_run",
+    "write_json": "_json_writing",
 }
 """Public names whose modules cost too much (trio, cattrs, structlog) for a program that only checks a manifest."""
 

@@ -35,7 +35,7 @@ Errors carry their data as attributes; `str()` is one sentence that says what is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
@@ -237,3 +237,21 @@ class StorageFullError(StorageError):
 
 class UnknownOutcomeError(SendError):
     """The message may or may not have been taken: the connection broke before the broker answered."""
+
+
+# --- telling a peer ---------------------------------------------------------------------------------------------
+
+MAX_ERROR_TEXT: Final = 2000
+"""Characters of an error's text that leave the process at most."""
+
+
+def error_text(error: BaseException) -> str:
+    """Return the text of an error as a peer may get it: of some length at most, and writable in UTF-8.
+
+    Never raises, whatever the error's own `__str__` does.
+    """
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001  the peer must get an answer (test_an_error_without_text_is_written)
+        text = f"its text cannot be made: {type(broken).__name__}"
+    return text[:MAX_ERROR_TEXT].encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,6 @@
 """From a value to JSON text, and from a value that cannot be written to the place in it that is at fault.
 
-What is written can be read again by `_reading` under the same limits. Plain values never leave the C encoder; the
+What is written can be read again by `_json_reading` under the same limits. Plain values never leave the C encoder; the
 search for the fault runs only when writing has failed.
 """
 
@@ -19,22 +19,31 @@ from uuid import UUID
 
 import attrs
 
-from kernel import Secret
-from kernel.errors import EncodeError
+from ._json_reading import MAX_DIGITS, is_deeper, shown
+from ._secret import Secret
+from .errors import EncodeError
 
-from ._reading import MAX_DIGITS, is_deeper, shown
 
+def write_json(value: object, *, sort_keys: bool = True, max_bytes: int, max_depth: int) -> bytes:
+    """Return the body for a value, as compact as JSON can be.
 
-def write(value: object, *, max_bytes: int, max_depth: int) -> bytes:
-    """Return the body for a value.
+    Objects are written from mappings, attrs classes, dataclasses and what has `model_dump` (pydantic); arrays from
+    sequences and sets; strings also from dates, `Decimal` and `UUID`; an `Enum` is written as its value. Bytes and a
+    `Secret` are refused.
 
-    Equal values give equal bytes: keys are sorted.
+    Args:
+        value: What to write.
+        sort_keys: Whether equal values give equal bytes; if not, keys stay in their order.
+        max_bytes: The longest body.
+        max_depth: How many arrays and objects may lie within each other; at most 500.
 
     Raises:
         EncodeError: naming the place in the value and what is wrong with it.
     """
     try:
-        body = _WRITER.encode(value).encode()
+        body = _WRITER.encode(value).encode()  # always: it finds keys that would collide
+        if not sort_keys:
+            body = _UNSORTED.encode(value).encode()
     except Exception as error:  # the value's own code runs here, so it can be any (test_json_encode)
         raise EncodeError(_explain(value, error)) from error
     if len(body) > max_bytes:
@@ -95,6 +104,7 @@ _SIMPLIFIERS: Final[Sequence[tuple[type | tuple[type, ...], Callable[[object], o
 _WRITER: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=_simpler
 )
+_UNSORTED: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_simpler)
 
 
 # --- only after a failure -------------------------------------------------------------------------------------------

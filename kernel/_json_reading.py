@@ -1,6 +1,7 @@
 """From untrusted bytes to a value: JSON as RFC 8259 has it, less what two readers would understand differently.
 
-Knows nothing of envelopes. Everything that is wrong comes out as `DecodeError`, in one short line of ASCII.
+For every protocol whose bodies are JSON. Knows nothing of envelopes. Everything that is wrong comes out as
+`DecodeError`, in one short line of ASCII.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections import Counter
 from itertools import accumulate
 from typing import Final
 
-from kernel.errors import DecodeError
+from .errors import DecodeError
 
+JSON_TYPE: Final = "application/json"
 MAX_DIGITS: Final = 4300
 """Digits of an integer. Source: CPython, integer string conversion length limitation."""
 
@@ -26,12 +28,24 @@ _SHOWN: Final = 120
 """Characters of foreign text in an error."""
 
 
-def read(body: bytes, *, max_bytes: int, max_depth: int) -> object:
-    """Return the value that a body is.
+def read_json(body: bytes, *, content_type: str = "", max_bytes: int, max_depth: int) -> object:
+    """Return the value that a body is, whatever bytes it may be.
+
+    Refused besides what is no JSON, since two readers would understand it differently or it could do harm: duplicate
+    keys, `NaN` and `Infinity`, numbers that overflow a float, integers of more than 4300 digits, lone surrogates, a
+    byte order mark, and anything but UTF-8.
+
+    Args:
+        body: The bytes.
+        content_type: What they are said to be; empty if nothing is said.
+        max_bytes: The longest body.
+        max_depth: How many arrays and objects may lie within each other; at most 500.
 
     Raises:
         DecodeError: if it is none, or one that is refused.
     """
+    if content_type and content_type != JSON_TYPE:
+        _refuse_other_types(content_type)
     if len(body) > max_bytes:
         raise DecodeError(f"body has {len(body)} bytes, more than max_bytes = {max_bytes}")
     if body.startswith(BOM_UTF8):
@@ -48,6 +62,15 @@ def read(body: bytes, *, max_bytes: int, max_depth: int) -> object:
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"body is not JSON: {shown(str(error))}") from error
     return value
+
+
+def _refuse_other_types(content_type: str) -> None:
+    essence, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    if essence not in {JSON_TYPE, "text/json"} and not essence.endswith("+json"):
+        raise DecodeError(f"content type {shown(content_type)} is not JSON")
+    charsets = [part.partition("=")[2].strip("\"' ") for part in parameters if part.startswith("charset")]
+    if any(charset not in {"utf-8", "utf8", "us-ascii"} for charset in charsets):
+        raise DecodeError(f"content type {shown(content_type)} names another charset than UTF-8")
 
 
 def is_deeper(body: bytes, limit: int) -> bool:
