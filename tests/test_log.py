@@ -4,66 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import pytest
 
-from kernel import Ack, DeadLetter, Retry, Return, Secret
+from kernel import Secret
 from kernel._events import (
     ComponentFailed,
-    DeliverySettled,
-    DrainTimedOut,
-    Event,
-    EventHub,
-    KernelReady,
-    KernelStopped,
-    Listening,
-    LoopBlocked,
-    SettleFailed,
-    StateChanged,
-    StopRequested,
-    StopTimedOut,
 )
-from kernel._lifecycle import State
-from kernel._log import MAX_FIELD, MAX_TRACEBACK, LogSettings, capture_logging, log_events, open_log
-from kernel.errors import StartupError
+from kernel._log import MAX_FIELD, MAX_TRACEBACK, LogSettings, open_log
 
-
-class UnprintableError(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-    __repr__ = __str__
-
-
-def written(write: Callable[[Any], object], **settings: Any) -> str:
-    stream = io.StringIO()
-    write(open_log(LogSettings(stream=stream, **settings)))
-    return stream.getvalue()
-
-
-def record(write: Callable[[Any], object], **settings: Any) -> dict[str, Any]:
-    text = written(write, as_json=True, **settings)
-    assert text.count("\n") == 1
-    fields: dict[str, Any] = json.loads(text)
-    return fields
-
-
-def of_events(*events: Event, **settings: Any) -> str:
-    def write(log: Any) -> None:
-        hub = EventHub()
-        log_events(hub, log)
-        for event in events:
-            hub.emit(event)
-        assert hub.dropped == 0
-
-    return written(write, **settings)
-
+from ._logs import UnprintableError, fail, of_events, raised, record, written
 
 # --- lines ------------------------------------------------------------------------------------------------------------
 
@@ -220,18 +174,6 @@ def test_a_secret_is_not_shown() -> None:
 # --- exceptions -------------------------------------------------------------------------------------------------------
 
 
-def fail() -> None:
-    raise ValueError("why")
-
-
-def raised() -> BaseException:
-    try:
-        fail()
-    except ValueError as error:
-        return error
-    raise AssertionError
-
-
 def given() -> dict[str, object]:
     error = raised()
     return {"exception": error, "tuple": (type(error), error, error.__traceback__)}
@@ -327,220 +269,3 @@ def test_lines_of_threads_are_not_mixed() -> None:
         thread.join()
 
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["x" * 100] * 800
-
-
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-def settled(outcome: Any, error: BaseException | None = None) -> DeliverySettled:
-    return DeliverySettled(
-        component="dispatcher/work",
-        worker="worker/w",
-        delivery_id="1",
-        subject="a.b",
-        attempt=2,
-        outcome=outcome,
-        error=error,
-        seconds=0.1234,
-    )
-
-
-def moved(state: State, reason: str = "") -> StateChanged:
-    return StateChanged(component="driver/db", old=State.STARTING, new=state, reason=reason)
-
-
-KERNEL = "kernel"
-LINES = {
-    "ready": (moved(State.READY), "info    driver/db: ready"),
-    "degraded": (moved(State.DEGRADED, "gone"), "warning driver/db: degraded reason=gone"),
-    "other-state": (moved(State.STOPPED), "debug   driver/db: stopped"),
-    "failed": (
-        ComponentFailed(component="driver/db", error=ValueError("why"), restart_in=None),
-        'error   driver/db: failed error="ValueError: why"',
-    ),
-    "restarts": (
-        ComponentFailed(component="driver/db", error=ValueError("why"), restart_in=1.234),
-        'error   driver/db: failed, restarts in_s=1.23 error="ValueError: why"',
-    ),
-    "listening": (
-        Listening(component="dispatcher/web", address="http://127.0.0.1:1"),
-        "info    dispatcher/web: listening address=http://127.0.0.1:1",
-    ),
-    "kernel-ready": (KernelReady(component=KERNEL, seconds=0.5), "info    kernel: ready seconds=0.5"),
-    "stopping": (StopRequested(component=KERNEL, reason="SIGTERM"), "info    kernel: stopping reason=SIGTERM"),
-    "stopped": (
-        KernelStopped(component=KERNEL, status=3, seconds=0.5),
-        "info    kernel: stopped status=3 seconds=0.5",
-    ),
-    "drained": (
-        DrainTimedOut(component="dispatcher/work", culprits=("delivery 1 at a.py:1", "delivery 2 at a.py:2")),
-        'warning dispatcher/work: drain_timeout is over, cancelled culprits="delivery 1 at a.py:1; delivery 2 at a.py:2"',
-    ),
-    "left": (
-        StopTimedOut(component="worker/w", where="a.py:1"),
-        "warning worker/w: stop_timeout is over, left behind where=a.py:1",
-    ),
-    "blocked": (
-        LoopBlocked(component=KERNEL, seconds=1.26, where="a.py:1"),
-        "warning kernel: the event loop goes on blocked_s=1.3 where=a.py:1",
-    ),
-    "not-settled": (
-        SettleFailed(component="dispatcher/work", delivery_id="1", error=OSError("gone")),
-        'warning dispatcher/work: not settled delivery=1 error="OSError: gone"',
-    ),
-    "done": (
-        settled(Ack()),
-        "debug   dispatcher/work: done worker=worker/w delivery=1 attempt=2 subject=a.b seconds=0.123",
-    ),
-    "answered": (
-        settled(Ack(), ValueError("why")),
-        'warning dispatcher/work: answered with an error worker=worker/w delivery=1 attempt=2 error="ValueError: why"',
-    ),
-    "retried": (
-        settled(Retry(1.5, "why")),
-        "warning dispatcher/work: failed, tries again worker=worker/w delivery=1 attempt=2 in_s=1.5 error=why",
-    ),
-    "returned": (
-        settled(Return()),
-        "info    dispatcher/work: returned to its source worker=worker/w delivery=1 attempt=2",
-    ),
-    "dead": (
-        settled(DeadLetter("why")),
-        "error   dispatcher/work: dead-lettered worker=worker/w delivery=1 attempt=2 subject=a.b reason=why",
-    ),
-}
-
-
-@pytest.mark.parametrize(("event", "line"), LINES.values(), ids=LINES.keys())
-def test_an_event_is_a_line(event: Event, line: str) -> None:
-    assert of_events(event, level="debug").splitlines()[0].partition(" ")[2] == line
-
-
-def test_a_dead_letter_has_the_traceback_of_what_its_handler_raised() -> None:
-    assert "raise ValueError" in of_events(settled(DeadLetter("why"), raised()))
-
-
-@pytest.mark.parametrize(
-    ("error", "level", "shown"),
-    [(StartupError("no"), "info", False), (StartupError("no"), "debug", True), (ValueError("no"), "info", True)],
-)
-def test_what_is_wrong_with_the_configuration_is_one_line(error: Exception, level: str, shown: bool) -> None:
-    lines = of_events(ComponentFailed(component="driver/db", error=error, restart_in=None), level=level).splitlines()
-
-    assert lines[0].endswith(f'failed error="{type(error).__name__}: no"')
-    assert (len(lines) > 1) == shown
-
-
-def test_deliveries_that_go_well_are_for_debugging() -> None:
-    assert not of_events(settled(Ack()))
-
-
-def test_events_of_plugins_are_theirs_to_log() -> None:
-    @attrs.frozen(kw_only=True)
-    class Own(Event):
-        pass
-
-    assert not of_events(Own(component="driver/db"), level="debug")
-
-
-# --- the standard library's logging -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def root() -> Any:
-    """The root logger; a test that leaves it changed would change the others."""
-    logger = logging.getLogger()
-    before = logger.level, list(logger.handlers)
-    yield logger
-    logger.setLevel(before[0])
-    logger.handlers[:] = before[1]
-
-
-def captured(write: Callable[[logging.Logger], object], **settings: Any) -> str:
-    def capture(log: Any) -> None:
-        with capture_logging(log):
-            handlers = logging.getLogger().handlers
-            del handlers[:-1]  # pytest's own raise what a record raises
-            write(logging.getLogger("shop.orders"))
-
-    return written(capture, **settings)
-
-
-@pytest.mark.usefixtures("root")
-def test_records_of_logging_reach_the_log_with_the_name_of_their_logger() -> None:
-    def write(logger: logging.Logger) -> None:
-        logger.info("orders: %s", "2 fulfilled")
-
-    assert captured(write).endswith("info    shop.orders: orders: 2 fulfilled\n")
-    assert json.loads(captured(write, as_json=True))["logger"] == "shop.orders"
-
-
-@pytest.mark.parametrize(
-    ("number", "level"),
-    [(5, "debug"), (10, "debug"), (15, "debug"), (20, "info"), (30, "warning"), (40, "error"), (50, "error")],
-)
-def test_levels_of_logging_are_those_of_the_log(root: Any, number: int, level: str) -> None:
-    root.setLevel(1)
-    stream = io.StringIO()
-    log = open_log(LogSettings(stream=stream, level="debug"))
-    with capture_logging(log):
-        root.handlers[-1].setLevel(1)
-        logging.getLogger("shop").log(number, "text")
-
-    assert f" {level:7} shop: text\n" in stream.getvalue()
-
-
-@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-@pytest.mark.usefixtures("root")
-def test_logging_below_the_level_of_the_log_is_not_written(level: str) -> None:
-    def write(logger: logging.Logger) -> None:
-        for number in (10, 20, 30, 40):
-            logger.log(number, "text")
-
-    assert captured(write, level=level).count("\n") == 4 - ["debug", "info", "warning", "error"].index(level)
-
-
-@pytest.mark.usefixtures("root")
-def test_an_exception_of_logging_has_its_traceback() -> None:
-    def write(logger: logging.Logger) -> None:
-        try:
-            fail()
-        except ValueError:
-            logger.exception("x")
-
-    assert "raise ValueError" in captured(write)
-
-
-@pytest.mark.usefixtures("root")
-def test_per_cent_signs_and_arguments_that_do_not_fit_break_nothing() -> None:
-    def write(logger: logging.Logger) -> None:
-        logger.info("100 %")
-        logger.info("%d", "no number")  # noqa: PLE1206, RUF100  the mistake under test
-        logger.info(UnprintableError(), 1)
-
-    lines = captured(write).splitlines()
-
-    assert lines[0].endswith("shop.orders: 100 %")
-    assert lines[1].endswith("shop.orders: %d (its arguments cannot be printed)")
-    assert lines[2].endswith("shop.orders: <unprintable UnprintableError> (its arguments cannot be printed)")
-
-
-def test_logging_is_as_it_was_afterwards_even_if_the_run_raised(root: Any) -> None:
-    before = root.level, list(root.handlers)
-    log = open_log(LogSettings(stream=io.StringIO()))
-    with pytest.raises(ValueError, match="why"), capture_logging(log):
-        fail()
-
-    assert (root.level, root.handlers) == before
-
-
-def test_a_logger_that_is_set_up_already_keeps_its_level_and_handlers(root: Any) -> None:
-    own = io.StringIO()
-    root.addHandler(logging.StreamHandler(own))
-    root.setLevel(logging.DEBUG)
-    stream = io.StringIO()
-    with capture_logging(open_log(LogSettings(stream=stream))):
-        logging.getLogger("shop").debug("detail")
-
-    assert own.getvalue() == "detail\n"
-    assert not stream.getvalue()
