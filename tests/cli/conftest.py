@@ -1,0 +1,23 @@
+"""A folder with a service, for the tests of the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ._service import CODE, SERVICE
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a service, as the current one; what a command imports from it is forgotten."""
+    (tmp_path / "kernel.toml").write_text(SERVICE)
+    (tmp_path / "tea.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    for name in ("NO_COLOR", "FORCE_COLOR", "KERNEL_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path
+    sys.modules.pop("tea", None)
