@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ._envelope import NO_HEADERS as NO_HEADERS
 from ._envelope import Ack as Ack
+from ._envelope import Arguments as Arguments
 from ._envelope import DeadLetter as DeadLetter
 from ._envelope import Envelope as Envelope
 from ._envelope import Message as Message
@@ -26,12 +27,14 @@ from ._envelope import new_id as new_id
 from ._event import Event as Event
 from ._lifecycle import State as State
 from ._lifecycle import SwitchState as SwitchState
+from ._marks import answers as answers
 from ._marks import handles as handles
 from ._router import pattern_matches as pattern_matches
 from ._secret import Secret as Secret
 
 if TYPE_CHECKING:
     from ._batch import Batch as Batch
+    from ._current import current_delivery as current_delivery
     from ._events import ComponentFailed as ComponentFailed
     from ._events import DeliverySettled as DeliverySettled
     from ._events import DrainTimedOut as DrainTimedOut
@@ -79,6 +82,7 @@ _LATER: Final = {
     "StateChanged": "_events",
     "StopRequested": "_events",
     "StopTimedOut": "_events",
+    "current_delivery": "_current",
     "discover": "_registry",
     "load": "_manifest",
     "payload_converter": "_payload",

@@ -1,4 +1,4 @@
-"""The values that travel through the pipeline: `Envelope`, `Message`, `Outcome`.
+"""The values that travel through the pipeline: `Envelope`, `Message`, `Arguments`, `Outcome`.
 
 `source -> Envelope -> Protocol.decode -> Message -> handler -> result -> Protocol.encode_reply -> Envelope -> Outcome`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
@@ -57,6 +57,21 @@ class Message:
     payload: object
     """What the protocol made of the body: usually dicts, lists, strings and numbers."""
     headers: Mapping[str, object] = NO_HEADERS
+
+
+def _as_tuple(values: Iterable[object]) -> tuple[object, ...]:
+    return tuple(values)
+
+
+@final
+@attrs.frozen
+class Arguments:
+    """The payload of a call that is made like that of a function; `@answers` marks what takes it."""
+
+    args: tuple[object, ...] = attrs.field(default=(), converter=_as_tuple)
+    """Given by position."""
+    kwargs: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    """Given by name."""
 
 
 @final

@@ -1,4 +1,7 @@
-"""`@handles`: the mark on what handles messages. Apart from what reads it, so that workers import nothing more."""
+"""`@handles` and `@answers`: the marks on what handles messages.
+
+Apart from what reads them, so that workers import nothing more.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,64 @@ from typing import Final, TypeVar
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 
-_MARK: Final = "__kernel_handles__"
+HANDLES: Final = "@handles"
+ANSWERS: Final = "@answers"
+_PATTERNS: Final = "__kernel_patterns__"
+_MARK: Final = "__kernel_mark__"
 
 
 def handles(*patterns: str) -> Callable[[FunctionT], FunctionT]:
     """Mark a worker's method, or a function, as the handler of subjects. Only marks: nothing is registered.
 
+    The first parameter is given the payload.
+
     Args:
         *patterns: Subjects; `*` stands for one word, `#` for any number of them.
 
     Raises:
-        TypeError: if used without subjects, as in `@handles` or `@handles()`.
+        TypeError: if used without subjects, as in `@handles` or `@handles()`, or together with `@answers`.
     """
-    if not patterns or any(callable(pattern) for pattern in patterns):
-        raise TypeError('@handles needs the subjects in parentheses, such as @handles("order.created")')
+    return _marking(HANDLES, patterns, "order.created")
 
-    def mark(function: FunctionT) -> FunctionT:
-        setattr(function, _MARK, (*patterns, *patterns_of(function)))
+
+def answers(*patterns: str) -> Callable[[FunctionT], FunctionT]:
+    """Mark a worker's method, or a function, as what is called under subjects. Only marks: nothing is registered.
+
+    Its parameters are the arguments of the call, each converted to its annotation; those annotated `Envelope` or
+    `Delivery` are given what they name instead.
+    The arguments are a payload that is `Arguments`, an object (by name) or an array (by position); an object with
+    exactly the keys `args` (an array) and `kwargs` (an object) gives both.
+
+    Args:
+        *patterns: Subjects; `*` stands for one word, `#` for any number of them.
+
+    Raises:
+        TypeError: if used without subjects, as in `@answers` or `@answers()`, or together with `@handles`.
+    """
+    return _marking(ANSWERS, patterns, "billing.charge")
+
+
+def _marking(mark: str, patterns: tuple[str, ...], example: str) -> Callable[[FunctionT], FunctionT]:
+    if not patterns or any(callable(pattern) for pattern in patterns):
+        raise TypeError(f'{mark} needs the subjects in parentheses, such as {mark}("{example}")')
+
+    def put(function: FunctionT) -> FunctionT:
+        if mark_of(function) not in {"", mark}:
+            raise TypeError(
+                f"{HANDLES} and {ANSWERS} cannot both stand on {function!r}: it takes a payload or arguments"
+            )
+        setattr(function, _MARK, mark)
+        setattr(function, _PATTERNS, (*patterns, *patterns_of(function)))
         return function
 
-    return mark
+    return put
 
 
 def patterns_of(function: object) -> tuple[str, ...]:
-    """Return the patterns that `handles` marked a function with."""
-    return getattr(function, _MARK, ())
+    """Return the patterns that a function is marked with."""
+    return getattr(function, _PATTERNS, ())
+
+
+def mark_of(function: object) -> str:
+    """Return the mark that stands on a function, `@handles` or `@answers`; empty if none."""
+    return getattr(function, _MARK, "")

@@ -31,7 +31,7 @@ from ._broker import check_partition_by as check_partition_by
 from ._broker import check_window as check_window
 from ._broker import death_headers as death_headers
 from ._broker import partition_key as partition_key
-from ._envelope import Envelope, Message, Outcome
+from ._envelope import NO_HEADERS, Envelope, Message, Outcome
 from ._transaction import Transaction as Transaction
 from ._transaction import Transactional as Transactional
 from .errors import StartupError
@@ -237,9 +237,16 @@ class Driver(Component, Generic[ResourceT_co]):
 
 
 class Protocol(Component):
-    """Bytes and headers <-> messages. Pure: no I/O, no clock, no async method; safe to share."""
+    """Bytes and headers <-> messages. Pure: no I/O, no clock, no async method; safe to share.
+
+    A payload may be `Arguments`: what a protocol of calls decodes to, and what any may be given to encode. One that
+    has no shape of its own for them writes an object with the keys `args` and `kwargs`, which `@answers` understands.
+    """
 
     __slots__ = ()
+
+    always_replies: ClassVar[bool] = False
+    """Whether `encode_reply` is asked about every result, also where the request has no `reply_to`."""
 
     @abstractmethod
     def decode(self, envelope: Envelope) -> Message:
@@ -260,6 +267,9 @@ class Protocol(Component):
     def encode_reply(self, request: Envelope, result: object) -> Envelope | None:
         """Return the answer to a request, or None if none is wanted.
 
+        Asked only about requests with a `reply_to`, unless `always_replies`; then the answer's subject says where it
+        goes.
+
         Raises:
             EncodeError: if the result cannot be written.
         """
@@ -270,7 +280,14 @@ class Protocol(Component):
 
     @abstractmethod
     def encode_error(self, request: Envelope, error: Exception) -> Envelope | None:
-        """Return the answer to a request whose handler raised, or None if none is wanted."""
+        """Return the answer to a request whose handler raised, or that could not be decoded.
+
+        Only asked about requests with a `reply_to`. None if the protocol cannot tell errors: the request is
+        dead-lettered.
+
+        Raises:
+            EncodeError: if the error cannot be written; as None.
+        """
 
     def decode_reply(self, reply: Envelope) -> object:
         """Return the result that an answer carries.
@@ -280,6 +297,17 @@ class Protocol(Component):
             DecodeError: if it means nothing in this protocol.
         """
         return self.decode(reply).payload
+
+    def continued(self, cause: Envelope) -> Mapping[str, object]:
+        """Return the headers that a message inherits when it is sent while another one is handled.
+
+        For what ties messages together, such as the ids of a chain of calls. Never raises, whatever the headers of
+        the cause are: they come from outside.
+
+        Args:
+            cause: What is being handled.
+        """
+        return NO_HEADERS
 
 
 class Dispatcher(Component):

@@ -16,6 +16,7 @@
     ├── ProtocolError
     │   ├── DecodeError              bytes from outside make no sense
     │   │   └── ConversionError      they make sense, but are not what the handler takes
+    │   │       └── ArgumentsError   they are not the arguments of what is called
     │   ├── EncodeError              a value of our own cannot be written in this protocol
     │   └── RemoteError              the other side answered with an error
     ├── DeliveryError
@@ -155,7 +156,6 @@ class DecodeError(ProtocolError):
     """Bytes from outside make no sense in this protocol."""
 
 
-@final
 class ConversionError(DecodeError, ValueError):
     """A payload does not have the shape that the handler's annotation asks for.
 
@@ -166,6 +166,11 @@ class ConversionError(DecodeError, ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
+
+
+@final
+class ArgumentsError(ConversionError):
+    """The arguments of a call do not go with the parameters of its handler; each problem names the parameter."""
 
 
 class EncodeError(ProtocolError):
