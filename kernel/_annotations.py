@@ -49,6 +49,8 @@ _NAMES: Final[Mapping[object, str]] = {
     UUID: "a UUID in a string",
     Path: "a path in a string",
     Secret: 'a secret: { env = "NAME" } or { file = "/path" }',
+    type: 'a class, as "module:Name"',
+    collections.abc.Callable: 'a function, as "module:name"',
     None: "null",
     type(None): "null",
 }

@@ -45,6 +45,8 @@ _LEAVES: Final[Mapping[object, Schema]] = {
     date: {"type": "string"},
     time: {"type": "string"},
     Secret: _SECRET,
+    type: {"type": "string"},
+    Callable: {"type": "string"},
 }
 _BOUNDS: Final = {">=": "minimum", ">": "exclusiveMinimum", "<=": "maximum", "<": "exclusiveMaximum"}
 

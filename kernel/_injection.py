@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
+from pathlib import Path
 from typing import Any, Final, cast, final
 
 import attrs
@@ -42,6 +43,8 @@ class Offer:
     """Parameters that are mapped to a driver that does not exist, which is reported elsewhere."""
     config: Mapping[str, object] | None = None
     """The worker's `config` table, if it has one."""
+    directory: Path | None = None
+    """Searched first for modules that the table names."""
 
 
 @final
@@ -225,14 +228,14 @@ def _inject_config(
         return None, None
     table = dict(offer.config or {})
     annotation = resolve(argument, label, report)
-    return argument.name, _read_config(annotation, table, under(report, "config"))
+    return argument.name, _read_config(annotation, table, offer.directory, under(report, "config"))
 
 
-def _read_config(annotation: object, table: dict[str, object], report: Report) -> object:
+def _read_config(annotation: object, table: dict[str, object], directory: Path | None, report: Report) -> object:
     if any(annotation is plain or typing.get_origin(annotation) is plain for plain in _AS_IT_IS):
         return table
     if isinstance(annotation, type) and attrs.has(annotation):
-        return structure(table, annotation, report=report)
+        return structure(table, annotation, report=report, directory=directory)
     try:
         return payload_converter(annotation)(table)
     except (ConversionError, TypeError) as error:  # a wrong table, or a type that no table becomes

@@ -117,6 +117,7 @@ def _offer(ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: Wor
         mapping=mapping,
         unusable=frozenset(table.drivers) - frozenset(mapping),
         config=table.config,
+        directory=ground.manifest.directory,
     )
 
 

@@ -7,6 +7,7 @@ component. Messages, which come by the thousand, go through `_payload`.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast, final, get_args
 import attrs
 
 from ._annotations import ARRAYS, TABLES, UNIONS, array_items, describe, is_enum, origin_of, plain_type
+from ._imports import NotImportableError, import_object
 from ._secret import Secret
 from ._strict import PLAIN, WrongValueError, expected, is_array, is_table, read_enum, read_literal
 from ._words import field_and_text, shown, unknown
@@ -29,22 +31,29 @@ _WRONG: Final = object()
 
 
 def structure(
-    value: Mapping[str, object], cls: type[T], *, report: Report, also_allowed: Collection[str] = ()
+    value: Mapping[str, object],
+    cls: type[T],
+    *,
+    report: Report,
+    also_allowed: Collection[str] = (),
+    directory: Path | None = None,
 ) -> T | None:
     """Make an attrs object of a table.
 
     Args:
         value: The table, as `Manifest.tables` holds it.
         cls: An attrs class. Its fields may be bool, int, float (an integer will do), str, dates and times, enums (by
-            value), `Literal`, `Path` (from a string), `Secret`, attrs classes, unions and `None`, lists, tuples, sets
-            and mappings of these; a field of any other class takes its instances only.
+            value), `Literal`, `Path` (from a string), `Secret`, `type[Base]` and `Callable` (imported from
+            `module:Name`, or the name of one that Python has built in), attrs classes, unions and `None`, lists,
+            tuples, sets and mappings of these; a field of any other class takes its instances only.
         report: Called with the path below the table and the text of every problem.
         also_allowed: Keys that somebody else has taken out of the table: suggested for a misspelt key.
+        directory: Searched first for modules; None if there is none.
 
     Returns:
         The object, or None if a problem was reported.
     """
-    made = _Reader(report, frozenset(also_allowed)).table(value, cls, ())
+    made = _Reader(report, directory, frozenset(also_allowed)).table(value, cls, ())
     return None if made is _WRONG else cast("T", made)
 
 
@@ -52,8 +61,9 @@ def structure(
 class _Reader:
     """Reads values by their types; reports problems and goes on."""
 
-    def __init__(self, report: Report, also_allowed: frozenset[str] = frozenset()) -> None:
+    def __init__(self, report: Report, directory: Path | None, also_allowed: frozenset[str] = frozenset()) -> None:
         self._report = report
+        self._directory = directory
         self._also_allowed = also_allowed
 
     def table(self, value: object, cls: type[object], at: At) -> object:
@@ -88,7 +98,7 @@ class _Reader:
         if isinstance(origin, type) and attrs.has(origin):
             return self.table(value, origin, at)
         try:
-            return _scalar(value, annotation, origin)
+            return _scalar(value, annotation, origin, self._directory)
         except WrongValueError as exc:
             return self._wrong(at, str(exc))
 
@@ -133,7 +143,7 @@ class _Reader:
         if len(options) == 1:
             return self.value(value, options[0], at)
         for option in options:
-            made = _Reader(_ignore).value(value, option, at)
+            made = _Reader(_ignore, self._directory).value(value, option, at)
             if made is not _WRONG:
                 return made
         fitting = [option for option in options if is_table(value) and describe(option) == "a table"]
@@ -177,7 +187,7 @@ def _fields_of(cls: type[object]) -> tuple[Mapping[str, attrs.Attribute[Any]], M
     return {field.alias or field.name: field for field in attrs.fields(cast("Any", cls)) if field.init}, types_
 
 
-def _scalar(value: object, annotation: object, origin: object) -> object:
+def _scalar(value: object, annotation: object, origin: object, directory: Path | None) -> object:
     """Return a value of a type that has no parts.
 
     Raises:
@@ -191,14 +201,14 @@ def _scalar(value: object, annotation: object, origin: object) -> object:
         raise WrongValueError(f"must be {describe(annotation)}; a secret cannot be used here")
     if origin in _SCALARS:
         return _SCALARS[origin](value)
+    if origin in _IMPORTED:
+        return _imported(value, annotation, directory)
     if origin is typing.Literal:
         return read_literal(get_args(annotation), value)
     return _of_type(value, annotation, origin)
 
 
 def _of_type(value: object, annotation: object, origin: object) -> object:
-    if origin is type:
-        return _class(value, get_args(annotation))
     if is_enum(origin):
         return read_enum(origin, value)
     if not isinstance(origin, type) or isinstance(value, origin):
@@ -219,14 +229,30 @@ def _path(value: object) -> Path:
     raise expected("a path in a string", value)
 
 
+_IMPORTED: Final[Collection[object]] = (type, Callable)
 _SCALARS: Final[Mapping[object, Callable[[object], object]]] = {**PLAIN, Path: _path}
 
 
-def _class(value: object, bounds: tuple[object, ...]) -> type[object]:
-    bound = origin_of(bounds[0]) if bounds else object
-    if isinstance(value, type) and (not isinstance(bound, type) or issubclass(value, bound)):
-        return value
+def _imported(value: object, annotation: object, directory: Path | None) -> object:
+    """Return the class or function that a string names; one that is given as it is passes too."""
+    found = _named(value, directory) if isinstance(value, str) else value
+    if origin_of(annotation) is not type:
+        if callable(found):
+            return found
+        raise expected("a function", value)
+    bound = origin_of((*get_args(annotation), object)[0])
+    if isinstance(found, type) and (not isinstance(bound, type) or issubclass(found, bound)):
+        return found
     raise expected(f"a class derived from {getattr(bound, '__name__', bound)}", value)
+
+
+def _named(path: str, directory: Path | None) -> object:
+    if ":" not in path and hasattr(builtins, path):
+        return getattr(builtins, path)
+    try:
+        return import_object(path, directory=directory)
+    except NotImportableError as error:
+        raise WrongValueError(str(error)) from error
 
 
 def _refused(

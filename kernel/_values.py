@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time
 from pathlib import PurePath
+from types import FunctionType
 from typing import Final, cast
 
 import attrs
@@ -75,4 +76,10 @@ def _scalar_text(value: object) -> str:
         case int() | float() | Secret() | date() | time():
             return str(value)
         case _:
-            return type(value).__name__
+            return _other_text(value)
+
+
+def _other_text(value: object) -> str:
+    if isinstance(value, type | FunctionType):
+        return json.dumps(f"{value.__module__}:{value.__qualname__}")
+    return type(value).__name__

@@ -185,7 +185,7 @@ class _Protocols:
         return name if name in self.found else None
 
     def _add(self, name: str, cls: type[Component] | None, given: Mapping[str, object], report: Report) -> None:
-        config = None if cls is None else _structured(cls, given, "protocols", report)
+        config = None if cls is None else _structured(self._ground, cls, given, "protocols", report)
         if cls is None or config is None:
             self._broken.add(name)
         else:
@@ -197,8 +197,11 @@ def _needing_a_table(report: Report, name: str, at: tuple[str, ...]) -> Report:
     return lambda path, text: report(at, f"{prefix}: {'.'.join(path)}{' ' if path else ''}{text}")
 
 
-def _structured(cls: type[Component], given: Mapping[str, object], section: str, report: Report) -> object | None:
-    config = structure(given, cls.Config, report=report, also_allowed=RESERVED[section])
+def _structured(
+    ground: Ground, cls: type[Component], given: Mapping[str, object], section: str, report: Report
+) -> object | None:
+    directory = ground.manifest.directory
+    config = structure(given, cls.Config, report=report, also_allowed=RESERVED[section], directory=directory)
     for text in cls.check(config) if config is not None else ():
         report((), text)
     return config
@@ -227,7 +230,7 @@ def _read_config(
 ) -> object | None:
     rest = entry.rest
     options = rest.pop(_OPTIONS, None) if driver and _leaves_options_to_the_broker(cls) else None
-    config = _structured(cls, rest, entry.at[0], under(ground.report, *entry.at))
+    config = _structured(ground, cls, rest, entry.at[0], under(ground.report, *entry.at))
     if driver is None or options is None:
         return config
     structured = _read_options(options, driver, entry, ground.report)

@@ -286,6 +286,7 @@ def test_a_worker_whose_entry_point_breaks_is_a_problem() -> None:
 def test_a_value_that_toml_does_not_know_is_shown_as_its_type() -> None:
     assert toml_text(object()) == "object"
     assert toml_text(date(2026, 1, 2)) == "2026-01-02"
+    assert toml_text((KeyError, json.dumps)) == '["builtins:KeyError", "json:dumps"]'
     assert toml_text([{"a b": Secret("x")}, float("inf"), {}]) == '[{ "a b" = *** }, inf, {}]'
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NewType, TypeVar
@@ -109,6 +110,12 @@ NOW = datetime(2026, 1, 2, 3, 4, 5)
         (Any, [1], [1]),
         (type[Exception], KeyError, KeyError),
         (type, int, int),
+        (type[Exception], "KeyError", KeyError),
+        (type[Exception], "json:JSONDecodeError", json.JSONDecodeError),
+        (type[Exception] | None, "KeyError", KeyError),
+        (tuple[type[Exception], ...], ["KeyError", "json.decoder:JSONDecodeError"], (KeyError, json.JSONDecodeError)),
+        (Callable[..., object], "json:dumps", json.dumps),
+        (Callable[[int], int], abs, abs),
         (bytes, b"a", b"a"),
     ],
 )
@@ -149,7 +156,12 @@ def test_a_field_takes_values_of_its_type(annotation: object, value: object, exp
         (tuple[int, str], [1], "must be an array of 2, got 1"),
         (dict[str, int], [], "must be a table, got an array"),
         (Inner, "a", 'must be a table, got "a"'),
-        (type[Exception], "KeyError", 'must be a class derived from Exception, got "KeyError"'),
+        (type[Exception], "int", 'must be a class derived from Exception, got "int"'),
+        (type[Exception], "json:dumps", 'must be a class derived from Exception, got "json:dumps"'),
+        (type[Exception], "KeyErr", 'must be "module:Name"'),
+        (type[Exception], "jsn:JSONDecodeError", 'there is no module "jsn"'),
+        (type[Exception], "json:JSONDecodeErr", '"json" has no "JSONDecodeErr"; did you mean "JSONDecodeError"?'),
+        (Callable[..., object], "json:__doc__", 'must be a function, got "json:__doc__"'),
         (type[Exception], int, "must be a class derived from Exception, got type"),
         (bytes, "a", 'must be of type bytes, got "a"'),
         (Secret | str, 1, 'must be a secret: { env = "NAME" } or { file = "/path" } or a string, got 1'),
@@ -393,4 +405,4 @@ def test_the_restart_table_is_read() -> None:
 
 def test_the_retry_table_takes_resolved_exceptions() -> None:
     assert made(RetryPolicy, {"on": [KeyError]}) == RetryPolicy(on=(KeyError,))
-    assert refused(RetryPolicy, {"on": [KeyError, "x"]}) == ['on.1: must be a class derived from Exception, got "x"']
+    assert refused(RetryPolicy, {"on": [KeyError, "x"]}) == ['on.1: must be "module:Name"']
