@@ -31,7 +31,10 @@ from ._broker import check_partition_by as check_partition_by
 from ._broker import check_window as check_window
 from ._broker import death_headers as death_headers
 from ._broker import partition_key as partition_key
+from ._envelope import DEADLINE_HEADER as DEADLINE_HEADER
 from ._envelope import NO_HEADERS, Envelope, Message, Outcome
+from ._envelope import read_deadline as read_deadline
+from ._envelope import write_deadline as write_deadline
 from ._transaction import Transaction as Transaction
 from ._transaction import Transactional as Transactional
 from .errors import StartupError
