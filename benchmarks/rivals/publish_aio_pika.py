@@ -1,0 +1,43 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["aio-pika==10.2.1", "aiormq==7.2.4", "uvloop==0.23.0"]
+# ///
+"""aio-pika on uvloop: `publish_aio_pika.py QUEUE COUNT`: 50 tasks, each waits for the confirm of every message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import aio_pika
+import uvloop
+from _meter import Meter
+
+TASKS = 50
+ORDER = {"id": 12345, "sku": "tea", "quantity": 2, "note": "x" * 150}
+
+
+async def main(queue_name: str, count: int) -> None:
+    meter = Meter(count)
+    connection = await aio_pika.connect("amqp://guest:guest@127.0.0.1/")
+    async with connection:
+        channel = await connection.channel(publisher_confirms=True)
+        await channel.declare_queue(queue_name, durable=True)
+
+        async def publish() -> None:
+            for _ in range(count // TASKS):
+                message = aio_pika.Message(
+                    json.dumps(ORDER).encode(),
+                    content_type="application/json",
+                    delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                )
+                await channel.default_exchange.publish(message, queue_name)
+
+        meter.begin()
+        await asyncio.gather(*(publish() for _ in range(TASKS)))
+        meter.report()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))
