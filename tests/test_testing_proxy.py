@@ -343,6 +343,23 @@ async def test_a_black_hole_does_not_hold_a_reset_by_the_test() -> None:
     assert ends == ["reset"]
 
 
+async def test_a_connection_that_is_let_go_keeps_its_faults_to_itself() -> None:
+    async with proxied() as (proxy, echo), connected(proxy) as stream:
+        await echoed(stream, b"x")
+        proxy.to_client = LineFaults(black_hole=True)
+        proxy.let_go()
+        async with connected(proxy) as other:
+            answer = await echoed(other, b"free")
+        with trio.move_on_after(SHORT) as silence:
+            await echoed(stream, b"stuck")
+        count = proxy.reset()
+        await echo.wait_ends(2)
+
+    assert answer == b"free"
+    assert silence.cancelled_caught
+    assert count == 1
+
+
 async def test_a_clients_reset_is_passed_on() -> None:
     async with proxied() as (proxy, echo), open_proxy("127.0.0.1", proxy.port) as nearer, connected(nearer) as stream:
         await echoed(stream, b"x")

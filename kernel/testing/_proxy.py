@@ -145,6 +145,13 @@ class Proxy:
         self._open.clear()
         return len(connections)
 
+    def let_go(self) -> None:
+        """Leave open connections to what they suffer, for good; those made later start without faults.
+
+        So a connection can be in a black hole while its successor is not. `reset` still reaches it.
+        """
+        self._to_server, self._to_client = Line(), Line()
+
     def go_down(self) -> None:
         """Refuse further connections; those that are open stay. Nobody else gets the port meanwhile."""
         self._up = trio.Event()
