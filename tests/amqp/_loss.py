@@ -207,7 +207,8 @@ async def endure(trial: Trial, runner: Runner, effects: Effects, remaining: Call
     try:
         runner.start()
         for number in range(trial.times):
-            await effects.wait_count((number + 1) * trial.messages // (trial.times + 1))
+            share = (number + 1) * trial.messages // (trial.times + 1)
+            await effects.wait_count(max(share, effects.count() + 1))
             await trio.sleep(chance.uniform(0, trial.seconds))
             await runner.end(trial.signal, trial.grace)
             runner.start()
