@@ -21,7 +21,7 @@ from ._failure import Failure, add_note, decide, describe
 from ._kill_switch import KillSwitch
 from ._pool import Instance, Pool
 from ._router import Router
-from ._spec import HandlerSpec
+from ._spec import Filter, HandlerSpec
 from .abc import Protocol
 from .errors import (
     ConversionError,
@@ -48,6 +48,8 @@ class Route:
 
     pool: Pool
     handler: HandlerSpec
+    filter: Filter | None = None
+    """Of the worker; None for its failures, which pass none."""
 
 
 @final
@@ -153,6 +155,10 @@ class Pipeline:
         refusal = _refusal(delivery, route.pool)
         if refusal is not None:
             return Verdict(refusal, route.pool)
+        if route.filter is not None:
+            filtered = self._filtered(route.filter, Work(delivery, route, message.payload))
+            if filtered is not None:
+                return filtered
         try:
             return Work(delivery, route, route.handler.convert(message.payload))
         except ConversionError as error:
@@ -163,6 +169,16 @@ class Pipeline:
         if self.protocol is None:
             return Message(subject=envelope.subject, payload=envelope.body, headers=envelope.headers)
         return self.protocol.decode(envelope)
+
+    def _filtered(self, wants: Filter, work: Work) -> Verdict | None:
+        """Ask a worker's filter; return what becomes of an attempt that it keeps out, or fails at."""
+        pool = work.route.pool
+        try:
+            return None if wants(work.payload) else Verdict(Ack(), pool)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  as a handler's
+            if pool.switch is not None:
+                pool.switch.leave(is_probe=False, failed=True)
+            return self._failed(error, work)
 
     # --- the handler ------------------------------------------------------------------------------------------
 

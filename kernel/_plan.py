@@ -30,7 +30,7 @@ from ._spec import (
     WorkerSpec,
 )
 from ._staff import Hired, fed_by, hire, read_groups, shape_of
-from ._tables import DispatcherTable, DriverTable, Entry, RetryTable, Tables, WorkerTable, read_tables
+from ._tables import DispatcherTable, DriverTable, Entry, ProtocolTable, RetryTable, Tables, WorkerTable, read_tables
 from ._values import values_of
 from ._wiring import Ground, Wired, Wiring, plugin_of, refer, wire
 from ._words import did_you_mean, listed
@@ -284,6 +284,7 @@ def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
         retry=_retry_policy(table.retry, worker.retry_on),
         kill_switch=table.kill_switch,
         failure_worker=worker.failure_worker,
+        filter=worker.filter,
     )
 
 
@@ -319,7 +320,7 @@ def _parts(
         yield from _config_parts(wired.entry.at, wired.config)
     for key, spec in wiring.protocols.items():
         declared = tables.protocols.get(key)
-        yield ("protocols", key), {"plugin": plugin_of(declared) if declared else key}
+        yield ("protocols", key), _protocol_values(declared) if declared else {"plugin": key}
         yield from _config_parts(("protocols", key), spec.config)
     for worker in workers.values():
         table = attrs.asdict(worker.table, recurse=False)
@@ -327,6 +328,11 @@ def _parts(
         yield worker.entry.at, table | {"config": config, "options": worker.options}
     for group, members in tables.groups.items():
         yield ("groups", group), members
+
+
+def _protocol_values(entry: Entry[ProtocolTable]) -> Mapping[str, object]:
+    table = cast("ProtocolTable", entry.table)
+    return {"plugin": plugin_of(entry), "inbound": table.inbound, "outbound": table.outbound}
 
 
 def _with_source(entry: Entry[DriverTable]) -> DriverTable:

@@ -11,9 +11,15 @@ from typing import TypeAlias, final
 
 import attrs
 
+from ._envelope import Message
 from ._policies import BatchPolicy, KillSwitchPolicy, RatePolicy
 from ._restart import RestartPolicy
 from .abc import Dispatcher, Driver, Protocol
+
+Filter: TypeAlias = Callable[[object], object]
+"""Payload -> whether the worker is to handle it."""
+Translator: TypeAlias = Callable[[Message], object]
+"""Message -> the `Message` that takes its place."""
 
 
 class Strategy(enum.Enum):
@@ -79,6 +85,10 @@ class ProtocolSpec:
     name: str
     cls: type[Protocol]
     config: object
+    inbound: tuple[Translator, ...] = ()
+    """What a decoded message passes through."""
+    outbound: tuple[Translator, ...] = ()
+    """What a message passes through before it is encoded."""
 
 
 @final
@@ -150,6 +160,8 @@ class WorkerSpec(ComponentSpec):
     config_parameter: str | None = None
     config: object = None
     handlers: tuple[HandlerSpec, ...] = ()
+    filter: Filter | None = None
+    """Asked about every payload, as the protocol decoded it, before a handler is given it; None lets all through."""
     is_context: bool = False
     """Whether instances are async context managers."""
     runs: bool = False

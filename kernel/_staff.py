@@ -10,10 +10,11 @@ import attrs
 
 from ._batches import fit, has_batches
 from ._broker import Capability
+from ._functions import import_function
 from ._imports import NotImportableError, import_object
 from ._injection import Offer
 from ._signature import ANY_SUBJECT, Role, Shape, inspect_worker
-from ._spec import GroupSpec
+from ._spec import Filter, GroupSpec
 from ._structure import structure
 from ._tables import Entry, Report, RetryTable, WorkerTable, section, under
 from ._wiring import Ground, Wired, Wiring, is_broker, lacks, refer
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _SHAPING: Final = frozenset({"dispatcher", "drivers", "config"})
 """Keys that decide what a worker must look like."""
-_FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker", "kill_switch")
+_FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker", "kill_switch", "filter")
 
 
 @final
@@ -42,6 +43,7 @@ class Hired:
     """Name of a worker that exists."""
     options: object
     retry_on: tuple[type[Exception], ...]
+    filter: Filter | None
 
 
 def hire(ground: Ground, wiring: Wiring) -> dict[str, Hired]:
@@ -81,8 +83,8 @@ def _hire_one(
             report(("use",), text)
     if role is Role.LOOP:
         _check_useless(entry, report)
-    elif role is Role.HOSTED and table.kill_switch is not None:
-        report(("kill_switch",), f"has no effect: dispatcher/{dispatcher} delivers no messages")
+    else:
+        _check_unasked(table, role, report)
     return Hired(
         entry=entry,
         table=table,
@@ -91,6 +93,7 @@ def _hire_one(
         failure_worker=failure_worker,
         options=options,
         retry_on=tuple(_exceptions(ground, table.retry, under(report, "retry", "on"))),
+        filter=_import_filter(ground, table, report),
     )
 
 
@@ -154,6 +157,24 @@ def _check_useless(entry: Entry[WorkerTable], report: Report) -> None:
     for key in _FOR_HANDLERS:
         if key in entry.given:
             report((key,), "has no effect: the worker has no dispatcher, so it handles nothing")
+
+
+def _check_unasked(table: WorkerTable, role: Role | None, report: Report) -> None:
+    for key in ("kill_switch", "filter") if role is Role.HOSTED else ():
+        if getattr(table, key) is not None:
+            report((key,), f"has no effect: dispatcher/{table.dispatcher} delivers no messages")
+    if role is Role.HANDLER and table.dispatcher is None and table.filter is not None:
+        report(("filter",), "has no effect: the worker has no dispatcher, and failures pass no filter")
+
+
+def _import_filter(ground: Ground, table: WorkerTable, report: Report) -> Filter | None:
+    if table.filter is None:
+        return None
+    try:
+        return import_function(table.filter, directory=ground.manifest.directory, taking="the payload")
+    except NotImportableError as error:
+        report(("filter",), str(error))
+        return None
 
 
 def _exceptions(ground: Ground, retry: RetryTable, report: Report) -> Iterator[type[Exception]]:

@@ -110,6 +110,10 @@ class ProtocolTable:
     enabled: bool = True
     plugin: str | None = None
     use: str | None = None
+    inbound: tuple[str, ...] = ()
+    """Import paths `module:function`: what decoded messages pass through."""
+    outbound: tuple[str, ...] = ()
+    """Import paths `module:function`: what messages pass through before they are encoded."""
 
 
 @final
@@ -148,6 +152,8 @@ class WorkerTable(LifeTable):
     concurrency: int | None = attrs.field(default=None, validator=_check_count)
     instances: int = count(1)
     failure_worker: str | None = None
+    filter: str | None = None
+    """Import path `module:function`: asked whether a payload is to be handled."""
 
 
 @final

@@ -28,6 +28,7 @@ from ._restart import RestartHistory
 from ._router import Router
 from ._spec import ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, ProtocolSpec, WorkerSpec
 from ._supervisor import Child, Group, Supervisor
+from ._translate import translated
 from .abc import Context, Protocol
 from .errors import StartupError
 
@@ -77,9 +78,10 @@ class Tree:
 
     def _protocol(self, name: str, spec: ProtocolSpec) -> Protocol:
         try:
-            return _built(spec.cls, spec.config, self._context(f"protocol/{name}", name))
+            protocol = _built(spec.cls, spec.config, self._context(f"protocol/{name}", name))
         except Exception as error:
             raise StartupError(f"protocol/{name} cannot be built: {describe(error)}") from error
+        return translated(protocol, inbound=spec.inbound, outbound=spec.outbound)
 
     def _children(self, spec: DriverSpec | DispatcherSpec | WorkerSpec, group: Group | None) -> list[Child]:
         count = 1
@@ -171,7 +173,7 @@ class Tree:
         """Return the pipeline for the deliveries of a dispatcher."""
         pools = [self.pools[name] for name in spec.workers]
         routes: list[tuple[str, Route]] = [
-            (pattern, Route(pool, handler))
+            (pattern, Route(pool, handler, pool.spec.filter))
             for pool in pools
             for handler in pool.spec.handlers
             for pattern in handler.patterns

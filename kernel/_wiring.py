@@ -8,10 +8,11 @@ from typing import Any, Final, TypeAlias, cast, final
 import attrs
 
 from ._broker import Broker
+from ._functions import import_function
 from ._imports import NotImportableError, import_object
 from ._manifest import Manifest
 from ._registry import CONTRACTS, Registry, component_fault
-from ._spec import ProtocolSpec
+from ._spec import ProtocolSpec, Translator
 from ._strict import is_table
 from ._structure import structure
 from ._tables import RESERVED, SECTIONS, DispatcherTable, DriverTable, Entry, ProtocolTable, Report, Tables, under
@@ -168,7 +169,10 @@ class _Protocols:
 
     def declare(self, name: str, entry: Entry[ProtocolTable]) -> None:
         cls = _load(self._ground, "protocol", entry)
+        inbound, outbound = (tuple(_translators(self._ground, entry, key)) for key in ("inbound", "outbound"))
         self._add(name, cls, entry.rest, under(self._ground.report, *entry.at))
+        if name in self.found:
+            self.found[name] = attrs.evolve(self.found[name], inbound=inbound, outbound=outbound)
 
     def refer(self, name: str | None, at: tuple[str, ...]) -> str | None:
         """Return the key of a protocol, loading the plugin of that name if the manifest has no table for it."""
@@ -190,6 +194,16 @@ class _Protocols:
             self._broken.add(name)
         else:
             self.found[name] = ProtocolSpec(name=name, cls=cast("type[Protocol]", cls), config=config)
+
+
+def _translators(ground: Ground, entry: Entry[ProtocolTable], key: str) -> Iterator[Translator]:
+    """Import the functions that a protocol's messages pass through."""
+    paths: tuple[str, ...] = getattr(entry.table, key, ())
+    for index, path in enumerate(paths):
+        try:
+            yield import_function(path, directory=ground.manifest.directory, taking="the message")
+        except NotImportableError as error:
+            ground.report((*entry.at, key, str(index)), str(error))
 
 
 def _needing_a_table(report: Report, name: str, at: tuple[str, ...]) -> Report:

@@ -122,7 +122,11 @@ def parcel(body: object = None, *, subject: str = "a.b", attempt: int = 1, **fie
 
 @asynccontextmanager
 async def running(
-    workers: Mapping[str, Any], tables: Mapping[str, Mapping[str, object]] | None = None, **dispatcher: object
+    workers: Mapping[str, Any],
+    tables: Mapping[str, Mapping[str, object]] | None = None,
+    *,
+    translators: Mapping[str, list[str]] | None = None,
+    **dispatcher: object,
 ) -> AsyncGenerator[tuple[Feed, Any]]:
     feed = Feed()
     registry = Registry.of({"dispatchers": {"feed": feed.dispatcher}, "protocols": {"plain": Json}, "workers": workers})
@@ -132,6 +136,8 @@ async def running(
         "dispatchers": {"feed": {"protocol": "plain", **dispatcher}},
         "workers": {name: {"use": name, "dispatcher": "feed", **given.get(name, {})} for name in workers},
     }
+    if translators is not None:
+        manifest["protocols"] = {"plain": translators}
     for name, table in given.items():
         if table.get("dispatcher") == "":
             del manifest["workers"][name]["dispatcher"]
