@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 
+from ._handlers import NO_LIST
 from ._payload import payload_converter
-from ._signature import NO_LIST, Shape
+from ._signature import Shape
 from ._spec import HandlerSpec
 from ._tables import DispatcherTable, Entry, Report
 
@@ -33,6 +34,10 @@ def _of_items(shape: Shape, handler: HandlerSpec, report: Report) -> HandlerSpec
     for kind in (kind for kind, parameter in extras.items() if parameter is not None):
         text = f"{label} is given a batch, so that there is no one {kind}"
         report(("use",), f'{text}; ask for "batch: Batch", which has the deliveries')
+    if handler.parameters is not None:
+        text = f"{label} is marked with @answers, but its dispatcher gives batches, and a call comes alone"
+        report(("use",), f'{text}; take the "batch" table from its dispatcher')
+        return handler
     if handler.item is NO_LIST:
         text = f'{label} is given a batch: annotate its first parameter with a list, such as "list[dict]"'
         report(("use",), f'{text}, or take the "batch" table from its dispatcher')

@@ -16,7 +16,8 @@ import trio
 from typing_extensions import override
 
 from ._broker import Delivery
-from ._envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return
+from ._current import CURRENT
+from ._envelope import Ack, Arguments, DeadLetter, Envelope, Message, Outcome, Retry, Return
 from ._failure import Failure, add_note, decide, describe
 from ._kill_switch import KillSwitch
 from ._pool import Instance, Pool
@@ -147,7 +148,8 @@ class Pipeline:
         try:
             message = delivery.message or self._decode(delivery.envelope)
         except DecodeError as error:
-            return Verdict(DeadLetter(f"cannot be decoded: {describe(error)}"), error=error)
+            undecodable = Verdict(DeadLetter(f"cannot be decoded: {describe(error)}"), error=error)
+            return self._refused(delivery, error, undecodable)
         route = self.router.match(message.subject)
         if route is None:
             unroutable = UnroutableError(f"no worker handles {message.subject[:_SHOWN]!r}")
@@ -242,12 +244,16 @@ class Pipeline:
         pool, envelope = work.route.pool, work.delivery.envelope
         if isinstance(result, OUTCOMES):
             return Verdict(result, pool, payload=work.payload)
-        if not envelope.reply_to or self.protocol is None:
+        if self.protocol is None or not (envelope.reply_to or self._tells_all(work)):
             return Verdict(Ack(), pool)
         try:
             return Verdict(Ack(self.protocol.encode_reply(envelope, result)), pool)
         except EncodeError as error:
             return self._failed(error, work)
+
+    def _tells_all(self, work: Work) -> bool:
+        """Return whether the protocol is asked for an answer that nobody waits for; never to a failure worker's."""
+        return self.protocol is not None and self.protocol.always_replies and not isinstance(work.delivery, _Unanswered)
 
     def cut(self, instance: Instance, work: Work) -> Verdict:
         """Decide about a handler that was cancelled: its worker is being stopped, or its time was up."""
@@ -280,7 +286,7 @@ class Pipeline:
             reply = self.protocol.encode_error(delivery.envelope, error)
         except EncodeError:
             return otherwise
-        return Verdict(Ack(reply), otherwise.pool, error)
+        return otherwise if reply is None else Verdict(Ack(reply), otherwise.pool, error)
 
     async def _bury(self, verdict: Verdict, letter: DeadLetter, delivery: Delivery, last_resort: Route) -> Verdict:
         """Give what would be dead-lettered to the failure worker; if that fails too, it is dead-lettered."""
@@ -333,13 +339,16 @@ async def _call_handler(instance: Instance, work: Work) -> object:
     """Call the handler with the payload and what else it asks for."""
     handler = work.route.handler
     call = cast("Call", getattr(instance.worker, handler.method) if handler.method else instance.worker)
-    if handler.envelope_parameter is None and handler.delivery_parameter is None:
+    CURRENT.set(work.delivery)
+    if handler.is_plain:
         return await call(work.payload)
     extra: dict[str, object] = {}
     if handler.envelope_parameter is not None:
         extra[handler.envelope_parameter] = work.delivery.envelope
     if handler.delivery_parameter is not None:
         extra[handler.delivery_parameter] = work.delivery
+    if isinstance(work.payload, Arguments) and handler.parameters is not None:
+        return await call(*work.payload.args, **work.payload.kwargs, **extra)
     return await call(work.payload, **extra)
 
 

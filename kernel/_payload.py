@@ -40,6 +40,15 @@ def payload_converter(annotation: object) -> Callable[[object], object]:
     Raises:
         TypeError: if no payload can be converted to the annotation.
     """
+    return converter_at((), annotation)
+
+
+def converter_at(at: At, annotation: object) -> Callable[[object], object]:
+    """Return `payload_converter` for a part of a payload, whose place stands before every problem.
+
+    Raises:
+        TypeError: as `payload_converter`.
+    """
     annotation = plain_type(annotation)
     if annotation is inspect.Parameter.empty:
         return _same
@@ -56,7 +65,7 @@ def payload_converter(annotation: object) -> Callable[[object], object]:
                 _check_depth(payload)
             return hook(payload, annotation)
         except Exception as exc:  # noqa: BLE001 -- constructors are the user's; whatever they raise, the payload did it
-            problems = _problems(exc)
+            problems = _problems(exc, at)
         # Outside of the handler, and so unchained: foreign errors may hold the payload.
         raise ConversionError(problems)
 
@@ -90,9 +99,9 @@ def _parts(value: object) -> Iterable[object]:
     return value if is_array(value) else ()
 
 
-def _problems(error: Exception) -> list[str]:
+def _problems(error: Exception, at: At) -> list[str]:
     texts = [
-        ": ".join(filter(None, (toml_path((), at), text))) for at, text in islice(_leaves(error, ()), MAX_PROBLEMS + 1)
+        ": ".join(filter(None, (toml_path((), at), text))) for at, text in islice(_leaves(error, at), MAX_PROBLEMS + 1)
     ]
     return texts if len(texts) <= MAX_PROBLEMS else [*texts[:MAX_PROBLEMS], "and more"]
 

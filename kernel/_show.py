@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, TypedDict, final
 import attrs
 
 from ._registry import Plugin, Registry
-from ._spec import AnySpec, DispatcherSpec, DriverSpec, Plan, StopBudget, WorkerSpec
+from ._spec import AnySpec, DispatcherSpec, DriverSpec, HandlerSpec, Plan, StopBudget, WorkerSpec
 from ._tables import SECTIONS
 from .errors import PluginError
 
@@ -139,7 +139,7 @@ def _ties(spec: AnySpec) -> Iterator[str]:
 
 
 def _duties(spec: WorkerSpec) -> Iterator[str]:
-    if subjects := [pattern for handler in spec.handlers for pattern in handler.patterns]:
+    if subjects := [pattern for handler in spec.handlers for pattern in _subjects(handler)]:
         yield f"handles {', '.join(subjects)}"
     if spec.runs:
         yield "runs a loop"
@@ -147,6 +147,11 @@ def _duties(spec: WorkerSpec) -> Iterator[str]:
         yield f"{spec.instances} instances"
     if spec.failure_worker:
         yield f"failures go to worker/{spec.failure_worker}"
+
+
+def _subjects(handler: HandlerSpec) -> Iterator[str]:
+    """Yield the patterns of a handler, with its parameters if it is called with arguments."""
+    return (f"{pattern}{handler.parameters or ''}" for pattern in handler.patterns)
 
 
 def _protocol_lines(plan: Plan, provider: Providers) -> Iterator[str]:
@@ -228,6 +233,12 @@ def _own_as_json(spec: AnySpec) -> dict[str, object]:
             return {
                 "dispatcher": spec.dispatcher,
                 "handles": [pattern for handler in spec.handlers for pattern in handler.patterns],
+                "calls": [
+                    {"subject": pattern, "parameters": handler.parameters}
+                    for handler in spec.handlers
+                    for pattern in handler.patterns
+                    if handler.parameters is not None
+                ],
                 "runs": spec.runs,
                 "instances": spec.instances,
                 "failure_worker": spec.failure_worker and f"worker/{spec.failure_worker}",

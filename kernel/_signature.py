@@ -8,28 +8,18 @@ from __future__ import annotations
 import enum
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from inspect import Parameter
-from typing import Final, cast, final, get_args, get_origin
+from typing import Final, cast, final
 
 import attrs
 
-from ._annotations import plain_type
-from ._batch import Batch
-from ._broker import Delivery
-from ._envelope import Envelope
-from ._injection import VARIADIC, Argument, Injection, Offer, arguments_of, inject, resolve
-from ._marks import patterns_of
-from ._payload import payload_converter
+from ._handlers import offered, read_answer, read_handler
+from ._injection import Argument, Injection, Offer, arguments_of, inject
+from ._marks import ANSWERS, mark_of, patterns_of
 from ._router import check_pattern
 from ._spec import HandlerSpec
 from ._tables import Report
 from ._words import listed
 
-_EXTRAS: Final = {"envelope": Envelope, "delivery": Delivery, "batch": Batch}
-_BY_NAME: Final = frozenset({"envelope", "delivery"})
-"""Extras that need no annotation."""
-NO_LIST: Final = object()
-"""The item of what is no list."""
 ANY_SUBJECT: Final = "#"
 
 
@@ -101,11 +91,15 @@ def _inspect_function(function: Callable[..., object], role: Role, offer: Offer,
     handlers: tuple[HandlerSpec, ...] = ()
     if role is Role.HANDLER:
         patterns = patterns_of(function) or (ANY_SUBJECT,)
-        handler, arguments = _read_handler("", patterns, arguments, label, report)
+        if mark_of(function) == ANSWERS:
+            given = offered(arguments, offer)
+            handler, arguments = read_answer("", patterns, arguments, given, label, report), given
+        else:
+            handler, arguments = read_handler("", patterns, arguments, label, report)
         handlers = (handler,)
         _check_patterns(handlers, label, report)
     elif patterns_of(function):
-        report(("use",), _never_called(label, role))
+        report(("use",), _never_called(label, role, mark_of(function)))
     injection = inject(arguments, offer, label, report, strict=role is not Role.HOSTED)
     return Shape(use=function, is_function=True, injection=injection, handlers=handlers, runs=role is Role.LOOP)
 
@@ -127,13 +121,13 @@ def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report) 
         missing = cast("frozenset[str]", getattr(cls, "__abstractmethods__"))  # noqa: B009  # object has no such
         report(("use",), f"{label} is abstract: it lacks {listed(sorted(missing))}")
     injection = inject(arguments_of(cls, label, report), offer, label, report)
-    marked = {name: patterns for name in _members(cls) if (patterns := _patterns_of_member(cls, name))}
+    marked = {name: patterns for name in _members(cls) if (patterns := patterns_of(_marked(cls, name)))}
     handlers: tuple[HandlerSpec, ...] = ()
     if role is Role.HANDLER:
         handlers = tuple(_read_methods(cls, marked, report))
         _check_patterns(handlers, label, report)
     elif marked:
-        report(("use",), _never_called(label, role))
+        report(("use",), _never_called(label, role, mark_of(_marked(cls, next(iter(marked))))))
     runs = "run" not in marked and _inspect_run(cls, role, report)
     if role is Role.LOOP and not runs and not marked:
         report(("use",), f'nobody would call {label}: name a dispatcher, or write "async def run(self)"')
@@ -163,14 +157,15 @@ def _members(cls: type[object]) -> dict[str, None]:
     return {name: None for base in reversed(cls.__mro__[:-1]) for name in vars(base)}
 
 
-def _patterns_of_member(cls: type[object], name: str) -> tuple[str, ...]:
+def _marked(cls: type[object], name: str) -> object:
+    """Return the member of a class, or the function inside of it, whichever a mark would stand on."""
     member = inspect.getattr_static(cls, name, None)
-    return patterns_of(member) or patterns_of(getattr(member, "__func__", getattr(member, "fget", None)))
+    return member if mark_of(member) else getattr(member, "__func__", getattr(member, "fget", None))
 
 
 def _misplaced(cls: type[object], name: str) -> str | None:
     if name == "run":
-        return f"{cls.__qualname__}.run is the loop of the worker, so @handles cannot stand on it"
+        return f"{cls.__qualname__}.run is the loop of the worker, so {mark_of(_marked(cls, name))} cannot stand on it"
     if name.startswith("_") and name != "__call__":
         return f"{cls.__qualname__}.{name} is private, so it cannot handle messages; take its underscore away"
     if not callable(getattr(cls, name)):
@@ -178,18 +173,22 @@ def _misplaced(cls: type[object], name: str) -> str | None:
     return None
 
 
-def _method_arguments(cls: type[object], name: str, report: Report) -> list[Argument]:
+def _method_arguments(cls: type[object], name: str, report: Report) -> tuple[list[Argument], list[Argument]]:
+    """Return the parameters of a method: the one that is bound when it is called, if any, and the others."""
     static = inspect.getattr_static(cls, name)
-    is_bound = isinstance(static, staticmethod | classmethod)
+    bound = 0 if isinstance(static, staticmethod | classmethod) else 1
     arguments = arguments_of(getattr(cls, name), f"{cls.__qualname__}.{name}", report)
-    return arguments if is_bound else arguments[1:]
+    return arguments[:bound], arguments[bound:]
 
 
 def _read_method(cls: type[object], name: str, patterns: tuple[str, ...], report: Report) -> HandlerSpec:
     label = f"{cls.__qualname__}.{name}"
     if not inspect.iscoroutinefunction(getattr(cls, name)):
         report(("use",), f'{label} handles messages, so it must be written "async def"')
-    handler, others = _read_handler(name, patterns, _method_arguments(cls, name, report), label, report)
+    bound, arguments = _method_arguments(cls, name, report)
+    if mark_of(_marked(cls, name)) == ANSWERS:
+        return read_answer(name, patterns, arguments, bound, label, report)
+    handler, others = read_handler(name, patterns, arguments, label, report)
     for argument in others:
         if argument.is_required:
             report(("use",), _unknown_parameter(argument.name, label))
@@ -208,7 +207,7 @@ def _inspect_run(cls: type[object], role: Role, report: Report) -> bool:
     label = f"{cls.__qualname__}.run"
     if not inspect.iscoroutinefunction(run):
         report(("use",), f'{label} is the loop of the worker, so it must be written "async def"')
-    required = [argument.name for argument in _method_arguments(cls, "run", report) if argument.is_required]
+    required = [argument.name for argument in _method_arguments(cls, "run", report)[1] if argument.is_required]
     if required:
         report(("use",), f"{label} is called without arguments, but needs {listed(required)}; ask in __init__")
     return True
@@ -222,80 +221,12 @@ def _is_context(cls: type[object], report: Report) -> bool:
     return enters and exits
 
 
-def _never_called(label: str, role: Role) -> str:
+def _never_called(label: str, role: Role, mark: str) -> str:
     why = "has no dispatcher" if role is Role.LOOP else "has a dispatcher that delivers no messages"
-    return f"{label} is marked with @handles, but the worker {why}, so it would never be called"
+    return f"{label} is marked with {mark}, but the worker {why}, so it would never be called"
 
 
-# --- handlers -----------------------------------------------------------------------------------------------------
-
-
-def _read_handler(
-    method: str, patterns: tuple[str, ...], arguments: Sequence[Argument], label: str, report: Report
-) -> tuple[HandlerSpec, list[Argument]]:
-    """Return the handler and the parameters that are neither its payload nor about the delivery."""
-    payload = next(iter(arguments), None)
-    hint = payload.parameter.annotation if payload else Parameter.empty
-    if payload is None or payload.parameter.kind not in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}:
-        report(("use",), f"{label} must take the payload as its first parameter, by position")
-        annotation: object = Parameter.empty
-    else:
-        annotation = resolve(payload, label, report)
-        if any(annotation is extra for extra in _EXTRAS.values()):
-            text = f"the first parameter of {label} is given the payload"
-            report(("use",), f"{text}, so it cannot be annotated {hint}; take that second")
-    extras, others = _split(arguments[1:], label, report)
-    handler = HandlerSpec(
-        method=method,
-        patterns=patterns,
-        convert=_converter(annotation, label, report),
-        envelope_parameter=extras.get("envelope"),
-        delivery_parameter=extras.get("delivery"),
-        batch_parameter=extras.get("batch"),
-        item=_item_of(annotation),
-    )
-    return handler, others
-
-
-def _item_of(annotation: object) -> object:
-    """Return the annotated type of a list's items, or `NO_LIST`."""
-    plain = plain_type(annotation)
-    if plain is not list and get_origin(plain) is not list:
-        return NO_LIST
-    return next(iter(get_args(plain)), object)
-
-
-def _converter(annotation: object, label: str, report: Report) -> Callable[[object], object]:
-    try:
-        return payload_converter(annotation)
-    except TypeError as error:
-        report(("use",), f"{label}: {error}")
-        return payload_converter(object)
-
-
-def _split(arguments: Sequence[Argument], label: str, report: Report) -> tuple[Mapping[str, str], list[Argument]]:
-    extras: dict[str, str] = {}
-    others: list[Argument] = []
-    for argument in arguments:
-        kind = _extra_kind(argument, label, report)
-        if kind is None:
-            others.append(argument)
-        elif kind in extras:
-            report(("use",), f'{label} asks for the {kind} twice: "{extras[kind]}" and "{argument.name}"')
-        else:
-            extras[kind] = argument.name
-    return extras, others
-
-
-def _extra_kind(argument: Argument, label: str, report: Report) -> str | None:
-    if argument.parameter.kind in {*VARIADIC, Parameter.POSITIONAL_ONLY}:
-        return None
-    if not argument.is_annotated:
-        return argument.name if argument.name in _BY_NAME else None
-    # Another parameter's annotation matters to whoever injects it, and only if somebody does.
-    quiet: Report = report if argument.name in _BY_NAME else lambda _at, _text: None
-    annotation = resolve(argument, label, quiet)
-    return next((kind for kind, cls in _EXTRAS.items() if annotation is cls), None)
+# --- subjects -------------------------------------------------------------------------------------------------------
 
 
 def _check_patterns(handlers: Sequence[HandlerSpec], label: str, report: Report) -> None:

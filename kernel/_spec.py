@@ -130,7 +130,11 @@ class HandlerSpec:
     patterns: tuple[str, ...]
     """Subjects it handles; `*` stands for one word, `#` for any number."""
     convert: Callable[[object], object]
-    """Payload -> the annotated type of the first parameter; raises `ConversionError`. Identity if unannotated."""
+    """Payload -> the annotated type of the first parameter; raises `ConversionError`. Identity if unannotated.
+
+    For a call: payload -> `Arguments`, ready to be called with; raises `ArgumentsError`."""
+    parameters: str | None = None
+    """What the arguments of a call go to, as Python writes it; None if the handler takes a payload."""
     envelope_parameter: str | None = None
     """Name of the parameter that wants the `Envelope`."""
     delivery_parameter: str | None = None
@@ -139,6 +143,16 @@ class HandlerSpec:
     """Name of the parameter that wants the `Batch`."""
     item: object = None
     """The annotated type of the items, if the first parameter is a list; only the plan asks."""
+    is_plain: bool = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: _takes_payload_only(self), takes_self=True),  # noqa: PLW0108  defined below
+    )
+    """Whether it is given the payload and nothing else, as most are. Known beforehand: every delivery asks."""
+
+
+def _takes_payload_only(handler: HandlerSpec) -> bool:
+    extras = (handler.parameters, handler.envelope_parameter, handler.delivery_parameter)
+    return all(extra is None for extra in extras)
 
 
 @final

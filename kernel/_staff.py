@@ -231,6 +231,9 @@ def _last_resort_faults(
     if has_batches(ground.tables.dispatchers.get(last.dispatcher or "")):
         text = f"worker/{worker.failure_worker} is given batches by dispatcher/{last.dispatcher}"
         yield ("failure_worker",), f"{text}, so it cannot be given failures, which come one by one"
+    if any(handler.parameters is not None for handler in last.shape.handlers):
+        text = f"worker/{worker.failure_worker} is marked with @answers, but a failure is a payload"
+        yield ("failure_worker",), f'{text}; mark it with @handles("{ANY_SUBJECT}")'
     patterns = [pattern for handler in last.shape.handlers for pattern in handler.patterns]
     if patterns != [ANY_SUBJECT]:
         has = f"it has: {listed(patterns)}" if patterns else "it has none"
