@@ -1,0 +1,119 @@
+"""The rare methods: the classes are those of pamqp, what they look like on the wire is read from their fields."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from itertools import groupby
+from typing import Final
+
+from pamqp import base, commands
+
+from ._errors import COMMAND_INVALID, SYNTAX_ERROR, EncodingError, ViolationError
+from ._table import decode_table, encode_table
+from ._text import decode_text, encode_text, short_string
+
+_INDEX: Final = struct.Struct(">I")
+_NUMBERS: Final = {
+    "octet": struct.Struct(">B"),
+    "short": struct.Struct(">H"),
+    "long": struct.Struct(">I"),
+    "longlong": struct.Struct(">Q"),
+}
+
+Field = tuple[str, tuple[str, ...]]
+"""The type, and the names that have it: several only for bits, which share an octet."""
+
+
+def method_name(class_id: int, method_id: int) -> str:
+    """Return for example `queue.declare`; empty if there is no such method."""
+    kind = commands.INDEX_MAPPING.get(class_id << 16 | method_id)
+    return kind.name.lower() if kind is not None else ""
+
+
+@lru_cache(maxsize=128)
+def _fields(kind: type[base.Frame]) -> tuple[Field, ...]:
+    fields: list[Field] = []
+    for form, names in groupby(kind.attributes(), kind.amqp_type):
+        together = tuple(names)
+        fields.extend([(form, together)] if form == "bit" else [(form, (name,)) for name in together])
+    return tuple(fields)
+
+
+def encode_method(method: base.Frame) -> bytes:
+    """Return the payload of a method frame.
+
+    Raises:
+        EncodingError: if a value has no place on the wire.
+    """
+    parts = [_INDEX.pack(method.index)]
+    for form, names in _fields(type(method)):
+        values = [getattr(method, name) for name in names]
+        try:
+            parts.append(_encode_field(form, values))
+        except (struct.error, TypeError, AttributeError) as error:
+            raise EncodingError(f"{names[0]} of {method.name}: {values[0]!r:.60} is no {form}") from error
+    return b"".join(parts)
+
+
+def _encode_field(form: str, values: list[object]) -> bytes:
+    value = values[0]
+    match form:
+        case "bit":
+            return bytes((sum(bool(bit) << place for place, bit in enumerate(values)),))
+        case "shortstr":
+            return short_string(value or "")
+        case "longstr":
+            data = encode_text(value or "")
+            return _INDEX.pack(len(data)) + data
+        case "table":
+            return encode_table(value or {})
+        case _:
+            return _NUMBERS[form].pack(value or 0)
+
+
+def decode_method(data: bytes, at: int, end: int) -> base.Frame:
+    """Return the method whose frame has its payload between two positions.
+
+    Raises:
+        ViolationError: if it is unknown or malformed.
+    """
+    kind = commands.INDEX_MAPPING.get(_INDEX.unpack_from(data, at)[0]) if at + 4 <= end else None
+    if kind is None:
+        raise ViolationError(COMMAND_INVALID, "the peer sent a method that AMQP 0-9-1 does not have")
+    method = kind()
+    at += 4
+    try:
+        for form, names in _fields(kind):
+            at = _decode_field(method, form, names, data, at, end)
+    except (IndexError, struct.error):
+        at = -1
+    if at != end:
+        raise ViolationError(SYNTAX_ERROR, f"the fields of {kind.name} do not fill its frame exactly")
+    return method
+
+
+def _decode_field(method: base.Frame, form: str, names: tuple[str, ...], data: bytes, at: int, end: int) -> int:
+    """Set one field; return the position after it, which may be beyond the end."""
+    match form:
+        case "bit":
+            for place, name in enumerate(names):
+                setattr(method, name, bool(data[at] >> place & 1))
+            return at + 1
+        case "shortstr":
+            begin, at = at + 1, at + 1 + data[at]
+            setattr(method, names[0], decode_text(data[begin:at]))
+            return at
+        case "longstr":
+            begin = at + 4
+            at = begin + _INDEX.unpack_from(data, at)[0]
+            setattr(method, names[0], decode_text(data[begin : min(at, end)]))
+            return at
+        case "table":
+            value, at = decode_table(data, at, end)
+            setattr(method, names[0], value)
+            return at
+        case _:
+            plan = _NUMBERS[form]
+            setattr(method, names[0], plan.unpack_from(data, at)[0])
+            return at + plan.size

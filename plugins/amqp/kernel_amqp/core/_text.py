@@ -1,0 +1,45 @@
+"""Strings of the wire, to `str` and back, whatever bytes another program has put into them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from ._errors import EncodingError
+
+LONGEST_SHORT: Final = 255
+
+
+def encode_text(value: str) -> bytes:
+    """Return UTF-8; what was read as no UTF-8 becomes the bytes that it was.
+
+    Raises:
+        EncodingError: if it has other surrogates, or is no `str`.
+    """
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except (UnicodeEncodeError, AttributeError):
+        raise EncodingError(f"{value!r:.60} is no text that UTF-8 can write") from None
+
+
+def decode_text(data: bytes) -> str:
+    """Return the string; bytes that are no UTF-8 become surrogates, from which `encode_text` makes them again."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def readable(value: str) -> str:
+    """Return what can be printed: the surrogates of `decode_text` replaced."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=1024)
+def short_string(value: str) -> bytes:
+    """Return a string of at most 255 bytes with its length before it.
+
+    Raises:
+        EncodingError: if it is longer, or no text.
+    """
+    data = encode_text(value)
+    if len(data) > LONGEST_SHORT:
+        raise EncodingError(f"{value[:40]!r}... is {len(data)} bytes long; at most {LONGEST_SHORT} are possible here")
+    return bytes((len(data),)) + data
