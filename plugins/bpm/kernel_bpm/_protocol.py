@@ -101,16 +101,13 @@ class BpmProtocol(Protocol):
             RemoteError: if the status says that it went wrong.
         """
         params = self._read(reply)["params"]
-        fields = cast("Body", params) if isinstance(params, dict) else {}
-        match fields.get("status"):
-            case {"success": False, "errors": list(errors)}:
-                raise _remote_error(cast("list[object]", errors))
-            case {"success": False}:
-                raise _remote_error([])
-            case {"success": True}:
-                return {key: value for key, value in fields.items() if key != "status"}
-            case _:
-                return params
+        fields = _table(params)
+        status = _table(fields.get("status"))
+        if status.get("success") is False:
+            raise _remote_error(status.get("errors"))
+        if status.get("success") is True:
+            return {key: value for key, value in fields.items() if key != "status"}
+        return params
 
     def _read(self, envelope: Envelope) -> Body:
         return read_body(envelope.body, content_type=envelope.content_type, config=self._config)
@@ -156,7 +153,11 @@ def _is_something(result: object) -> bool:
         return True
 
 
-def _remote_error(errors: list[object]) -> RemoteError:
-    text = "; ".join(map(str, errors))
+def _table(value: object) -> Body:
+    return cast("Body", value) if isinstance(value, dict) else {}
+
+
+def _remote_error(errors: object) -> RemoteError:
+    text = "; ".join(map(str, cast("list[object]", errors) if isinstance(errors, list) else []))
     kind, colon, message = text.partition(": ")
     return RemoteError(kind, message) if colon and kind.isidentifier() else RemoteError(_FAILED, text)
