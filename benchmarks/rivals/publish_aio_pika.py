@@ -23,7 +23,7 @@ async def main(queue_name: str, count: int) -> None:
     connection = await aio_pika.connect("amqp://guest:guest@127.0.0.1/")
     async with connection:
         channel = await connection.channel(publisher_confirms=True)
-        await channel.declare_queue(queue_name, durable=True)
+        exchange = await channel.get_exchange("amq.topic", ensure=False)
 
         async def publish() -> None:
             for _ in range(count // TASKS):
@@ -32,11 +32,11 @@ async def main(queue_name: str, count: int) -> None:
                     content_type="application/json",
                     delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
                 )
-                await channel.default_exchange.publish(message, queue_name)
+                await exchange.publish(message, queue_name)
 
         meter.begin()
         await asyncio.gather(*(publish() for _ in range(TASKS)))
-        meter.report()
+        meter.finish()
 
 
 if __name__ == "__main__":

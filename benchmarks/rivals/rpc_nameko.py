@@ -55,7 +55,7 @@ def caller(service: str) -> type:
             for _ in range(CALLERS):
                 pool.spawn(self.calls, count // CALLERS)
             pool.waitall()
-            meter.report()
+            meter.finish()
 
         def calls(self, count: int) -> None:
             for number in range(count):
