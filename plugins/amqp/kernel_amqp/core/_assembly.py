@@ -126,5 +126,5 @@ class Assembly:
         method, self._returned = self._returned, None
         if method is None or properties is None:
             raise ViolationError(UNEXPECTED_FRAME, "the peer sent a message without its beginning")
-        text = readable(method.reply_text)
-        return Returned(self._channel, method.reply_code, text, method.exchange, method.routing_key, properties)
+        code, text = method.reply_code or 0, readable(method.reply_text)
+        return Returned(self._channel, code, text, method.exchange, method.routing_key or "", properties)

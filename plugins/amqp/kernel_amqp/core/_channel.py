@@ -27,7 +27,7 @@ from ._messages import (
 from ._methods import decode_method, encode_method, method_name
 from ._properties import Properties
 from ._reader import BODY, HEADER, METHOD, OVERHEAD
-from ._states import CHANNEL_ASKED, CHANNEL_RECEIVES, ChannelState, asked, received
+from ._states import CHANNEL_ASKED, CHANNEL_RECEIVES, DISCARDING, ChannelState, asked, received
 from ._text import readable
 
 _OPEN: Final = ChannelState.OPEN
@@ -51,7 +51,7 @@ class Channel:
     _release: Callable[[int], None] = attrs.field(repr=False)
     """Called when the number may be used again."""
     state: ChannelState = ChannelState.OPENING
-    _calls: deque[base.Frame] = attrs.field(factory=deque, repr=False)
+    _calls: deque[base.Frame] = attrs.field(factory=deque[base.Frame], repr=False)
     """Those without an answer, oldest first."""
     _confirms: Confirms | None = attrs.field(default=None, repr=False)
     _assembly: Assembly = attrs.field(init=False, repr=False)
@@ -119,6 +119,7 @@ class Channel:
 
         Raises:
             LocalError: if the channel is not open.
+            EncodingError: if no delivery can have this tag.
         """
         if self.state is not _OPEN:
             self._ask("ack")
@@ -129,6 +130,7 @@ class Channel:
 
         Raises:
             LocalError: if the channel is not open.
+            EncodingError: if no delivery can have this tag.
         """
         if self.state is not _OPEN:
             self._ask("nack")
@@ -146,7 +148,7 @@ class Channel:
         self._send(commands.Channel.Close(200, "", 0, 0))
 
     def lost(self) -> None:
-        """Take that the connection is over; for the connection."""
+        """Take that the connection is over, or about to be; for the connection."""
         self.state = ChannelState.CLOSED
 
     def take(self, kind: int, data: bytes, at: int, end: int, events: list[Event]) -> None:
@@ -181,13 +183,13 @@ class Channel:
             return
         method = decode_method(data, at, end)
         known = CHANNEL_RECEIVES[self.state]
-        if self.state is ChannelState.CLOSING and method.name not in known:
+        if self.state in DISCARDING and method.name not in known:
             return
         if self._assembly.expected is not Expected.METHOD and not isinstance(method, commands.Channel.Close):
             raise ViolationError(UNEXPECTED_FRAME, f"the peer sent {method.name} in the middle of a message")
         name = method.name if method.name in known or not self._answered(method) else "reply"
-        self.state = received(CHANNEL_RECEIVES, self.state, name)
-        self._act(method, events)
+        before, self.state = self.state, received(CHANNEL_RECEIVES, self.state, name)
+        self._act(method, before, events)
 
     def _answered(self, method: base.Frame) -> bool:
         """Whether a method is the answer to the oldest call; if so, that call is done."""
@@ -196,7 +198,7 @@ class Channel:
         self._calls.popleft()
         return True
 
-    def _act(self, method: base.Frame, events: list[Event]) -> None:
+    def _act(self, method: base.Frame, before: ChannelState, events: list[Event]) -> None:
         match method:
             case commands.Channel.OpenOk():
                 events.append(ChannelOpened(self))
@@ -204,7 +206,8 @@ class Channel:
                 self._closed(method, events)
             case commands.Channel.CloseOk():
                 self._release(self.number)
-                events.append(Replied(self, method))
+                if before is ChannelState.CLOSING:
+                    events.append(Replied(self, method))
             case commands.Basic.Return():
                 self._assembly.returned(method)
             case commands.Basic.Cancel():
@@ -216,13 +219,13 @@ class Channel:
         self._send(commands.Channel.CloseOk())
         if self.state is ChannelState.CLOSED:
             self._release(self.number)
-        failed = method_name(method.class_id, method.method_id)
-        events.append(ChannelClosed(self, method.reply_code, readable(method.reply_text), failed))
+        failed = method_name(method.class_id or 0, method.method_id or 0)
+        events.append(ChannelClosed(self, method.reply_code or 0, readable(method.reply_text), failed))
 
     def _cancelled(self, method: commands.Basic.Cancel, events: list[Event]) -> None:
         if not method.nowait:
             self._send(commands.Basic.CancelOk(method.consumer_tag))
-        events.append(ConsumerCancelled(self, method.consumer_tag))
+        events.append(ConsumerCancelled(self, method.consumer_tag or ""))
 
     def _settled(self, data: bytes, at: int, end: int, *, taken: bool, events: list[Event]) -> None:
         number, multiple = decode_settle(data, at, end)

@@ -21,7 +21,7 @@ class Confirms:
     """The number of the last message; numbers begin with 1."""
     _settled: int = 0
     """All numbers up to this one are confirmed."""
-    _ahead: set[int] = attrs.field(factory=set)
+    _ahead: set[int] = attrs.field(factory=set[int])
     """The confirmed numbers beyond; at most as many as messages are under way."""
 
     def settle(self, number: int, *, multiple: bool) -> Ranges:
@@ -46,18 +46,18 @@ class Confirms:
         return [(number, number)]
 
     def _settle_up_to(self, last: int) -> Ranges:
+        if last <= self._settled:
+            return []
         ranges: Ranges = []
         first = self._settled + 1
-        for number in sorted(number for number in self._ahead if number <= last):
-            if first < number:
+        # Each number is looked at once in the life of the channel, so the cost is that of publishing.
+        for number in range(first, last + 1) if self._ahead else ():
+            if number in self._ahead:
+                self._ahead.remove(number)
                 ranges.append((first, number - 1))
-            first = number + 1
-        if first <= last:
-            ranges.append((first, last))
-        if last > self._settled:
-            self._ahead = {number for number in self._ahead if number > last}
-            self._advance(last)
-        return ranges
+                first = number + 1
+        self._advance(last)
+        return [(begin, end) for begin, end in (*ranges, (first, last)) if begin <= end]
 
     def _advance(self, settled: int) -> None:
         while settled + 1 in self._ahead:

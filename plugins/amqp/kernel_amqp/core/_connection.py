@@ -6,7 +6,7 @@ It does no I/O and knows no clock: whoever uses it reads and writes the socket, 
 from __future__ import annotations
 
 import heapq
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 from pamqp import base, commands
@@ -25,8 +25,11 @@ from ._messages import HEARTBEAT_FRAME, encode_frame
 from ._methods import decode_method, encode_method
 from ._reader import HEARTBEAT, METHOD, FrameReader
 from ._settings import FRAME_MIN, Settings
-from ._states import CONNECTION_ASKED, CONNECTION_RECEIVES, ConnectionState, asked, received
-from ._text import readable
+from ._states import CONNECTION_ASKED, CONNECTION_RECEIVES, DISCARDING, ConnectionState, asked, received
+from ._text import readable, shortened
+
+if TYPE_CHECKING:
+    from pamqp.common import FieldTable
 
 _PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _CAPABILITIES: Final[dict[str, object]] = {
@@ -37,12 +40,7 @@ _CAPABILITIES: Final[dict[str, object]] = {
     "exchange_exchange_bindings": True,
     "publisher_confirms": True,
 }
-_TOLD: Final = frozenset({
-    ConnectionState.TUNING,
-    ConnectionState.OPENING,
-    ConnectionState.OPEN,
-    ConnectionState.CLOSING,
-})
+_TOLD: Final = frozenset({ConnectionState.TUNING, ConnectionState.OPENING, ConnectionState.OPEN})
 """The states in which a peer that breaks the protocol is told so."""
 _TUNED: Final = frozenset({ConnectionState.OPENING, ConnectionState.OPEN, ConnectionState.CLOSING})
 """The states in which heartbeats may be sent."""
@@ -55,6 +53,9 @@ class Connection:
 
     Args:
         settings: What is asked of the broker, and the bounds it is held to.
+
+    Raises:
+        EncodingError: if a value of the settings has no place on the wire.
     """
 
     _settings: Settings
@@ -65,22 +66,27 @@ class Connection:
     """Bytes of the largest frame, as negotiated."""
     channel_max: int = attrs.field(init=False)
     """The highest channel number, as negotiated."""
+    _login: bytes = attrs.field(init=False, repr=False)
+    """The frame with the credentials. It is made first, so that nothing of ours can fail when the peer is read."""
+    _entry: bytes = attrs.field(init=False, repr=False)
+    """The frame with the virtual host."""
     _reader: FrameReader = attrs.field(init=False, repr=False)
-    _out: list[bytes] = attrs.field(factory=list, init=False, repr=False)
-    _channels: dict[int, Channel] = attrs.field(factory=dict, init=False, repr=False)
-    _free: list[int] = attrs.field(factory=list, init=False, repr=False)
+    _out: list[bytes] = attrs.field(factory=list[bytes], init=False, repr=False)
+    _channels: dict[int, Channel] = attrs.field(factory=dict[int, Channel], init=False, repr=False)
+    _free: list[int] = attrs.field(factory=list[int], init=False, repr=False)
     """Numbers that were used before, as a heap."""
     _highest: int = attrs.field(default=0, init=False, repr=False)
     """Numbers beyond this one were never used."""
     _farewell: tuple[int, str] = attrs.field(default=(200, ""), init=False, repr=False)
     """What `close` was called with."""
-    _server_properties: dict[str, object] = attrs.field(factory=dict, init=False, repr=False)
+    _server_properties: dict[str, object] = attrs.field(factory=dict[str, object], init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin with the bounds of the settings."""
         self.frame_max = self._settings.frame_max
         self.channel_max = self._settings.channel_max
         self._reader = FrameReader(self.frame_max)
+        self._login, self._entry = _login(self._settings), _frame(commands.Connection.Open(self._settings.virtual_host))
 
     def start(self) -> None:
         """Queue the protocol header.
@@ -140,14 +146,22 @@ class Connection:
 
         Channels are closed at once. Before the peer has introduced itself nothing is queued and no event follows.
         Does nothing if it is closing or closed.
+
+        Args:
+            code: Reply code for the broker; 200 is success.
+            text: The reason, for the broker's log; cut to 255 bytes.
+
+        Raises:
+            EncodingError: if the code has no place on the wire.
         """
-        before, self.state = self.state, self._ask("close")
-        if before is self.state:
+        before, after = self.state, self._ask("close")
+        if before is after:
             return
-        self._lose_channels()
-        if self.state is ConnectionState.CLOSING:
+        if after is ConnectionState.CLOSING:
+            self._send(commands.Connection.Close(code, shortened(text), 0, 0))
             self._farewell = (code, text)
-            self._send(commands.Connection.Close(code, text, 0, 0))
+        self.state = after
+        self._lose_channels()
 
     def _ask(self, what: str) -> ConnectionState:
         return asked(CONNECTION_ASKED, self.state, what, "the connection")
@@ -170,7 +184,7 @@ class Connection:
         self._channels.clear()
 
     def _send(self, method: base.Frame) -> None:
-        self._out.append(encode_frame(METHOD, 0, encode_method(method)))
+        self._out.append(_frame(method))
 
     def _take(self, data: bytes, events: list[Event]) -> None:
         if self.state is ConnectionState.STARTING:
@@ -192,7 +206,7 @@ class Connection:
         if kind != METHOD:
             raise ViolationError(UNEXPECTED_FRAME, "the peer sent content on channel 0")
         method = decode_method(data, at, end)
-        if self.state is ConnectionState.CLOSING and method.name not in CONNECTION_RECEIVES[self.state]:
+        if self.state in DISCARDING and method.name not in CONNECTION_RECEIVES[self.state]:
             return
         after = received(CONNECTION_RECEIVES, self.state, method.name)
         self._act(method, events)
@@ -211,7 +225,7 @@ class Connection:
             case commands.Connection.Unblocked():
                 events.append(Unblocked())
             case commands.Connection.Close():
-                self._end(method.reply_code, readable(method.reply_text), events)
+                self._end(method.reply_code or 0, readable(method.reply_text), events)
                 self._send(commands.Connection.CloseOk())
             case _:
                 self._end(*self._farewell, events)
@@ -223,9 +237,8 @@ class Connection:
         if settings.mechanism not in method.mechanisms.split():
             offered = readable(method.mechanisms)
             raise ViolationError(NOT_IMPLEMENTED, f"the peer offers {offered} and not {settings.mechanism}")
-        self._server_properties = method.server_properties
-        properties = {**settings.properties, "capabilities": _CAPABILITIES}
-        self._send(commands.Connection.StartOk(properties, settings.mechanism, settings.response, "en_US"))
+        self._server_properties = {**method.server_properties}
+        self._out.append(self._login)
 
     def _tuned(self, method: commands.Connection.Tune) -> None:
         settings = self._settings
@@ -237,13 +250,13 @@ class Connection:
         self.heartbeat = float(min(ours, method.heartbeat or ours))
         self._reader.frame_max = self.frame_max
         self._send(commands.Connection.TuneOk(self.channel_max, self.frame_max, int(self.heartbeat)))
-        self._send(commands.Connection.Open(settings.virtual_host))
+        self._out.append(self._entry)
 
     def _violated(self, error: ViolationError, events: list[Event]) -> None:
         told = self.state in _TOLD
         self._end(0, error.text, events)
         if told:
-            self._send(commands.Connection.Close(error.code, error.text, 0, 0))
+            self._send(commands.Connection.Close(error.code, shortened(error.text), 0, 0))
 
     def _end(self, code: int, text: str, events: list[Event]) -> None:
         """End the connection; what was queued and not sent never is."""
@@ -251,6 +264,16 @@ class Connection:
         self._out.clear()
         self._lose_channels()
         events.append(Closed(code, text))
+
+
+def _frame(method: base.Frame) -> bytes:
+    return encode_frame(METHOD, 0, encode_method(method))
+
+
+def _login(settings: Settings) -> bytes:
+    method = commands.Connection.StartOk(None, settings.mechanism, settings.response, "en_US")
+    method.client_properties = cast("FieldTable", {**settings.properties, "capabilities": _CAPABILITIES})
+    return _frame(method)
 
 
 def _check_protocol(data: bytes) -> None:

@@ -1,8 +1,8 @@
 """What the core tells: one object for each thing that the peer did.
 
 The last event of a channel is `ChannelClosed`, or `Replied` with `Channel.CloseOk` if we asked to close it, or the
-`Closed` of its connection; a `Replied` with `Channel.CloseOk` comes after `ChannelClosed` only if both asked to close.
-The last event of a connection is `Closed`.
+`Closed` of its connection. The last event of a connection is `Closed`. Nothing follows the last event.
+Texts of the broker can be printed; names of queues, consumers, exchanges and keys may have surrogates (`Properties`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Delivered:
     exchange: str
     routing_key: str
     properties: Properties
-    body: bytes
+    body: bytes = attrs.field(repr=False)
 
 
 @final

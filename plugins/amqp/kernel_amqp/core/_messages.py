@@ -77,13 +77,31 @@ def encode_frame(kind: int, channel: int, payload: bytes) -> bytes:
 
 
 def encode_ack(channel: int, delivery_tag: int, *, multiple: bool) -> bytes:
-    """Return the frame of basic.ack."""
-    return _settle(1, channel, 13, _BASIC, 80, delivery_tag, multiple, END)
+    """Return the frame of basic.ack.
+
+    Raises:
+        EncodingError: if no delivery can have this tag.
+    """
+    try:
+        return _settle(1, channel, 13, _BASIC, 80, delivery_tag, multiple, END)
+    except struct.error:
+        raise _no_tag(delivery_tag) from None
 
 
 def encode_reject(channel: int, delivery_tag: int, *, requeue: bool) -> bytes:
-    """Return the frame of basic.reject."""
-    return _settle(1, channel, 13, _BASIC, 90, delivery_tag, requeue, END)
+    """Return the frame of basic.reject.
+
+    Raises:
+        EncodingError: if no delivery can have this tag.
+    """
+    try:
+        return _settle(1, channel, 13, _BASIC, 90, delivery_tag, requeue, END)
+    except struct.error:
+        raise _no_tag(delivery_tag) from None
+
+
+def _no_tag(delivery_tag: int) -> EncodingError:
+    return EncodingError(f"no delivery has the tag {delivery_tag!r:.40}")
 
 
 @lru_cache(maxsize=1024)

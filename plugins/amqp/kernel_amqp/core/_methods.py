@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache
 from itertools import groupby
-from typing import Final
+from typing import Any, Final, cast
 
 from pamqp import base, commands
 
@@ -13,6 +14,7 @@ from ._errors import COMMAND_INVALID, SYNTAX_ERROR, EncodingError, ViolationErro
 from ._table import decode_table, encode_table
 from ._text import decode_text, encode_text, short_string
 
+_KINDS: Final = cast("Mapping[int, type[base.Frame]]", commands.INDEX_MAPPING)
 _INDEX: Final = struct.Struct(">I")
 _NUMBERS: Final = {
     "octet": struct.Struct(">B"),
@@ -27,12 +29,13 @@ Field = tuple[str, tuple[str, ...]]
 
 def method_name(class_id: int, method_id: int) -> str:
     """Return for example `queue.declare`; empty if there is no such method."""
-    kind = commands.INDEX_MAPPING.get(class_id << 16 | method_id)
+    kind = _KINDS.get(class_id << 16 | method_id)
     return kind.name.lower() if kind is not None else ""
 
 
-@lru_cache(maxsize=128)
-def _fields(kind: type[base.Frame]) -> tuple[Field, ...]:
+@cache
+def _fields(index: int) -> tuple[Field, ...]:
+    kind = _KINDS[index]
     fields: list[Field] = []
     for form, names in groupby(kind.attributes(), kind.amqp_type):
         together = tuple(names)
@@ -47,7 +50,7 @@ def encode_method(method: base.Frame) -> bytes:
         EncodingError: if a value has no place on the wire.
     """
     parts = [_INDEX.pack(method.index)]
-    for form, names in _fields(type(method)):
+    for form, names in _fields(method.index):
         values = [getattr(method, name) for name in names]
         try:
             parts.append(_encode_field(form, values))
@@ -56,7 +59,7 @@ def encode_method(method: base.Frame) -> bytes:
     return b"".join(parts)
 
 
-def _encode_field(form: str, values: list[object]) -> bytes:
+def _encode_field(form: str, values: list[Any]) -> bytes:
     value = values[0]
     match form:
         case "bit":
@@ -78,13 +81,13 @@ def decode_method(data: bytes, at: int, end: int) -> base.Frame:
     Raises:
         ViolationError: if it is unknown or malformed.
     """
-    kind = commands.INDEX_MAPPING.get(_INDEX.unpack_from(data, at)[0]) if at + 4 <= end else None
+    kind = _KINDS.get(_INDEX.unpack_from(data, at)[0]) if at + 4 <= end else None
     if kind is None:
         raise ViolationError(COMMAND_INVALID, "the peer sent a method that AMQP 0-9-1 does not have")
-    method = kind()
+    method = kind.__new__(kind)  # without its defaults: every field is set from what was sent
     at += 4
     try:
-        for form, names in _fields(kind):
+        for form, names in _fields(kind.index):
             at = _decode_field(method, form, names, data, at, end)
     except (IndexError, struct.error):
         at = -1

@@ -44,7 +44,7 @@ class Properties:
     app_id: str | None = None
 
 
-def encode_properties(properties: Properties) -> bytes:
+def encode_properties(properties: Properties) -> bytes:  # noqa: PLR0912  one field after the other: it is hot
     """Return the flags and what they stand for.
 
     Raises:
@@ -127,7 +127,7 @@ def decode_properties(data: bytes, at: int, end: int) -> Properties:
     return properties
 
 
-def _decode_into(properties: Properties, flags: int, data: bytes, at: int, end: int) -> int:
+def _decode_into(properties: Properties, flags: int, data: bytes, at: int, end: int) -> int:  # noqa: PLR0912  hot
     """Set what the flags name; return the position after it, which may be beyond the end."""
     if flags & 0x8000:
         begin, at = at + 1, at + 1 + data[at]

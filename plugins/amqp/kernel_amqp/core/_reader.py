@@ -43,6 +43,7 @@ class FrameReader:
         Raises:
             ViolationError: if a frame is of an unknown type, too large, or not ended as it must be.
         """
+        data = bytes(data)  # which copies only what is no `bytes`
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:

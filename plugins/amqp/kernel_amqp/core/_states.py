@@ -38,6 +38,8 @@ class ChannelState(enum.Enum):
     OPEN = "open"
     CLOSING = "closing"
     """We have asked to close."""
+    CROSSED = "crossed"
+    """Both have asked to close: we have answered, the broker has not."""
     CLOSED = "closed"
 
 
@@ -80,16 +82,19 @@ CHANNEL_RECEIVES: Final[Table[ChannelState]] = {
         "Basic.Nack": _H.OPEN,
         "reply": _H.OPEN,
     },
-    # Both have asked to close: the peer answers ours when it has our answer to its.
-    _H.CLOSING: {"Channel.CloseOk": _H.CLOSED, "Channel.Close": _H.CLOSING},
+    _H.CLOSING: {"Channel.CloseOk": _H.CLOSED, "Channel.Close": _H.CROSSED},
+    _H.CROSSED: {"Channel.CloseOk": _H.CLOSED},
     _H.CLOSED: {},
 }
 CHANNEL_ASKED: Final[Table[ChannelState]] = {
     _H.OPENING: {"close": _H.CLOSING},
     _H.OPEN: {"call": _H.OPEN, "publish": _H.OPEN, "ack": _H.OPEN, "nack": _H.OPEN, "close": _H.CLOSING},
     _H.CLOSING: {},
+    _H.CROSSED: {},
     _H.CLOSED: {},
 }
+DISCARDING: Final = frozenset({_C.CLOSING, _H.CLOSING, _H.CROSSED})
+"""The states in which whatever else the peer sends is discarded."""
 
 
 def received(table: Table[_State], state: _State, name: str) -> _State:

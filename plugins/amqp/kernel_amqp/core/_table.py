@@ -23,7 +23,7 @@ MAX_DEPTH: Final = 32
 """How deep tables and arrays may nest, in both directions."""
 
 Decoder = Callable[[bytes, int, int], tuple[object, int]]
-"""Takes data, position and the depth that is left; returns the value and the position after it."""
+"""Takes data, position and end of the table; returns the value and the position after it, which may be beyond."""
 Encoder = Callable[[Any, int], bytes]
 """Takes the value and the depth that is left; returns the type and the value."""
 
@@ -149,6 +149,13 @@ def decode_table(data: bytes, at: int, end: int, depth: int = MAX_DEPTH) -> tupl
         TooDeepError: if it nests deeper.
         ViolationError: if it is malformed.
     """
+    try:
+        return _decode_table(data, at, end, depth)
+    except struct.error:
+        raise ViolationError(SYNTAX_ERROR, "a table ends in the middle of a field") from None
+
+
+def _decode_table(data: bytes, at: int, end: int, depth: int) -> tuple[dict[str, object], int]:
     if depth <= 0:
         raise TooDeepError(SYNTAX_ERROR, f"a table nests deeper than {MAX_DEPTH}")
     at, stop = _extent(data, at, end)
@@ -187,7 +194,7 @@ def _value(data: bytes, at: int, stop: int, depth: int) -> tuple[object, int]:
         raise ViolationError(SYNTAX_ERROR, "a table ends before the value of a field")
     kind = data[at]
     if kind == _TABLE:
-        return decode_table(data, at + 1, stop, depth - 1)
+        return _decode_table(data, at + 1, stop, depth - 1)
     if kind == _ARRAY:
         return _decode_array(data, at + 1, stop, depth)
     decoder = _DECODERS.get(kind)
@@ -218,7 +225,7 @@ def _decode_bool(data: bytes, at: int, _stop: int) -> tuple[object, int]:
 
 def _decode_decimal(data: bytes, at: int, _stop: int) -> tuple[object, int]:
     places, number = struct.unpack_from(">Bi", data, at)
-    return Decimal(number).scaleb(-places), at + 5
+    return Decimal(f"{number}E-{places}"), at + 5
 
 
 def _decode_datetime(data: bytes, at: int, _stop: int) -> tuple[object, int]:

@@ -32,6 +32,11 @@ def readable(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def shortened(value: str) -> str:
+    """Return as much of a text for people as a short string has room for, and nothing that UTF-8 cannot write."""
+    return value.encode("utf-8", "replace")[:LONGEST_SHORT].decode("utf-8", "ignore")
+
+
 @lru_cache(maxsize=1024)
 def short_string(value: str) -> bytes:
     """Return a string of at most 255 bytes with its length before it.
