@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._batch import Batch as Batch
     from ._current import current_delivery as current_delivery
     from ._events import ComponentFailed as ComponentFailed
+    from ._events import DeliveryRevoked as DeliveryRevoked
     from ._events import DeliverySettled as DeliverySettled
     from ._events import DrainTimedOut as DrainTimedOut
     from ._events import EventHub as EventHub
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 _LATER: Final = {
     "Batch": "_batch",
     "ComponentFailed": "_events",
+    "DeliveryRevoked": "_events",
     "DeliverySettled": "_events",
     "DrainTimedOut": "_events",
     "EventHub": "_events",

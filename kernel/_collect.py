@@ -28,6 +28,8 @@ class _Item:
 
     work: Work
     verdict: Verdict | None = None
+    is_left: bool = False
+    """Whether nobody waits for the verdict any more: it was revoked."""
     ended: trio.Event = attrs.field(factory=trio.Event)
 
     def end(self, verdict: Verdict) -> None:
@@ -74,7 +76,11 @@ class Collector(Collecting):
         group.items.append(item)
         if len(group.items) >= self.policy.size:
             self._complete(key)
-        await item.ended.wait()
+        try:
+            await item.ended.wait()
+        except trio.Cancelled:
+            item.is_left = True
+            raise
         assert item.verdict is not None  # which is what the event says
         return item.verdict
 
@@ -146,6 +152,8 @@ class Collector(Collecting):
 
     def _is_wanted(self, item: _Item) -> bool:
         """Return whether an item is still to be handled; if its time is over, that is what becomes of it."""
+        if item.is_left:
+            return False
         refusal = self.pipeline.refusal(item.work)
         if refusal is not None:
             item.end(refusal)

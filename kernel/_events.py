@@ -130,6 +130,17 @@ class DeliverySettled(Event):
 
 @final
 @attrs.frozen(kw_only=True)
+class DeliveryRevoked(Event):
+    """A delivery was acknowledged because nobody waits for it any more. The component is the dispatcher."""
+
+    delivery_id: str
+    subject: str
+    error: BaseException | None
+    """What the handler raised while it was cancelled, if it did."""
+
+
+@final
+@attrs.frozen(kw_only=True)
 class SettleFailed(Event):
     """The source did not take the outcome; it will deliver again. The component is the dispatcher."""
 

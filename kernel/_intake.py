@@ -12,8 +12,8 @@ import trio
 from ._broker import Delivery
 from ._bucket import Bucket
 from ._dispatch import Pipeline, Verdict
-from ._envelope import Outcome, Return
-from ._events import DeliverySettled, EventHub, SettleFailed
+from ._envelope import Ack, Outcome, Return
+from ._events import DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
 from ._stacks import where
 from .abc import Intake, Target
 
@@ -30,6 +30,15 @@ class _Ended:
 
     event: trio.Event = attrs.field(factory=trio.Event)
     outcome: Outcome = attrs.field(factory=Return)
+
+
+@final
+@attrs.define(eq=False)
+class _Revocable:
+    """A delivery whose handler can be cancelled from outside."""
+
+    name: str
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
 
 @final
@@ -56,6 +65,8 @@ class KernelIntake(Intake):
     )
     """What is in flight (a delivery, or the scope of a slot) and the task that works on it, by `id`: a plugin's
     delivery need not be hashable."""
+    _revocables: dict[str, list[_Revocable]] = attrs.field(factory=dict[str, list[_Revocable]], init=False)
+    """By name; several where a source delivered the same thing twice."""
     _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict[trio.CancelScope, str], init=False)
     _over: bool = attrs.field(default=False, init=False)
 
@@ -77,10 +88,29 @@ class KernelIntake(Intake):
         """How many slots are taken."""
         return self._concurrency - self._free
 
-    async def submit(self, delivery: Delivery) -> None:
+    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
         """Wait for a slot, then handle the delivery in a task of its own."""
+        if revocable_as:
+            await self._submit_revocable(delivery, _Revocable(revocable_as))
+            return
         await self._take(delivery)
         self._nursery.start_soon(self._work, delivery, name=self.component)
+
+    async def _submit_revocable(self, delivery: Delivery, revocable: _Revocable) -> None:
+        self._revocables.setdefault(revocable.name, []).append(revocable)
+        try:
+            await self._take(delivery)
+        except BaseException:
+            self._forget(revocable)
+            raise
+        self._nursery.start_soon(self._work, delivery, None, revocable, name=self.component)
+
+    def revoke(self, name: str) -> bool:
+        """Cancel the handlers of what was submitted under a name; return whether there was any."""
+        found = self._revocables.get(name, ())
+        for revocable in found:
+            revocable.scope.cancel()
+        return bool(found)
 
     async def handle(self, delivery: Delivery) -> Outcome:
         """Wait for a slot, then handle the delivery in a task of its own and wait for the outcome."""
@@ -174,20 +204,57 @@ class KernelIntake(Intake):
         if self._free == self._concurrency and self._idle:
             self._idle.unpark_all()
 
-    async def _work(self, delivery: Delivery, ended: _Ended | None = None) -> None:
+    async def _work(self, delivery: Delivery, ended: _Ended | None = None, revocable: _Revocable | None = None) -> None:
         """Handle a delivery and settle it, whatever happens."""
         began = trio.current_time()
         self._active[id(delivery)] = delivery, trio.lowlevel.current_task()
         verdict = Verdict(Return())
         try:
-            verdict = await self._pipeline.attempt(delivery)
+            if revocable is None:
+                verdict = await self._pipeline.attempt(delivery)
+            else:
+                verdict = await self._attempt_revocable(delivery, revocable)
         finally:
+            if revocable is not None:
+                verdict = self._unless_revoked(delivery, revocable, verdict)
             await self._settle(delivery, verdict.outcome)  # noqa: ASYNC102  it shields itself
             self._release(delivery)
             self._tell(delivery, verdict, began)
             if ended is not None:
                 ended.outcome = verdict.outcome
                 ended.event.set()
+
+    async def _attempt_revocable(self, delivery: Delivery, revocable: _Revocable) -> Verdict:
+        """Run an attempt until it is revoked; what a handler raises when it is cancelled is part of the verdict."""
+        verdict = Verdict(Return())
+        try:
+            with revocable.scope as scope:
+                if not scope.cancel_called:
+                    verdict = await self._pipeline.attempt(delivery)
+        except Exception as error:
+            if not revocable.scope.cancel_called:
+                raise
+            verdict = Verdict(Return(), error=error)
+        return verdict
+
+    def _unless_revoked(self, delivery: Delivery, revocable: _Revocable, verdict: Verdict) -> Verdict:
+        """Return what becomes of an attempt that may have been revoked; from here on, it cannot be."""
+        self._forget(revocable)
+        if not revocable.scope.cancel_called:
+            return verdict
+        envelope = delivery.envelope
+        self._hub.emit(
+            DeliveryRevoked(
+                component=self.component, delivery_id=envelope.id, subject=envelope.subject, error=verdict.error
+            )
+        )
+        return Verdict(Ack(), verdict.pool)
+
+    def _forget(self, revocable: _Revocable) -> None:
+        same = self._revocables[revocable.name]
+        same.remove(revocable)
+        if not same:
+            del self._revocables[revocable.name]
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:  # noqa: ASYNC910  it may end in an error
         """Settle, whatever happens around; a source that cannot is reported, and costs the others nothing."""

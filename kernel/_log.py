@@ -22,6 +22,7 @@ from typing_extensions import override
 from ._envelope import Ack, DeadLetter, Retry, Return
 from ._events import (
     ComponentFailed,
+    DeliveryRevoked,
     DeliverySettled,
     DrainTimedOut,
     Event,
@@ -135,6 +136,7 @@ def _message(record: logging.LogRecord) -> str:
 def log_events(hub: EventHub, log: FilteringBoundLogger) -> None:
     """Write events to the log. Deliveries that go well are written at debug level, and not even looked at above it."""
     hub.subscribe(lambda event: _write(log, cast("_Written", event)), *get_args(_Written))
+    hub.subscribe(functools.partial(_write_revoked, log), DeliveryRevoked)
     hub.subscribe(functools.partial(_write_settled, log, log.is_enabled_for(logging.DEBUG)), DeliverySettled)
 
 
@@ -218,6 +220,12 @@ def _write_settled(log: FilteringBoundLogger, debug: bool, event: Event) -> None
             bound.error("dead-lettered", subject=event.subject, reason=reason, **detail)
         case _:
             assert_never(event.outcome)
+
+
+def _write_revoked(log: FilteringBoundLogger, event: Event) -> None:
+    if isinstance(event, DeliveryRevoked):
+        raised = {} if event.error is None else {"error": describe(event.error)}
+        log.info("revoked", component=event.component, delivery=event.delivery_id, subject=event.subject, **raised)
 
 
 # --- rendering ----------------------------------------------------------------------------------------------------

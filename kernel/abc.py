@@ -146,10 +146,29 @@ class Intake(ABC):
         """The workers of this dispatcher."""
 
     @abstractmethod
-    async def submit(self, delivery: Delivery) -> None:
+    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
         """Wait for a free slot, then handle the delivery in a task of its own and settle it.
 
+        Args:
+            delivery: What to handle.
+            revocable_as: The name by which `revoke` finds it until it is settled; empty if nobody will revoke it.
+
         Cancellation: Is a checkpoint. If cancelled while waiting, the delivery is settled with `Return`.
+        """
+
+    @abstractmethod
+    def revoke(self, name: str) -> bool:
+        """Cancel the handlers of what was submitted under a name, since nobody waits for what they do.
+
+        Each such delivery is acknowledged without a reply as soon as its handler has ended, however it ends; a
+        handler that has not begun is not called. In a batch, a handler that was called goes on. The event
+        `DeliveryRevoked` tells of it.
+
+        Args:
+            name: What `submit` was given as `revocable_as`.
+
+        Returns:
+            Whether there was such a delivery.
         """
 
     @abstractmethod

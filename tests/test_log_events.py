@@ -10,6 +10,7 @@ import pytest
 from kernel import Ack, DeadLetter, Retry, Return
 from kernel._events import (
     ComponentFailed,
+    DeliveryRevoked,
     DeliverySettled,
     DrainTimedOut,
     Event,
@@ -79,6 +80,14 @@ LINES = {
     "blocked": (
         LoopBlocked(component=KERNEL, seconds=1.26, where="a.py:1"),
         "warning kernel: the event loop goes on blocked_s=1.3 where=a.py:1",
+    ),
+    "revoked": (
+        DeliveryRevoked(component="dispatcher/work", delivery_id="1", subject="a.b", error=None),
+        "info    dispatcher/work: revoked delivery=1 subject=a.b",
+    ),
+    "revoked-with-an-error": (
+        DeliveryRevoked(component="dispatcher/work", delivery_id="1", subject="a.b", error=OSError("gone")),
+        'info    dispatcher/work: revoked delivery=1 subject=a.b error="OSError: gone"',
     ),
     "not-settled": (
         SettleFailed(component="dispatcher/work", delivery_id="1", error=OSError("gone")),

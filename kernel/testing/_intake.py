@@ -51,6 +51,7 @@ class RecordingIntake(Intake):
     settled: list[Settled] = attrs.field(factory=list[Settled], init=False)
     slots: list[tuple[str, str]] = attrs.field(factory=list[tuple[str, str]], init=False)
     """`(label, worker)` of each `slot()` that was entered."""
+    _revocables: dict[str, trio.CancelScope] = attrs.field(factory=dict[str, trio.CancelScope], init=False)
     waiting: int = attrs.field(default=0, init=False)
     """How many wait for a slot at this moment."""
     most_waiting: int = attrs.field(default=0, init=False)
@@ -99,16 +100,27 @@ class RecordingIntake(Intake):
         self._nursery.cancel_scope.cancel()
 
     @override
-    async def submit(self, delivery: Delivery) -> None:
-        await self._start(delivery)
+    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
+        scope = trio.CancelScope()
+        if revocable_as:
+            self._revocables[revocable_as] = scope
+        await self._start(delivery, scope)
+
+    @override
+    def revoke(self, name: str) -> bool:
+        """Cancel the answer to what was submitted under a name; it is acknowledged."""
+        scope = self._revocables.pop(name, None)
+        if scope is not None:
+            scope.cancel()
+        return scope is not None
 
     @override
     async def handle(self, delivery: Delivery) -> Outcome:
-        ended = await self._start(delivery)
+        ended = await self._start(delivery, trio.CancelScope())
         await ended.wait()
         return next(settled.outcome for settled in reversed(self.settled) if settled.delivery is delivery)
 
-    async def _start(self, delivery: Delivery) -> trio.Event:
+    async def _start(self, delivery: Delivery, scope: trio.CancelScope) -> trio.Event:
         self.taken.append(delivery)
         self._changed.unpark_all()
         holder, ended = object(), trio.Event()
@@ -117,7 +129,7 @@ class RecordingIntake(Intake):
         except trio.Cancelled:
             await self._settle(delivery, Return())  # noqa: ASYNC102  # shielded in there
             raise
-        self._nursery.start_soon(self._serve, delivery, holder, ended)
+        self._nursery.start_soon(self._serve, delivery, scope, holder, ended)
         return ended
 
     @override
@@ -140,11 +152,15 @@ class RecordingIntake(Intake):
         finally:
             self.waiting -= 1
 
-    async def _serve(self, delivery: Delivery, holder: object, ended: trio.Event) -> None:
+    async def _serve(self, delivery: Delivery, scope: trio.CancelScope, holder: object, ended: trio.Event) -> None:
         outcome: Outcome = Return()
         try:
-            outcome = await self._answer(delivery)
+            with scope:
+                if not scope.cancel_called:
+                    outcome = await self._answer(delivery)
         finally:
+            self._revocables = {name: one for name, one in self._revocables.items() if one is not scope}
+            outcome = Ack() if scope.cancel_called else outcome
             await self._settle(delivery, outcome)  # noqa: ASYNC102  # shielded in there
             self._limiter.release_on_behalf_of(holder)
             ended.set()

@@ -49,7 +49,10 @@ class FakeIntake(Intake):
         self.free = trio.Semaphore(concurrency)
         self.is_cut = False
 
-    async def submit(self, delivery: Delivery) -> None:
+    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
+        raise NotImplementedError
+
+    def revoke(self, name: str) -> bool:
         raise NotImplementedError
 
     async def handle(self, delivery: Delivery) -> Any:
