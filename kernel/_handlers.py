@@ -62,13 +62,13 @@ def read_answer(
     report: Report,
 ) -> HandlerSpec:
     """Return the handler of a call; no argument of the call goes to the parameters `given`."""
-    own = [argument for argument in arguments if argument not in given]
-    extras, called = _split(own, label, report)
+    extras, called = _split([argument for argument in arguments if argument not in given], label, report)
     _check_answer(arguments, called, label, report)
+    named = [argument.name for argument in given if argument.parameter.kind is not Parameter.POSITIONAL_ONLY]
     return HandlerSpec(
         method=method,
         patterns=patterns,
-        convert=binder_of(called, [*(argument.name for argument in given), *extras.values()], label, report),
+        convert=binder_of(called, [*named, *extras.values()], label, report),
         parameters=written(called),
         envelope_parameter=extras.get("envelope"),
         delivery_parameter=extras.get("delivery"),

@@ -308,7 +308,16 @@ def test_no_call_sets_self() -> None:
         @answers("x")
         async def method(self, **others: int) -> None: ...
 
-    assert problems(Worker, {"self": 1}) == ("self: is unexpected; there are: nothing",)
+        @answers("y")
+        async def other(self, /, **others: int) -> None: ...
+
+    shape = inspect_worker(Worker, role=Role.HANDLER, offer=Offer(drivers={}), report=lambda *_: None)
+    assert shape is not None
+    method, other = shape.handlers
+
+    assert other.convert({"self": 1}) == Arguments((), {"self": 1})
+    with pytest.raises(ArgumentsError, match="self: is unexpected; there are: nothing"):
+        method.convert({"self": 1})
 
 
 def test_config_is_an_argument_where_the_worker_has_none() -> None:

@@ -14,6 +14,8 @@ from typing_extensions import override
 from kernel import NO_HEADERS, Message, new_id
 from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Topology
 
+from ._continued import continued
+
 
 @final
 @attrs.frozen(kw_only=True)
@@ -56,7 +58,7 @@ class Publisher:
         Args:
             subject: What it is about, in words joined by dots (`order.created`).
             payload: What the protocol can write.
-            headers: What JSON can say.
+            headers: What JSON can say. What the protocol continues from the delivery that is being handled is added.
             delay: Seconds before it is delivered; needs a broker with the capability `delay`.
             priority: 0 to 9, 9 first; needs a broker with the capability `priority`.
             id: The message's id; empty makes a new one. Publish again with the same id after an
@@ -79,7 +81,9 @@ class Publisher:
         if delay < 0 or not 0 <= priority <= 9:
             raise ValueError(f"delay must be 0 or more and priority 0 to 9, not {delay} and {priority}")
         envelope = attrs.evolve(
-            self._protocol.encode(Message(subject=subject, payload=payload, headers=headers)),
+            self._protocol.encode(
+                Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+            ),
             id=id or new_id(),
             delay=delay,
             priority=priority,

@@ -1,4 +1,4 @@
-"""Calls over a broker: a request goes to an exchange, its answer comes back to a queue of our own."""
+"""Calls over a broker as a worker makes them: by subject and payload, or as a function is called."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import final
 import attrs
 import trio
 
-from kernel import NO_HEADERS, Envelope, Message, new_id
-from kernel.abc import Broker, Protocol
-from kernel.errors import CallTimeoutError, KernelError, UnavailableError, UnknownOutcomeError
+from kernel import NO_HEADERS, Arguments, Message
+from kernel.abc import Protocol
+from kernel.errors import CallTimeoutError
+
+from ._calls import Calls
+from ._continued import continued
 
 
 @final
@@ -30,44 +33,59 @@ class RpcClientConfig:
 
 
 @final
-@attrs.define(eq=False)
-class _Call:
-    """A call under way."""
+@attrs.frozen(eq=False, repr=False)
+class RemoteFunction:
+    """A remote handler, called as a function is: `await rpc.billing.charge(order, amount=3)`.
 
-    done: trio.Event = attrs.field(factory=trio.Event)
-    reply: Envelope | None = None
-    error: KernelError | None = None
+    Attributes and items are further words of the subject. Items take any: `rpc.billing["_audit"]`.
+    """
 
-    def end(self, reply: Envelope | None = None, error: KernelError | None = None) -> None:
-        self.reply, self.error = reply, error
-        self.done.set()
+    _client: RpcClient
+    _subject: str
+
+    def __repr__(self) -> str:
+        return f"<remote function {self._subject}>"
+
+    def __getattr__(self, name: str) -> RemoteFunction:
+        return self[_checked(name)]
+
+    def __getitem__(self, words: str) -> RemoteFunction:
+        return RemoteFunction(self._client, f"{self._subject}.{_subject(words)}")
+
+    async def __call__(self, /, *args: object, **kwargs: object) -> object:
+        """Call it and return what the answer carries; as `RpcClient.call` with `Arguments`."""
+        return await self._client.call(self._subject, Arguments(args, kwargs))
 
 
 @final
-@attrs.define(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class RpcClient:
-    """Calls remote handlers and waits for their answers. Safe to share between tasks."""
+    """Calls remote handlers and waits for their answers. Safe to share between tasks.
 
-    _broker: Broker
+    `await rpc.billing.charge(order, amount=3)` is `await rpc.call("billing.charge", Arguments((order,), {"amount": 3}))`.
+    A subject whose first word is a name of the client itself, or begins with an underscore, is written as an item:
+    `rpc["call"]`, `rpc["billing.charge"]`.
+    """
+
+    _calls: Calls
     _protocol: Protocol
-    _config: RpcClientConfig
-    _limiter: trio.CapacityLimiter = attrs.field(
-        init=False,
-        default=attrs.Factory(lambda self: trio.CapacityLimiter(self._config.max_in_flight), takes_self=True),
-    )
-    _calls: dict[str, _Call] = attrs.field(factory=dict[str, _Call], init=False)
-    """By correlation id."""
-    _address: str = attrs.field(default="", init=False)
-    """The queue that answers come to; empty while there is none."""
-    _connected: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _closed: bool = attrs.field(default=False, init=False)
-    late_replies: int = attrs.field(default=0, init=False)
-    """Answers that came when nobody waited for them any more, and second answers to one call."""
+    _timeout: float
 
     @property
     def in_flight(self) -> int:
         """Calls that wait for their answer."""
-        return len(self._calls)
+        return self._calls.in_flight
+
+    @property
+    def late_replies(self) -> int:
+        """Answers that came when nobody waited for them any more, and second answers to one call."""
+        return self._calls.late_replies
+
+    def __getattr__(self, name: str) -> RemoteFunction:
+        return self[_checked(name)]
+
+    def __getitem__(self, words: str) -> RemoteFunction:
+        return RemoteFunction(self, _subject(words))
 
     async def call(self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS) -> object:
         """Send a request and return what the answer carries.
@@ -77,8 +95,8 @@ class RpcClient:
 
         Args:
             subject: What is asked, in words joined by dots; exactly one queue should be bound for it.
-            payload: What the protocol can write.
-            headers: What JSON can say.
+            payload: What the protocol can write; `Arguments` for a handler that is marked with `@answers`.
+            headers: What JSON can say. What the protocol continues from the delivery that is being handled is added.
 
         Raises:
             RemoteError: if the other side answered with an error.
@@ -92,72 +110,24 @@ class RpcClient:
 
         Cancellation: Is a checkpoint. If cancelled, the request may have been handled; its answer is dropped.
         """
-        request = self._protocol.encode(Message(subject=subject, payload=payload, headers=headers))
-        with trio.move_on_after(self._config.timeout):
-            return self._protocol.decode_reply(await self._ask(request))
-        raise CallTimeoutError(subject, seconds=self._config.timeout)
-
-    def connect(self, address: str) -> None:
-        """Have answers come to a queue: calls can be made."""
-        self._address = address
-        self._connected.set()
-
-    def disconnect(self, cause: KernelError) -> None:
-        """Fail the calls under way, whose answers nobody brings; new ones wait for a connection."""
-        self._address = ""
-        if self._connected.is_set():  # whoever waits for a connection waits on this event, however often it breaks
-            self._connected = trio.Event()
-        for call in self._calls.values():
-            error = UnknownOutcomeError("the connection broke while an answer was awaited; it may have been handled")
-            error.__cause__ = cause
-            call.end(error=error)
-
-    def close(self) -> None:
-        """Fail the calls under way and those to come."""
-        self._closed = True
-        for call in self._calls.values():
-            call.end(error=_closed())
-        self._connected.set()
-
-    def accept(self, reply: Envelope) -> None:
-        """Hand an answer to who waits for it."""
-        call = self._calls.get(reply.correlation_id)
-        if call is None or call.done.is_set():
-            self.late_replies += 1
-        else:
-            call.end(reply)
-
-    async def _ask(self, request: Envelope) -> Envelope:
-        async with self._limiter:
-            await self._wait_connected()
-            envelope = attrs.evolve(
-                request,
-                reply_to=self._address,
-                correlation_id=new_id(),
-                deadline=trio.current_effective_deadline(),
-            )
-            return await self._await_reply(envelope)
-
-    async def _wait_connected(self) -> None:
-        while True:
-            await self._connected.wait()
-            if self._closed:
-                raise _closed()
-            if self._address:
-                return
-
-    async def _await_reply(self, envelope: Envelope) -> Envelope:
-        call = self._calls[envelope.correlation_id] = _Call()
-        try:
-            await self._broker.send(envelope, exchange=self._config.exchange, mandatory=True)
-            await call.done.wait()
-        finally:
-            del self._calls[envelope.correlation_id]
-        if call.reply is None:
-            assert call.error is not None  # a call ends in one of the two
-            raise call.error
-        return call.reply
+        message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+        request = self._protocol.encode(message)
+        with trio.move_on_after(self._timeout):
+            return self._protocol.decode_reply(await self._calls.ask(request))
+        raise CallTimeoutError(subject, seconds=self._timeout)
 
 
-def _closed() -> UnavailableError:
-    return UnavailableError("the RPC client is closed")
+def _checked(name: str) -> str:
+    """Return a name that may be the word of a subject as an attribute.
+
+    Python and its libraries ask any object for names with underscores, and take what they get for an answer.
+    """
+    if name.startswith("_"):
+        raise AttributeError(f'"{name}" is no word of a subject as an attribute; write ["{name}"]')
+    return name
+
+
+def _subject(words: object) -> str:
+    if not isinstance(words, str) or not all(words.split(".")):
+        raise TypeError(f"the words of a subject are a string, joined by dots, not {words!r}")
+    return words

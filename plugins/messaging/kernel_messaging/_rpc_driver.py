@@ -13,6 +13,7 @@ from kernel import Ack, new_id
 from kernel.abc import Binding, Broker, Capability, Context, Driver, Exchange, Queue, Subscription, Topology
 from kernel.errors import SendError, UnavailableError
 
+from ._calls import Calls
 from ._rpc import RpcClient, RpcClientConfig
 
 _RECONNECT_WAIT: Final = 1.0
@@ -49,27 +50,28 @@ class RpcClientDriver(Driver[RpcClient]):
     async def _open(self) -> AsyncGenerator[RpcClient]:
         exchanges = [Exchange(name=self._config.exchange)] if self._config.declare else []
         await self._context.broker.declare(Topology(exchanges=exchanges))
-        client = RpcClient(self._context.broker, self._context.protocol, self._config)
+        limiter = trio.CapacityLimiter(self._config.max_in_flight)
+        calls = Calls(self._context.broker, self._config.exchange, limiter)
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._serve, client)
+            await nursery.start(self._serve, calls)
             try:
-                yield client
+                yield RpcClient(calls, self._context.protocol, self._config.timeout)
             finally:
-                client.close()
+                calls.close()
                 nursery.cancel_scope.cancel()
 
-    async def _serve(self, client: RpcClient, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _serve(self, calls: Calls, *, task_status: trio.TaskStatus[None]) -> None:
         starting: list[trio.TaskStatus[None]] = [task_status]
         while True:
             try:
-                await self._receive(client, starting)
+                await self._receive(calls, starting)
             except (UnavailableError, SendError) as error:
-                client.disconnect(error)
+                calls.disconnect(error)
                 if not starting:
                     self._context.report_degraded(f"no answers come in: {error}")
             await trio.sleep(_RECONNECT_WAIT)
 
-    async def _receive(self, client: RpcClient, starting: list[trio.TaskStatus[None]]) -> None:
+    async def _receive(self, calls: Calls, starting: list[trio.TaskStatus[None]]) -> None:
         address = f"{self._context.service}.{self._context.name}.{new_id()}"
         queue = Queue(name=address, durable=False, exclusive=True)
         binding = Binding(queue=address, exchange=self._config.exchange, pattern=address)
@@ -77,12 +79,12 @@ class RpcClientDriver(Driver[RpcClient]):
         await self._context.broker.declare(Topology(queues=[queue], bindings=bindings))
         subscription = Subscription(queue=address, prefetch=self._config.max_in_flight)
         async with self._context.broker.subscribe(subscription) as replies:
-            client.connect(address)
+            calls.connect(address)
             if starting:
                 starting.pop().started()
             else:
                 self._context.report_ready()
             async for reply in replies:
-                client.accept(reply.envelope)
+                calls.accept(reply.envelope)
                 await reply.settle(Ack())
         raise UnavailableError(f'the subscription to "{address}" has ended')

@@ -336,10 +336,9 @@ async def test_a_call_after_closing_is_refused(
     broker: MemoryBroker, protocol: Protocol, double: Answer, autojump_clock: MockClock
 ) -> None:
     async with serve(broker, double):
-        async with open_client(broker, protocol) as client, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, open_client(broker, protocol) as client:
             nursery.start_soon(_expect, UnavailableError, client)
             await trio.sleep(0.5)
-            client.close()
         await _expect(UnavailableError, client)
 
 
