@@ -28,10 +28,10 @@ from .errors import (
     ConversionError,
     DecodeError,
     EncodeError,
+    NoWorkerError,
     PermanentError,
     TransientError,
     UnavailableError,
-    UnroutableError,
 )
 
 Call: TypeAlias = Callable[..., Awaitable[object]]
@@ -152,7 +152,7 @@ class Pipeline:
             return self._refused(delivery, error, undecodable)
         route = self.router.match(message.subject)
         if route is None:
-            unroutable = UnroutableError(f"no worker handles {message.subject[:_SHOWN]!r}")
+            unroutable = NoWorkerError(f"no worker handles {message.subject[:_SHOWN]!r}")
             return self._refused(delivery, unroutable, Verdict(DeadLetter(str(unroutable)), error=unroutable))
         refusal = _refusal(delivery, route.pool)
         if refusal is not None:

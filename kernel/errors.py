@@ -25,6 +25,7 @@
     │   └── SettledError             a delivery was settled twice
     └── SendError                    a message was not taken
         ├── UnroutableError          no queue is bound for it
+        │   └── NoWorkerError        it was delivered, and no worker handles its subject
         ├── QueueFullError           a queue's `max_length` is reached
         ├── ConflictError            a queue or exchange exists with other properties
         ├── StorageError             what the broker writes to takes nothing; it was not stored
@@ -224,6 +225,11 @@ class UnroutableError(SendError):
     """No queue is bound for the message."""
 
 
+@final
+class NoWorkerError(UnroutableError):
+    """The message was delivered, and no worker of the dispatcher handles its subject."""
+
+
 class QueueFullError(SendError):
     """A queue has reached its `max_length` and its policy is to refuse."""
 
@@ -250,10 +256,10 @@ MAX_ERROR_TEXT: Final = 2000
 """Characters of an error's text that leave the process at most."""
 
 
-def error_text(error: BaseException) -> str:
-    """Return the text of an error as a peer may get it: of some length at most, and writable in UTF-8.
+def error_text(error: object) -> str:
+    """Return the text of an error, or of what it was raised with, as a peer may get it.
 
-    Never raises, whatever the error's own `__str__` does.
+    It has some length at most, and can be written in UTF-8. Never raises, whatever the error's own `__str__` does.
     """
     try:
         text = str(error)

@@ -221,7 +221,7 @@ async def test_a_request_is_answered_before_it_is_acknowledged() -> None:
     ("body", "subject", "answer"),
     [
         pytest.param(1, "fail", b"ValueError: no", id="handler-raises"),
-        pytest.param(1, "unknown", b"UnroutableError: no worker handles 'unknown'", id="nobody-handles-it"),
+        pytest.param(1, "unknown", b"NoWorkerError: no worker handles 'unknown'", id="nobody-handles-it"),
         pytest.param(1, "lock", b"EncodeError: ", id="result-cannot-be-written"),
         pytest.param("x", "number", b"ConversionError: ", id="payload-of-the-wrong-type"),
     ],
