@@ -213,6 +213,28 @@ async def test_a_broken_protocol_fails(broken: type[Plain], promise: str) -> Non
 async def test_a_protocol_needs_samples() -> None:
     with pytest.raises(AssertionError, match="there are no samples"):
         await check_protocol(Plain, samples=())
+    with pytest.raises(AssertionError, match="there are no results"):
+        await check_protocol(Plain, samples=SAMPLES, results=())
+
+
+class AnswersAllOnPurpose(AnswersAll):
+    always_replies = True
+
+
+async def test_a_protocol_that_always_replies_may_answer_who_did_not_ask() -> None:
+    await check_protocol(AnswersAllOnPurpose, samples=SAMPLES)
+
+
+class LosesResult(Plain):
+    @override
+    def encode_reply(self, request: Envelope, result: object) -> Envelope | None:
+        return super().encode_reply(request, None if result == "lost" else result)
+
+
+async def test_what_is_answered_may_be_another_thing_than_what_is_sent() -> None:
+    await check_protocol(LosesResult, samples=SAMPLES)
+    with pytest.raises(AssertionError, match="'lost' came back as None"):
+        await check_protocol(LosesResult, samples=SAMPLES, results=["lost"])
 
 
 # --- drivers --------------------------------------------------------------------------------------------------------

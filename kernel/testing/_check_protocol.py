@@ -35,13 +35,19 @@ _CUTS: Final = 100
 
 
 async def check_protocol(
-    make: Callable[[], Protocol], *, samples: Sequence[object], malformed: Sequence[bytes] = MALFORMED
+    make: Callable[[], Protocol],
+    *,
+    samples: Sequence[object],
+    results: Sequence[object] | None = None,
+    malformed: Sequence[bytes] = MALFORMED,
 ) -> None:
     """Test a protocol against the promises of `kernel.abc.Protocol`.
 
     Args:
         make: Returns a new protocol; called for each case.
         samples: Payloads that come back equal from being encoded and decoded; at least one.
+        results: What comes back equal from being answered; None takes the samples. For protocols whose requests carry
+            `Arguments`, which nobody returns.
         malformed: Bodies to decode besides random ones, and the samples cut and damaged. They may have a meaning in
             the protocol; what must not happen is another error than `DecodeError`.
 
@@ -50,7 +56,7 @@ async def check_protocol(
 
     Cancellation: Is a checkpoint.
     """
-    bench = _Bench(make, samples, malformed)
+    bench = _Bench(make, samples, samples if results is None else results, malformed)
     for promise, case in (
         ("a protocol has no asynchronous method", bench.is_synchronous),
         ("what is encoded can be decoded", bench.round_trip),
@@ -93,6 +99,7 @@ class _Hostile:
 class _Bench:
     make: Callable[[], Protocol]
     samples: Sequence[object]
+    results: Sequence[object]
     malformed: Sequence[bytes]
 
     def is_synchronous(self) -> None:
@@ -142,11 +149,12 @@ class _Bench:
             _allow(partial(protocol.encode, _message(value)), EncodeError, name)
 
     def reply(self) -> None:
-        for sample in self.samples:
-            reply = self.make().encode_reply(_REQUEST, sample)
+        expect(bool(self.results), "there are no results")
+        for wanted in self.results:
+            reply = self.make().encode_reply(_REQUEST, wanted)
             _check_address(reply)
             result = self.make().decode_reply(_required(reply))
-            expect(result == sample, f"{sample!r} came back as {result!r}")
+            expect(result == wanted, f"{wanted!r} came back as {result!r}")
 
     def reply_error(self) -> None:
         for error in (ValueError("the reason"), _HostileError()):
@@ -162,7 +170,8 @@ class _Bench:
 
     def reply_to_nobody(self) -> None:
         event = attrs.evolve(_REQUEST, reply_to="")
-        expect(self.make().encode_reply(event, self.samples[0]) is None, "there is an answer with the result")
+        if not self.make().always_replies:
+            expect(self.make().encode_reply(event, self.results[0]) is None, "there is an answer with the result")
         expect(self.make().encode_error(event, ValueError("x")) is None, "there is an answer with the error")
 
     def keep_secret(self) -> None:
@@ -176,13 +185,17 @@ class _Bench:
     def _bodies(self) -> Iterator[bytes]:
         yield from self.malformed
         chance = random.Random(0)
-        for sample in self.samples:
-            body = self.make().encode(_message(sample)).body
+        for body in self._written():
             yield from (body[:at] for at in range(0, len(body), max(1, len(body) // _CUTS)))
             for _ in range(_CUTS if body else 0):
                 at = chance.randrange(len(body))
                 yield body[:at] + bytes([body[at] ^ 1 << chance.randrange(8)]) + body[at + 1 :]
         yield from (chance.randbytes(chance.randrange(64)) for _ in range(_FUZZ))
+
+    def _written(self) -> Iterator[bytes]:
+        """Yield the bodies of requests and of answers."""
+        yield from (self.make().encode(_message(sample)).body for sample in self.samples)
+        yield from (_required(self.make().encode_reply(_REQUEST, result)).body for result in self.results)
 
 
 _REQUEST: Final = Envelope(subject="check.call", reply_to="check.replies", correlation_id="c-1")
