@@ -11,6 +11,10 @@ import pytest
 
 from kernel import Arguments, Envelope, answers, handles
 from kernel._injection import Offer
+from kernel._manifest import from_mapping
+from kernel._plan import resolve
+from kernel._registry import Registry, discover
+from kernel._show import plan_as_json, plan_as_text
 from kernel._signature import Role, inspect_worker
 from kernel._spec import HandlerSpec
 from kernel.abc import Delivery
@@ -383,3 +387,32 @@ def test_a_signature_that_cannot_be_called_is_reported(function: object, expecte
     found = look(answers("x")(function))[1]  # type: ignore[type-var]
 
     assert [text[: len(start)] for text, start in zip(found, expected, strict=True)] == expected
+
+
+# --- what kernel plan shows ---------------------------------------------------------------------------------------
+
+
+def test_the_plan_shows_what_can_be_called() -> None:
+    class Desk:
+        @handles("paid")
+        async def paid(self, payload: object) -> None: ...
+
+        @answers("billing.charge", "billing.pay")
+        async def charge(self, order: int, note: str = "") -> None: ...
+
+    registry = Registry((*discover().plugins, *Registry.of({"workers": {"desk": Desk}}).plugins))
+    tables = {
+        "dispatchers": {"clock": {"plugin": "timer", "interval": 1.0}},
+        "workers": {"desk": {"use": "desk", "dispatcher": "clock"}},
+    }
+    plan = resolve(from_mapping(tables), registry)
+    [desk] = [row for row in plan_as_json(plan, registry)["components"] if row["name"] == "desk"]  # type: ignore[attr-defined]
+
+    assert "handles paid, billing.charge(order: int, note: str = ...), billing.pay(order: int, note: str = ...)" in (
+        plan_as_text(plan, registry)
+    )
+    assert desk["handles"] == ["paid", "billing.charge", "billing.pay"]
+    assert desk["calls"] == [
+        {"subject": "billing.charge", "parameters": "(order: int, note: str = ...)"},
+        {"subject": "billing.pay", "parameters": "(order: int, note: str = ...)"},
+    ]

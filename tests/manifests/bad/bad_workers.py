@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
-from kernel import Batch, Envelope, handles
+from kernel import Batch, Envelope, answers, handles
 from kernel.abc import Delivery
 
 if TYPE_CHECKING:
@@ -200,3 +200,34 @@ class Batches:
 
     @handles("first")
     async def first(self, batch: Batch) -> None: ...
+
+
+class Calls:
+    @answers("squeezed")
+    async def squeezed(self, envelope: Envelope, *rest: int) -> None: ...
+
+    @answers("enveloped")
+    async def enveloped(self, envelope: Envelope, /) -> None: ...
+
+    @answers("unconvertible")
+    async def unconvertible(self, *, one: len) -> None: ...  # type: ignore[valid-type]
+
+    @answers("good", "good.too")
+    async def good(self, one: int, /, two: str = "", *rest: float, three: object, **others: bool) -> None: ...
+
+    @answers("sync")
+    def sync(self, one: int) -> None: ...
+
+    @answers("private")
+    async def _private(self, one: int) -> None: ...
+
+    @answers("run")
+    async def run(self) -> None: ...
+
+
+@answers("#")
+async def called(failure: object) -> None: ...
+
+
+@handles("failing")
+async def failing(payload: object) -> None: ...
