@@ -241,19 +241,15 @@ class Pipeline:
 
     def succeeded(self, result: object, work: Work) -> Verdict:
         """Return what follows from what a handler returned."""
-        pool, envelope = work.route.pool, work.delivery.envelope
+        pool, protocol, envelope = work.route.pool, self.protocol, work.delivery.envelope
         if isinstance(result, OUTCOMES):
             return Verdict(result, pool, payload=work.payload)
-        if self.protocol is None or not (envelope.reply_to or self._tells_all(work)):
+        if protocol is None or not (envelope.reply_to or (protocol.always_replies and not _is_failure(work))):
             return Verdict(Ack(), pool)
         try:
-            return Verdict(Ack(self.protocol.encode_reply(envelope, result)), pool)
+            return Verdict(Ack(protocol.encode_reply(envelope, result)), pool)
         except EncodeError as error:
             return self._failed(error, work)
-
-    def _tells_all(self, work: Work) -> bool:
-        """Return whether the protocol is asked for an answer that nobody waits for; never to a failure worker's."""
-        return self.protocol is not None and self.protocol.always_replies and not isinstance(work.delivery, _Unanswered)
 
     def cut(self, instance: Instance, work: Work) -> Verdict:
         """Decide about a handler that was cancelled: its worker is being stopped, or its time was up."""
@@ -333,6 +329,10 @@ class _Unanswered(Delivery):
     @override
     async def settle(self, outcome: Outcome) -> None:
         await self._original.settle(outcome)
+
+
+def _is_failure(work: Work) -> bool:
+    return isinstance(work.delivery, _Unanswered)
 
 
 async def _call_handler(instance: Instance, work: Work) -> object:
