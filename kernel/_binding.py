@@ -67,7 +67,7 @@ class Binder:
         Raises:
             ArgumentsError: with everything that does not fit.
         """
-        given = _read(payload)
+        given = read_arguments(payload)
         values = {slot.name: value for slot, value in zip(self.slots[: self.by_position], given.args, strict=False)}
         problems: list[str] = []
         rest = self._take_rest(given.args[self.by_position :], problems)
@@ -117,7 +117,7 @@ class Binder:
         return f"{toml_path((), (name,))}: is unexpected; there are: {listed(slot.name for slot in self.slots)}"
 
 
-def _read(payload: object) -> Arguments:
+def read_arguments(payload: object) -> Arguments:
     """Return the arguments that a payload is.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import random
 from functools import partial
 from types import MappingProxyType
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from .._envelope import Envelope, Message
+from .._binding import read_arguments
+from .._envelope import NO_HEADERS, Arguments, Envelope, Message
 from .._secret import Secret
 from ..errors import DecodeError, EncodeError, ProtocolError, RemoteError
 from ._promise import expect, prove
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from ..abc import Protocol
 
@@ -26,7 +28,7 @@ MALFORMED: Final[Sequence[bytes]] = (
     b"\xed\xa0\x80", b"NaN", b"\x80\x04\x95", b"\xc1", b"\xdf\xff\xff\xff\xff",
 )  # fmt: skip
 """Bodies that have broken parsers: nested, endless, not text, lone surrogates, pickle, msgpack lengths."""
-_METHODS: Final = ("decode", "encode", "encode_reply", "encode_error", "decode_reply")
+_METHODS: Final = ("decode", "encode", "encode_reply", "encode_error", "decode_reply", "continued")
 _SECRET: Final = "kernel-testing-secret"
 _FUZZ: Final = 300
 """Random bodies; always the same."""
@@ -64,9 +66,12 @@ async def check_protocol(
         ("decoding raises DecodeError and nothing else", bench.decode_anything),
         ("decoding an answer raises DecodeError, RemoteError and nothing else", bench.decode_any_reply),
         ("encoding raises EncodeError and nothing else", bench.encode_anything),
+        ("arguments come back as arguments, or are refused with EncodeError", bench.call),
         ("a result reaches the caller", bench.reply),
         ("an error reaches the caller as a RemoteError", bench.reply_error),
+        ("a request that means nothing can be answered, or EncodeError is raised", bench.reply_to_anything),
         ("nobody is answered who did not ask", bench.reply_to_nobody),
+        ("what is continued can be sent, whatever the cause is", bench.continue_anything),
         ("a Secret is never written", bench.keep_secret),
     ):
         await prove(promise, _as_async(case))
@@ -148,6 +153,16 @@ class _Bench:
         for name, value in values.items():
             _allow(partial(protocol.encode, _message(value)), EncodeError, name)
 
+    def call(self) -> None:
+        for call in _CALLS:
+            try:
+                envelope = self.make().encode(_message(call))
+            except EncodeError:
+                continue
+            read = read_arguments(self.make().decode(envelope).payload)
+            expect(list(read.args) == list(call.args), f"{call.args!r} came back as {read.args!r}")
+            expect(dict(read.kwargs) == dict(call.kwargs), f"{call.kwargs!r} came back as {read.kwargs!r}")
+
     def reply(self) -> None:
         expect(bool(self.results), "there are no results")
         for wanted in self.results:
@@ -168,11 +183,32 @@ class _Bench:
             else:
                 raise AssertionError(f"the caller got {result!r} as a result")
 
+    def reply_to_anything(self) -> None:
+        protocol = self.make()
+        for body in self._bodies():
+            request = attrs.evolve(_REQUEST, body=body)
+            _allow(partial(protocol.encode_error, request, DecodeError("x")), EncodeError, f"{body[:40]!r}")
+
     def reply_to_nobody(self) -> None:
         event = attrs.evolve(_REQUEST, reply_to="")
         if not self.make().always_replies:
             expect(self.make().encode_reply(event, self.results[0]) is None, "there is an answer with the result")
         expect(self.make().encode_error(event, ValueError("x")) is None, "there is an answer with the error")
+
+    def continue_anything(self) -> None:
+        protocol, payload = self.make(), self.samples[0]
+        for headers in self._causes():
+            cause = attrs.evolve(_REQUEST, headers=headers)
+            continued = _required_headers(partial(protocol.continued, cause), headers)
+            expect(continued == self.make().continued(cause), f"{headers!r} was continued in two ways")
+            protocol.encode(attrs.evolve(_message(payload), headers=continued))
+
+    def _causes(self) -> Iterator[Mapping[str, object]]:
+        """Yield headers of causes: what the protocol writes itself, and all kinds of nonsense in its place."""
+        written = self.make().encode(_message(self.samples[0])).headers
+        yield from (NO_HEADERS, written, {"check": "v"})
+        for value in (None, True, -1, "", "x" * 10_000, [], [None, 1, "x"], {"a": [{}]}, list(range(1000))):
+            yield dict.fromkeys([*written, "check"], value)
 
     def keep_secret(self) -> None:
         for payload in (Secret(_SECRET), {"password": Secret(_SECRET)}, [Secret(_SECRET)]):
@@ -198,6 +234,12 @@ class _Bench:
         yield from (_required(self.make().encode_reply(_REQUEST, result)).body for result in self.results)
 
 
+_CALLS: Final = (
+    Arguments((1, "a", [None]), {"k": {"a": True}}),
+    Arguments((1,)),
+    Arguments(kwargs={"k": "v"}),
+    Arguments(),
+)
 _REQUEST: Final = Envelope(subject="check.call", reply_to="check.replies", correlation_id="c-1")
 
 
@@ -216,6 +258,15 @@ def _allow(call: Callable[[], object], allowed: type[Exception] | tuple[type[Exc
         return
     except Exception as error:
         raise AssertionError(f"{what} raised {type(error).__name__}") from error
+
+
+def _required_headers(call: Callable[[], Mapping[str, object]], cause: Mapping[str, object]) -> Mapping[str, object]:
+    try:
+        headers = call()
+        json.dumps(dict(headers))
+    except Exception as error:
+        raise AssertionError(f"{cause!r:.200} raised {type(error).__name__}") from error
+    return headers
 
 
 def _required(reply: Envelope | None) -> Envelope:
