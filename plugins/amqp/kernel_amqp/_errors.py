@@ -2,6 +2,7 @@
 
     LinkError (UnavailableError)         no connection could be made
     └── LinkLostError                    the connection is gone
+    ConsumerCancelledError (UnavailableError)   the broker brings no more of a queue, which was deleted or moved
     LoginRefusedError (StartupError)     the broker does not let this user in, or not to this virtual host
     ChannelClosedError (KernelError)     the broker closed one channel, because of one method
     ReturnedError (KernelError)          no queue is bound for a mandatory message
@@ -101,7 +102,14 @@ class RefusedError(KernelError):
     A queue that is full and rejects what comes does so, and a queue that failed.
     """
 
-    def __init__(self, *, exchange: str, routing_key: str) -> None:
-        self.exchange = exchange
-        self.routing_key = routing_key
-        super().__init__(f'the broker did not take the message for "{routing_key}" sent to exchange "{exchange}"')
+    def __init__(self) -> None:
+        super().__init__("the broker did not take the message: a queue that should get it is full, or failed")
+
+
+@final
+class ConsumerCancelledError(UnavailableError):
+    """The broker has cancelled a consumer: its queue was deleted, or its node is gone."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(f'the broker has cancelled the consumer of queue "{queue}": is the queue deleted?')

@@ -1,0 +1,77 @@
+"""Heartbeats both ways: tells the peer that we live, and finds out when the peer does not.
+
+It depends on nothing but the event loop: not on handlers, and not on whether there is anything to say.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import attrs
+import trio
+
+from ._writer import Writer
+from .core import Connection
+
+_MISSED: Final = 2
+"""Intervals without a sign of life after which the peer is gone. Source: AMQP 0-9-1, 4.2.7."""
+
+
+@final
+@attrs.define(eq=False)
+class Heartbeat:
+    """The signs of life of one connection."""
+
+    _connection: Connection
+    _writer: Writer
+    _interval: float
+    """Seconds, as agreed with the peer; 0 for no heartbeats."""
+    heard_at: float = attrs.field(factory=trio.current_time, init=False)
+    """When something came from the peer; whoever reads sets it."""
+
+    async def wait_dead(self) -> str:
+        """Send heartbeats until the peer is gone; return how that shows.
+
+        Cancellation: Is a checkpoint.
+        """
+        if not self._interval:
+            await trio.sleep_forever()
+        while True:
+            await trio.sleep_until(self._next_look())
+            # Something else may have held up the loop: what came meanwhile is read first, and counts.
+            await trio.lowlevel.checkpoint()
+            reason = self._sign_of_death()
+            if reason:
+                return reason
+            self._beat()
+
+    def _next_look(self) -> float:
+        """Return when there is something to do, so that no time in between is longer than half an interval."""
+        half = self._interval / 2
+        beat = trio.current_time() + half
+        if self._writer.writing_since is None:
+            beat = min(beat, self._writer.sent_at + half)
+        return min(beat, *self._limits())
+
+    def _limits(self) -> tuple[float, float]:
+        """Return until when something must be heard, and until when the write under way must end."""
+        patience = _MISSED * self._interval
+        since = self._writer.writing_since
+        if since is None or self._writer.blocked:  # a broker that is blocked does not read, and says so
+            return self.heard_at + patience, float("inf")
+        return self.heard_at + patience, since + patience
+
+    def _sign_of_death(self) -> str:
+        now = trio.current_time()
+        heard, written = self._limits()
+        seconds = f"{_MISSED * self._interval:g} s"
+        if heard <= now:
+            return f"nothing was heard for {seconds}"
+        return f"it has taken nothing for {seconds}" if written <= now else ""
+
+    def _beat(self) -> None:
+        now = trio.current_time()
+        if self._writer.writing_since is None and now >= self._writer.sent_at + self._interval / 2:
+            self._connection.send_heartbeat()
+            self._writer.sent_at = now
+            self._writer.ring()

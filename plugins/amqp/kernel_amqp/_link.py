@@ -1,0 +1,277 @@
+"""One connection to a broker: the tasks that read, write and watch it, from its opening to its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, TypeAlias, final
+
+import attrs
+import trio
+from pamqp import commands
+
+from ._connect import CHUNK, Joined, LinkSettings, join
+from ._errors import ChannelClosedError, LinkLostError
+from ._heartbeat import Heartbeat
+from ._link_channel import ClosedError, LinkChannel
+from ._writer import Writer
+from .core import (
+    Blocked,
+    Channel,
+    ChannelClosed,
+    ChannelOpened,
+    ChannelState,
+    Closed,
+    Confirmed,
+    Connection,
+    ConsumerCancelled,
+    Delivered,
+    Event,
+    Opened,
+    Replied,
+    Returned,
+    TooLarge,
+    Unblocked,
+)
+
+_OfChannel: TypeAlias = ChannelOpened | Replied | TooLarge | Returned | ConsumerCancelled | ChannelClosed
+_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds for the last words of a connection, of ours and of the broker's."""
+
+
+@final
+@attrs.define(eq=False)
+class Link:
+    """One open connection. Once lost it stays so: whoever needs another opens another."""
+
+    _joined: Joined
+    lost: LinkLostError | None = attrs.field(default=None, init=False)
+    """Why the connection is gone; None while it is there."""
+    _connection: Connection = attrs.field(init=False)
+    _stream: trio.abc.Stream = attrs.field(init=False)
+    _writer: Writer = attrs.field(init=False)
+    _heartbeat: Heartbeat = attrs.field(init=False)
+    _life: trio.CancelScope = attrs.field(factory=lambda: trio.CancelScope(shield=True), init=False)
+    """Shielded, so that what is written while everything around is cancelled still goes out; `aclose` ends it."""
+    _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _channels: dict[Channel, LinkChannel] = attrs.field(factory=dict[Channel, LinkChannel], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._connection = self._joined.connection
+        self._stream = self._joined.stream
+        self._writer = Writer(self._connection, self._stream)
+        self._heartbeat = Heartbeat(self._connection, self._writer, self._connection.heartbeat)
+
+    @property
+    def where(self) -> str:
+        """The `host:port` that it is connected to."""
+        return self._joined.where
+
+    @property
+    def blocked(self) -> str:
+        """Why the broker takes no messages, in its words; empty if it does."""
+        return self._writer.blocked
+
+    async def wait_lost(self) -> LinkLostError:
+        """Wait until the connection is gone, and return why.
+
+        Cancellation: Is a checkpoint.
+        """
+        await self._ended.wait()
+        assert self.lost is not None
+        return self.lost.again(written=False)
+
+    def open_channel(
+        self, *, on_closed: Callable[[ClosedError], None] | None = None
+    ) -> AbstractAsyncContextManager[LinkChannel]:
+        """Open a channel for the time of the block.
+
+        Leaving it closes the channel: the broker has then seen all that was written to it, and takes back what was
+        delivered and not settled.
+
+        Args:
+            on_closed: Called once, from the task that reads, if the channel goes for another reason than leaving the
+                block: it only notes and wakes.
+
+        Raises:
+            LinkLostError: if the connection is gone.
+
+        Cancellation: Is a checkpoint. Leaving is shielded for at most 2 s.
+        """
+        return self._open_channel(on_closed)
+
+    async def run(self) -> None:
+        """Read, write and watch until the connection is gone; for `open_link` alone.
+
+        Cancellation: Is a checkpoint.
+        """
+        try:
+            with self._life:
+                async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._watch)
+                    await self._write()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._lose("its link was left")
+            await trio.aclose_forcefully(self._stream)
+
+    async def aclose(self) -> None:
+        """Say goodbye and end; for `open_link` alone.
+
+        Cancellation: Shielded for at most 2 s.
+        """
+        if self.lost is None:
+            for channel in self._channels.values():
+                channel.lose(self._loss("its link was left"))
+            self._connection.close()
+            self._writer.ring()
+            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+                await self._ended.wait()
+        self._life.cancel()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @asynccontextmanager
+    async def _open_channel(self, on_closed: Callable[[ClosedError], None] | None) -> AsyncGenerator[LinkChannel]:
+        if self.lost is not None:
+            raise self.lost.again(written=False)
+        core = self._connection.open_channel()
+        channel = LinkChannel(core, self._writer, on_closed)
+        self._channels[core] = channel
+        try:
+            await channel.open()
+            yield channel
+        finally:
+            await channel.aclose()
+
+    async def _read(self) -> None:
+        try:
+            self._take(self._joined.early)
+            while self.lost is None:
+                data = await self._stream.receive_some(CHUNK)
+                self._heartbeat.heard_at = trio.current_time()
+                if not data:
+                    self._break("the broker closed the connection without a word")
+                self._take(self._connection.receive(data))
+                self._writer.ring()
+        except trio.BrokenResourceError as error:
+            self._break(f"the connection broke: {error.__cause__ or error}", error)
+
+    async def _write(self) -> None:
+        try:
+            await self._writer.run()
+        except trio.BrokenResourceError as error:
+            self._break(f"the connection broke: {error.__cause__ or error}", error)
+
+    async def _watch(self) -> None:
+        self._break(await self._heartbeat.wait_dead())
+
+    def _take(self, events: Iterable[Event]) -> None:
+        """Hand each event to whom it is for. Deliveries and confirms come first, since nearly all are of these."""
+        channels = self._channels
+        for event in events:
+            kind = type(event)
+            if kind is Delivered:
+                channels[event.channel].deliver(event)
+            elif kind is Confirmed:
+                channels[event.channel].confirm(event.first, event.last, taken=event.taken)
+            else:
+                self._take_rare(event)
+
+    def _take_rare(self, event: Event) -> None:
+        match event:
+            case Closed():
+                self._end(event)
+            case Blocked():
+                self._writer.block(event.reason or "the broker did not say why")
+            case Unblocked():
+                self._writer.block("")
+            case Opened():
+                pass
+            case _:
+                self._take_of_channel(event)
+
+    def _end(self, event: Closed) -> None:
+        """Let the writer say the last words, then end."""
+        self._lose(f"it was closed: {event.code} {event.text}")
+        self._life.deadline = trio.current_time() + _CLOSE_TIMEOUT
+
+    def _break(self, reason: str, cause: BaseException | None = None) -> None:
+        """End at once: nothing that is still to be written would arrive."""
+        self._lose(reason, cause)
+        self._life.cancel()
+
+    def _lose(self, reason: str, cause: BaseException | None = None) -> None:
+        if self.lost is not None:
+            return
+        self.lost = self._loss(reason)
+        self.lost.__cause__ = cause
+        for channel in self._channels.values():
+            channel.lose(self.lost)
+        self._channels.clear()
+        self._writer.stop()
+        self._ended.set()
+
+    def _take_of_channel(self, event: _OfChannel) -> None:
+        channel = self._channels[event.channel]
+        match event:
+            case ChannelOpened():
+                channel.opened()
+            case Replied():
+                self._take_reply(channel, event)
+            case TooLarge():
+                channel.deliver(event)
+            case Returned():
+                channel.give_back(event)
+            case ConsumerCancelled():
+                channel.cancelled(event.consumer_tag)
+            case ChannelClosed():
+                # If we have asked to close it as well, the answer to that is still to come.
+                if event.channel.state is ChannelState.CLOSED:
+                    del self._channels[event.channel]
+                channel.lose(ChannelClosedError(event.code, event.text, event.method))
+
+    def _take_reply(self, channel: LinkChannel, event: Replied) -> None:
+        if isinstance(event.method, commands.Channel.CloseOk):
+            del self._channels[event.channel]
+            channel.left()
+        else:
+            channel.replied(event.method)
+
+    def _loss(self, reason: str) -> LinkLostError:
+        return LinkLostError(f"the connection to {self._joined.where} is gone: {reason}")
+
+
+@asynccontextmanager
+async def open_link(settings: LinkSettings) -> AsyncGenerator[Link]:
+    """Connect to a broker for the time of the block.
+
+    The body goes on when the connection is lost; `Link.lost` and `Link.wait_lost` tell.
+
+    Raises:
+        LinkError: if no host answers; says why for each.
+        LoginRefusedError: if the broker does not let this user in.
+
+    Cancellation: Is a checkpoint. Leaving is shielded for at most 2 s.
+    """
+    joined = await join(settings)
+    async with link_on(joined) as link:
+        yield link
+
+
+@asynccontextmanager
+async def link_on(joined: Joined) -> AsyncGenerator[Link]:
+    """Run the link on a connection that is open, as `open_link` does; closes its stream."""
+    link = Link(joined)
+    try:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            nursery.start_soon(link.run)
+            try:
+                yield link
+            finally:
+                await link.aclose()  # noqa: ASYNC102  it shields itself
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1 and isinstance(group.exceptions[0], Exception):
+            error = group.exceptions[0]
+            raise error from error.__cause__
+        raise

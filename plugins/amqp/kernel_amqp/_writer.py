@@ -1,0 +1,138 @@
+"""The sending half of a connection: the one task that writes, and the bound on what waits to be written.
+
+Whoever has something to send puts it into the core's buffer in one piece and rings. The writer takes all there is, once
+in a turn of the scheduler, so many small messages become one send, and no cancellation can cut a message in two.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import attrs
+import trio
+
+from .core import Connection
+
+MAX_UNSENT: Final = 1024 * 1024
+"""Bytes that may wait to be written before publishes have to wait. One message may exceed it."""
+_SLICE: Final = 64 * 1024
+"""Bytes of one send; each that ends shows that the peer still takes something."""
+_FRAMING: Final = 128
+"""Bytes that a message has besides its body, about."""
+
+
+@final
+@attrs.define(eq=False)
+class Writer:
+    """Writes what the core has to send, and holds publishes back while the peer does not want them."""
+
+    _connection: Connection
+    _stream: trio.abc.SendStream
+    takes: int = attrs.field(default=0, init=False)
+    """How often all that waited was taken to be sent: what waits since the last time is certainly not sent."""
+    sent_at: float = attrs.field(factory=trio.current_time, init=False)
+    """When the last send ended, or a heartbeat was put into the buffer."""
+    writing_since: float | None = attrs.field(default=None, init=False)
+    """When the send that is under way began."""
+    blocked: str = attrs.field(default="", init=False)
+    """Why the broker takes no messages; empty if it does."""
+    is_shut: bool = attrs.field(default=False, init=False)
+    """Whether a publish has to wait for its turn: there is no room, or others wait already."""
+    _unsent: int = attrs.field(default=0, init=False)
+    _stopped: bool = attrs.field(default=False, init=False)
+    _sleeper: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    _publishers: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def ring(self) -> None:
+        """Say that the core has something to send."""
+        task = self._sleeper
+        if task is not None:
+            self._sleeper = None
+            trio.lowlevel.reschedule(task)
+
+    def wrote(self, size: int) -> None:
+        """Say that a message with a body of this many bytes was put into the core's buffer."""
+        self._unsent += size + _FRAMING
+        if self._unsent >= MAX_UNSENT:
+            self.is_shut = True
+        task = self._sleeper
+        if task is not None:
+            self._sleeper = None
+            trio.lowlevel.reschedule(task)
+
+    async def wait_turn(self) -> None:
+        """Wait until it is one's turn to write a message: then look whether `has_room`, and call `pass_on` in any case.
+
+        First come, first served. Returns out of turn as well, after `shake`.
+
+        Cancellation: Is a checkpoint.
+        """
+        await self._publishers.park()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the broker takes messages, and not too much is unsent."""
+        return not self.blocked and self._unsent < MAX_UNSENT
+
+    def pass_on(self) -> None:
+        """Let the next publish go on, if there is room."""
+        if self.has_room:
+            self.is_shut = bool(self._publishers)
+            self._publishers.unpark()
+
+    def block(self, reason: str) -> None:
+        """Hold publishes back until the broker says otherwise; an empty reason lets them go on."""
+        self.blocked = reason
+        if reason:
+            self.is_shut = True
+        else:
+            self.pass_on()
+
+    def stop(self) -> None:
+        """End `run` once everything is written."""
+        self._stopped = True
+        self.ring()
+
+    def shake(self) -> None:
+        """Have everybody who waits for a turn look whether there is still something to wait for."""
+        self._publishers.unpark_all()
+
+    async def run(self) -> None:
+        """Write until stopped.
+
+        Raises:
+            trio.BrokenResourceError: if the connection broke.
+
+        Cancellation: Is a checkpoint. If cancelled, a part of what was to be written is.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            data = self._connection.data_to_send()
+            if data:
+                await self._send(data)
+            elif self._stopped:
+                return
+            else:
+                await self._sleep()
+
+    async def _send(self, data: bytes) -> None:
+        if not self._stopped:  # else it is a last word: what others had put there was thrown away
+            self.takes += 1
+        self._unsent = len(data)
+        with memoryview(data) as view:
+            for start in range(0, len(data), _SLICE):
+                self.writing_since = trio.current_time()
+                await self._stream.send_all(view[start : start + _SLICE])
+                self._unsent -= min(_SLICE, len(data) - start)
+                if self.is_shut:
+                    self.pass_on()
+        self.writing_since = None
+        self.sent_at = trio.current_time()
+
+    async def _sleep(self) -> None:
+        self._sleeper = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._wake)
+
+    def _wake(self, _: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
