@@ -207,8 +207,18 @@ class _Bench:
         """Yield headers of causes: what the protocol writes itself, and all kinds of nonsense in its place."""
         written = self.make().encode(_message(self.samples[0])).headers
         yield from (NO_HEADERS, written, {"check": "v"})
-        for value in (None, True, -1, "", "x" * 10_000, [], [None, 1, "x"], {"a": [{}]}, list(range(1000))):
-            yield dict.fromkeys([*written, "check"], value)
+        nonsense: Sequence[object] = (
+            None,
+            True,
+            -1,
+            "",
+            "x" * 10_000,
+            [],
+            [None, 1, "x"],
+            {"a": [{}]},
+            list(range(1000)),
+        )
+        yield from (dict.fromkeys([*written, "check"], value) for value in nonsense)
 
     def keep_secret(self) -> None:
         for payload in (Secret(_SECRET), {"password": Secret(_SECRET)}, [Secret(_SECRET)]):
