@@ -65,7 +65,7 @@ class Confirms:
 
     def confirm(self, first: int, last: int, *, taken: bool) -> None:
         """Wake those whose messages the broker has answered."""
-        if not taken or self._marks:
+        if not taken or self._marks or self._returned:
             self._confirm_each(first, last, taken=taken)
             return
         for number in range(first, last + 1):
