@@ -215,7 +215,7 @@ class _Bench:
             "x" * 10_000,
             [],
             [None, 1, "x"],
-            {"a": [{}]},
+            {"a": [1]},
             list(range(1000)),
         )
         yield from (dict.fromkeys([*written, "check"], value) for value in nonsense)
