@@ -1,0 +1,177 @@
+"""The driver `amqp`: opens the connections for as long as it lives."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import ClassVar, Final, final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel.abc import Broker, Capability, Context, Driver
+from kernel.errors import KernelError, StartupError
+
+from ._broker import AmqpBroker
+from ._catalog import Catalog
+from ._config import AmqpConfig, AmqpOptions, TlsTable
+from ._connect import LinkSettings
+from ._health import Health
+from ._keeper import Keeper
+from ._outbox import Outbox
+from ._post import Post
+from ._postponing import Postponer
+from ._session import Session
+from .core import Settings
+
+
+@final
+class AmqpDriver(Driver[Broker]):
+    """A broker over AMQP 0-9-1. What it holds outlives the process."""
+
+    Config: ClassVar[type[object]] = AmqpConfig
+    BrokerOptions: ClassVar[type[object] | None] = AmqpOptions
+    provides: ClassVar[type[object]] = AmqpBroker
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({
+        Capability.DEAD_LETTERS,
+        Capability.DELAY,
+        Capability.DURABLE,
+        Capability.MAX_LENGTH,
+        Capability.ORDERING,
+        Capability.PRIORITY,
+        Capability.REQUEST_REPLY,
+        Capability.TTL,
+    })
+
+    def __init__(self, *, config: AmqpConfig, context: Context) -> None:
+        self._config: Final = config
+        self._context: Final = context
+
+    @classmethod
+    @override
+    def check(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, AmqpConfig)
+        yield from config.problems()
+
+    @override
+    def open(self) -> AbstractAsyncContextManager[AmqpBroker]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[AmqpBroker]:
+        wires = _Wires(self._config, self._context)
+        failure: KernelError | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                await wires.connect(nursery)
+            except KernelError as error:
+                # Raised outside of the nursery, which would wrap it.
+                failure = error
+            else:
+                try:
+                    yield wires.broker
+                finally:
+                    wires.close()
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+@final
+@attrs.define(eq=False)
+class _Wires:
+    """What the driver is made of, and who knows whom."""
+
+    _config: AmqpConfig
+    _context: Context
+    _catalog: Catalog = attrs.field(init=False)
+    _sending: Keeper = attrs.field(init=False)
+    _consuming: Keeper = attrs.field(init=False)
+    broker: AmqpBroker = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._catalog = Catalog(self._config, self._context.id, self._context.log)
+        health = Health(self._context)
+        settings = link_settings(self._config, self._context)
+        self._sending = self._keeper("sending", settings, health)
+        self._consuming = self._keeper("consuming", settings, health)
+        outbox = Outbox(self._sending)
+        postponer = Postponer(self._sending, outbox, self._config.delayed_exchange)
+
+        def make_post(broker: AmqpBroker) -> Post:
+            context = self._context
+            return Post(context.id, context.log, context.emit, outbox, postponer, broker.redeclare)
+
+        self.broker = AmqpBroker(self._catalog, self._consuming, outbox, postponer, make_post)
+
+    async def connect(self, nursery: trio.Nursery) -> None:
+        """Open both connections and declare what the tables of the driver ask for."""
+        await nursery.start(self._sending.run)
+        await nursery.start(self._consuming.run)
+        await self._catalog.declare_own((await self._consuming.session()).link)
+
+    def close(self) -> None:
+        """Refuse everything from here on."""
+        self.broker.close()
+        self._sending.close()
+        self._consuming.close()
+
+    def _keeper(self, role: str, settings: LinkSettings, health: Health) -> Keeper:
+        return Keeper(
+            f"the connection for {role}",
+            settings,
+            health,
+            self._restore,
+            self._config.backoff_initial,
+            self._config.backoff_max,
+        )
+
+    async def _restore(self, session: Session) -> None:
+        await self._catalog.restore(session.link)
+
+
+def link_settings(config: AmqpConfig, context: Context) -> LinkSettings:
+    """Return how to reach the broker.
+
+    Raises:
+        StartupError: if a file of the table `tls` cannot be used.
+    """
+    core = Settings(
+        virtual_host=config.virtual_host,
+        mechanism=config.mechanism,
+        response=config.sasl_response(),
+        heartbeat=config.heartbeat,
+        max_message_bytes=config.max_message_bytes,
+        properties={"product": "kernel", "connection_name": f"{context.service} {context.id}"},
+    )
+    return LinkSettings(
+        hosts=config.addresses,
+        core=core,
+        tls=None if config.tls is None else tls_context(config.tls),
+        server_name="" if config.tls is None else config.tls.server_name,
+        connect_timeout=config.connect_timeout,
+    )
+
+
+def tls_context(table: TlsTable) -> ssl.SSLContext:
+    """Return what is verified, and how we prove who we are.
+
+    Raises:
+        StartupError: if a file cannot be read or is no certificate or key.
+    """
+    try:
+        context = ssl.create_default_context(cafile=table.ca or None)
+        if table.certificate:
+            context.load_cert_chain(table.certificate, table.key or None)
+    except (OSError, ssl.SSLError) as error:
+        raise StartupError(f"the table `tls` names files that cannot be used ({_files(table)}): {error}") from error
+    if not table.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _files(table: TlsTable) -> str:
+    return ", ".join(path for path in (table.ca, table.certificate, table.key) if path)

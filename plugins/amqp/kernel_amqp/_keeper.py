@@ -1,0 +1,112 @@
+"""Keeps one connection: opens it, notices its loss, and connects again until that succeeds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import attrs
+import trio
+
+from kernel.errors import StartupError, UnavailableError
+
+from ._connect import LinkSettings
+from ._errors import LinkError
+from ._health import Health
+from ._session import Session, open_session
+
+_LOOK: Final = 0.5
+"""Seconds between two looks whether the broker takes messages."""
+
+
+@final
+@attrs.define(eq=False)
+class Keeper:
+    """One connection that heals; `session` waits for it."""
+
+    role: str
+    """What it is for, in complaints."""
+    _settings: LinkSettings
+    _health: Health
+    _restore: Callable[[Session], Awaitable[None]]
+    """Makes exist again what was declared, before anybody uses a connection."""
+    _backoff_initial: float
+    _backoff_max: float
+    _session: Session | None = attrs.field(default=None, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+
+    async def session(self) -> Session:
+        """Return the connection, once there is one.
+
+        Raises:
+            UnavailableError: if the driver is closed.
+
+        Cancellation: A checkpoint if it has to wait.
+        """
+        while True:
+            if self._closed:
+                raise UnavailableError("the connection to the broker is closed")
+            if self._session is not None and self._session.link.lost is None:
+                return self._session
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """Refuse whoever asks from here on, and whoever waits."""
+        self._closed = True
+        self._set(None)
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep the connection; never returns unless cancelled.
+
+        Raises:
+            LinkError: if the first connection cannot be made; later ones are tried again.
+            LoginRefusedError: likewise.
+        """
+        await self._keep_one(task_status.started)
+        failures = 0
+        while True:
+            began = trio.current_time()
+            try:
+                await self._keep_one(lambda: None)
+            except (LinkError, StartupError) as error:  # a broker that is starting refuses logins, too
+                self._complain(str(error))
+            # A broker that takes every connection and drops it at once has not healed.
+            failures = 0 if trio.current_time() - began > self._backoff_max else failures + 1
+            await trio.sleep(self._wait(failures))
+
+    async def _keep_one(self, connected: Callable[[], None]) -> None:
+        """Open a connection and keep it until it is lost."""
+        async with open_session(self._settings) as session:
+            await self._restore(session)
+            self._set(session)
+            self._health.recover(self.role)
+            connected()
+            try:
+                await self._wait_lost(session)
+            finally:
+                self._set(None)
+
+    async def _wait_lost(self, session: Session) -> None:
+        while True:
+            with trio.move_on_after(_LOOK):
+                self._complain(str(await session.link.wait_lost()))
+                return
+            if reason := session.link.blocked:
+                self._complain(f"takes no messages: {reason}")
+            else:
+                self._health.recover(self.role)
+
+    def _complain(self, text: str) -> None:
+        self._health.complain(self.role, f"{self.role}: {text}")
+
+    def _set(self, session: Session | None) -> None:
+        self._session = session
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _wait(self, failures: int) -> float:
+        """Return seconds before the next try: exponential backoff with full jitter."""
+        limit = min(self._backoff_max, self._backoff_initial * 2 ** min(failures - 1, 30))
+        return random.uniform(0, limit) if failures else 0.0
