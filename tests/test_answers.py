@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
+from trio.testing import MockClock
 
 from kernel import Arguments, Envelope, answers, handles
 from kernel._injection import Offer
@@ -19,6 +21,7 @@ from kernel._signature import Role, inspect_worker
 from kernel._spec import HandlerSpec
 from kernel.abc import Delivery
 from kernel.errors import ArgumentsError, ConversionError, DecodeError
+from kernel.testing import check_worker
 
 
 class Store: ...
@@ -337,6 +340,23 @@ def test_a_driver_that_is_disabled_is_no_argument() -> None:
 
     [problem] = look(worker, disabled=frozenset({"cache"}))[1]
     assert problem.endswith("worker has no default, and driver/cache is disabled")
+
+
+async def test_the_check_of_workers_calls_as_the_kernel_does(autojump_clock: MockClock) -> None:
+    seen: list[object] = []
+
+    class Worker:
+        @answers("x")
+        async def charge(self, order: Order, /, *amounts: int, delivery: Delivery, **notes: str) -> None:
+            await trio.lowlevel.checkpoint()
+            seen.append((order, amounts, delivery.attempt, notes))
+
+    call = Arguments(({"sku": "tea"}, 1, 2), {"note": "n"})
+    await check_worker(Worker, samples={"charge": call})
+    with pytest.raises(AssertionError, match="each handler takes its payload: ArgumentsError: order: is missing"):
+        await check_worker(Worker, samples={"charge": Arguments()})
+
+    assert seen[0] == (Order("tea"), (1, 2), 1, {"note": "n"})
 
 
 # --- what kernel check says ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import trio
 from typing_extensions import override
 
 from .._batch import Batch
-from .._envelope import Envelope
+from .._envelope import Arguments, Envelope
 from .._injection import Offer
 from .._signature import Role, inspect_worker
 from ..abc import Delivery
@@ -40,8 +40,8 @@ async def check_worker(
 
     Args:
         use: The class or async function.
-        samples: Name of a handler -> a payload as a protocol would decode it, or a list of them for a handler that is
-            given batches; the name of a function's is empty.
+        samples: Name of a handler -> a payload as a protocol would decode it, which may be `Arguments`, or a list of
+            them for a handler that is given batches; the name of a function's is empty.
             None if the worker only runs.
         resources: Returns new fakes of the drivers that the worker uses, by their names.
         config: The worker's `config` table.
@@ -145,8 +145,12 @@ class _Bench:
             count = len(cast("list[object]", payload)) if isinstance(payload, list) else 1
             deliveries = [_FirstDelivery(Envelope(subject=handler.patterns[0])) for _ in range(count)]
             extra[handler.batch_parameter] = Batch(deliveries, lambda _index, _result: None)
-        call = getattr(instance, handler.method) if handler.method else instance
-        await cast("Callable[..., Awaitable[object]]", call)(payload, **extra)
+        method = getattr(instance, handler.method) if handler.method else instance
+        call = cast("Callable[..., Awaitable[object]]", method)
+        if isinstance(payload, Arguments) and handler.parameters is not None:
+            await call(*payload.args, **payload.kwargs, **extra)
+        else:
+            await call(payload, **extra)
 
 
 @final
