@@ -31,7 +31,7 @@ from ._states import CHANNEL_ASKED, CHANNEL_RECEIVES, DISCARDING, ChannelState, 
 from ._text import readable
 
 _OPEN: Final = ChannelState.OPEN
-_NOT_CALLED: Final = frozenset({"Channel.Open", "Channel.Close", "Basic.Get"})
+_CALLED: Final = frozenset({"Exchange", "Queue", "Basic", "Confirm", "Tx"})
 
 
 @final
@@ -71,7 +71,7 @@ class Channel:
             EncodingError: if a value has no place on the wire, or it does not fit one frame.
         """
         self._ask("call")
-        if not method.synchronous or method.name in _NOT_CALLED or getattr(method, "nowait", False):
+        if not _can_be_called(method):
             raise LocalError(f"{method.name} cannot be called: it has no answer, or is not for here")
         self._send(method)
         self._calls.append(method)
@@ -242,3 +242,9 @@ class Channel:
         if len(payload) + OVERHEAD > self._frame_max:
             raise EncodingError(f"{method.name} has {len(payload)} bytes; one frame has room for {self._frame_max}")
         self._out.append(encode_frame(METHOD, self.number, payload))
+
+
+def _can_be_called(method: base.Frame) -> bool:
+    """Whether a method has an answer, which is nothing but a method."""
+    known = method.synchronous and method.name.partition(".")[0] in _CALLED
+    return known and not isinstance(method, commands.Basic.Get) and not getattr(method, "nowait", False)
