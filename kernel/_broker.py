@@ -45,6 +45,8 @@ class Capability(enum.Enum):
     """What was sent survives the process."""
     DEDUPLICATION = "deduplication"
     """Take a message that is sent twice once: `Queue.deduplication_window`."""
+    ALL_OR_NOTHING = "all_or_nothing"
+    """Give a message that one full queue refuses to no other queue either."""
 
 
 @final
@@ -240,7 +242,8 @@ class Broker(ABC):
 
         Raises:
             UnroutableError: if mandatory, and no queue is bound for it.
-            QueueFullError: if a queue that should get it is full; then no queue got it.
+            QueueFullError: if a queue that should get it is full; then no queue got it, if the broker can do that
+                (`Capability.ALL_OR_NOTHING`), and otherwise those that were not full did.
             UnknownOutcomeError: if it cannot be known whether it was taken.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.

@@ -17,6 +17,7 @@ FEATURES = {
     Capability.PRIORITY: ("priorities", "`priority`"),
     Capability.TTL: ("messages that expire in the queue", "`ttl`, deadlines"),
     Capability.MAX_LENGTH: ("queues with a bound", "`max_length`, `overflow`"),
+    Capability.ALL_OR_NOTHING: ("what one full queue refuses, no other queue gets", "`max_length`"),
     Capability.REQUEST_REPLY: ("requests and their answers", "`rpc_client`"),
     Capability.PEEK: ("looking into a queue", "`peek`"),
     Capability.DURABLE: ("messages that survive the process", "`durable`"),

@@ -101,17 +101,27 @@ async def _expect_unroutable(bench: Bench, envelope: Envelope, *, exchange: str)
 
 
 async def _refuses(bench: Bench) -> None:
-    full, roomy = await bench.queue("full", max_length=3), await bench.queue("roomy")
-    await bench.bind(full, "x")
-    exchange = await bench.bind(roomy, "x")
+    full = await bench.queue(max_length=3)
+    exchange = await bench.bind(full, "x")
     await bench.put(full, *"abc")
-    send = partial(bench.broker.send, Envelope(subject="x", body=b"d"), exchange=exchange)
-    assert await refusal(QueueFullError, send) is not None, "a fourth message was taken into a queue for three"
+    for target in ("", exchange):
+        send = partial(bench.broker.send, Envelope(subject="x" if target else full, body=b"d"), exchange=target)
+        assert await refusal(QueueFullError, send) is not None, "a fourth message was taken into a queue for three"
 
-    assert await bench.drain(roomy) == [], "the other queue got a copy of what was refused"
     assert await bench.drain(full) == ["a", "b", "c"]
     await bench.put(full, "d")
     assert await bench.drain(full) == ["d"], "nothing is taken any more, although there is room"
+
+
+async def _refuses_for_all(bench: Bench) -> None:
+    full, roomy = await bench.queue("full", max_length=1), await bench.queue("roomy")
+    await bench.bind(full, "x")
+    exchange = await bench.bind(roomy, "x")
+    await bench.put(full, "a")
+    send = partial(bench.broker.send, Envelope(subject="x", body=b"b"), exchange=exchange)
+    assert await refusal(QueueFullError, send) is not None, "a second message was taken into a queue for one"
+
+    assert await bench.drain(roomy) == [], "the other queue got a copy of what was refused"
 
 
 async def _drops_oldest(bench: Bench) -> None:
@@ -225,7 +235,8 @@ QUEUES = (
     Promise("an exclusive queue has one consumer", _exclusive, _REPLY),
     Promise("an exclusive queue goes away with its consumer", _exclusive_goes_away, _REPLY),
     Promise("a mandatory message that no queue gets is an error", _unroutable),
-    Promise("a full queue refuses, and then no queue gets the message", _refuses, _BOUND),
+    Promise("a full queue refuses", _refuses, _BOUND),
+    Promise("what one full queue refuses no other queue gets", _refuses_for_all, _BOUND | {Capability.ALL_OR_NOTHING}),
     Promise("a full queue drops its oldest", _drops_oldest, _BOUND),
     Promise("what is dropped becomes a dead letter", _dropped_are_dead, _BOUND | _DEAD),
     Promise("a message older than `ttl` is not delivered", _ttl, _TTL),

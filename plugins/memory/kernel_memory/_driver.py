@@ -34,6 +34,7 @@ class MemoryDriver(Driver[Broker]):
     Config: ClassVar[type[object]] = MemoryConfig
     provides: ClassVar[type[object]] = MemoryBroker
     capabilities: ClassVar[frozenset[Capability]] = frozenset({
+        Capability.ALL_OR_NOTHING,
         Capability.DELAY,
         Capability.PRIORITY,
         Capability.TTL,

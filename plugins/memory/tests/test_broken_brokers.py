@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import attrs
@@ -83,6 +83,26 @@ class HidesOverflow(Passing):
             await super().send(envelope, exchange=exchange, mandatory=mandatory)
         except QueueFullError:
             await trio.lowlevel.checkpoint()
+
+
+@attrs.define(eq=False)
+class SpillsOver(Passing):
+    """Gives those that have room what another queue has refused."""
+
+    bound: list[str] = attrs.field(factory=list[str], init=False)
+
+    async def declare(self, topology: Topology) -> None:
+        self.bound += [binding.queue for binding in topology.bindings]
+        await super().declare(topology)
+
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        try:
+            await super().send(envelope, exchange=exchange, mandatory=mandatory)
+        except QueueFullError:
+            for queue in self.bound if exchange else ():
+                with suppress(QueueFullError):
+                    await super().send(attrs.evolve(envelope, subject=queue), exchange="")
+            raise
 
 
 class LosesWhenCancelled(Passing):
@@ -217,7 +237,8 @@ class PeekTakes(Passing):
         (LosesHeaders, "an envelope arrives as it was sent"),
         (SendsTwice, "a message may be empty"),
         (DropsSilently, "an exclusive queue goes away with its consumer"),
-        (HidesOverflow, "a full queue refuses, and then no queue gets the message"),
+        (HidesOverflow, "a full queue refuses"),
+        (SpillsOver, "what one full queue refuses no other queue gets"),
         (LosesWhenCancelled, "a cancelled send sends once or not at all"),
         (TakesAhead, "a cancelled wait for a delivery loses nothing"),
         (IgnoresPrefetch, "not more than `prefetch` deliveries are unsettled"),

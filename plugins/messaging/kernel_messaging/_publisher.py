@@ -70,7 +70,8 @@ class Publisher:
         Raises:
             EncodeError: if the protocol cannot write the payload.
             UnroutableError: if `mandatory = true`, and no queue is bound for the subject.
-            QueueFullError: if a queue that should get it is full; then no queue got it.
+            QueueFullError: if a queue that should get it is full; then no queue got it, if the broker has the
+                capability `all_or_nothing`, and otherwise those that were not full did.
             UnknownOutcomeError: if it cannot be known whether it was taken.
             ValueError: if delay or priority are out of range.
 

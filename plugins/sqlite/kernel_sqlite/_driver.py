@@ -27,6 +27,7 @@ class SqliteDriver(Driver[Broker]):
     Config: ClassVar[type[object]] = SqliteConfig
     provides: ClassVar[type[object]] = SqliteBroker
     capabilities: ClassVar[frozenset[Capability]] = frozenset({
+        Capability.ALL_OR_NOTHING,
         Capability.DEAD_LETTERS,
         Capability.DEDUPLICATION,
         Capability.DELAY,
