@@ -29,6 +29,7 @@ from ._lifecycle import State as State
 from ._lifecycle import SwitchState as SwitchState
 from ._marks import answers as answers
 from ._marks import handles as handles
+from ._marks import patterns_of as patterns_of
 from ._router import pattern_matches as pattern_matches
 from ._secret import Secret as Secret
 
