@@ -7,7 +7,7 @@ import random
 import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Final, final
+from typing import Final, cast, final
 
 import attrs
 import trio
@@ -152,7 +152,7 @@ async def shake_hands(stream: trio.abc.Stream, where: str, settings: Settings) -
 async def _negotiate(stream: trio.abc.Stream, connection: Connection, where: str) -> Sequence[Event]:
     while True:
         await stream.send_all(connection.data_to_send())
-        data = await stream.receive_some(CHUNK)
+        data = bytes(await stream.receive_some(CHUNK))
         if not data:
             raise LinkError(f"{where} closed the connection while it was being opened; does it expect TLS, or not?")
         events = connection.receive(data)
@@ -183,6 +183,6 @@ def _first_cause(error: BaseException) -> str:
     """Return what one attempt failed with, where several addresses were tried."""
     cause = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
+        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
     number = cause.errno if isinstance(cause, OSError) else None
     return os.strerror(number) if number is not None and number > 0 else str(cause or error)

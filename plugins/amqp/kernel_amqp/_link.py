@@ -35,6 +35,7 @@ from .core import (
 )
 
 _OfChannel: TypeAlias = ChannelOpened | Replied | TooLarge | Returned | ConsumerCancelled | ChannelClosed
+_Rare: TypeAlias = Closed | Blocked | Unblocked | Opened | _OfChannel
 _CLOSE_TIMEOUT: Final = 2.0
 """Seconds for the last words of a connection, of ours and of the broker's."""
 
@@ -113,8 +114,9 @@ class Link:
                     await self._write()
                     nursery.cancel_scope.cancel()
         finally:
-            self._lose("its link was left")
-            await trio.aclose_forcefully(self._stream)
+            self._lose("the tasks that serve it have ended")
+            with trio.CancelScope(shield=True):  # it does not wait, but a Cancelled here would hide what was raised
+                await trio.aclose_forcefully(self._stream)
 
     async def aclose(self) -> None:
         """Say goodbye and end; for `open_link` alone.
@@ -145,6 +147,7 @@ class Link:
             await channel.aclose()
 
     async def _read(self) -> None:
+        await trio.lowlevel.checkpoint()
         try:
             self._take(self._joined.early)
             while self.lost is None:
@@ -152,12 +155,12 @@ class Link:
                 self._heartbeat.heard_at = trio.current_time()
                 if not data:
                     self._break("the broker closed the connection without a word")
-                self._take(self._connection.receive(data))
+                self._take(self._connection.receive(bytes(data)))
                 self._writer.ring()
         except trio.BrokenResourceError as error:
             self._break(f"the connection broke: {error.__cause__ or error}", error)
 
-    async def _write(self) -> None:
+    async def _write(self) -> None:  # noqa: ASYNC910  the writer is one
         try:
             await self._writer.run()
         except trio.BrokenResourceError as error:
@@ -170,15 +173,14 @@ class Link:
         """Hand each event to whom it is for. Deliveries and confirms come first, since nearly all are of these."""
         channels = self._channels
         for event in events:
-            kind = type(event)
-            if kind is Delivered:
+            if isinstance(event, Delivered):
                 channels[event.channel].deliver(event)
-            elif kind is Confirmed:
+            elif isinstance(event, Confirmed):
                 channels[event.channel].confirm(event.first, event.last, taken=event.taken)
             else:
                 self._take_rare(event)
 
-    def _take_rare(self, event: Event) -> None:
+    def _take_rare(self, event: _Rare) -> None:
         match event:
             case Closed():
                 self._end(event)

@@ -6,11 +6,12 @@ What goes wrong on it stays on it. Nothing that was delivered on a channel is ev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 import trio
 from pamqp import base, commands
+from pamqp.common import Arguments
 
 from ._calls import Calls
 from ._confirms import Confirms, mark_of
@@ -172,7 +173,7 @@ class LinkChannel:
         """
         self._consumers[consumer_tag] = _Consumer(on_delivery=on_delivery, on_cancel=on_cancel)
         method = commands.Basic.Consume(
-            queue=queue, consumer_tag=consumer_tag, exclusive=exclusive, arguments=dict(arguments or {})
+            queue=queue, consumer_tag=consumer_tag, exclusive=exclusive, arguments=cast("Arguments", arguments)
         )
         await self.call(method)
 
@@ -264,9 +265,7 @@ class LinkChannel:
         while self.closed is None and not self._writer.has_room:
             await self._writer.wait_turn()
 
-    def _write(
-        self, exchange: str, routing_key: str, properties: Properties, body: bytes, *, mandatory: bool
-    ) -> int:
+    def _write(self, exchange: str, routing_key: str, properties: Properties, body: bytes, *, mandatory: bool) -> int:
         if self.closed is not None:
             raise self._reason(written=False)
         number = self._core.publish(

@@ -115,7 +115,7 @@ class Writer:
             else:
                 await self._sleep()
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes) -> None:  # noqa: ASYNC910  there is data, so it sends
         if not self._stopped:  # else it is a last word: what others had put there was thrown away
             self.takes += 1
         self._unsent = len(data)

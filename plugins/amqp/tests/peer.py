@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
@@ -117,11 +117,11 @@ class Peer:
 
     async def _take_message(self, channel: int, number: int) -> None:
         same, head = await self.next()
-        assert same == channel and isinstance(head, header.ContentHeader), "a message was cut in two"
+        assert (same, type(head)) == (channel, header.ContentHeader), "a message was cut in two"
         size = 0
         while size < head.body_size:
             same, part = await self.next()
-            assert same == channel and isinstance(part, body.ContentBody), "a message was cut in two"
+            assert (same, type(part)) == (channel, body.ContentBody), "a message was cut in two"
             size += len(part.value)
         await self.send(commands.Basic.Ack(number), channel=channel)
 
@@ -191,7 +191,7 @@ async def served() -> AsyncGenerator[Link]:
             peer = Peer(theirs)
             try:
                 await peer.welcome()
-            except (EOFError, trio.ClosedResourceError):
+            except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
                 return
             await peer.serve()
 

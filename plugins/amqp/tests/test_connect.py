@@ -73,7 +73,7 @@ async def test_peer_that_lacks_our_mechanism_is_an_error(autojump_clock: trio.te
             await peer.welcome()
 
     async with scripted(script) as stream:
-        with pytest.raises((LinkError, LoginRefusedError), match="EXTERNAL|AMQPLAIN"):
+        with pytest.raises((LinkError, LoginRefusedError), match=r"EXTERNAL|AMQPLAIN"):
             await shake_hands(stream, WHERE, Settings(mechanism="EXTERNAL"))
 
 
@@ -98,7 +98,7 @@ async def test_refusals_are_told_by_code(
         await peer.expect(commands.Connection.CloseOk)
 
     async with scripted(script) as stream:
-        with pytest.raises(kind, match=f"peer:5672.*{code}") as caught:
+        with pytest.raises(kind, match=rf"peer:5672.*{code}") as caught:
             await shake_hands(stream, WHERE, Settings(response=f"\0guest\0{PASSWORD}"))
     assert type(caught.value) is kind
     assert PASSWORD not in str(caught.value)
@@ -113,13 +113,13 @@ async def test_what_is_no_broker_is_an_error(words: bytes, autojump_clock: trio.
         await peer.stream.aclose()
 
     async with scripted(script) as stream:
-        with pytest.raises(LinkError, match="peer:5672"):
+        with pytest.raises(LinkError, match=r"peer:5672"):
             await shake_hands(stream, WHERE, SETTINGS)
 
 
 async def test_refused_port_is_named() -> None:
     port = free_port()
-    with pytest.raises(LinkError, match=f"127.0.0.1:{port} cannot be reached: Connection refused"):
+    with pytest.raises(LinkError, match=rf"127.0.0.1:{port} cannot be reached: Connection refused"):
         async with open_link(settings("127.0.0.1", port)):
             pass
 
@@ -129,7 +129,7 @@ async def test_silent_host_is_given_up_after_connect_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         began = trio.current_time()
-        with pytest.raises(LinkError, match=f"127.0.0.1:{port} did not open a connection within 0.3 s"):
+        with pytest.raises(LinkError, match=rf"127.0.0.1:{port} did not open a connection within 0.3 s"):
             async with open_link(settings("127.0.0.1", port, connect_timeout=0.3)):
                 pass
     assert trio.current_time() - began < 1.0
@@ -151,7 +151,7 @@ async def test_error_names_every_host() -> None:
 
 @pytest.mark.slow
 async def test_wrong_password_is_refused_without_being_told(rabbitmq: tuple[str, int]) -> None:
-    with pytest.raises(LoginRefusedError, match="403") as caught:
+    with pytest.raises(LoginRefusedError, match=r"403") as caught:
         async with open_link(settings(*rabbitmq, core=Settings(response=f"\0guest\0{PASSWORD}"))):
             pass
     assert PASSWORD not in str(caught.value)
@@ -160,7 +160,7 @@ async def test_wrong_password_is_refused_without_being_told(rabbitmq: tuple[str,
 
 async def test_unknown_virtual_host_is_refused(rabbitmq: tuple[str, int]) -> None:
     core = Settings(response="\0guest\0guest", virtual_host="no-such-host")
-    with pytest.raises(LoginRefusedError, match="530 .*no-such-host"):
+    with pytest.raises(LoginRefusedError, match=r"530 .*no-such-host"):
         async with open_link(settings(*rabbitmq, core=core)):
             pass
 
@@ -184,10 +184,13 @@ class Keys:
 
 async def test_tls_carries_a_connection(rabbitmq: tuple[str, int]) -> None:
     keys = Keys()
-    async with open_relay(rabbitmq, keys.server) as relay:
-        async with open_link(settings("127.0.0.1", relay.port, tls=keys.client)) as link, link.open_channel() as channel:
-            answer = await channel.call(commands.Basic.Qos(prefetch_count=1))
-            assert isinstance(answer, commands.Basic.QosOk)
+    async with (
+        open_relay(rabbitmq, keys.server) as relay,
+        open_link(settings("127.0.0.1", relay.port, tls=keys.client)) as link,
+        link.open_channel() as channel,
+    ):
+        answer = await channel.call(commands.Basic.Qos(prefetch_count=1))
+        assert isinstance(answer, commands.Basic.QosOk)
 
 
 async def test_certificate_may_be_for_the_server_name_that_is_given(rabbitmq: tuple[str, int]) -> None:
@@ -211,19 +214,19 @@ async def test_certificate_that_is_not_accepted_is_one_error(
     server: Keys, client: ssl.SSLContext | None, text: str, rabbitmq: tuple[str, int]
 ) -> None:
     async with open_relay(rabbitmq, server.server) as relay:
-        with pytest.raises(LinkError, match=f"127.0.0.1:{relay.port}: its certificate is not accepted: .*{text}"):
+        with pytest.raises(LinkError, match=rf"127.0.0.1:{relay.port}: its certificate is not accepted: .*{text}"):
             async with open_link(settings("127.0.0.1", relay.port, tls=client or server.client)):
                 pass
 
 
 async def test_tls_to_a_port_in_the_clear_is_one_error(rabbitmq: tuple[str, int]) -> None:
-    with pytest.raises(LinkError, match="TLS"):
+    with pytest.raises(LinkError, match=r"TLS"):
         async with open_link(settings(*rabbitmq, tls=Keys().client)):
             pass
 
 
 async def test_clear_text_to_a_port_of_tls_is_one_error(rabbitmq: tuple[str, int]) -> None:
     async with open_relay(rabbitmq, Keys().server) as relay:
-        with pytest.raises(LinkError, match="TLS|broke"):
+        with pytest.raises(LinkError, match=r"TLS|broke"):
             async with open_link(settings("127.0.0.1", relay.port)):
                 pass
