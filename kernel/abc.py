@@ -317,6 +317,8 @@ class Protocol(Component):
         Raises:
             RemoteError: if the other side answered with an error.
             DecodeError: if it means nothing in this protocol.
+            Exception: of a class that the protocol's configuration lists, if that is what the other side names.
+                No class is looked up by a name from the wire.
         """
         return self.decode(reply).payload
 

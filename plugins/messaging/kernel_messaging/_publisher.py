@@ -11,7 +11,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Message, new_id
+from kernel import NO_HEADERS, Message
 from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Topology
 
 from ._continued import continued
@@ -61,7 +61,7 @@ class Publisher:
             headers: What JSON can say. What the protocol continues from the delivery that is being handled is added.
             delay: Seconds before it is delivered; needs a broker with the capability `delay`.
             priority: 0 to 9, 9 first; needs a broker with the capability `priority`.
-            id: The message's id; empty makes a new one. Publish again with the same id after an
+            id: The message's id; empty takes that which the protocol writes, or a new one. Publish again with the same id after an
                 `UnknownOutcomeError`, so that whoever keeps ids can tell a repeated message.
 
         Returns:
@@ -81,11 +81,11 @@ class Publisher:
         """
         if delay < 0 or not 0 <= priority <= 9:
             raise ValueError(f"delay must be 0 or more and priority 0 to 9, not {delay} and {priority}")
+        message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+        encoded = self._protocol.encode(message)
         envelope = attrs.evolve(
-            self._protocol.encode(
-                Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
-            ),
-            id=id or new_id(),
+            encoded,
+            id=id or encoded.id,
             delay=delay,
             priority=priority,
             deadline=trio.current_effective_deadline() if self._config.deadline else math.inf,
