@@ -11,6 +11,8 @@ from kernel import Envelope, new_id
 from kernel.abc import Broker
 from kernel.errors import KernelError, UnavailableError, UnknownOutcomeError
 
+from ._cancellation import Teller
+
 
 @final
 @attrs.define(eq=False)
@@ -34,6 +36,8 @@ class Calls:
     _broker: Broker
     _exchange: str
     _limiter: trio.CapacityLimiter
+    _teller: Teller | None = None
+    """Tells callees of the calls that are cancelled; None if they are not to know."""
     _calls: dict[str, _Call] = attrs.field(factory=dict[str, _Call], init=False)
     """By correlation id."""
     _address: str = attrs.field(default="", init=False)
@@ -55,7 +59,8 @@ class Calls:
             SendError: as `Broker.send`; `UnknownOutcomeError` also if the connection broke while it was awaited.
             UnavailableError: if the calls are closed.
 
-        Cancellation: Is a checkpoint. If cancelled, the request may have been handled; its answer is dropped.
+        Cancellation: Is a checkpoint. If cancelled, the callee is told, and the request may have been handled; its
+            answer is dropped.
         """
         async with self._limiter:
             await self._wait_connected()
@@ -110,6 +115,10 @@ class Calls:
         try:
             await self._broker.send(envelope, exchange=self._exchange, mandatory=True)
             await call.done.wait()
+        except trio.Cancelled:
+            if self._teller is not None and not call.done.is_set():
+                self._teller.tell(envelope)
+            raise
         finally:
             del self._calls[envelope.correlation_id]
         if call.reply is None:

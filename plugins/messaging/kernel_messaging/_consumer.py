@@ -10,6 +10,7 @@ import attrs
 import trio
 from typing_extensions import override
 
+from kernel import new_id
 from kernel.abc import (
     Binding,
     Broker,
@@ -24,6 +25,8 @@ from kernel.abc import (
     check_partition_by,
     check_window,
 )
+
+from ._cancellation import CANCEL_EXCHANGE, CancellationQueue, Hearer
 
 _POSITIVE: Final = attrs.validators.optional(attrs.validators.gt(0))
 
@@ -52,6 +55,10 @@ class ConsumerConfig:
     """Seconds in which the queue takes a message of one id once; 0 takes all."""
     reply_exchange: str = ""
     """The exchange that replies are sent to; empty sends each straight to the queue that it is for."""
+    cancellable: bool = False
+    """Whether requests whose calls are cancelled are revoked."""
+    cancel_exchange: str = attrs.field(default=CANCEL_EXCHANGE, validator=attrs.validators.min_len(1))
+    """Where the callers tell of cancelled calls."""
     options: object = None
     """What only this broker knows about queues: an instance of its `BrokerOptions`."""
     declare: bool = True
@@ -84,7 +91,8 @@ class ConsumerConfig:
         )
 
     def _exchanges(self) -> Iterable[str]:
-        named = (self.exchange if self.bindings else "", self.reply_exchange)
+        cancel_exchange = self.cancel_exchange if self.cancellable else ""
+        named = (self.exchange if self.bindings else "", self.reply_exchange, cancel_exchange)
         return dict.fromkeys(name for name in named if name)
 
 
@@ -102,6 +110,7 @@ class ConsumerDispatcher(Dispatcher):
     def __init__(self, *, config: ConsumerConfig, context: Context) -> None:
         self._config: Final = config
         self._context: Final = context
+        self._hearer: Final = Hearer() if config.cancellable else None
 
     @classmethod
     @override
@@ -114,7 +123,7 @@ class ConsumerDispatcher(Dispatcher):
             Capability.DEAD_LETTERS: bool(config.dead_letter_queue) and config.declare,
             Capability.ORDERING: bool(config.partition_by),
             Capability.DEDUPLICATION: config.deduplication_window > 0,
-            Capability.REQUEST_REPLY: bool(config.reply_exchange),
+            Capability.REQUEST_REPLY: bool(config.reply_exchange) or config.cancellable,
         }
         return frozenset(capability for capability, is_wanted in wanted.items() if is_wanted)
 
@@ -140,7 +149,20 @@ class ConsumerDispatcher(Dispatcher):
             await self._context.broker.declare(self._config.topology())
         else:
             await trio.lowlevel.checkpoint()
-        yield
+        if self._hearer is None:
+            yield
+            return
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._hearer.listen, self._context.broker, self._cancellations())
+            yield
+            nursery.cancel_scope.cancel()
+
+    def _cancellations(self) -> CancellationQueue:
+        return CancellationQueue(
+            name=f"{self._context.service}.{self._context.name}.cancellations.{new_id()}",
+            exchange=self._config.cancel_exchange,
+            patterns=self._config.bindings or ("#",),
+        )
 
     @override
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
@@ -150,4 +172,7 @@ class ConsumerDispatcher(Dispatcher):
         async with self._context.broker.subscribe(subscription) as deliveries:
             task_status.started()
             async for delivery in deliveries:
-                await intake.submit(delivery)
+                if self._hearer is None:
+                    await intake.submit(delivery)
+                else:
+                    await self._hearer.submit(intake, delivery)

@@ -13,6 +13,7 @@ from kernel.abc import Protocol
 from kernel.errors import CallTimeoutError
 
 from ._calls import Calls
+from ._cancellation import CANCEL_EXCHANGE
 from ._continued import continued
 
 
@@ -30,6 +31,15 @@ class RpcClientConfig:
     """Whether to make the exchange exist; if not, somebody else does."""
     bind_replies: bool = False
     """Whether to bind the queue of answers to `exchange` by its own name, for those who answer through it."""
+    cancel_exchange: str | None = None
+    """Where callees hear of calls that are cancelled or late; empty tells nobody, and so does None where `declare`
+    is false, since the exchange may not exist."""
+
+    @property
+    def cancellations(self) -> str:
+        """The exchange of the cancellations; empty for none."""
+        default = CANCEL_EXCHANGE if self.declare else ""
+        return default if self.cancel_exchange is None else self.cancel_exchange
 
 
 @final
@@ -108,7 +118,8 @@ class RpcClient:
             UnknownOutcomeError: if the connection broke: the request may have been handled.
             UnavailableError: if the driver is closed.
 
-        Cancellation: Is a checkpoint. If cancelled, the request may have been handled; its answer is dropped.
+        Cancellation: Is a checkpoint. If cancelled, the callee is told, and the request may have been handled; its
+            answer is dropped.
         """
         message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
         request = self._protocol.encode(message)

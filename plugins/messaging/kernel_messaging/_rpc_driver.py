@@ -14,6 +14,7 @@ from kernel.abc import Binding, Broker, Capability, Context, Driver, Exchange, Q
 from kernel.errors import SendError, UnavailableError
 
 from ._calls import Calls
+from ._cancellation import Teller
 from ._rpc import RpcClient, RpcClientConfig
 
 _RECONNECT_WAIT: Final = 1.0
@@ -48,17 +49,20 @@ class RpcClientDriver(Driver[RpcClient]):
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[RpcClient]:
-        exchanges = [Exchange(name=self._config.exchange)] if self._config.declare else []
-        await self._context.broker.declare(Topology(exchanges=exchanges))
-        limiter = trio.CapacityLimiter(self._config.max_in_flight)
-        calls = Calls(self._context.broker, self._config.exchange, limiter)
+        config, broker = self._config, self._context.broker
+        names = dict.fromkeys(name for name in (config.exchange, config.cancellations) if name and config.declare)
+        await broker.declare(Topology(exchanges=[Exchange(name=name) for name in names]))
+        teller = Teller(broker, config.cancellations) if config.cancellations else None
+        calls = Calls(broker, config.exchange, trio.CapacityLimiter(config.max_in_flight), teller)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve, calls)
+            if teller is not None:
+                nursery.start_soon(teller.run)
             try:
-                yield RpcClient(calls, self._context.protocol, self._config.timeout)
+                yield RpcClient(calls, self._context.protocol, config.timeout)
             finally:
                 calls.close()
-                nursery.cancel_scope.cancel()
+                await _close(nursery, teller)  # noqa: ASYNC102  bounded by itself, and by the deadline of the close
 
     async def _serve(self, calls: Calls, *, task_status: trio.TaskStatus[None]) -> None:
         starting: list[trio.TaskStatus[None]] = [task_status]
@@ -88,3 +92,12 @@ class RpcClientDriver(Driver[RpcClient]):
                 calls.accept(reply.envelope)
                 await reply.settle(Ack())
         raise UnavailableError(f'the subscription to "{address}" has ended')
+
+
+async def _close(nursery: trio.Nursery, teller: Teller | None) -> None:  # noqa: ASYNC910  there may be nothing to wait for
+    """End the tasks of the driver; those who cancelled just before have their callees told."""
+    try:
+        if teller is not None:
+            await teller.finish()
+    finally:
+        nursery.cancel_scope.cancel()
