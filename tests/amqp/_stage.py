@@ -1,0 +1,194 @@
+"""A service that publishes to itself over RabbitMQ, and an account of what became of each message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+import attrs
+import trio
+
+from kernel import SettleFailed, State, handles, new_id
+from kernel.errors import UnavailableError, UnknownOutcomeError
+from kernel.testing import OpenKernel, open_kernel
+
+HEARTBEAT = 1.0
+BACKOFF = 1.0
+"""Seconds that reconnecting and restarting may wait, added up: the manifest below sees to it."""
+SLACK = 1.5
+"""Seconds more, for a machine that is busy."""
+RECOVERY = 2 * HEARTBEAT + BACKOFF + SLACK
+DEADLINE = 45.0
+"""Seconds that a publisher has for a message."""
+PATIENCE = 45.0
+
+
+class Item(TypedDict):
+    number: int
+    padding: str
+    seconds: float
+
+
+@attrs.define(eq=False)
+class Record:
+    """What handlers did."""
+
+    done: Counter[int] = attrs.field(factory=Counter[int], init=False)
+    running: Counter[int] = attrs.field(factory=Counter[int], init=False)
+    most_running: int = attrs.field(default=0, init=False)
+    """The most handlers that ran for one message at a time."""
+
+
+class Work:
+    """Does each item, in the time that it takes."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    @handles("#")
+    async def work(self, item: Item) -> None:
+        number, running = item["number"], self._record.running
+        running[number] += 1
+        self._record.most_running = max(self._record.most_running, running[number])
+        try:
+            await trio.sleep(item["seconds"])
+            self._record.done[number] += 1
+        finally:
+            running[number] -= 1
+
+
+def manifest(port: int, *, concurrency: int = 10) -> dict[str, object]:
+    """Return the service: it can break and heal as often as a test likes."""
+    name = f"faults.{new_id()}"
+    restart = {"max_restarts": 1000, "backoff_initial": 0.05, "backoff_max": BACKOFF / 2}
+    backoff = {"backoff_initial": 0.1, "backoff_max": BACKOFF / 2}
+    return {
+        "kernel": {"name": "faults", "grace_period": 12.0, "drain_timeout": 4.0},
+        "drivers": {
+            "queue": {"plugin": "amqp", "hosts": [f"127.0.0.1:{port}"], "heartbeat": HEARTBEAT, **backoff},
+            "events": {"plugin": "publisher", "driver": "queue", "protocol": "json", "exchange": name},
+            "record": {"plugin": "memory"},  # replaced
+        },
+        "dispatchers": {
+            "work": {
+                "plugin": "consumer",
+                "driver": "queue",
+                "protocol": "json",
+                "queue": name,
+                "exchange": name,
+                "bindings": ["#"],
+                "dead_letters": "",
+                "concurrency": concurrency,
+                "restart": restart,
+            }
+        },
+        "workers": {"work": {"use": f"{__name__}:Work", "dispatcher": "work"}},
+    }
+
+
+@attrs.define(eq=False)
+class Stage:
+    """A running service and the account of its messages."""
+
+    service: OpenKernel
+    record: Record
+    confirmed: set[int] = attrs.field(factory=set[int], init=False)
+    refused: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    """Publishers that got an error, by its class: one of those that are documented, or the test has failed."""
+    late: int = attrs.field(default=0, init=False)
+    """Publishers whose deadline came first."""
+    slowest: float = attrs.field(default=0.0, init=False)
+    """Seconds that a publisher waited, at most."""
+    _number: int = attrs.field(default=0, init=False)
+
+    async def publish(self, *, padding: int = 0, seconds: float = 0.02, deadline: float = DEADLINE) -> int | None:
+        """Publish the next item; returns its number if the broker took it."""
+        self._number += 1
+        item = Item(number=self._number, padding="x" * padding, seconds=seconds)
+        began = trio.current_time()
+        with trio.move_on_after(deadline) as scope:
+            try:
+                await self.service.publish("events", "item", item)
+                self.confirmed.add(item["number"])
+            except (UnavailableError, UnknownOutcomeError) as error:
+                self.refused[type(error).__name__] += 1
+        self.slowest = max(self.slowest, trio.current_time() - began)
+        self.late += scope.cancelled_caught
+        return item["number"] if item["number"] in self.confirmed else None
+
+    async def publish_many(self, count: int, **options: float) -> None:
+        """Publish so many items at once."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(lambda: self.publish(**options))  # type: ignore[arg-type]
+
+    @asynccontextmanager
+    async def load(self, publishers: int = 5) -> AsyncIterator[None]:
+        """Publish all the time while inside; on exit what is under way is finished."""
+        over = False
+
+        async def publish() -> None:
+            while not over:
+                await self.publish()
+                await trio.sleep(0.003)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(publishers):
+                nursery.start_soon(publish)
+            yield
+            over = True
+
+    @property
+    def missing(self) -> set[int]:
+        """What was confirmed and is not done."""
+        return self.confirmed - self.record.done.keys()
+
+    async def wait_done(self) -> None:
+        """Wait until everything that was confirmed is done."""
+        await wait_until(lambda: not self.missing)
+
+    async def wait_state(self, state: State) -> None:
+        """Wait until the connection is in a state, in the eyes of the kernel."""
+        await wait_until(lambda: self.service.kernel.states["driver/queue"] is state)
+
+    async def wait_works(self) -> float:
+        """Wait until an item that is published from here on is done; returns the seconds that it took."""
+        began = trio.current_time()
+        number = None
+        while number is None:
+            number = await self.publish(seconds=0)
+            await trio.sleep(0.01)
+        await wait_until(lambda: number in self.record.done)
+        return trio.current_time() - began
+
+
+async def wait_until(condition: Callable[[], bool], *, patience: float = PATIENCE) -> None:
+    """Wait for something that nobody tells."""
+    with trio.move_on_after(patience):
+        while not condition():  # noqa: ASYNC110  see above
+            await trio.sleep(0.005)
+    assert condition()
+
+
+@asynccontextmanager
+async def staged(port: int, *, concurrency: int = 10, ready: bool = True) -> AsyncIterator[Stage]:
+    """Run the service while inside, and see that nothing that was confirmed is lost."""
+    record = Record()
+    tables = manifest(port, concurrency=concurrency)
+    with trio.fail_after(2 * PATIENCE):
+        async with open_kernel(tables, replace={"drivers.record": record}, ready=ready) as service:
+            stage = Stage(service, record)
+            yield stage
+            await stage.wait_done()
+            forgive(service)
+
+
+def forgive(service: OpenKernel) -> None:
+    """Forget deliveries that could not be settled because their connection was gone: that is what the test does."""
+    service.events[:] = [
+        event
+        for event in service.events
+        if not (isinstance(event, SettleFailed) and isinstance(event.error, UnknownOutcomeError))
+    ]
