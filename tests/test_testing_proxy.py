@@ -423,6 +423,12 @@ async def test_latency_is_that_of_the_way_there_and_back() -> None:
     assert 0.07 <= trio.current_time() - began < 1
 
 
+async def test_what_the_test_raises_comes_out_as_it_is() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with open_proxy("127.0.0.1", 1):
+            raise KeyError("mine")
+
+
 async def test_a_proxy_leaves_nothing_behind() -> None:
     with no_leaks():
         async with proxied() as (proxy, _):

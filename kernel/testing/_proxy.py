@@ -218,7 +218,13 @@ async def open_proxy(host: str, port: int, *, seed: int = 0) -> AsyncGenerator[P
     Cancellation: Is a checkpoint. On exit, whatever is open is closed.
     """
     proxy = Proxy((host, port), seed)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(proxy.serve)
-        yield proxy
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(proxy.serve)
+            yield proxy
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        error = group.exceptions[0]  # what the test raised: the nursery is none of its business
+        raise error from error.__cause__
