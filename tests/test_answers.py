@@ -297,6 +297,14 @@ def test_envelope_and_delivery_are_no_arguments() -> None:
     assert problems(worker, {"order": 1, "envelope": 2}) == ("envelope: is unexpected; there are: order",)
 
 
+def test_no_call_sets_the_envelope_among_other_names() -> None:
+    @answers("x")
+    async def worker(*, envelope: Envelope, **others: int) -> None: ...
+
+    assert bind(worker, {"more": 1}) == Arguments((), {"more": 1})
+    assert problems(worker, {"envelope": 2}) == ("envelope: is unexpected; there are: nothing",)
+
+
 def test_no_call_sets_what_is_injected() -> None:
     @answers("x")
     async def worker(order: int, store: Store, config: dict[str, int], **others: int) -> None: ...

@@ -256,7 +256,17 @@ async def test_a_protocol_that_always_replies_has_no_answer_to_an_error_that_nob
     assert outcome == DeadLetter("ValueError: no (attempt 1 of 1)")
 
 
+class Shy(Talkative):
+    """Cannot write any answer."""
+
+    @override
+    def encode_reply(self, request: Envelope, result: object) -> Envelope | None:
+        raise EncodeError("no words")
+
+
 async def test_what_a_failure_worker_returns_is_no_answer() -> None:
+    """So that it cannot fail by what it returns."""
+
     async def worker(payload: object) -> object:
         raise ValueError("no")
 
@@ -264,7 +274,7 @@ async def test_what_a_failure_worker_returns_is_no_answer() -> None:
         return "buried"
 
     outcome = await settle_with(
-        Talkative, {"worker": worker, "last": last}, parcel(1), failure_worker="last", retry={"attempts": 1}
+        Shy, {"worker": worker, "last": last}, parcel(1), failure_worker="last", retry={"attempts": 1}
     )
 
     assert outcome == Ack()

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, assert_type
 
 import attrs
 from typing_extensions import override
 
-from kernel import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return, Secret, handles
+from kernel import (
+    Ack,
+    Arguments,
+    DeadLetter,
+    Envelope,
+    Message,
+    Outcome,
+    Retry,
+    Return,
+    Secret,
+    answers,
+    current_delivery,
+    handles,
+)
 from kernel.abc import (
     Binding,
     Broker,
@@ -135,6 +149,15 @@ class Clerk:
         except KernelError as error:
             return DeadLetter(str(error))
         return Ack()
+
+    @answers("order.size")
+    async def count(self, *orders: dict[str, str], limit: int = 1) -> int:
+        cause = current_delivery()
+        assert_type(cause, Delivery | None)
+        call = Arguments(orders, {"limit": limit})
+        assert_type(call.args, tuple[object, ...])
+        assert_type(call.kwargs, Mapping[str, object])
+        return len(call.args)
 
 
 def describe(outcome: Outcome) -> str:
