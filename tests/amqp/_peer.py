@@ -59,9 +59,14 @@ class Peer:
         assert "error" not in answer, f"{self.name}: {do} {arguments}: {answer}"
         return answer["result"]
 
-    def heard(self) -> list[dict[str, Any]]:
-        """Return what it has said by itself and nobody has asked for."""
-        return [line for line in self._said if "event" in line]
+    async def take(self, key: str, seconds: float = 0.1) -> list[dict[str, Any]]:
+        """Return the lines with that key that nobody has asked for, waiting a little for some."""
+        with trio.move_on_after(seconds):
+            while not any(key in line for line in self._said):
+                await self._read()
+        taken = [line for line in self._said if key in line]
+        self._said = [line for line in self._said if key not in line]
+        return taken
 
     def end(self) -> None:
         """Close its input, which it takes as the order to end, and see to it that nothing of it is left."""

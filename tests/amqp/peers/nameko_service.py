@@ -17,7 +17,7 @@ warnings.simplefilter("ignore")  # eventlet says that it is deprecated
 
 import eventlet
 
-eventlet.monkey_patch()
+eventlet.monkey_patch(os=False)  # with it, two greenlets could not write to one pipe
 
 import argparse
 import os
