@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, final
+from typing import Final, NamedTuple, final
 
 import attrs
 import trio
 
 from ._errors import ChannelClosedError, LinkLostError, RefusedError, ReturnedError
 from .core import Properties, Returned
+
+MAX_UNCONFIRMED: Final = 65_536
+"""Publishes without an answer, cancelled ones included, before others have to wait."""
 
 
 @final
@@ -40,9 +43,20 @@ class Confirms:
     _marks: dict[int, Mark] = attrs.field(factory=dict[int, Mark], init=False)
     """Of mandatory messages that can still be returned."""
     _returned: dict[int, Returned] = attrs.field(factory=dict[int, Returned], init=False)
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    """Those who wait for room."""
 
-    def __len__(self) -> int:
-        return len(self._tasks)
+    @property
+    def is_full(self) -> bool:
+        """Whether the broker has to answer something before there may be more."""
+        return len(self._tasks) >= MAX_UNCONFIRMED
+
+    async def wait_room(self) -> None:
+        """Wait until the broker has answered something, or will no more.
+
+        Cancellation: Is a checkpoint.
+        """
+        await self._waiting.park()
 
     def expect_return(self, number: int, mark: Mark) -> None:
         """Say that a message is mandatory."""
@@ -65,6 +79,8 @@ class Confirms:
 
     def confirm(self, first: int, last: int, *, taken: bool) -> None:
         """Wake those whose messages the broker has answered."""
+        if self._waiting:
+            self._waiting.unpark_all()
         if not taken or self._marks or self._returned:
             self._confirm_each(first, last, taken=taken)
             return
@@ -84,6 +100,7 @@ class Confirms:
 
     def fail(self, error: ChannelClosedError | LinkLostError) -> None:
         """Wake everybody who waits: no answer will come."""
+        self._waiting.unpark_all()
         self._marks.clear()
         self._returned.clear()
         for number in list(self._tasks):

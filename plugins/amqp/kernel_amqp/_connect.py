@@ -145,7 +145,7 @@ async def shake_hands(stream: trio.abc.Stream, where: str, settings: Settings) -
     try:
         early = await _negotiate(stream, connection, where)
     except trio.BrokenResourceError as error:
-        raise LinkError(f"{where} broke the connection off while it was being opened") from error
+        raise LinkError(f"{where} broke the connection off while it was being opened{_why(error)}") from error
     return Joined(stream=stream, connection=connection, where=where, early=early)
 
 
@@ -177,6 +177,10 @@ def _tls_failure(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS could not be agreed upon: {error.reason or error}"
     return "it broke the connection off during the TLS handshake; does it speak TLS there?"
+
+
+def _why(error: BaseException) -> str:
+    return f": {error.__cause__}" if error.__cause__ is not None else ""
 
 
 def _first_cause(error: BaseException) -> str:

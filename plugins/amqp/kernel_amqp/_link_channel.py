@@ -90,7 +90,8 @@ class LinkChannel:
     ) -> None:
         """Publish a message; return when the broker has taken responsibility for it.
 
-        Waits before anything is written while the broker takes no messages, and while too many bytes are unsent. On a
+        Waits before anything is written while the broker takes no messages, while too many bytes are unsent (1 MiB), and
+        while too many publishes of the channel have no answer (65,536, cancelled ones included). On a
         channel without `confirm_select` it returns as soon as the message is in the write buffer.
 
         Args:
@@ -112,7 +113,7 @@ class LinkChannel:
         """
         writer = self._writer
         await trio.lowlevel.checkpoint_if_cancelled()
-        if writer.is_shut:
+        if writer.is_shut or self._confirms.is_full:
             await self._wait_turn()
             try:
                 number = self._write(exchange, routing_key, properties, body, mandatory=mandatory)
@@ -259,9 +260,12 @@ class LinkChannel:
                 self._on_closed(error.again(written=False))
         self._left.set()
 
-    async def _wait_turn(self) -> None:
+    async def _wait_turn(self) -> None:  # noqa: ASYNC910  only called where there is something to wait for
         """Wait for the turn of a publish, as long as there is a channel to publish on."""
-        await self._writer.wait_turn()
+        while self.closed is None and self._confirms.is_full:
+            await self._confirms.wait_room()
+        if self._writer.is_shut:
+            await self._writer.wait_turn()
         while self.closed is None and not self._writer.has_room:
             await self._writer.wait_turn()
 

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import trio
-from kernel_amqp._connect import Joined, shake_hands
-from kernel_amqp._link import Link, link_on
-from kernel_amqp.core import Settings
 from pamqp import body, commands, frame, header, heartbeat
 from pamqp.base import Frame
-from trio.testing import memory_stream_pair
 
 _FrameT = TypeVar("_FrameT")
-
-SETTINGS = Settings(response="\0guest\0guest", heartbeat=0.0)
-WHERE = "peer:5672"
-TAKEN = commands.Basic.Ack
 
 
 class Peer:
@@ -150,56 +141,3 @@ def answer(method: Frame) -> Frame:
 
 def _index_of(name: str) -> int:
     return next(index for index, kind in commands.INDEX_MAPPING.items() if kind.name == name)
-
-
-@asynccontextmanager
-async def joined(
-    peer_of: Callable[[Any], Peer] = Peer,
-    settings: Settings = SETTINGS,
-    pair: Callable[[], tuple[Any, Any]] = memory_stream_pair,
-) -> AsyncGenerator[tuple[Peer, Joined]]:
-    """Both ends of a connection whose handshake is done."""
-    ours, theirs = pair()
-    peer = peer_of(theirs)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.welcome)
-        joined = await shake_hands(ours, WHERE, settings)
-    yield peer, joined
-
-
-@asynccontextmanager
-async def linked(
-    peer_of: Callable[[Any], Peer] = Peer,
-    settings: Settings = SETTINGS,
-    pair: Callable[[], tuple[Any, Any]] = memory_stream_pair,
-) -> AsyncGenerator[tuple[Peer, Link]]:
-    """A link and its peer; afterwards the peer answers the goodbye."""
-    async with joined(peer_of, settings, pair) as (peer, done), trio.open_nursery() as nursery:
-        async with link_on(done) as link:
-            yield peer, link
-            nursery.start_soon(peer.serve)
-        await trio.aclose_forcefully(peer.stream)
-
-
-@asynccontextmanager
-async def served() -> AsyncGenerator[Link]:
-    """A link whose peer answers everything, and goes on when the test is cancelled."""
-    ours, theirs = memory_stream_pair()
-
-    async def serve() -> None:
-        with trio.CancelScope(shield=True):
-            peer = Peer(theirs)
-            try:
-                await peer.welcome()
-            except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            await peer.serve()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        try:
-            async with link_on(await shake_hands(ours, WHERE, SETTINGS)) as link:
-                yield link
-        finally:
-            await trio.aclose_forcefully(ours)
-            await trio.aclose_forcefully(theirs)

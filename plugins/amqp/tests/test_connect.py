@@ -19,8 +19,9 @@ from kernel_amqp.core import Settings
 from pamqp import commands, header
 from trio.testing import memory_stream_pair
 
-from .peer import SETTINGS, WHERE, Peer
+from .peer import Peer
 from .relay import open_relay
+from .scripted import SETTINGS, WHERE
 
 GUEST = Settings(response="\0guest\0guest")
 PASSWORD = "hunter2-canary"

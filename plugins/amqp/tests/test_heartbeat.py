@@ -1,0 +1,66 @@
+"""Heartbeats both ways, in virtual time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import trio
+from pamqp.heartbeat import Heartbeat
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from .peer import Peer
+from .scripted import (
+    BEATING,
+    beating,
+    heartbeats_of,
+    linked,
+)
+
+
+async def test_silent_peer_is_found_within_two_heartbeats(autojump_clock: MockClock) -> None:
+    async with linked(beating, BEATING) as (_, link):
+        began = trio.current_time()
+        lost = await link.wait_lost()
+        assert 10 < trio.current_time() - began <= 20
+        assert "nothing was heard for 20 s" in lost.reason
+
+
+async def test_peer_that_beats_is_kept_and_hears_us(autojump_clock: MockClock) -> None:
+    beats: list[float] = [0.0]
+
+    async def hear(peer: Peer) -> None:
+        while True:
+            await peer.expect(Heartbeat)
+            beats.append(trio.current_time())
+
+    async with linked(beating, BEATING) as (peer, link), trio.open_nursery() as nursery:
+        beats[0] = trio.current_time()
+        nursery.start_soon(hear, peer)
+        nursery.start_soon(heartbeats_of, peer)
+        await trio.sleep(3600)
+        assert link.lost is None
+        nursery.cancel_scope.cancel()
+    gaps = [after - before for before, after in pairwise(beats)]
+    assert len(gaps) > 600
+    assert max(gaps) <= 5.001
+
+
+async def test_loop_that_was_held_up_does_not_blame_the_peer(autojump_clock: MockClock) -> None:
+    async with linked(beating, BEATING) as (peer, link):
+        await wait_all_tasks_blocked()
+        await peer.send(Heartbeat(), channel=0)  # it waits to be read when 30 s have passed at once
+        _jump(30)
+        await trio.sleep(1)
+        assert link.lost is None
+
+
+def _jump(seconds: float) -> None:
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+    clock.jump(seconds)
+
+
+async def test_no_heartbeat_no_watch(autojump_clock: MockClock) -> None:
+    async with linked() as (_, link):
+        await trio.sleep(80_000)
+        assert link.lost is None
