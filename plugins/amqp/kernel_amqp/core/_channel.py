@@ -246,5 +246,7 @@ class Channel:
 
 def _can_be_called(method: base.Frame) -> bool:
     """Whether a method has an answer, which is nothing but a method."""
+    if isinstance(method, commands.Channel.Flow):
+        return True
     known = method.synchronous and method.name.partition(".")[0] in _CALLED
     return known and not isinstance(method, commands.Basic.Get) and not getattr(method, "nowait", False)
