@@ -42,6 +42,17 @@ def _check_arguments(_: object, attribute: Attribute[Arguments], value: Argument
             raise ValueError(f"'{attribute.name}' must not have {name}: the key `{_KEYS[name]}` says that")
 
 
+def _check_type(instance: object, attribute: Attribute[str], value: str) -> None:
+    if value != "quorum":
+        return
+    wrong = [key for key in ("auto_delete", "exclusive", "max_priority") if getattr(instance, key, None)]
+    if wrong or getattr(instance, "durable", True) is False:
+        raise ValueError(
+            f"'{attribute.name}' \"quorum\" is for queues that are durable, and neither auto_delete nor exclusive, and"
+            " have no max_priority"
+        )
+
+
 def parse_host(text: str, *, default_port: int = _PORT) -> tuple[str, int]:
     """Return host and port of `host`, `host:port` or `[ipv6]:port`.
 
@@ -119,7 +130,7 @@ class ExchangeTable:
 class AmqpOptions:
     """The table `options` of a component: what only AMQP knows of its queue."""
 
-    type: Literal["classic", "quorum"] = "classic"
+    type: Literal["classic", "quorum"] = attrs.field(default="classic", validator=_check_type)
     auto_delete: bool = False
     """Whether it goes away with its last consumer."""
     exclusive: bool = False
@@ -144,7 +155,7 @@ class QueueTable:
     """The table `queues.NAME`: a queue that the driver declares, with or without a consumer here."""
 
     durable: bool = True
-    type: Literal["classic", "quorum"] = "classic"
+    type: Literal["classic", "quorum"] = attrs.field(default="classic", validator=_check_type)
     auto_delete: bool = False
     exclusive: bool = False
     max_length: int | None = attrs.field(default=None, validator=optional(ge(1)))

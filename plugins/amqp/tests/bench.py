@@ -1,0 +1,65 @@
+"""Opens the driver against the real broker, and removes afterwards what was declared there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import trio
+from kernel_amqp import AmqpBroker, AmqpConfig, AmqpDriver
+from kernel_amqp._connect import LinkSettings
+from kernel_amqp._errors import ChannelClosedError
+from kernel_amqp._link import open_link
+from kernel_amqp.core import Settings
+from pamqp import base, commands
+
+from kernel import Event
+from kernel.abc import Delivery
+from kernel.testing import fake_context
+
+HERE = ("127.0.0.1", 5672)
+SOON = 10.0
+
+
+@asynccontextmanager
+async def open_amqp(config: AmqpConfig | None = None, events: list[Event] | None = None) -> AsyncGenerator[AmqpBroker]:
+    """Open the driver; on exit, what it has declared is deleted."""
+    broker: AmqpBroker | None = None
+    context = fake_context("driver/rabbit", events=events)
+    try:
+        async with AmqpDriver(config=config or AmqpConfig(), context=context).open() as broker:
+            yield broker
+    finally:
+        if broker is not None:
+            with trio.move_on_after(SOON, shield=True):
+                await delete(queues=broker._catalog._queues, exchanges=broker._catalog._exchanges)
+
+
+async def delete(*, queues: Iterable[str] = (), exchanges: Iterable[str] = ()) -> None:
+    await ask(*(commands.Queue.Delete(queue=name) for name in list(queues)))
+    await ask(*(commands.Exchange.Delete(exchange=name) for name in list(exchanges) if not name.startswith("amq.")))
+
+
+async def ask(*methods: base.Frame) -> list[base.Frame]:
+    """Send methods on a connection of their own; those that the broker refuses have no answer."""
+    answers: list[base.Frame] = []
+    settings = LinkSettings(hosts=(HERE,), core=Settings(response="\0guest\0guest"))
+    async with open_link(settings) as link:
+        for method in methods:
+            try:
+                async with link.open_channel() as channel:
+                    answers.append(await channel.call(method))
+            except ChannelClosedError:
+                continue
+    return answers
+
+
+async def depth(queue: str) -> int | None:
+    """Return how many messages are ready in a queue; None if there is no such queue."""
+    answers = await ask(commands.Queue.Declare(queue=queue, passive=True))
+    return answers[0].message_count if answers else None
+
+
+async def take(deliveries: AsyncIterator[Delivery]) -> Delivery:
+    with trio.fail_after(SOON):
+        return await anext(deliveries)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema
+import pytest
+from kernel_amqp import AmqpConfig, AmqpOptions
+from kernel_amqp._config import TlsTable, parse_host
+
+from kernel import Secret
+from kernel._manifest import load
+from kernel._plan import Plan, resolve
+from kernel._registry import discover
+from kernel._schema import manifest_schema
+from kernel.errors import PlanError
+
+TLS = TlsTable(certificate="/c.pem")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("rabbit", ("rabbit", 5672)),
+        ("rabbit:1", ("rabbit", 1)),
+        ("10.0.0.1:65535", ("10.0.0.1", 65535)),
+        ("[::1]:5673", ("::1", 5673)),
+        ("[::1]", ("::1", 5672)),
+    ],
+)
+def test_hosts_are_read(text: str, wanted: tuple[str, int]) -> None:
+    assert parse_host(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":1", "a:", "a:0", "a:65536", "a:x", "::1", "amqp://a:1", "u@a:1", "a b:1", "[a]:1"]
+)
+def test_what_is_no_host_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must"):
+        parse_host(text)
+
+
+def test_tls_has_a_port_of_its_own() -> None:
+    assert AmqpConfig(hosts=("a", "b:1"), tls=TlsTable()).addresses == (("a", 5671), ("b", 1))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "localhost", "[::1]", "127.9.9.9"])
+def test_guest_needs_no_password_on_this_machine(host: str) -> None:
+    config = AmqpConfig(hosts=(host,))
+
+    assert (list(config.problems()), config.sasl_response()) == ([], "\0guest\0guest")
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (AmqpConfig(hosts=("rabbit",)), "`password` is missing"),
+        (AmqpConfig(hosts=("127.0.0.1", "rabbit")), "`password` is missing"),
+        (AmqpConfig(username="me"), "`password` is missing"),
+        (AmqpConfig(mechanism="EXTERNAL"), "needs a `certificate`"),
+        (AmqpConfig(mechanism="EXTERNAL", tls=TlsTable()), "needs a `certificate`"),
+        (AmqpConfig(mechanism="EXTERNAL", tls=TLS, password=Secret("x")), "has no effect"),
+        (AmqpConfig(backoff_initial=5.0, backoff_max=1.0), "backoff_max"),
+    ],
+)
+def test_what_does_not_go_together_is_a_problem(config: AmqpConfig, problem: str) -> None:
+    (found,) = config.problems()
+
+    assert problem in found
+
+
+def test_a_certificate_is_enough() -> None:
+    config = AmqpConfig(hosts=("rabbit",), mechanism="EXTERNAL", tls=TLS)
+
+    assert (list(config.problems()), config.sasl_response()) == ([], "")
+
+
+def test_a_password_is_never_shown() -> None:
+    assert "geheim" not in repr(AmqpConfig(password=Secret("geheim")))
+
+
+def test_arguments_that_have_a_key_are_refused() -> None:
+    with pytest.raises(ValueError, match="the key `max_length` says that"):
+        AmqpOptions(arguments={"x-max-length": 5})
+
+
+# --- the manifest ---------------------------------------------------------------------------------------------------
+
+MANIFEST = """
+[kernel]
+name = "orders"
+
+[drivers.rabbit]
+plugin = "amqp"
+hosts = ["rabbit-1:5671", "rabbit-2"]
+virtual_host = "shop"
+username = "orders"
+password = { env = "RABBIT_PASSWORD" }
+heartbeat = 5
+
+[drivers.rabbit.tls]
+ca = "/etc/ssl/rabbit.pem"
+
+[drivers.rabbit.exchanges.events]
+type = "topic"
+arguments = { alternate-exchange = "lost" }
+
+[drivers.rabbit.exchanges.lost]
+type = "fanout"
+adopt = true
+bindings = [{ exchange = "events", pattern = "lost.#" }]
+
+[drivers.rabbit.queues.lost]
+type = "quorum"
+max_length = 1000
+overflow = "drop_oldest"
+bindings = [{ exchange = "lost" }]
+
+[dispatchers.orders]
+plugin = "consumer"
+driver = "rabbit"
+protocol = "json"
+queue = "orders"
+bindings = ["order.*"]
+concurrency = 20
+
+[dispatchers.orders.options]
+max_priority = 0
+arguments = { x-queue-mode = "lazy" }
+
+[workers.fulfil]
+use = "amqp_manifest_workers:handle"
+dispatcher = "orders"
+"""
+WORKERS = """
+from kernel import handles
+
+
+@handles("order.*")
+async def handle(order: dict[str, object]) -> None: ...
+"""
+
+
+def check(tmp_path: Path, text: str) -> Plan:
+    (tmp_path / "amqp_manifest_workers.py").write_text(WORKERS, encoding="utf-8")
+    path = tmp_path / "kernel.toml"
+    path.write_text(text, encoding="utf-8")
+    return resolve(load(path, environ={"RABBIT_PASSWORD": "geheim"}), discover())
+
+
+def config_of(plan: Plan, component: str) -> Any:
+    return cast("Any", plan.components[component]).config
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(PlanError) as caught:
+        check(tmp_path, text)
+    return [str(problem).removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
+
+
+def test_a_manifest_says_all_of_it(tmp_path: Path) -> None:
+    plan = check(tmp_path, MANIFEST)
+    config = cast("AmqpConfig", config_of(plan, "driver/rabbit"))
+
+    assert config.addresses == (("rabbit-1", 5671), ("rabbit-2", 5671))
+    assert config.exchanges["lost"].bindings[0].pattern == "lost.#"
+    assert config.queues["lost"].type == "quorum"
+    options = config_of(plan, "dispatcher/orders").options
+    assert options == AmqpOptions(max_priority=0, arguments={"x-queue-mode": "lazy"})
+    assert "geheim" not in repr(plan)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "text"),
+    [
+        ("heartbeat = 5", "heartbeat = 0", "[drivers.rabbit].heartbeat", "must be at least 1"),
+        ('"rabbit-2"]', '"rabbit-2:x"]', "[drivers.rabbit].hosts", "a port is a number"),
+        ("password = {", "#", "[drivers.rabbit]", "`password` is missing"),
+        (
+            '"RABBIT_PASSWORD" }',
+            '"RABBIT_PASSWORD" }\nmechanism = "GSSAPI"',
+            "[drivers.rabbit].mechanism",
+            "EXTERNAL",
+        ),
+        ('type = "fanout"', 'typ = "fanout"', "[drivers.rabbit.exchanges.lost].typ", "did you mean"),
+        ("max_length = 1000", "auto_delete = true", "[drivers.rabbit.queues.lost].type", "neither auto_delete"),
+        ("max_length = 1000", "max_length = 0", "[drivers.rabbit.queues.lost].max_length", "must be at least 1"),
+        ("max_priority = 0", "max_priority = 256", "[dispatchers.orders.options].max_priority", "must be at most 255"),
+        ("max_priority = 0", "max_prio = 0", "[dispatchers.orders.options].max_prio", "did you mean"),
+        ("concurrency = 20", "deduplication_window = 5", "[dispatchers.orders].driver", "deduplication"),
+    ],
+)
+def test_a_wrong_manifest_is_one_clear_error(tmp_path: Path, old: str, new: str, at: str, text: str) -> None:
+    assert old in MANIFEST
+    wrong = MANIFEST.replace(old, new, 1)
+    (problem,) = problems(tmp_path, wrong)
+    header, _, key = at.partition("].")
+    lines = wrong.splitlines()
+    line = lines.index(header.removesuffix("]") + "]") + 1
+    if key:
+        line += next(number for number, text in enumerate(lines[line:], 1) if text.startswith(key))
+
+    assert problem.startswith(f"kernel.toml:{line}: {at}")
+    assert text in problem
+
+
+def test_an_argument_that_has_a_key_is_told_where_it_stands(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, MANIFEST.replace("x-queue-mode", "x-max-length", 1))
+
+    assert problem.startswith("kernel.toml:41: [dispatchers.orders.options.arguments]: must not have x-max-length")
+
+
+def test_the_schema_knows_it() -> None:
+    schema, _ = manifest_schema(discover())
+    checks = jsonschema.Draft202012Validator(schema)
+
+    assert [error.message for error in checks.iter_errors(tomllib.loads(MANIFEST))] == []
+    for old, new in (
+        ("heartbeat = 5", "heartbeat = 0"),
+        ('type = "fanout"', 'typ = "fanout"'),
+        ('type = "quorum"', 'type = "stream"'),
+    ):
+        assert not checks.is_valid(tomllib.loads(MANIFEST.replace(old, new, 1))), new
