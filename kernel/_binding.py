@@ -185,12 +185,17 @@ def _slot(argument: Argument, label: str, report: Report) -> _Slot:
             annotation, at = GenericAlias(dict, (str, item)), []
         case _:
             pass
-    try:
-        convert = converter_at(tuple(at), annotation)
-    except TypeError as error:
-        report(("use",), f'"{argument.name}" of {label}: {error}')
-        convert = converter_at(tuple(at), object)
+    convert = converter(annotation, f'"{argument.name}" of {label}', report, at=at)
     return _Slot(argument.name, convert, argument.is_required)
+
+
+def converter(annotation: object, label: str, report: Report, *, at: Iterable[str] = ()) -> Callable[[object], object]:
+    """Return what converts to an annotation, reporting one that nothing can be converted to; then it takes all."""
+    try:
+        return converter_at(tuple(at), annotation)
+    except TypeError as error:
+        report(("use",), f"{label}: {error}")
+        return converter_at((), object)
 
 
 @final

@@ -5,17 +5,16 @@ The part of `_signature` that looks at one handler; it knows neither roles nor c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from inspect import Parameter
 from typing import Final, get_args, get_origin
 
 from ._annotations import plain_type
 from ._batch import Batch
-from ._binding import binder_of, written
+from ._binding import binder_of, converter, written
 from ._broker import Delivery
 from ._envelope import Envelope
 from ._injection import VARIADIC, Argument, Offer, resolve
-from ._payload import payload_converter
 from ._spec import HandlerSpec
 from ._tables import Report
 
@@ -44,7 +43,7 @@ def read_handler(
     handler = HandlerSpec(
         method=method,
         patterns=patterns,
-        convert=_converter(annotation, label, report),
+        convert=converter(annotation, label, report),
         envelope_parameter=extras.get("envelope"),
         delivery_parameter=extras.get("delivery"),
         batch_parameter=extras.get("batch"),
@@ -107,14 +106,6 @@ def _item_of(annotation: object) -> object:
     if plain is not list and get_origin(plain) is not list:
         return NO_LIST
     return next(iter(get_args(plain)), object)
-
-
-def _converter(annotation: object, label: str, report: Report) -> Callable[[object], object]:
-    try:
-        return payload_converter(annotation)
-    except TypeError as error:
-        report(("use",), f"{label}: {error}")
-        return payload_converter(object)
 
 
 def _split(arguments: Sequence[Argument], label: str, report: Report) -> tuple[Mapping[str, str], list[Argument]]:
