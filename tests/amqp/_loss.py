@@ -25,7 +25,7 @@ from kernel.abc import Broker
 
 LINE = 10
 """Bytes of one effect: nine digits and the end of the line."""
-STALLED = 60.0
+STALLED = 30.0
 """Seconds without an effect after which nothing more is expected; more than a service needs to start and to connect."""
 _SENDERS = 50
 
@@ -208,7 +208,8 @@ async def endure(trial: Trial, runner: Runner, effects: Effects, remaining: Call
         runner.start()
         for number in range(trial.times):
             share = (number + 1) * trial.messages // (trial.times + 1)
-            await effects.wait_count(max(share, effects.count() + 1))
+            if not await effects.wait_count(max(share, effects.count() + 1)):
+                break  # there is nothing more to come
             await trio.sleep(chance.uniform(0, trial.seconds))
             await runner.end(trial.signal, trial.grace)
             runner.start()

@@ -125,6 +125,11 @@ class Node:
             raise AssertionError(f"rabbitmqctl {' '.join(arguments)}: {done.stderr or done.stdout}")
         return done.stdout
 
+    def waiting(self, queue: str) -> int:
+        """Return how many messages a queue has, those in the hands of consumers included."""
+        lines = self.control("list_queues", "--no-table-headers", "name", "messages").splitlines()
+        return next(int(count) for name, count in (line.split("\t") for line in lines) if name == queue)
+
     def _tail(self) -> str:
         return "\n".join((self.folder / "output").read_text(errors="replace").splitlines()[-20:])
 

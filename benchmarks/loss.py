@@ -1,0 +1,157 @@
+"""Kills and stops services that consume from RabbitMQ, and prints what was lost, run twice, and how long a stop took.
+
+Each system runs four trials: handlers of 50 ms and of 3 s, each with `kill -9` and with SIGTERM. The messages, kills
+and stops asked for are shared out among them. RabbitMQ is a node of the program's own, so `rabbitmq-server` must be
+installed; FastStream runs in an environment that `uv run --script` makes. The harness is `tests/amqp/_loss.py`; how it
+counts, and why, is decision 0021.
+
+    uv run python benchmarks/loss.py [--messages 4000] [--kills 12] [--terms 12] [--systems kernel faststream]
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import attrs
+import trio
+from kernel_amqp import AmqpConfig, AmqpDriver
+
+from kernel.abc import Queue, Topology
+from kernel.testing import fake_context
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.amqp._loss import Effects, Runner, Trial, Verdict, endure, fill, manifest
+from tests.amqp._node import Node, running_node, scripts
+
+ROOT = Path(__file__).parent.parent
+GRACE = 20.0
+CONCURRENCY = {0.05: 20, 3.0: 250}
+"""Messages in hand at a time, for each length of a handler, so that both get done; at most half of what is a life's
+share, so that every life has something to do."""
+RIVALS = Path(__file__).parent / "rivals"
+
+
+@attrs.frozen
+class Place:
+    """Where a trial happens."""
+
+    node: Node
+    queue: str
+    trial: Trial
+    folder: Path
+
+    @property
+    def effects(self) -> Path:
+        return self.folder / "effects"
+
+
+def kernel_command(place: Place) -> list[str]:
+    path = place.folder / "kernel.toml"
+    path.write_text(manifest(place.node.address, place.queue, place.trial, place.effects))
+    return [sys.executable, "-m", "kernel", "run", str(path)]
+
+
+def faststream_command(place: Place) -> list[str]:
+    script = RIVALS / "loss_faststream.py"
+    where = subprocess.run(["uv", "run", "--script", script, "--where"], check=True, capture_output=True, text=True)
+    url = f"amqp://guest:guest@{place.node.address}/"
+    numbers = [str(place.trial.concurrency), str(place.trial.grace)]
+    return [where.stdout.strip(), str(script), place.queue, *numbers, str(place.effects), url]
+
+
+Command: TypeAlias = Callable[[Place], list[str]]
+SYSTEMS: dict[str, Command] = {"kernel": kernel_command, "faststream": faststream_command}
+
+
+def trials(arguments: argparse.Namespace) -> list[Trial]:
+    counts = [(signal.SIGKILL, arguments.kills // 2), (signal.SIGTERM, arguments.terms // 2)]
+    messages = arguments.messages // 4
+    return [
+        Trial(
+            messages=messages,
+            seconds=seconds,
+            signal=number,
+            times=count,
+            concurrency=min(concurrency, messages // (count + 1) // 2),
+            grace=GRACE,
+            seed=arguments.seed,
+        )
+        for seconds, concurrency in CONCURRENCY.items()
+        for number, count in counts
+    ]
+
+
+async def attempt(node: Node, system: str, trial: Trial) -> Verdict:
+    queue = f"loss.{system}.{trial.seconds}.{trial.signal.name}"
+    config = AmqpConfig(hosts=(node.address,))
+    with tempfile.TemporaryDirectory(prefix="loss-") as name:
+        place = Place(node, queue, trial, Path(name))
+        async with AmqpDriver(config=config, context=fake_context("driver/queue")).open() as broker:
+            await broker.declare(Topology(queues=[Queue(name=queue)]))
+            await fill(broker, queue, trial)
+        runner = Runner(SYSTEMS[system](place), ROOT, place.folder / "log")
+        return await endure(trial, runner, Effects(place.effects), lambda: node.waiting(queue))
+
+
+HEAD = """
+| system | handler | in hand | ended by | times | messages | lost | run twice | allowed | slowest exit | grace | exit statuses |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def row(system: str, verdict: Verdict) -> str:
+    trial = verdict.trial
+    is_kill = trial.signal == signal.SIGKILL
+    statuses = ", ".join(f"{status} ({count})" for status, count in sorted(verdict.statuses.items()))
+    cells = [
+        system,
+        f"{trial.seconds * 1000:.0f} ms" if trial.seconds < 1 else f"{trial.seconds:.0f} s",
+        trial.concurrency,
+        "kill -9" if is_kill else "SIGTERM",
+        trial.times,
+        f"{trial.messages:,}",
+        verdict.lost,
+        verdict.twice,
+        f"{trial.allowed_twice:,}",
+        f"{verdict.slowest_exit:.1f} s",
+        f"{trial.grace:.0f} s",
+        statuses,
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+async def compare(systems: Sequence[str], todo: Sequence[Trial]) -> bool:
+    programs = scripts()
+    if programs is None:
+        sys.exit("loss.py needs rabbitmq-server; on Debian: apt install rabbitmq-server")
+    print(HEAD)
+    kept = True
+    with tempfile.TemporaryDirectory(prefix="loss-node-") as folder, running_node(Path(folder), programs) as node:
+        for trial in todo:
+            for system in systems:
+                verdict = await attempt(node, system, trial)
+                print(row(system, verdict), flush=True)
+                kept = kept and (verdict.holds or system != "kernel")
+    return kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=4000)
+    parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--terms", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--systems", nargs="+", choices=sorted(SYSTEMS), default=["kernel", "faststream"])
+    arguments = parser.parse_args()
+    sys.exit(not trio.run(compare, arguments.systems, trials(arguments)))
+
+
+if __name__ == "__main__":
+    main()
