@@ -124,7 +124,7 @@ class Assembly:
 
     def _finish_returned(self, properties: Properties | None) -> Returned:
         method, self._returned = self._returned, None
-        if method is None or properties is None:
-            raise ViolationError(UNEXPECTED_FRAME, "the peer sent a message without its beginning")
+        assert method is not None, "a message has begun"
+        assert properties is not None, "of a message that comes back the properties are kept"
         code, text = method.reply_code or 0, readable(method.reply_text)
         return Returned(self._channel, code, text, method.exchange, method.routing_key or "", properties)

@@ -187,8 +187,6 @@ class Connection:
         self._out.append(_frame(method))
 
     def _take(self, data: bytes, events: list[Event]) -> None:
-        if self.state is ConnectionState.STARTING:
-            _check_protocol(data)
         for kind, number, payload, at, end in self._reader.feed(data):
             channel = self._channels.get(number)
             if channel is not None:
@@ -274,10 +272,3 @@ def _login(settings: Settings) -> bytes:
     method = commands.Connection.StartOk(None, settings.mechanism, settings.response, "en_US")
     method.client_properties = cast("FieldTable", {**settings.properties, "capabilities": _CAPABILITIES})
     return _frame(method)
-
-
-def _check_protocol(data: bytes) -> None:
-    """Raise if the peer answers with the version of AMQP that it speaks, instead of introducing itself."""
-    if data.startswith(b"AMQP"):
-        version = ".".join(str(number) for number in data[4:8])
-        raise ViolationError(NOT_IMPLEMENTED, f"the peer does not speak AMQP 0-9-1, but {version}")

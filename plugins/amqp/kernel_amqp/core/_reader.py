@@ -8,7 +8,7 @@ from typing import Final, final
 
 import attrs
 
-from ._errors import FRAME_ERROR, ViolationError
+from ._errors import FRAME_ERROR, NOT_IMPLEMENTED, ViolationError
 
 METHOD: Final = 1
 HEADER: Final = 2
@@ -21,6 +21,8 @@ OVERHEAD: Final = 8
 Frame = tuple[int, int, bytes, int, int]
 """Type, channel, and where the payload is: data, begin, end."""
 
+_VERSION: Final = b"AMQP"
+"""How the answer of a broker that speaks another version begins; the version follows. Source: AMQP 0-9-1, 4.2.2."""
 _KINDS: Final = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 _head: Final = struct.Struct(">BHI").unpack_from
 
@@ -53,8 +55,10 @@ class FrameReader:
         at, length = 0, len(data)
         while length - at >= OVERHEAD:
             kind, channel, size = _head(data, at)
-            if kind not in _KINDS or size + OVERHEAD > self.frame_max:
-                raise ViolationError(FRAME_ERROR, f"the peer sent a frame of type {kind} with {size} bytes")
+            if kind not in _KINDS:
+                raise _unknown(data, at)
+            if size + OVERHEAD > self.frame_max:
+                raise ViolationError(FRAME_ERROR, f"the peer sent a frame with {size} bytes, beyond what was agreed")
             begin = at + 7
             end = begin + size
             if end >= length:
@@ -70,6 +74,14 @@ class FrameReader:
 
     def _keep(self, data: bytes, at: int) -> None:
         if at < len(data):
-            if data[at] not in _KINDS:
-                raise ViolationError(FRAME_ERROR, f"the peer sent a frame of type {data[at]}")
+            if data[at] not in _KINDS and not _VERSION.startswith(data[at : at + 4]):
+                raise _unknown(data, at)
             self._rest += data[at:]
+
+
+def _unknown(data: bytes, at: int) -> ViolationError:
+    """Return what is wrong with what begins like no frame; a broker that speaks another version says which."""
+    if data[at : at + 4] != _VERSION:
+        return ViolationError(FRAME_ERROR, f"the peer sent a frame of the unknown type {data[at]}")
+    version = ".".join(str(number) for number in data[at + 4 : at + 8])
+    return ViolationError(NOT_IMPLEMENTED, f"the peer does not speak AMQP 0-9-1, but {version}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
+unhurried = settings(deadline=None)
+"""A busy machine is no failure."""
 INT32 = 1 << 31
 INT64 = 1 << 63
 

@@ -42,7 +42,7 @@ from .far_side import (
     returned,
     sent,
 )
-from .strategies import properties
+from .strategies import properties, unhurried
 from .test_properties import in_pamqp
 from .test_table import as_pamqp_reads, nested, nested_on_wire
 
@@ -80,6 +80,7 @@ def test_a_channel_is_opened_with_a_handshake() -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(properties, st.binary(max_size=9000), st.booleans())
 def test_pamqp_reads_what_is_published(given_ones: dict[str, Any], payload: bytes, mandatory: bool) -> None:
     connection = open_connection(tune=SMALL)
@@ -255,6 +256,7 @@ def test_a_tag_that_no_delivery_has_is_refused(tag: int) -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(properties, st.binary(max_size=9000))
 def test_what_pamqp_delivers_is_delivered(given_ones: dict[str, Any], payload: bytes) -> None:
     given_ones.pop("headers", None)
@@ -269,6 +271,7 @@ def test_what_pamqp_delivers_is_delivered(given_ones: dict[str, Any], payload: b
     assert fields(event) == ("c", 7, False, "e", "k", attrs.astuple(Properties(**given_ones)), payload)
 
 
+@unhurried
 @given(st.text(max_size=60), st.integers(0, (1 << 64) - 1), st.booleans(), st.text(max_size=60), st.text(max_size=60))
 def test_the_fields_of_a_delivery_are_those_that_were_sent(
     consumer: str, tag: int, redelivered: bool, exchange: str, key: str
@@ -285,6 +288,7 @@ def test_the_fields_of_a_delivery_are_those_that_were_sent(
     assert fields(event)[:5] == (consumer, tag, redelivered, exchange, key)
 
 
+@unhurried
 @given(st.data())
 def test_a_delivery_that_is_cut_is_a_violation(data: st.DataObject) -> None:
     whole = b"\x00\x3c\x00\x3c\x01c" + (5).to_bytes(8, "big") + b"\x00\x01e\x01k"
@@ -493,6 +497,15 @@ def test_what_has_no_answer_or_is_not_for_a_channel_cannot_be_called(method: Any
     assert connection.data_to_send() == b""
 
 
+def test_flow_may_be_called() -> None:
+    """It does nothing, so that its answer says that everything before it was processed."""
+    connection = open_connection()
+    open_channel(connection).call(commands.Channel.Flow(True))
+
+    assert names(connection) == ["Channel.Flow"]
+    assert kinds(connection.receive(frames(1, commands.Channel.FlowOk(True)))) == [Replied]
+
+
 def test_a_consumer_is_cancelled_by_the_broker() -> None:
     connection = open_connection()
     channel = open_channel(connection)
@@ -626,6 +639,7 @@ def test_byte_by_byte_means_the_same() -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(st.lists(st.integers(0, len(CONVERSATION)), max_size=20))
 def test_cut_anywhere_means_the_same(cuts: list[int]) -> None:
     points = [0, *sorted(cuts), len(CONVERSATION)]

@@ -6,10 +6,13 @@ from hypothesis import strategies as st
 from kernel_amqp.core._confirms import Confirms
 from kernel_amqp.core._errors import ViolationError
 
+from .strategies import unhurried
+
 STEPS = st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.integers(0, 3)), max_size=30)
 
 
 @pytest.mark.slow
+@unhurried
 @given(STEPS)
 def test_each_number_is_told_once_and_when_it_is_confirmed(steps: list[tuple[int, bool, int]]) -> None:
     """Against the plain model: a set of numbers."""

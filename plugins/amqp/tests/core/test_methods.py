@@ -13,7 +13,7 @@ from kernel_amqp.core._methods import decode_method, encode_method, method_name
 from pamqp import commands, frame
 from pamqp.base import Frame
 
-from .strategies import short_strings
+from .strategies import short_strings, unhurried
 
 METHODS = list(commands.INDEX_MAPPING.values())
 BY_TYPE = {
@@ -50,7 +50,7 @@ def in_pamqp(method: Any) -> bytes:
 
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)
-@settings(max_examples=15)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_every_method_is_written_and_read_as_pamqp_does(kind: type[Frame], data: st.DataObject) -> None:
     method = data.draw(methods(kind))
@@ -67,7 +67,7 @@ def test_every_method_is_written_and_read_as_pamqp_does(kind: type[Frame], data:
 
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)
-@settings(max_examples=15)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_every_method_that_is_cut_or_too_long_is_a_violation(kind: type[Frame], data: st.DataObject) -> None:
     wire = encode_method(data.draw(methods(kind)))
@@ -80,6 +80,7 @@ def test_every_method_that_is_cut_or_too_long_is_a_violation(kind: type[Frame], 
         decode_method(wire + bytes(300), 0, end)
 
 
+@unhurried
 @given(st.sampled_from(METHODS), st.binary(max_size=60))
 def test_anything_is_a_method_or_a_violation(kind: type[Frame], data: bytes) -> None:
     payload = kind.index.to_bytes(4, "big") + data

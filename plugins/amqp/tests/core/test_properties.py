@@ -12,7 +12,7 @@ from kernel_amqp.core._errors import TooDeepError, ViolationError
 from kernel_amqp.core._properties import decode_properties, encode_properties
 from pamqp import commands, header
 
-from .strategies import properties
+from .strategies import properties, unhurried
 from .test_table import as_pamqp_reads, nested_on_wire
 
 FIELDS = [field.name for field in attrs.fields(Properties)]
@@ -33,6 +33,7 @@ def in_pamqp(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@unhurried
 @given(properties)
 def test_any_properties_come_back_as_they_were(fields: dict[str, Any]) -> None:
     given_ones = Properties(**fields)
@@ -41,6 +42,7 @@ def test_any_properties_come_back_as_they_were(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(properties)
 def test_pamqp_reads_what_is_written(fields: dict[str, Any]) -> None:
     theirs = header.ContentHeader()
@@ -54,6 +56,7 @@ def test_pamqp_reads_what_is_written(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(properties)
 def test_what_pamqp_writes_is_read(fields: dict[str, Any]) -> None:
     fields.pop("headers", None)  # whose floats and integers pamqp writes otherwise: test_table
@@ -64,6 +67,7 @@ def test_what_pamqp_writes_is_read(fields: dict[str, Any]) -> None:
     assert attrs.astuple(ours) == attrs.astuple(Properties(**fields))
 
 
+@unhurried
 @given(st.binary(max_size=60))
 def test_anything_is_properties_or_a_violation(data: bytes) -> None:
     try:
@@ -74,6 +78,7 @@ def test_anything_is_properties_or_a_violation(data: bytes) -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(properties, st.data())
 def test_properties_that_are_cut_are_a_violation(fields: dict[str, Any], data: st.DataObject) -> None:
     wire = encode_properties(Properties(**fields))
@@ -86,6 +91,7 @@ def test_properties_that_are_cut_are_a_violation(fields: dict[str, Any], data: s
 
 
 @pytest.mark.slow
+@unhurried
 @given(properties)
 def test_properties_with_something_behind_them_are_a_violation(fields: dict[str, Any]) -> None:
     wire = encode_properties(Properties(**fields)) + b"\0"

@@ -11,6 +11,7 @@ from kernel_amqp.core._reader import Frame, FrameReader
 from pamqp import body, frame, heartbeat
 
 from .far_side import raw
+from .strategies import unhurried
 
 LIMIT = 4096
 SIMPLE = st.tuples(st.sampled_from([1, 2, 3, 8]), st.integers(0, 65535), st.binary(max_size=60))
@@ -25,6 +26,7 @@ def feed(reader: FrameReader, *chunks: bytes) -> list[tuple[int, int, bytes]]:
 
 
 @pytest.mark.slow
+@unhurried
 @given(st.lists(SIMPLE, max_size=8), st.data())
 def test_frames_are_the_same_however_they_were_cut(frames: list[tuple[int, int, bytes]], data: st.DataObject) -> None:
     wire = b"".join(raw(*each) for each in frames)
@@ -35,6 +37,7 @@ def test_frames_are_the_same_however_they_were_cut(frames: list[tuple[int, int, 
 
 
 @pytest.mark.slow
+@unhurried
 @given(st.lists(SIMPLE, max_size=8))
 def test_frames_are_the_same_byte_by_byte(frames: list[tuple[int, int, bytes]]) -> None:
     wire = b"".join(raw(*each) for each in frames)
@@ -66,7 +69,7 @@ def test_a_frame_that_is_too_large_is_found_at_its_head() -> None:
         feed(FrameReader(LIMIT), b"\x03\x00\x01\xff\xff\xff\xff\x00")
 
 
-@pytest.mark.parametrize("kind", [0, 4, 7, 9, 65, 255])
+@pytest.mark.parametrize("kind", [0, 4, 7, 9, 72, 255])
 def test_an_unknown_type_is_found_at_its_first_byte(kind: int) -> None:
     with pytest.raises(ViolationError, match=f"type {kind}"):
         feed(FrameReader(LIMIT), bytes((kind,)))
@@ -77,6 +80,7 @@ def test_a_frame_that_does_not_end_as_it_must_is_a_violation() -> None:
         feed(FrameReader(LIMIT), raw(3, 1, b"abc")[:-1] + b"\x00")
 
 
+@unhurried
 @given(st.binary(max_size=60), st.lists(st.binary(max_size=60), max_size=3))
 def test_anything_is_frames_or_a_violation(first: bytes, more: list[bytes]) -> None:
     reader = FrameReader(LIMIT)

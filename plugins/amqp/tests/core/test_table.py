@@ -16,7 +16,7 @@ from kernel_amqp.core._errors import TooDeepError, ViolationError
 from kernel_amqp.core._table import MAX_DEPTH, decode_table, encode_table
 from pamqp import decode, encode
 
-from .strategies import INT32, INT64, tables
+from .strategies import INT32, INT64, tables, unhurried
 
 
 def read(data: bytes) -> dict[str, object]:
@@ -66,6 +66,7 @@ def nested_on_wire(depth: int, kind: str = "F") -> bytes:
 
 
 @pytest.mark.slow
+@unhurried
 @given(tables)
 def test_any_table_comes_back_as_it_was(table: dict[str, object]) -> None:
     back = read(encode_table(table))
@@ -75,6 +76,7 @@ def test_any_table_comes_back_as_it_was(table: dict[str, object]) -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(tables)
 def test_pamqp_reads_what_is_written(table: dict[str, object]) -> None:
     data = encode_table(table)
@@ -83,12 +85,14 @@ def test_pamqp_reads_what_is_written(table: dict[str, object]) -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(st.dictionaries(st.text(max_size=9), st.text() | st.integers(-INT64, INT64 - 1) | st.booleans() | st.none()))
 def test_what_pamqp_writes_is_read(table: dict[str, Any]) -> None:
     assert read(encode.field_table(table)) == table
 
 
 @pytest.mark.slow
+@unhurried
 @given(tables)
 def test_what_pamqp_writes_of_anything_is_read_as_pamqp_reads_it(table: dict[str, Any]) -> None:
     data = encode.field_table(as_pamqp_writes(table))
@@ -97,6 +101,7 @@ def test_what_pamqp_writes_of_anything_is_read_as_pamqp_reads_it(table: dict[str
 
 
 @pytest.mark.parametrize("kind", "bBsuIilLfdDSATFVx\x00t")
+@unhurried
 @given(data=st.binary(min_size=8, max_size=40))
 @example(data=b"\0" * 8)
 @example(data=b"\xff" * 8)
@@ -112,6 +117,7 @@ def test_each_type_is_read_as_pamqp_reads_it(kind: str, data: bytes) -> None:
     assert repr(read(wire)["k"]) == repr(decode.field_table(wire)[1]["k"]).replace("bytearray(b'')", "b''")
 
 
+@unhurried
 @given(st.binary(max_size=60))
 def test_anything_is_a_table_or_a_violation(data: bytes) -> None:
     try:
@@ -123,6 +129,7 @@ def test_anything_is_a_table_or_a_violation(data: bytes) -> None:
 
 
 @pytest.mark.slow
+@unhurried
 @given(tables, st.data())
 def test_a_table_that_is_cut_is_a_violation(table: dict[str, object], data: st.DataObject) -> None:
     wire = encode_table(table)
@@ -133,6 +140,7 @@ def test_a_table_that_is_cut_is_a_violation(table: dict[str, object], data: st.D
 
 
 @pytest.mark.slow
+@unhurried
 @given(tables, st.data())
 def test_a_table_never_reads_beyond_its_end(table: dict[str, object], data: st.DataObject) -> None:
     wire = encode_table(table)
@@ -161,6 +169,12 @@ def test_a_table_never_reads_beyond_its_end(table: dict[str, object], data: st.D
 def test_a_malformed_table_is_a_violation(wire: bytes) -> None:
     with pytest.raises(ViolationError):
         decode_table(wire + b"\0" * 20, 0, len(wire))
+
+
+def test_a_table_that_ends_with_everything_else_is_a_violation_too() -> None:
+    for wire in (field("l", b"\0"), field("D", b"\0"), field("T", b"\0"), field("d", b"")):
+        with pytest.raises(ViolationError):
+            read(wire)
 
 
 def test_a_table_may_nest_up_to_the_bound_in_both_directions() -> None:
