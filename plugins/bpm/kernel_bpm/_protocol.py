@@ -117,7 +117,7 @@ class BpmProtocol(Protocol):
         if source is None:
             return None
         heading = Heading(
-            system_from=source.get("system_to"),
+            system_from=source.get("system_to") or self._system,
             system_to=source.get("system_from"),
             subject=(str(source["object"]), f"{source['action']}{REPLY}"),
             reference_id=source.get("reference_id"),

@@ -172,11 +172,11 @@ def test_an_empty_result_is_a_reply_to_who_waits_for_one() -> None:
     assert protocol().decode_reply(reply) == {}
 
 
-def test_a_reply_takes_what_is_missing_in_its_request_as_null() -> None:
+def test_a_reply_to_a_request_that_says_little_says_who_replies_and_null() -> None:
     reply = protocol().encode_reply(request(b'{"object":"a","action":"b","params":{}}'), {"x": 1})
 
     assert reply is not None
-    assert reply.body.startswith(b'{"system_from":null,"system_to":null,"object":"a","action":"b_reply"')
+    assert reply.body.startswith(b'{"system_from":"catalog","system_to":null,"object":"a","action":"b_reply"')
 
 
 def test_a_result_that_is_no_object_is_refused() -> None:
