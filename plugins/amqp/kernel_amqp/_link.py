@@ -11,7 +11,7 @@ import trio
 from pamqp import commands
 
 from ._connect import CHUNK, Joined, LinkSettings, join
-from ._errors import ChannelClosedError, LinkLostError
+from ._errors import ChannelClosedError, LinkError, LinkLostError
 from ._heartbeat import Heartbeat
 from ._link_channel import ClosedError, LinkChannel
 from ._writer import Writer
@@ -27,6 +27,7 @@ from .core import (
     ConsumerCancelled,
     Delivered,
     Event,
+    LocalError,
     Opened,
     Replied,
     Returned,
@@ -96,6 +97,7 @@ class Link:
 
         Raises:
             LinkLostError: if the connection is gone.
+            LinkError: if all its channels are in use.
 
         Cancellation: Is a checkpoint. Leaving is shielded for at most 2 s.
         """
@@ -137,7 +139,10 @@ class Link:
     async def _open_channel(self, on_closed: Callable[[ClosedError], None] | None) -> AsyncGenerator[LinkChannel]:
         if self.lost is not None:
             raise self.lost.again(written=False)
-        core = self._connection.open_channel()
+        try:
+            core = self._connection.open_channel()
+        except LocalError as error:
+            raise LinkError(f"{self.where} opens no channel: {error}") from error
         channel = LinkChannel(core, self._writer, on_closed)
         self._channels[core] = channel
         try:

@@ -17,7 +17,7 @@ from ._calls import Calls
 from ._confirms import Confirms, mark_of
 from ._errors import ChannelClosedError, LinkLostError
 from ._writer import Writer
-from .core import Channel, Delivered, Properties, Returned, TooLarge
+from .core import Channel, ChannelState, Delivered, Properties, Returned, TooLarge
 
 ClosedError: TypeAlias = ChannelClosedError | LinkLostError
 _CLOSE_TIMEOUT: Final = 2.0
@@ -235,7 +235,7 @@ class LinkChannel:
         consumer = self._consumers.get(event.consumer_tag)
         if consumer is not None:
             consumer.on_delivery(event)
-        elif self.closed is None:
+        elif self._core.state is ChannelState.OPEN:  # its end may be among the events that come next
             self.nack(event.delivery_tag, requeue=True)
 
     def confirm(self, first: int, last: int, *, taken: bool) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import trio
-from kernel_amqp._errors import ChannelClosedError, LinkLostError
+from kernel_amqp._errors import ChannelClosedError, LinkError, LinkLostError
 from kernel_amqp._link import link_on
 from kernel_amqp._link_channel import LinkChannel
 from pamqp import commands
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from kernel.testing import cancel_at_each_checkpoint
 
-from .peer import Peer
+from .peer import Peer, delivery
 from .scripted import (
+    SETTINGS,
     Caught,
     confirming,
     joined,
@@ -155,6 +157,42 @@ async def test_deliveries_are_handed_over_in_order_and_acknowledged(autojump_clo
         assert cancelled == ["c"]
 
 
+async def test_delivery_that_nobody_expects_goes_back_unless_its_channel_has_ended(autojump_clock: MockClock) -> None:
+    async with confirming() as (peer, link, channel):
+        await peer.deliver(1, consumer="unknown")
+        returned = (await peer.next())[1]
+        assert (returned.delivery_tag, returned.requeue) == (1, True)
+        await peer.send(*delivery(2, b"", "unknown"), commands.Channel.Close(404, "NOT_FOUND", 0, 0))
+        assert isinstance(await channel.wait_closed(), ChannelClosedError)
+        assert link.lost is None
+        await peer.expect(commands.Channel.CloseOk)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 100])
+async def test_slices_of_any_size_are_understood(size: int, autojump_clock: MockClock) -> None:
+    def pair() -> tuple[Any, Any]:
+        ours, theirs = memory_stream_pair()
+        receive = ours.receive_stream.receive_some
+
+        async def slices(_: int | None = None) -> bytes:
+            return bytes(await receive(size))
+
+        ours.receive_stream.receive_some = slices
+        return ours, theirs
+
+    taken: list[Any] = []
+    async with confirming(pair=pair) as (peer, _, channel), trio.open_nursery() as nursery:
+        nursery.start_soon(consume, channel, taken, [])
+        await peer.expect(commands.Basic.Consume)
+        await peer.send(commands.Basic.ConsumeOk("c"))
+        await peer.deliver(1, b"z" * 300)
+        nursery.start_soon(publish, channel)
+        await peer.expect_message()
+        await peer.send(commands.Basic.Ack(1))
+        await wait_all_tasks_blocked()
+        assert [event.body for event in taken] == [b"z" * 300]
+
+
 async def consume(channel: LinkChannel, taken: list[Any], cancelled: list[str]) -> None:
     await channel.consume("q", consumer_tag="c", on_delivery=taken.append, on_cancel=cancelled.append)
 
@@ -215,6 +253,27 @@ async def test_goodbye_is_said_both_ways(autojump_clock: MockClock) -> None:
         await peer.send(commands.Connection.Close(320, "CONNECTION_FORCED - shutdown", 0, 0), channel=0)
         await peer.expect(commands.Connection.CloseOk)
         assert "320 CONNECTION_FORCED - shutdown" in (await link.wait_lost()).reason
+
+
+async def test_leaving_does_not_wait_for_a_write_that_is_stuck(autojump_clock: MockClock) -> None:
+    async with joined(pair=lockstep_stream_pair) as (peer, done), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.open_channel)
+        began = trio.current_time()
+        async with link_on(done) as link, link.open_channel() as channel:
+            channel.ack(1)
+            await wait_all_tasks_blocked()
+        assert trio.current_time() - began <= 4
+
+
+async def test_no_channel_is_opened_beyond_the_last_number(autojump_clock: MockClock) -> None:
+    async with linked(settings=attrs.evolve(SETTINGS, channel_max=1)) as (peer, link), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.open_channel)
+        async with link.open_channel():
+            with pytest.raises(LinkError, match="all 1 channels"):
+                async with link.open_channel():
+                    pass
+            nursery.start_soon(peer.serve)
+        nursery.cancel_scope.cancel()
 
 
 async def test_leaving_says_goodbye(autojump_clock: MockClock) -> None:
