@@ -60,14 +60,16 @@ class Verdict:
 
     outcome: Outcome
     pool: Pool | None = None
-    """The worker that was found for it."""
+    """The worker that decided."""
     error: BaseException | None = None
     payload: object = None
     """What the handler was given, if it came that far."""
+    result: object = None
+    """What the handler returned, if there is an answer to be made of it."""
 
     @property
     def worker(self) -> str:
-        """`worker/name`, or empty if none was found."""
+        """`worker/name`; empty if none was found, or if several decided together."""
         return "" if self.pool is None else self.pool.spec.id
 
 
@@ -98,10 +100,27 @@ class Collecting(ABC):
         """Say that nothing new comes: what is collected is handled at once."""
 
 
+class Attempting(ABC):
+    """Runs the attempts at the deliveries of one dispatcher."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def attempt(self, delivery: Delivery) -> Verdict:
+        """Run one attempt; what goes wrong in it becomes part of the verdict.
+
+        Cancellation: Is a checkpoint if a handler is called and waits. If cancelled, the handler was.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Say that nothing new comes: what waits for a paused worker goes back, and batches wait for no more."""
+
+
 @final
 @attrs.define(eq=False)
-class Pipeline:
-    """Handles the deliveries of one dispatcher."""
+class Pipeline(Attempting):
+    """Handles deliveries with the one worker that each is for."""
 
     router: Router[Route]
     protocol: Protocol | None
@@ -113,19 +132,16 @@ class Pipeline:
     """Those who wait for a worker that is paused."""
     _closing: bool = attrs.field(default=False, init=False)
 
+    @override
     def close(self) -> None:
-        """Say that nothing new comes: what waits for a paused worker goes back, and batches wait for no more."""
         self._closing = True
         if self.collecting is not None:
             self.collecting.close()
         for scope in self._held:
             scope.cancel()
 
+    @override
     async def attempt(self, delivery: Delivery) -> Verdict:
-        """Run one attempt; what goes wrong in it becomes part of the verdict.
-
-        Cancellation: Is a checkpoint if a handler is called and waits. If cancelled, the handler was.
-        """
         work = self._prepare(delivery)
         if not isinstance(work, Work):
             verdict = work
@@ -146,14 +162,12 @@ class Pipeline:
     def _prepare(self, delivery: Delivery) -> Work | Verdict:
         """Decode, route and convert; or say why not."""
         try:
-            message = delivery.message or self._decode(delivery.envelope)
+            message = delivery.message or self.decode(delivery.envelope)
         except DecodeError as error:
-            undecodable = Verdict(DeadLetter(f"cannot be decoded: {describe(error)}"), error=error)
-            return self._refused(delivery, error, undecodable)
+            return self.undecodable(delivery, error)
         route = self.router.match(message.subject)
         if route is None:
-            unroutable = NoWorkerError(f"no worker handles {message.subject[:_SHOWN]!r}")
-            return self._refused(delivery, unroutable, Verdict(DeadLetter(str(unroutable)), error=unroutable))
+            return self.unroutable(delivery, message)
         refusal = _refusal(delivery, route.pool)
         if refusal is not None:
             return Verdict(refusal, route.pool)
@@ -167,10 +181,21 @@ class Pipeline:
             reason = f"payload of {message.subject[:_SHOWN]!r}: {describe(error)}"
             return self._refused(delivery, error, Verdict(DeadLetter(reason), route.pool, error))
 
-    def _decode(self, envelope: Envelope) -> Message:
+    def decode(self, envelope: Envelope) -> Message:
+        """Return what an envelope means; raises `DecodeError`."""
         if self.protocol is None:
             return Message(subject=envelope.subject, payload=envelope.body, headers=envelope.headers)
         return self.protocol.decode(envelope)
+
+    def undecodable(self, delivery: Delivery, error: DecodeError) -> Verdict:
+        """Return what becomes of a delivery that means nothing."""
+        reason = f"cannot be decoded: {describe(error)}"
+        return self._refused(delivery, error, Verdict(DeadLetter(reason), error=error))
+
+    def unroutable(self, delivery: Delivery, message: Message) -> Verdict:
+        """Return what becomes of a delivery that is for no worker."""
+        error = NoWorkerError(f"no worker handles {message.subject[:_SHOWN]!r}")
+        return self._refused(delivery, error, Verdict(DeadLetter(str(error)), error=error))
 
     def _filtered(self, wants: Filter, work: Work) -> Verdict | None:
         """Ask a worker's filter; return what becomes of an attempt that it keeps out, or fails at."""
@@ -243,11 +268,11 @@ class Pipeline:
         """Return what follows from what a handler returned."""
         pool, protocol, envelope = work.route.pool, self.protocol, work.delivery.envelope
         if isinstance(result, OUTCOMES):
-            return Verdict(result, pool, payload=work.payload)
+            return Verdict(result, pool, payload=work.payload, result=result)
         if protocol is None or not (envelope.reply_to or (protocol.always_replies and not _is_failure(work))):
             return Verdict(Ack(), pool)
         try:
-            return Verdict(Ack(protocol.encode_reply(envelope, result)), pool)
+            return Verdict(Ack(protocol.encode_reply(envelope, result)), pool, result=result)
         except EncodeError as error:
             return self._failed(error, work)
 

@@ -117,13 +117,13 @@ class DeliverySettled(Event):
     """A delivery came to its end. The component is the dispatcher."""
 
     worker: str
-    """`worker/name`, or empty if none was found."""
+    """`worker/name`; empty if none was found, or if several decided together."""
     delivery_id: str
     subject: str
     attempt: int
     outcome: Outcome
     error: BaseException | None
-    """What the handler raised, if it did."""
+    """What the handler raised, if it did; a group of what several workers raised."""
     seconds: float
     """From being taken to the outcome."""
 

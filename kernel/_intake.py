@@ -11,7 +11,7 @@ import trio
 
 from ._broker import Delivery
 from ._bucket import Bucket
-from ._dispatch import Pipeline, Verdict
+from ._dispatch import Attempting, Verdict
 from ._envelope import Ack, Outcome, Return
 from ._events import DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
 from ._stacks import where
@@ -50,7 +50,7 @@ class KernelIntake(Intake):
     """The dispatcher's id."""
     _concurrency: int
     _targets: Sequence[Target]
-    _pipeline: Pipeline
+    _pipeline: Attempting
     _hub: EventHub
     _nursery: trio.Nursery
     """In which submitted deliveries are handled."""

@@ -260,6 +260,7 @@ def _dispatcher_spec(life: ComponentSpec, wired: Wired, workers: tuple[str, ...]
         concurrency=table.concurrency,
         rate=table.rate,
         batch=table.batch,
+        fan_out=table.fan_out,
         workers=workers,
     )
 

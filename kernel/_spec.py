@@ -116,6 +116,8 @@ class DispatcherSpec(ComponentSpec):
     concurrency: int = 10
     rate: RatePolicy | None = None
     batch: BatchPolicy | None = None
+    fan_out: bool = False
+    """Whether each delivery goes to every worker that has a handler for it."""
     workers: tuple[str, ...] = ()
     """Names of workers, in the order of the manifest."""
 

@@ -16,7 +16,7 @@ from ._injection import Offer
 from ._signature import ANY_SUBJECT, Role, Shape, inspect_worker
 from ._spec import Filter, GroupSpec
 from ._structure import structure
-from ._tables import Entry, Report, RetryTable, WorkerTable, section, under
+from ._tables import DispatcherTable, DriverTable, Entry, Report, RetryTable, WorkerTable, section, under
 from ._wiring import Ground, Wired, Wiring, is_broker, lacks, refer
 from ._words import did_you_mean, listed
 from .errors import PluginError, PluginNotFoundError
@@ -248,8 +248,14 @@ def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hir
         cls = wiring.dispatcher_class(name)
         if cls is not None and cls.delivers and name not in named:
             ground.report(wired.entry.at, _idle(ground, name))
-        _check_patterns(ground, fed.get(name, []))
+        if not _fans_out(wired.entry):
+            _check_patterns(ground, fed.get(name, []))
         _check_together(ground, wired, cls, fed.get(name, []))
+
+
+def _fans_out(entry: Entry[DriverTable]) -> bool:
+    """Return whether a dispatcher gives a subject to several workers, or may be meant to."""
+    return "fan_out" in entry.wrong or (isinstance(entry.table, DispatcherTable) and entry.table.fan_out)
 
 
 def _check_together(ground: Ground, wired: Wired, cls: type[Dispatcher] | None, workers: Sequence[Hired]) -> None:
@@ -272,7 +278,7 @@ def _check_patterns(ground: Ground, workers: list[Hired]) -> None:
         handlers = worker.shape.handlers if worker.shape else ()
         for pattern in dict.fromkeys(pattern for handler in handlers for pattern in handler.patterns):
             if pattern in owners:
-                text = f'"{pattern}" goes to {owners[pattern]} already; one dispatcher gives a subject to one worker'
+                text = f'"{pattern}" goes to {owners[pattern]} already; a dispatcher gives a subject to one worker, or with fan_out = true to all'
                 ground.report((*worker.entry.at, "use"), text)
             owners.setdefault(pattern, worker.entry.id)
 

@@ -100,6 +100,8 @@ class DispatcherTable(DriverTable):
     concurrency: int = count(10)
     rate: RatePolicy | None = None
     batch: BatchPolicy | None = None
+    fan_out: bool = False
+    """Whether each delivery goes to every worker that has a handler for it."""
 
 
 @final

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
@@ -16,9 +16,10 @@ import trio
 
 from ._bucket import Bucket
 from ._collect import Collector
-from ._dispatch import Pipeline, Route
+from ._dispatch import Attempting, Pipeline, Route
 from ._events import DrainTimedOut, EventHub, KillSwitchChanged, StateChanged
 from ._failure import describe
+from ._fan_out import FanOut
 from ._intake import KernelIntake
 from ._kill_switch import KillSwitch
 from ._life import Life
@@ -169,9 +170,15 @@ class Tree:
             report_ready=functools.partial(report, State.READY),
         )
 
-    def pipeline(self, spec: DispatcherSpec) -> Pipeline:
-        """Return the pipeline for the deliveries of a dispatcher."""
+    def attempting(self, spec: DispatcherSpec) -> Attempting:
+        """Return what handles the deliveries of a dispatcher."""
         pools = [self.pools[name] for name in spec.workers]
+        protocol = None if spec.protocol is None else self.protocols[spec.protocol]
+        if spec.fan_out:
+            return FanOut([self._pipeline([pool], protocol) for pool in pools])
+        return self._pipeline(pools, protocol)
+
+    def _pipeline(self, pools: Sequence[Pool], protocol: Protocol | None) -> Pipeline:
         routes: list[tuple[str, Route]] = [
             (pattern, Route(pool, handler, pool.spec.filter))
             for pool in pools
@@ -183,7 +190,6 @@ class Tree:
             for pool in pools
             if (name := pool.spec.failure_worker) is not None
         }
-        protocol = None if spec.protocol is None else self.protocols[spec.protocol]
         return Pipeline(Router[Route].of(routes), protocol, last_resorts)
 
 
@@ -225,9 +231,9 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
     async with dispatcher.open():
         async with trio.open_nursery() as in_flight:
             bucket = None if spec.rate is None else Bucket(spec.rate)
-            pipeline = tree.pipeline(spec)
+            pipeline = tree.attempting(spec)
             intake = KernelIntake(spec.id, spec.concurrency, targets, pipeline, tree.hub, in_flight, bucket)
-            if spec.batch is not None:
+            if spec.batch is not None and isinstance(pipeline, Pipeline):
                 pipeline.collecting = Collector(spec.batch, pipeline, in_flight, intake.working_on)
             tree.intakes[spec.id] = intake
             try:

@@ -284,9 +284,11 @@ def _faults(wired: Wired, wiring: Wiring, tables: Tables) -> Iterator[Fault]:
 
 
 def _delivery_faults(wired: Wired, cls: type[Dispatcher], table: DispatcherTable) -> Iterator[Fault]:
-    for key in ("rate", "batch"):
-        if getattr(table, key) is not None and not cls.delivers:
+    for key in ("rate", "batch", "fan_out"):
+        if getattr(table, key) and not cls.delivers:
             yield (key,), f'has no effect: plugin "{plugin_of(wired.entry)}" delivers no messages'
+    if table.batch is not None and table.fan_out:
+        yield ("fan_out",), "does not go with batch: the messages of a batch are for one worker"
     if table.batch is not None and table.batch.size > table.concurrency and "concurrency" not in wired.entry.wrong:
         text = f"must be at most concurrency = {table.concurrency}, since each message of a batch has its slot"
         yield ("batch", "size"), f"{text}; got {table.batch.size}"

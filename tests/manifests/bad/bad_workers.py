@@ -30,6 +30,9 @@ class Config:
 async def handle(payload: object) -> None: ...
 
 
+async def handle_all(payloads: list[object]) -> None: ...
+
+
 async def loop() -> None: ...
 
 
