@@ -98,7 +98,7 @@ async def test_a_black_hole_for_everybody_is_left_when_it_is_over(own_node: Node
 async def test_a_service_in_a_black_hole_stops_in_time(own_node: Node) -> None:
     """No last word waits for an answer for ever, and what is in hand goes back to the queue."""
     async with open_proxy("127.0.0.1", own_node.port) as proxy, staged(proxy.port) as stage:
-        await stage.publish(seconds=0.2)
+        await stage.publish(stage.next_item(seconds=0.2))
         await wait_until(lambda: stage.record.most_running == 1)
         proxy.to_server = proxy.to_client = HOLE
         began = trio.current_time()
@@ -114,7 +114,7 @@ async def test_bytes_may_come_one_at_a_time(own_node: Node) -> None:
     async with open_proxy("127.0.0.1", own_node.port) as proxy:
         proxy.to_server = proxy.to_client = LineFaults(slice_bytes=1)
         async with staged(proxy.port) as stage:
-            await stage.publish_many(10, padding=300)
+            await stage.publish_all([stage.next_item(padding=300) for _ in range(10)])
             await stage.wait_done()
             connections = proxy.accepted
 
@@ -127,7 +127,7 @@ async def test_a_message_that_takes_longer_than_heartbeats_comes_through(own_nod
     async with open_proxy("127.0.0.1", own_node.port) as proxy, staged(proxy.port) as stage:
         connections = proxy.accepted
         proxy.to_server = proxy.to_client = LineFaults(bandwidth=30_000)
-        number = await stage.publish(padding=75_000)
+        number = await stage.publish(stage.next_item(padding=75_000))
         await stage.wait_done()
         proxy.to_server = proxy.to_client = LineFaults()
 
@@ -155,6 +155,43 @@ async def test_publishers_wait_for_a_broker_that_is_away_inside_their_deadline(o
     assert seconds < RECOVERY
     assert (stage.late, stage.refused) == (1, {})
     assert len(stage.confirmed) == 12
+
+
+async def test_calls_end_with_their_answer_or_a_typed_error(own_node: Node) -> None:
+    answers: list[int | None] = []
+
+    async with open_proxy("127.0.0.1", own_node.port) as proxy, staged(proxy.port) as stage:
+
+        async def call_often() -> None:
+            while len(answers) < 300:
+                answers.append(await stage.call())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(call_often)
+            for _ in range(4):
+                await trio.sleep(0.3)
+                proxy.reset()
+        last = [await stage.call() for _ in range(5)]
+
+    assert None not in last
+    assert answers.count(None) == sum(stage.refused.values())
+    assert 0 < answers.count(None) < 100
+    assert stage.slowest < RECOVERY
+
+
+@pytest.mark.parametrize("at", [0, 2, 3, 7], ids=["type", "channel", "size", "end"])
+async def test_a_corrupted_byte_costs_the_connection_and_no_more(at: int, own_node: Node) -> None:
+    """What comes from the broker while nobody sends is heartbeats: each of their fields has its turn."""
+    async with open_proxy("127.0.0.1", own_node.port) as proxy, staged(proxy.port) as stage:
+        tried = proxy.accepted + 2
+        proxy.to_client = LineFaults(corrupt_at=at)
+        await wait_until(lambda: proxy.accepted >= tried)
+        proxy.to_client = LineFaults()
+        seconds = await stage.wait_works()
+
+    assert seconds < RECOVERY
+    assert stage.late == 0
 
 
 async def test_a_service_that_starts_before_its_broker_waits_for_it(own_node: Node) -> None:
@@ -195,6 +232,7 @@ def accepted(proxy: Proxy, count: int) -> bool:
 async def test_a_broker_that_ends_and_returns_has_lost_nothing(end: str, own_node: Node) -> None:
     async with staged(own_node.port) as stage, stage.load():
         await stage.wait_works()
+        await stage.publish_all([stage.next_item(fails=1) for _ in range(5)])  # these wait for their retry meanwhile
         await trio.to_thread.run_sync(getattr(own_node, end))
         await trio.to_thread.run_sync(own_node.start)
         seconds = await stage.wait_works()
@@ -206,7 +244,7 @@ async def test_a_broker_that_ends_and_returns_has_lost_nothing(end: str, own_nod
 
 async def test_publishers_wait_while_the_broker_blocks_them_and_consumers_go_on(own_node: Node) -> None:
     async with staged(own_node.port, concurrency=1) as stage:
-        await stage.publish_many(20, seconds=0.1)
+        await stage.publish_all([stage.next_item(seconds=0.1) for _ in range(20)])
         before = len(stage.record.done)
         async with blocked(own_node), trio.open_nursery() as nursery:
             nursery.start_soon(stage.publish_many, 5)
