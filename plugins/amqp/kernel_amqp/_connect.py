@@ -17,6 +17,7 @@ from .core import Closed, Connection, Event, Opened, Settings
 
 CHUNK: Final = 64 * 1024
 """Bytes that are read at once."""
+CLOSE_TIMEOUT: Final = 2.0
 _REFUSED: Final = (403, 530)
 """Reply codes: access refused, not allowed. Source: AMQP 0-9-1, constants."""
 
@@ -36,6 +37,8 @@ class LinkSettings:
     """The name that the certificate must be for; empty for the host."""
     connect_timeout: float = 10.0
     """Seconds for each host, from the first packet to the open connection."""
+    close_timeout: float = CLOSE_TIMEOUT
+    """Seconds for the last words, of ours and of the broker's, when the connection is closed."""
 
 
 @final

@@ -119,3 +119,7 @@ class DelayExchange:
         if self.target:
             return [declare, commands.Exchange.Bind(destination=self.target, source=self.name, routing_key="")]
         return [declare, commands.Queue.Bind(queue=self.queue, exchange=self.name, routing_key=self.queue)]
+
+
+PLUGIN: Final = DelayExchange("")
+"""The one that every service with `delayed_exchange = true` has."""

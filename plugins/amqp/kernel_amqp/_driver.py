@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
 
@@ -12,12 +12,14 @@ import trio
 from typing_extensions import override
 
 from kernel.abc import Broker, Capability, Context, Driver
-from kernel.errors import KernelError, StartupError
+from kernel.errors import ConflictError, KernelError, StartupError
 
 from ._broker import AmqpBroker
 from ._catalog import Catalog
 from ._config import AmqpConfig, AmqpOptions, TlsTable
 from ._connect import LinkSettings
+from ._declaring import Step, perform
+from ._delays import PLUGIN
 from ._health import Health
 from ._keeper import Keeper
 from ._outbox import Outbox
@@ -95,8 +97,8 @@ class _Wires:
         self._catalog = Catalog(self._config, self._context.id, self._context.log)
         health = Health(self._context)
         settings = link_settings(self._config, self._context)
-        self._sending = self._keeper("sending", settings, health)
-        self._consuming = self._keeper("consuming", settings, health)
+        self._sending = self._keeper("sending", settings, health, lambda: None)
+        self._consuming = self._keeper("consuming", settings, health, self._catalog.forget_exclusive)
         outbox = Outbox(self._sending)
         postponer = Postponer(self._sending, outbox, self._config.delayed_exchange)
 
@@ -107,10 +109,21 @@ class _Wires:
         self.broker = AmqpBroker(self._catalog, self._consuming, outbox, postponer, make_post)
 
     async def connect(self, nursery: trio.Nursery) -> None:
-        """Open both connections and declare what the tables of the driver ask for."""
+        """Open both connections and declare what the tables of the driver ask for.
+
+        Raises:
+            LinkError: if no connection can be made.
+            StartupError: if the broker does not let us in, or refuses what the tables ask for.
+        """
         await nursery.start(self._sending.run)
         await nursery.start(self._consuming.run)
-        await self._catalog.declare_own((await self._consuming.session()).link)
+        link = (await self._consuming.session()).link
+        try:
+            if self._config.delayed_exchange:
+                await perform(link, [Step("exchange", PLUGIN.name, PLUGIN.methods()[0])])
+            await self._catalog.declare_own(link)
+        except ConflictError as error:
+            raise StartupError(f"{self._context.id}: {error}") from error
 
     def close(self) -> None:
         """Refuse everything from here on."""
@@ -118,7 +131,7 @@ class _Wires:
         self._sending.close()
         self._consuming.close()
 
-    def _keeper(self, role: str, settings: LinkSettings, health: Health) -> Keeper:
+    def _keeper(self, role: str, settings: LinkSettings, health: Health, lost: Callable[[], None]) -> Keeper:
         return Keeper(
             f"the connection for {role}",
             settings,
@@ -126,6 +139,7 @@ class _Wires:
             self._restore,
             self._config.backoff_initial,
             self._config.backoff_max,
+            lost,
         )
 
     async def _restore(self, session: Session) -> None:
@@ -152,6 +166,7 @@ def link_settings(config: AmqpConfig, context: Context) -> LinkSettings:
         tls=None if config.tls is None else tls_context(config.tls),
         server_name="" if config.tls is None else config.tls.server_name,
         connect_timeout=config.connect_timeout,
+        close_timeout=context.stop_timeout / 2,
     )
 
 

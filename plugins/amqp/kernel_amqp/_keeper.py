@@ -33,6 +33,8 @@ class Keeper:
     """Makes exist again what was declared, before anybody uses a connection."""
     _backoff_initial: float
     _backoff_max: float
+    _lost: Callable[[], None]
+    """Called when a connection is gone."""
     _session: Session | None = attrs.field(default=None, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _closed: bool = attrs.field(default=False, init=False)
@@ -87,6 +89,7 @@ class Keeper:
                 await self._wait_lost(session)
             finally:
                 self._set(None)
+                self._lost()
 
     async def _wait_lost(self, session: Session) -> None:
         while True:

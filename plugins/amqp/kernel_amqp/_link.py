@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, TypeAlias, final
+from typing import TypeAlias, final
 
 import attrs
 import trio
 from pamqp import commands
 
-from ._connect import CHUNK, Joined, LinkSettings, join
+from ._connect import CHUNK, CLOSE_TIMEOUT, Joined, LinkSettings, join
 from ._errors import ChannelClosedError, LinkError, LinkLostError
 from ._heartbeat import Heartbeat
 from ._link_channel import ClosedError, LinkChannel
@@ -37,8 +37,6 @@ from .core import (
 
 _OfChannel: TypeAlias = ChannelOpened | Replied | TooLarge | Returned | ConsumerCancelled | ChannelClosed
 _Rare: TypeAlias = Closed | Blocked | Unblocked | Opened | _OfChannel
-_CLOSE_TIMEOUT: Final = 2.0
-"""Seconds for the last words of a connection, of ours and of the broker's."""
 
 
 @final
@@ -47,6 +45,7 @@ class Link:
     """One open connection. Once lost it stays so: whoever needs another opens another."""
 
     _joined: Joined
+    _close_timeout: float = CLOSE_TIMEOUT
     lost: LinkLostError | None = attrs.field(default=None, init=False)
     """Why the connection is gone; None while it is there."""
     _connection: Connection = attrs.field(init=False)
@@ -123,14 +122,14 @@ class Link:
     async def aclose(self) -> None:
         """Say goodbye and end; for `open_link` alone.
 
-        Cancellation: Shielded for at most 2 s.
+        Cancellation: Shielded for at most the seconds of `close_timeout`.
         """
         if self.lost is None:
             for channel in self._channels.values():
                 channel.lose(self._loss("its link was left"))
             self._connection.close()
             self._writer.ring()
-            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+            with trio.move_on_after(self._close_timeout, shield=True):
                 await self._ended.wait()
         self._life.cancel()
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -201,7 +200,7 @@ class Link:
     def _end(self, event: Closed) -> None:
         """Let the writer say the last words, then end."""
         self._lose(f"it was closed: {event.code} {event.text}")
-        self._life.deadline = trio.current_time() + _CLOSE_TIMEOUT
+        self._life.deadline = trio.current_time() + self._close_timeout
 
     def _break(self, reason: str, cause: BaseException | None = None) -> None:
         """End at once: nothing that is still to be written would arrive."""
@@ -259,17 +258,17 @@ async def open_link(settings: LinkSettings) -> AsyncGenerator[Link]:
         LinkError: if no host answers; says why for each.
         LoginRefusedError: if the broker does not let this user in.
 
-    Cancellation: Is a checkpoint. Leaving is shielded for at most 2 s.
+    Cancellation: Is a checkpoint. Leaving is shielded for at most the seconds of `close_timeout`.
     """
     joined = await join(settings)
-    async with link_on(joined) as link:
+    async with link_on(joined, close_timeout=settings.close_timeout) as link:
         yield link
 
 
 @asynccontextmanager
-async def link_on(joined: Joined) -> AsyncGenerator[Link]:
+async def link_on(joined: Joined, *, close_timeout: float = CLOSE_TIMEOUT) -> AsyncGenerator[Link]:
     """Run the link on a connection that is open, as `open_link` does; closes its stream."""
-    link = Link(joined)
+    link = Link(joined, close_timeout)
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(link.run)

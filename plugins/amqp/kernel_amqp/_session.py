@@ -108,8 +108,12 @@ async def open_session(settings: LinkSettings) -> AsyncGenerator[Session]:
     wanted, wishes = trio.open_memory_channel[Held](0)
     async with open_link(settings) as link, trio.open_nursery() as nursery:
         nursery.start_soon(_hold_all, link, wishes)
-        yield Session(link, wanted)
-        nursery.cancel_scope.cancel()
+        try:
+            yield Session(link, wanted)
+        finally:
+            # The channels end with the connection: closing them one by one would wait twice for a broker that is silent.
+            await link.aclose()  # noqa: ASYNC102  it shields itself
+            nursery.cancel_scope.cancel()
 
 
 async def _hold_all(link: Link, wishes: trio.MemoryReceiveChannel[Held]) -> None:

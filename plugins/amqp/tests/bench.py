@@ -19,6 +19,7 @@ from kernel.testing import fake_context
 
 HERE = ("127.0.0.1", 5672)
 SOON = 10.0
+SETTINGS = LinkSettings(hosts=(HERE,), core=Settings(response="\0guest\0guest"))
 
 
 @asynccontextmanager
@@ -43,8 +44,7 @@ async def delete(*, queues: Iterable[str] = (), exchanges: Iterable[str] = ()) -
 async def ask(*methods: base.Frame) -> list[base.Frame]:
     """Send methods on a connection of their own; those that the broker refuses have no answer."""
     answers: list[base.Frame] = []
-    settings = LinkSettings(hosts=(HERE,), core=Settings(response="\0guest\0guest"))
-    async with open_link(settings) as link:
+    async with open_link(SETTINGS) as link:
         for method in methods:
             try:
                 async with link.open_channel() as channel:
