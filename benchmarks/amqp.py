@@ -74,7 +74,7 @@ def script(name: str, *arguments: object) -> list[str]:
 
 def service(name: str) -> list[str]:
     """Return the command that runs a manifest of `rivals`."""
-    return [sys.executable, "-m", "kernel", "run", str(RIVALS / f"{name}.toml")]
+    return [sys.executable, "-m", "kernel", "run", "--log-level", "error", str(RIVALS / f"{name}.toml")]
 
 
 @contextmanager
@@ -102,6 +102,13 @@ def figures(process: subprocess.Popen[str]) -> Figures:
     """Return what a side says of itself."""
     said = next(line for line in said_by(process) if "wall" in line)
     return Figures(rate=said["count"] / said["wall"], cpu=said["cpu"] / said["count"], rss=int(said["rss"]))
+
+
+def wait_ready(process: subprocess.Popen[str]) -> None:
+    """Wait until a side says that it can be called."""
+    assert process.stdout is not None
+    if not any("ready" in line for line in process.stdout):
+        raise SystemExit(f"{process.args} ended before it was ready")
 
 
 def said_by(process: subprocess.Popen[str]) -> Iterator[dict[str, float]]:
@@ -151,7 +158,7 @@ def calls(serve: list[str], call: Callable[[int], list[str]]) -> Callable[[int],
 
     def run(_: int) -> Figures:
         with started(serve, count=CALLS) as called:
-            next(said_by(called)) if serve[0] != sys.executable else None
+            wait_ready(called)
             with started(call(CALLS), count=CALLS) as caller:
                 return figures(caller)
 
