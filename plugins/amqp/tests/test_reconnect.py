@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypedDict
 
@@ -13,7 +13,7 @@ from kernel_amqp import AmqpBroker, AmqpConfig
 from pamqp import commands
 
 from kernel import Ack, DeadLetter, Envelope, Event, Retry, SettleFailed, StateChanged, handles, new_id
-from kernel.abc import Binding, Exchange, Queue, Subscription, Topology
+from kernel.abc import Binding, Delivery, Exchange, Queue, Subscription, Topology
 from kernel.errors import TransientError, UnavailableError, UnknownOutcomeError
 from kernel.testing import LineFaults, OpenKernel, Proxy, open_kernel, open_proxy
 
@@ -38,6 +38,11 @@ async def put(broker: AmqpBroker, queue: str, *texts: str) -> None:
         await broker.send(Envelope(subject=queue, body=text.encode()), exchange="", mandatory=True)
 
 
+async def exhaust(deliveries: AsyncIterator[Delivery]) -> None:
+    while True:
+        await take(deliveries)
+
+
 async def drain(broker: AmqpBroker, queue: str, count: int) -> list[str]:
     texts: list[str] = []
     async with broker.subscribe(Subscription(queue=queue, prefetch=10)) as deliveries:
@@ -59,7 +64,7 @@ async def test_a_subscription_ends_with_its_connection_and_what_it_held_comes_ag
             await put(broker, queue, "d")
             proxy.reset()
             with pytest.raises(UnavailableError, match=queue):
-                await take(deliveries)
+                await exhaust(deliveries)
             with pytest.raises(UnknownOutcomeError):
                 second.settle_nowait(Ack())
         async with broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
@@ -301,10 +306,10 @@ async def test_a_service_that_loses_its_connections_under_load_loses_no_message(
                     await trio.sleep(0.2)
                     assert proxy.reset() == 2
             with trio.fail_after(SOON):
-                while not (len(SEEN) == count and all(SEEN[number] >= 2 for number in range(0, count, 7))):
-                    await trio.sleep(0.05)  # noqa: ASYNC110  the service tells nobody
-                while await depth(f"{tag}.orders"):
-                    await trio.sleep(0.05)  # noqa: ASYNC110  nor does the broker
+                while not (len(SEEN) == count and all(SEEN[number] >= 2 for number in range(0, count, 7))):  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+                while await depth(f"{tag}.orders"):  # noqa: ASYNC110  the broker tells nobody
+                    await trio.sleep(0.05)
             # What was under way at a reset could not be settled, and has come again.
             running.events[:] = [event for event in running.events if not isinstance(event, SettleFailed)]
         assert await depth(f"{tag}.orders.dead") == 0
