@@ -22,8 +22,8 @@ from ._text import LONGEST_SHORT, decode_text, encode_text, short_string
 MAX_DEPTH: Final = 32
 """How deep tables and arrays may nest, in both directions."""
 
-Decoder = Callable[[bytes, int, int], tuple[object, int]]
-"""Takes data, position and end of the table; returns the value and the position after it, which may be beyond."""
+Decoder = Callable[[bytes, int], tuple[object, int]]
+"""Takes data and position; returns the value and the position after it, which may be beyond the table's end."""
 Encoder = Callable[[Any, int], bytes]
 """Takes the value and the depth that is left; returns the type and the value."""
 
@@ -151,7 +151,7 @@ def decode_table(data: bytes, at: int, end: int, depth: int = MAX_DEPTH) -> tupl
     """
     try:
         return _decode_table(data, at, end, depth)
-    except struct.error:
+    except (IndexError, struct.error):
         raise ViolationError(SYNTAX_ERROR, "a table ends in the middle of a field") from None
 
 
@@ -193,42 +193,48 @@ def _value(data: bytes, at: int, stop: int, depth: int) -> tuple[object, int]:
     if at >= stop:
         raise ViolationError(SYNTAX_ERROR, "a table ends before the value of a field")
     kind = data[at]
-    if kind == _TABLE:
-        return _decode_table(data, at + 1, stop, depth - 1)
-    if kind == _ARRAY:
-        return _decode_array(data, at + 1, stop, depth)
     decoder = _DECODERS.get(kind)
     if decoder is None:
-        raise ViolationError(SYNTAX_ERROR, f"a table has a field of the unknown type {kind:#04x}")
-    value, at = decoder(data, at + 1, stop)
+        return _nested(kind, data, at + 1, stop, depth)
+    value, at = decoder(data, at + 1)
     if at > stop:
         raise ViolationError(SYNTAX_ERROR, "a field is longer than the table it is in")
     return value, at
 
 
-def _decode_str(data: bytes, at: int, stop: int) -> tuple[object, int]:
-    raw, at = _decode_bytes(data, at, stop)
+def _nested(kind: int, data: bytes, at: int, stop: int, depth: int) -> tuple[object, int]:
+    if kind == _TABLE:
+        return _decode_table(data, at, stop, depth - 1)
+    if kind == _ARRAY:
+        return _decode_array(data, at, stop, depth)
+    raise ViolationError(SYNTAX_ERROR, f"a table has a field of the unknown type {kind:#04x}")
+
+
+def _decode_str(data: bytes, at: int) -> tuple[object, int]:
+    begin = at + 4
+    end = begin + _length(data, at)[0]
     try:
-        return raw.decode(), at
+        return data[begin:end].decode(), end
     except UnicodeDecodeError:
-        return raw, at
+        return data[begin:end], end
 
 
-def _decode_bytes(data: bytes, at: int, stop: int) -> tuple[bytes, int]:
-    begin, end = _extent(data, at, stop)
+def _decode_bytes(data: bytes, at: int) -> tuple[object, int]:
+    begin = at + 4
+    end = begin + _length(data, at)[0]
     return data[begin:end], end
 
 
-def _decode_bool(data: bytes, at: int, _stop: int) -> tuple[object, int]:
+def _decode_bool(data: bytes, at: int) -> tuple[object, int]:
     return data[at] != 0, at + 1
 
 
-def _decode_decimal(data: bytes, at: int, _stop: int) -> tuple[object, int]:
+def _decode_decimal(data: bytes, at: int) -> tuple[object, int]:
     places, number = struct.unpack_from(">Bi", data, at)
     return Decimal(f"{number}E-{places}"), at + 5
 
 
-def _decode_datetime(data: bytes, at: int, _stop: int) -> tuple[object, int]:
+def _decode_datetime(data: bytes, at: int) -> tuple[object, int]:
     (seconds,) = struct.unpack_from(">Q", data, at)
     try:
         return datetime.fromtimestamp(seconds, UTC), at + 8
@@ -236,7 +242,7 @@ def _decode_datetime(data: bytes, at: int, _stop: int) -> tuple[object, int]:
         return seconds, at + 8
 
 
-def _decode_none(_data: bytes, at: int, _stop: int) -> tuple[object, int]:
+def _decode_none(_data: bytes, at: int) -> tuple[object, int]:
     return None, at
 
 
@@ -244,7 +250,7 @@ def _number(form: str) -> Decoder:
     plan = struct.Struct(form)
     unpack, size = plan.unpack_from, plan.size
 
-    def decode(data: bytes, at: int, _stop: int) -> tuple[object, int]:
+    def decode(data: bytes, at: int) -> tuple[object, int]:
         return unpack(data, at)[0], at + size
 
     return decode

@@ -20,6 +20,7 @@ from kernel_amqp.core import (
     Closed,
     Confirmed,
     Connection,
+    ConnectionState,
     ConsumerCancelled,
     Delivered,
     Event,
@@ -188,6 +189,8 @@ def play(rng: random.Random, segments: Segments, *, disturb: bool = False) -> Cl
         if disturb and rng.random() < 0.2:
             interfere(rng, client)
         check_frames(client.core.data_to_send())
+        if not events and client.core.state is ConnectionState.CLOSED:
+            break  # one segment was ignored; the others would be
     return client
 
 

@@ -172,7 +172,7 @@ def test_a_malformed_table_is_a_violation(wire: bytes) -> None:
 
 
 def test_a_table_that_ends_with_everything_else_is_a_violation_too() -> None:
-    for wire in (field("l", b"\0"), field("D", b"\0"), field("T", b"\0"), field("d", b"")):
+    for wire in (field("l", b"\0"), field("D", b"\0"), field("T", b"\0"), field("d", b""), field("t", b"")):
         with pytest.raises(ViolationError):
             read(wire)
 
