@@ -76,7 +76,7 @@ def received(batch: list[Properties]) -> bytes:
     """Return deliveries with these properties, as a broker sends them."""
     wire = b""
     for number, properties in enumerate(batch):
-        method = commands.Basic.Deliver("ctag1.2b8a7c6d", number + 1, False, "events", "order.paid")
+        method = commands.Basic.Deliver("ctag1.2b8a7c6d", number + 1, exchange="events", routing_key="order.paid")
         fields = {name: getattr(properties, name) for name in properties.__slots__ if hasattr(properties, name)}
         fields["message_type"] = fields.pop("type")
         fields["timestamp"] = None
