@@ -68,11 +68,15 @@ class Peer:
         self._said = [line for line in self._said if key not in line]
         return taken
 
-    def end(self) -> None:
-        """Close its input, which it takes as the order to end, and see to it that nothing of it is left."""
+    def ask_to_end(self) -> None:
+        """Close its input."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.close()
+
+    def end(self) -> None:
+        """See to it that nothing of it is left; what was asked to end may do so in its own way for a while."""
+        assert self.process.stdout is not None
+        self.ask_to_end()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(3)
         with suppress(ProcessLookupError):

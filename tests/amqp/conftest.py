@@ -80,6 +80,8 @@ def starting() -> Generator[Callable[..., Peer]]:
         return peers[-1]
 
     yield start_one
+    for peer in peers:  # all at once, since some take their time
+        peer.ask_to_end()
     for peer in peers:
         peer.end()
 
