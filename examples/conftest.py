@@ -46,15 +46,19 @@ def open_example(
 
     @asynccontextmanager
     async def opened(manifest: Path, environ: Mapping[str, str], **options: object) -> AsyncGenerator[Any]:
-        async with open_kernel(manifest, environ=environ, **options) as service:
-            broker = service.resource("driver/rabbit")
-            try:
-                yield service
-            finally:
-                catalog = broker._catalog  # noqa: SLF001  knows what was declared
-                queues, exchanges = list(catalog._queues), list(catalog._exchanges)  # noqa: SLF001  as above
-        with trio.move_on_after(10.0):
-            await _delete(queues, exchanges)
+        queues: list[str] = []
+        exchanges: list[str] = []
+        try:
+            async with open_kernel(manifest, environ=environ, **options) as service:
+                catalog = service.resource("driver/rabbit")._catalog  # noqa: SLF001  knows what was declared
+                try:
+                    yield service
+                finally:
+                    queues += catalog._queues  # noqa: SLF001  as above
+                    exchanges += catalog._exchanges  # noqa: SLF001  as above
+        finally:
+            with trio.move_on_after(10.0, shield=True):
+                await _delete(queues, exchanges)
 
     return opened
 

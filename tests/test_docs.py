@@ -167,6 +167,19 @@ def test_the_manifest_of_a_document_is_clean_and_its_tests_pass(document: str, t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "document",
+    [*(f"plugins/{name}/README.md" for name in ("bpm", "nameko", "raw", "ufw")), "docs/howto/migrate.md"],
+)
+def test_the_manifest_of_a_foreign_format_is_clean(document: str, tmp_path: Path) -> None:
+    write_files_of(document, tmp_path)
+
+    checked = run_in(tmp_path, "kernel", "check")
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.slow
 def test_the_plugin_of_the_how_to_works(tmp_path: Path) -> None:
     write_files_of("docs/howto/write-a-plugin.md", tmp_path)
     metadata = tmp_path / "journal-0.1.0.dist-info"  # what an installation would leave
