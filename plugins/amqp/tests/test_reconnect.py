@@ -304,8 +304,9 @@ async def test_a_service_that_loses_its_connections_under_load_loses_no_message(
                     nursery.start_soon(publish_all, running, range(first, first + 100))
                 for _ in range(5):
                     await trio.sleep(0.2)
-                    assert proxy.reset() == 2
-            with trio.fail_after(SOON):
+                    proxy.reset()
+            assert proxy.accepted > 2
+            with trio.fail_after(3 * SOON):
                 while not (len(SEEN) == count and all(SEEN[number] >= 2 for number in range(0, count, 7))):  # noqa: ASYNC110
                     await trio.sleep(0.05)
                 while await depth(f"{tag}.orders"):  # noqa: ASYNC110  the broker tells nobody
