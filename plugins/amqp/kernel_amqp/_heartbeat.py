@@ -46,12 +46,8 @@ class Heartbeat:
             self._beat()
 
     def _next_look(self) -> float:
-        """Return when there is something to do, so that no time in between is longer than half an interval."""
-        half = self._interval / 2
-        beat = trio.current_time() + half
-        if self._writer.writing_since is None:
-            beat = min(beat, self._writer.sent_at + half)
-        return min(beat, *self._limits())
+        """Return when there may be something to do."""
+        return min(trio.current_time() + self._interval / 2, *self._limits())
 
     def _limits(self) -> tuple[float, float]:
         """Return until when something must be heard, and until when the write under way must end."""

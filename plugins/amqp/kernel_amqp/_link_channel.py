@@ -114,11 +114,11 @@ class LinkChannel:
         writer = self._writer
         await trio.lowlevel.checkpoint_if_cancelled()
         if writer.is_shut or self._confirms.is_full:
-            await self._wait_turn()
+            await self._wait_turn(len(body))
             try:
                 number = self._write(exchange, routing_key, properties, body, mandatory=mandatory)
             finally:
-                writer.pass_on()
+                writer.redeem(len(body))
         else:
             number = self._write(exchange, routing_key, properties, body, mandatory=mandatory)
         if not number:
@@ -260,14 +260,14 @@ class LinkChannel:
                 self._on_closed(error.again(written=False))
         self._left.set()
 
-    async def _wait_turn(self) -> None:  # noqa: ASYNC910  only called where there is something to wait for
-        """Wait for the turn of a publish, as long as there is a channel to publish on."""
+    async def _wait_turn(self, size: int) -> None:
+        """Wait for the turn of a publish, as long as there is a channel to publish on; room is kept for it then."""
+        await trio.lowlevel.checkpoint()
         while self.closed is None and self._confirms.is_full:
             await self._confirms.wait_room()
-        if self._writer.is_shut:
-            await self._writer.wait_turn()
-        while self.closed is None and not self._writer.has_room:
-            await self._writer.wait_turn()
+        self._check()
+        if not await self._writer.wait_turn(self, size):
+            self._check()
 
     def _write(self, exchange: str, routing_key: str, properties: Properties, body: bytes, *, mandatory: bool) -> int:
         if self.closed is not None:
@@ -286,7 +286,7 @@ class LinkChannel:
         self._gone.set()
         self._calls.fail(error)
         self._confirms.fail(error)
-        self._writer.shake()
+        self._writer.dismiss(self)
 
     def _check(self) -> None:
         if self.closed is not None:

@@ -23,6 +23,17 @@ _FRAMING: Final = 128
 
 @final
 @attrs.define(eq=False)
+class _Wish:
+    """A publish that waits for its turn."""
+
+    owner: object
+    size: int
+    task: trio.lowlevel.Task
+    is_granted: bool = False
+
+
+@final
+@attrs.define(eq=False)
 class Writer:
     """Writes what the core has to send, and holds publishes back while the peer does not want them."""
 
@@ -41,7 +52,10 @@ class Writer:
     _unsent: int = attrs.field(default=0, init=False)
     _stopped: bool = attrs.field(default=False, init=False)
     _sleeper: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
-    _publishers: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _promised: int = attrs.field(default=0, init=False)
+    """Bytes of those who may write and have not yet."""
+    _wishes: dict[_Wish, None] = attrs.field(factory=dict[_Wish, None], init=False)
+    """Those who wait, in their order."""
 
     def ring(self) -> None:
         """Say that the core has something to send."""
@@ -60,42 +74,48 @@ class Writer:
             self._sleeper = None
             trio.lowlevel.reschedule(task)
 
-    async def wait_turn(self) -> None:
-        """Wait until it is one's turn to write a message: then look whether `has_room`, and call `pass_on` in any case.
+    async def wait_turn(self, owner: object, size: int) -> bool:
+        """Wait until a message with a body of this many bytes may be written; first come, first served.
 
-        First come, first served. Returns out of turn as well, after `shake`.
+        Returns:
+            True if it may: room for it is kept until `redeem` is called. False if its owner was dismissed.
 
-        Cancellation: Is a checkpoint.
+        Cancellation: Is a checkpoint if it has to wait.
         """
-        await self._publishers.park()
+        if not self.is_shut:
+            self._promised += size + _FRAMING
+            return True  # noqa: ASYNC910  whoever asks has had one
+        wish = _Wish(owner, size, trio.lowlevel.current_task())
+        self._wishes[wish] = None
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the broker takes messages, and not too much is unsent."""
-        return not self.blocked and self._unsent < MAX_UNSENT
+        def abandon(_: object) -> trio.lowlevel.Abort:
+            del self._wishes[wish]
+            return trio.lowlevel.Abort.SUCCEEDED
 
-    def pass_on(self) -> None:
-        """Let the next publish go on, if there is room."""
-        if self.has_room:
-            self.is_shut = bool(self._publishers)
-            self._publishers.unpark()
+        await trio.lowlevel.wait_task_rescheduled(abandon)
+        return wish.is_granted
+
+    def redeem(self, size: int) -> None:
+        """Give back the room that was kept for a message, whether it was written or not."""
+        self._promised -= size + _FRAMING
+        self._grant()
+
+    def dismiss(self, owner: object) -> None:
+        """Wake those of one owner who wait for their turn: it will not come."""
+        for wish in [wish for wish in self._wishes if wish.owner is owner]:
+            del self._wishes[wish]
+            trio.lowlevel.reschedule(wish.task)
+        self._grant()
 
     def block(self, reason: str) -> None:
         """Hold publishes back until the broker says otherwise; an empty reason lets them go on."""
         self.blocked = reason
-        if reason:
-            self.is_shut = True
-        else:
-            self.pass_on()
+        self._grant()
 
     def stop(self) -> None:
         """End `run` once everything is written."""
         self._stopped = True
         self.ring()
-
-    def shake(self) -> None:
-        """Have everybody who waits for a turn look whether there is still something to wait for."""
-        self._publishers.unpark_all()
 
     async def run(self) -> None:
         """Write until stopped.
@@ -125,7 +145,7 @@ class Writer:
                 await self._stream.send_all(view[start : start + _SLICE])
                 self._unsent -= min(_SLICE, len(data) - start)
                 if self.is_shut:
-                    self.pass_on()
+                    self._grant()
         self.writing_since = None
         self.sent_at = trio.current_time()
 
@@ -136,3 +156,16 @@ class Writer:
     def _wake(self, _: object) -> trio.lowlevel.Abort:
         self._sleeper = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+    def _grant(self) -> None:
+        """Let as many go on as there is room for."""
+        while self._wishes and self._has_room():
+            wish = next(iter(self._wishes))
+            del self._wishes[wish]
+            wish.is_granted = True
+            self._promised += wish.size + _FRAMING
+            trio.lowlevel.reschedule(wish.task)
+        self.is_shut = bool(self._wishes) or not self._has_room()
+
+    def _has_room(self) -> bool:
+        return not self.blocked and self._unsent + self._promised < MAX_UNSENT

@@ -8,7 +8,7 @@ import pytest
 import trio
 from kernel_amqp._errors import ChannelClosedError, LinkLostError
 from kernel_amqp._writer import MAX_UNSENT
-from pamqp import commands
+from pamqp import commands, frame
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from .scripted import (
@@ -77,7 +77,7 @@ async def test_unsent_bytes_are_bounded_and_publishers_take_turns(autojump_clock
         for number in range(count):
             nursery.start_soon(publish, channel, f"{number}", b"y" * size)
             await wait_all_tasks_blocked()
-        waiting = channel._writer._publishers.statistics().tasks_waiting
+        waiting = len(channel._writer._wishes)
         unsent = channel._writer._unsent
         assert unsent <= MAX_UNSENT + size + 1000
         assert waiting >= count - unsent // size - 1
@@ -130,26 +130,75 @@ async def test_publishes_without_an_answer_are_bounded_and_cancelled_ones_count(
         assert waiting.error is None
 
 
-async def test_many_small_writes_become_one_send(autojump_clock: MockClock) -> None:
-    sends: list[int] = []
+class Counted:
+    """A pair of streams of which the sends of one are counted."""
 
-    def pair() -> tuple[Any, Any]:
+    def __init__(self) -> None:
+        self.sends: list[int] = []
+
+    def __call__(self) -> tuple[Any, Any]:
         ours, theirs = memory_stream_pair()
         send = ours.send_stream.send_all
 
         async def counted(data: bytes) -> None:
-            sends.append(len(data))
+            self.sends.append(len(data))
             await send(data)
 
         ours.send_stream.send_all = counted
         return ours, theirs
 
+
+async def test_many_small_writes_become_one_send(autojump_clock: MockClock) -> None:
+    pair = Counted()
     async with confirming(pair=pair) as (peer, _, channel), trio.open_nursery() as nursery:
-        sends.clear()
+        pair.sends.clear()
         for _ in range(100):
             nursery.start_soon(publish, channel)
         await wait_all_tasks_blocked()
-        assert len(sends) <= 2
+        assert len(pair.sends) <= 2
         for _ in range(100):
             await peer.expect_message()
         await peer.send(commands.Basic.Ack(100, True))
+
+
+async def test_those_who_waited_for_a_blocked_broker_become_one_send(autojump_clock: MockClock) -> None:
+    pair = Counted()
+    async with confirming(pair=pair) as (peer, _, channel), trio.open_nursery() as nursery:
+        await peer.send(commands.Connection.Blocked("low on memory"), channel=0)
+        await wait_all_tasks_blocked()
+        for _ in range(100):
+            nursery.start_soon(publish, channel)
+        await wait_all_tasks_blocked()
+        pair.sends.clear()
+        await peer.send(commands.Connection.Unblocked(), channel=0)
+        for _ in range(100):
+            await peer.expect_message()
+        assert len(pair.sends) <= 2
+        await peer.send(commands.Basic.Ack(100, True))
+
+
+async def test_room_that_was_kept_for_those_whose_channel_ends_is_given_back(autojump_clock: MockClock) -> None:
+    async with confirming() as (peer, link, channel), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.open_channel, 2)
+        async with link.open_channel() as other:
+            await peer.send(commands.Connection.Blocked("low on memory"), channel=0)
+            await wait_all_tasks_blocked()
+            all_caught = [Caught() for _ in range(5)]
+            for caught in all_caught:
+                nursery.start_soon(caught.run, publish, other, "q", b"y" * 600_000)
+            waiting = Caught()
+            await wait_all_tasks_blocked()
+            nursery.start_soon(waiting.run, publish, channel, "waits", b"y" * 600_000)
+            await wait_all_tasks_blocked()
+            closing = frame.marshal(commands.Channel.Close(404, "NOT_FOUND", 60, 40), 2)
+            await peer.stream.send_all(frame.marshal(commands.Connection.Unblocked(), 0) + closing)
+            for caught in all_caught:
+                await caught.done.wait()
+                assert isinstance(caught.error, ChannelClosedError)
+                assert not caught.error.written
+            await peer.expect(commands.Channel.CloseOk)
+            assert (await peer.expect_message())[0].routing_key == "waits"
+            await peer.send(commands.Basic.Ack(1))
+            await waiting.done.wait()
+            assert waiting.error is None
+            assert channel._writer._promised == 0

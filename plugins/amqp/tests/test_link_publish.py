@@ -83,6 +83,20 @@ async def test_returned_message_is_told_to_a_lone_publisher(autojump_clock: Mock
             assert (caught.error is None) is is_routed
 
 
+async def test_equal_messages_that_both_come_back_are_told_to_both(autojump_clock: MockClock) -> None:
+    async with confirming() as (peer, _, channel), trio.open_nursery() as nursery:
+        both = Caught(), Caught()
+        for caught in both:
+            nursery.start_soon(caught.run, _mandatory, channel, "m")
+            await peer.expect_message()
+        head = header.ContentHeader(body_size=0, properties=commands.Basic.Properties(message_id="m"))
+        returned = (commands.Basic.Return(312, "NO_ROUTE", "", "q"), head)
+        await peer.send(*returned, *returned, commands.Basic.Ack(2, True))
+        for caught in both:
+            await caught.done.wait()
+            assert isinstance(caught.error, ReturnedError)
+
+
 async def _mandatory(channel: LinkChannel, message_id: str | None) -> None:
     await publish(channel, mandatory=True, properties=Properties(message_id=message_id))
 
@@ -199,6 +213,18 @@ async def test_publish_that_waited_behind_a_stuck_write_is_not_written(autojump_
         assert "taken nothing" in lost.reason
         assert sent.error.written
         assert not waiting.error.written
+
+
+async def test_publish_that_the_end_of_the_connection_overtook_is_not_written(autojump_clock: MockClock) -> None:
+    for _ in range(40):  # who of reader, writer and publisher is first is left to chance
+        async with confirming() as (peer, _, channel), trio.open_nursery() as nursery:
+            await peer.send(commands.Connection.Close(320, "CONNECTION_FORCED", 0, 0), channel=0)
+            caught = Caught()
+            nursery.start_soon(caught.run, publish, channel)
+            await caught.done.wait()
+            first = (await peer.next())[1]
+            assert isinstance(caught.error, LinkLostError)
+            assert caught.error.written is isinstance(first, commands.Basic.Publish)
 
 
 async def test_large_publish_is_written_as_soon_as_a_part_of_it_is(autojump_clock: MockClock) -> None:
