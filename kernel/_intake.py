@@ -42,6 +42,25 @@ class _Revocable:
 
 
 @final
+@attrs.frozen(eq=False)
+class _Errand:
+    """A delivery that has its slot."""
+
+    delivery: Delivery
+    ended: _Ended | None = None
+    revocable: _Revocable | None = None
+
+
+@final
+@attrs.define(eq=False)
+class _Runner:
+    """A task that does one errand after the other."""
+
+    task: trio.lowlevel.Task
+    errand: _Errand
+
+
+@final
 @attrs.define(eq=False)
 class KernelIntake(Intake):
     """The intake of one life of a dispatcher."""
@@ -69,6 +88,8 @@ class KernelIntake(Intake):
     """By name; several where a source delivered the same thing twice."""
     _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict[trio.CancelScope, str], init=False)
     _over: bool = attrs.field(default=False, init=False)
+    _runners: list[_Runner] = attrs.field(factory=list[_Runner], init=False)
+    """Those that have done an errand and wait for the next; as many as were in flight at a time, at most."""
 
     def __attrs_post_init__(self) -> None:
         self._free = self._concurrency
@@ -94,7 +115,7 @@ class KernelIntake(Intake):
             await self._submit_revocable(delivery, _Revocable(revocable_as))
             return
         await self._take(delivery)
-        self._nursery.start_soon(self._work, delivery, name=self.component)
+        self._start(_Errand(delivery))
 
     async def _submit_revocable(self, delivery: Delivery, revocable: _Revocable) -> None:
         self._revocables.setdefault(revocable.name, []).append(revocable)
@@ -103,7 +124,7 @@ class KernelIntake(Intake):
         except BaseException:
             self._forget(revocable)
             raise
-        self._nursery.start_soon(self._work, delivery, None, revocable, name=self.component)
+        self._start(_Errand(delivery, revocable=revocable))
 
     def revoke(self, name: str) -> bool:
         """Cancel the handlers of what was submitted under a name; return whether there was any."""
@@ -116,7 +137,7 @@ class KernelIntake(Intake):
         """Wait for a slot, then handle the delivery in a task of its own and wait for the outcome."""
         await self._take(delivery)
         ended = _Ended()
-        self._nursery.start_soon(self._work, delivery, ended, name=self.component)
+        self._start(_Errand(delivery, ended))
         await ended.event.wait()
         return ended.outcome
 
@@ -204,7 +225,32 @@ class KernelIntake(Intake):
         if self._free == self._concurrency and self._idle:
             self._idle.unpark_all()
 
-    async def _work(self, delivery: Delivery, ended: _Ended | None = None, revocable: _Revocable | None = None) -> None:
+    def _start(self, errand: _Errand) -> None:
+        """Have a task that is idle do an errand, or a new one."""
+        if self._runners:
+            runner = self._runners.pop()
+            runner.errand = errand
+            trio.lowlevel.reschedule(runner.task)
+        else:
+            self._nursery.start_soon(self._run, errand, name=self.component)
+
+    async def _run(self, errand: _Errand) -> None:
+        """Do one errand after the other: to make a task for each costs as much as many a handler."""
+        runner = _Runner(trio.lowlevel.current_task(), errand)
+        context = runner.task.context.copy()
+        while True:
+            await self._work(runner.errand.delivery, runner.errand.ended, runner.errand.revocable)
+            # What a handler leaves in its context variables is not for the next one.
+            runner.task.context = context.copy()
+            self._runners.append(runner)
+            await trio.lowlevel.wait_task_rescheduled(self._dismiss)
+
+    def _dismiss(self, _: object) -> trio.lowlevel.Abort:
+        """Let an idle task go. Only the end of the nursery cancels one, and it cancels all."""
+        self._runners.clear()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def _work(self, delivery: Delivery, ended: _Ended | None, revocable: _Revocable | None) -> None:
         """Handle a delivery and settle it, whatever happens."""
         began = trio.current_time()
         self._active[id(delivery)] = delivery, trio.lowlevel.current_task()

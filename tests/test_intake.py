@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
+import attrs
 import pytest
 import trio
+from typing_extensions import override
 
-from kernel._dispatch import Pipeline
+from kernel import Envelope, Outcome, Return
+from kernel._dispatch import Attempting, Pipeline, Verdict
 from kernel._events import EventHub
 from kernel._intake import KernelIntake
 from kernel._router import Router
+from kernel.abc import Delivery
+
+MARK: ContextVar[str] = ContextVar("mark", default="")
 
 
 def intake(nursery: trio.Nursery, concurrency: int = 1) -> KernelIntake:
@@ -80,3 +88,90 @@ async def test_culprits_name_the_worker_the_label_and_the_line(nursery: trio.Nur
 
 async def test_waiting_until_idle_returns_at_once_when_nothing_is_in_flight(nursery: trio.Nursery) -> None:
     await intake(nursery).wait_idle()
+
+
+@attrs.define(eq=False)
+class Plain(Delivery):
+    name: str
+    outcomes: list[Outcome] = attrs.field(factory=list[Outcome])
+
+    @property
+    def envelope(self) -> Envelope:
+        return Envelope(subject="s", id=self.name)
+
+    @property
+    def attempt(self) -> int:
+        return 1
+
+    @property
+    def redelivered(self) -> bool:
+        return False
+
+    async def settle(self, outcome: Outcome) -> None:
+        await trio.lowlevel.checkpoint()
+        self.outcomes.append(outcome)
+
+
+@attrs.define(eq=False)
+class Noting(Attempting):
+    """Notes what each attempt finds: its task, and what is in the context; and leaves something there."""
+
+    tasks: list[trio.lowlevel.Task] = attrs.field(factory=list[trio.lowlevel.Task])
+    found: list[str] = attrs.field(factory=list[str])
+
+    @override
+    async def attempt(self, delivery: Delivery) -> Verdict:
+        self.tasks.append(trio.lowlevel.current_task())
+        self.found.append(MARK.get())
+        await trio.sleep(1)
+        MARK.set(delivery.envelope.id)
+        return Verdict(Return())
+
+    @override
+    def close(self) -> None:
+        pass
+
+
+def noting(nursery: trio.Nursery, concurrency: int) -> tuple[Noting, KernelIntake]:
+    attempts = Noting()
+    return attempts, KernelIntake("dispatcher/test", concurrency, [], attempts, EventHub(), nursery)
+
+
+async def test_tasks_are_used_again_and_there_are_never_more_than_slots(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    attempts, slots = noting(nursery, 3)
+    deliveries = [Plain(str(number)) for number in range(12)]
+    for delivery in deliveries:
+        await slots.submit(delivery)
+    await slots.wait_idle()
+
+    assert [delivery.outcomes for delivery in deliveries] == [[Return()]] * 12
+    assert len(set(attempts.tasks)) == 3
+    assert trio.current_time() == pytest.approx(4)
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_a_handler_leaves_in_the_context_is_not_for_the_next(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    attempts, slots = noting(nursery, 1)
+    for name in "abc":
+        await slots.submit(Plain(name))
+    await slots.wait_idle()
+
+    assert attempts.found == ["", "", ""]
+    assert len(set(attempts.tasks)) == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_task_that_is_idle_goes_with_its_nursery(autojump_clock: object) -> None:
+    async with trio.open_nursery() as nursery:
+        _, slots = noting(nursery, 2)
+        await slots.submit(Plain("a"))
+        await slots.wait_idle()
+        idle = len(nursery.child_tasks)
+        nursery.cancel_scope.cancel()
+
+    assert idle == 1
+    assert not nursery.child_tasks
