@@ -110,6 +110,7 @@ class RpcClient:
 
         Raises:
             RemoteError: if the other side answered with an error.
+            Exception: of a class that the protocol's configuration lists, if that is the error.
             CallTimeoutError: if no answer came within `timeout`.
             UnroutableError: if no queue is bound for the subject; at once.
             QueueFullError: if the queue that should get it is full.
