@@ -44,17 +44,6 @@ _SHOWN: Final = 200
 
 @final
 @attrs.frozen
-class Route:
-    """Where a subject leads: a handler of a worker."""
-
-    pool: Pool
-    handler: HandlerSpec
-    filter: Filter | None = None
-    """Of the worker; None for its failures, which pass none."""
-
-
-@final
-@attrs.frozen
 class Verdict:
     """How one attempt ended."""
 
@@ -71,6 +60,21 @@ class Verdict:
     def worker(self) -> str:
         """`worker/name`; empty if none was found, or if several decided together."""
         return "" if self.pool is None else self.pool.spec.id
+
+
+@final
+@attrs.frozen
+class Route:
+    """Where a subject leads: a handler of a worker."""
+
+    pool: Pool
+    handler: HandlerSpec
+    filter: Filter | None = None
+    """Of the worker; None for its failures, which pass none."""
+    acked: Verdict = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Verdict(Ack(), self.pool), takes_self=True)
+    )
+    """What most calls of it come to; made once, since to make it costs as much as to call many a handler."""
 
 
 @final
@@ -270,7 +274,7 @@ class Pipeline(Attempting):
         if isinstance(result, OUTCOMES):
             return Verdict(result, pool, payload=work.payload, result=result)
         if protocol is None or not (envelope.reply_to or (protocol.always_replies and not _is_failure(work))):
-            return Verdict(Ack(), pool)
+            return work.route.acked
         try:
             return Verdict(Ack(protocol.encode_reply(envelope, result)), pool, result=result)
         except EncodeError as error:
@@ -379,7 +383,8 @@ async def _call_handler(instance: Instance, work: Work) -> object:
 
 def _refusal(delivery: Delivery, pool: Pool) -> DeadLetter | None:
     """Return why an attempt must not be started."""
-    if delivery.envelope.deadline <= trio.current_time():
+    deadline = delivery.envelope.deadline
+    if deadline != math.inf and deadline <= trio.current_time():
         return DeadLetter(_EXPIRED)
     if delivery.attempt > pool.spec.retry.attempts:
         return DeadLetter(f"{pool.spec.retry.attempts} attempts ended without an outcome")

@@ -35,6 +35,7 @@ from ._words import MAX_TEXT, cut
 MAX_PROBLEMS: Final = 20
 """Problems that an error lists at most."""
 _OBJECT: Final = "an object"
+_ONLY_STRINGS: Final = frozenset({str})
 
 Hook: TypeAlias = Callable[[object, object], object]
 """Value and its type -> what it becomes. Most do not look at the type."""
@@ -162,10 +163,13 @@ class Compiler(cattrs.BaseConverter):
     def _mapping(self, arguments: tuple[object, ...]) -> Hook:
         key_type, item_type = arguments or (object, object)
         key_hook, item_hook = self.get_structure_hook(key_type), self.get_structure_hook(item_type)
+        takes_any = key_type is str and item_type in {object, Any}
 
         def read(value: object, _: object) -> object:
             if not is_table(value):
                 raise expected(_OBJECT, value)
+            if takes_any and set(map(type, value)) <= _ONLY_STRINGS:
+                return dict(value)
             try:
                 return {key_hook(key, key_type): item_hook(item, item_type) for key, item in value.items()}
             except Exception as exc:  # noqa: BLE001 -- looked at again, part by part

@@ -19,6 +19,7 @@ from .abc import Intake, Target
 
 SETTLE_TIMEOUT: Final = 5.0
 """Seconds that a source may take to note an outcome."""
+_RETURNED: Final = Verdict(Return())
 TURN: Final = 16
 """Free slots that a source may take before every other task has had its turn: a turn costs as much as a slot."""
 
@@ -202,7 +203,7 @@ class KernelIntake(Intake):
         except trio.Cancelled:
             if delivery is not None:
                 await self._settle(delivery, Return())  # noqa: ASYNC102  it shields itself
-                self._tell(delivery, Verdict(Return()), trio.current_time())
+                self._tell(delivery, _RETURNED, trio.current_time())
             raise
 
     async def _wait_for_token(self, bucket: Bucket) -> None:
@@ -254,7 +255,7 @@ class KernelIntake(Intake):
         """Handle a delivery and settle it, whatever happens."""
         began = trio.current_time()
         self._active[id(delivery)] = delivery, trio.lowlevel.current_task()
-        verdict = Verdict(Return())
+        verdict = _RETURNED
         try:
             if revocable is None:
                 verdict = await self._pipeline.attempt(delivery)

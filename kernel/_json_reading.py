@@ -24,6 +24,7 @@ _OPENING: Final = b"[{"
 _BRACKETS: Final = b"[]{}"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_BEGINNINGS: Final = frozenset('{["')
 _SHOWN: Final = 120
 """Characters of foreign text in an error."""
 
@@ -54,13 +55,23 @@ def read_json(body: bytes, *, content_type: str = "", max_bytes: int, max_depth:
         raise DecodeError(f"body is nested more than max_depth = {max_depth} levels deep")
     try:
         text = body.decode()
-        value: object = _READER.decode(text)
+        value = _parse(text)
         if _SURROGATE.search(text):
             _refuse_lone_surrogates(value)
     except UnicodeDecodeError as error:
         raise DecodeError(f"body is not UTF-8: {error.reason} at byte {error.start}") from error
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"body is not JSON: {shown(str(error))}") from error
+    return value
+
+
+def _parse(text: str) -> object:
+    value: object
+    if text[:1] in _BEGINNINGS:  # which is nearly every body: nothing to skip, so nothing to search for
+        value, end = _READER.raw_decode(text)
+        if end == len(text):
+            return value
+    value = _READER.decode(text)
     return value
 
 
