@@ -101,6 +101,7 @@ def test_calls_continue_the_chain_as_events_do() -> None:
     assert NamekoRpcProtocol(context=CONTEXT).continued(cause) == NamekoEventsProtocol(context=CONTEXT).continued(cause)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(max_size=5) | st.just(STACK) | st.just("nameko.x"),

@@ -18,6 +18,7 @@ def encoded(payload: object, *, max_bytes: int = 100) -> bytes:
     return protocol.encode(Message(subject="s", payload=payload)).body
 
 
+@pytest.mark.slow
 @given(st.binary(), st.text(max_size=5))
 def test_any_body_is_the_payload_whatever_it_is_called(body: bytes, content_type: str) -> None:
     message = RawProtocol().decode(Envelope(subject="a.b", body=body, headers={"k": 1}, content_type=content_type))
