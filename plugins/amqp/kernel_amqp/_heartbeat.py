@@ -66,8 +66,6 @@ class Heartbeat:
         return f"it has taken nothing for {seconds}" if written <= now else ""
 
     def _beat(self) -> None:
-        now = trio.current_time()
-        if self._writer.writing_since is None and now >= self._writer.sent_at + self._interval / 2:
+        if self._writer.writing_since is None:
             self._connection.send_heartbeat()
-            self._writer.sent_at = now
             self._writer.ring()

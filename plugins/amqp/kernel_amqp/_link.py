@@ -20,7 +20,6 @@ from .core import (
     Channel,
     ChannelClosed,
     ChannelOpened,
-    ChannelState,
     Closed,
     Confirmed,
     Connection,
@@ -232,9 +231,7 @@ class Link:
             case ConsumerCancelled():
                 channel.cancelled(event.consumer_tag)
             case ChannelClosed():
-                # If we have asked to close it as well, the answer to that is still to come.
-                if event.channel.state is ChannelState.CLOSED:
-                    del self._channels[event.channel]
+                del self._channels[event.channel]
                 channel.lose(ChannelClosedError(event.code, event.text, event.method))
 
     def _take_reply(self, channel: LinkChannel, event: Replied) -> None:

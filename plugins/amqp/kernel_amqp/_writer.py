@@ -41,8 +41,6 @@ class Writer:
     _stream: trio.abc.SendStream
     takes: int = attrs.field(default=0, init=False)
     """How often all that waited was taken to be sent: what waits since the last time is certainly not sent."""
-    sent_at: float = attrs.field(factory=trio.current_time, init=False)
-    """When the last send ended, or a heartbeat was put into the buffer."""
     writing_since: float | None = attrs.field(default=None, init=False)
     """When the send that is under way began."""
     blocked: str = attrs.field(default="", init=False)
@@ -147,7 +145,6 @@ class Writer:
                 if self.is_shut:
                     self._grant()
         self.writing_since = None
-        self.sent_at = trio.current_time()
 
     async def _sleep(self) -> None:
         self._sleeper = trio.lowlevel.current_task()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 import trio
+from pamqp import commands
 from pamqp.heartbeat import Heartbeat
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
 
 from .peer import Peer
 from .scripted import (
     BEATING,
     beating,
+    confirming,
     heartbeats_of,
     linked,
 )
@@ -43,6 +45,19 @@ async def test_peer_that_beats_is_kept_and_hears_us(autojump_clock: MockClock) -
     gaps = [after - before for before, after in pairwise(beats)]
     assert len(gaps) > 600
     assert max(gaps) <= 5.001
+
+
+async def test_broker_that_is_blocked_may_leave_unread_what_is_written(autojump_clock: MockClock) -> None:
+    async with (
+        confirming(peer_of=beating, settings=BEATING, pair=lockstep_stream_pair) as (peer, link, channel),
+        trio.open_nursery() as nursery,
+    ):
+        await peer.send(commands.Connection.Blocked("low on memory"), channel=0)
+        channel.ack(1)
+        nursery.start_soon(heartbeats_of, peer)
+        await trio.sleep(300)
+        assert link.lost is None
+        nursery.cancel_scope.cancel()
 
 
 async def test_loop_that_was_held_up_does_not_blame_the_peer(autojump_clock: MockClock) -> None:

@@ -81,6 +81,24 @@ async def test_ack_after_leaving_raises_and_is_not_sent_on_the_channel_that_has_
                 channel.ack(1)
 
 
+async def test_channel_that_both_close_at_once_harms_no_other(autojump_clock: MockClock) -> None:
+    async with confirming() as (peer, link, channel), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.open_channel, 2)
+        manager = link.open_channel()
+        await manager.__aenter__()
+        nursery.start_soon(manager.__aexit__, None, None, None)
+        await peer.expect(commands.Channel.Close)
+        await peer.send(commands.Channel.Close(404, "NOT_FOUND", 60, 40), channel=2)
+        await peer.expect(commands.Channel.CloseOk)
+        await peer.send(commands.Channel.CloseOk(), channel=2)
+        nursery.start_soon(publish, channel)
+        await peer.expect_message()
+        await peer.send(commands.Basic.Ack(1))
+        await wait_all_tasks_blocked()
+        assert list(link._channels.values()) == [channel]
+        assert link.lost is None
+
+
 async def test_call_that_was_cancelled_does_not_take_the_answer_of_the_next(autojump_clock: MockClock) -> None:
     async with confirming() as (peer, _, channel), trio.open_nursery() as nursery:
         with trio.move_on_after(1):
