@@ -66,8 +66,8 @@ def survives(first: int, inputs: int) -> bool:
             if failures <= SHOWN:
                 print(f"input {seed}:", traceback.format_exc(), sep="\n", file=sys.stderr)
         slowest = max(slowest, (time.process_time() - start, seed))
-        if (seed - first) % 1000 == 0 and sys.stderr.isatty():
-            print(f"\r{seed - first:,} inputs", end="", file=sys.stderr)
+        if (seed - first + 1) % 50_000 == 0:
+            print(f"{seed - first + 1:,} inputs, {failures} failures", file=sys.stderr)
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     report(inputs, time.perf_counter() - began, slowest, outcomes)
     return failures == 0
