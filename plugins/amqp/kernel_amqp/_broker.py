@@ -148,7 +148,7 @@ class AmqpBroker(Broker):
                 exclusive=queue is not None and queue.exclusive,
             )
         except BaseException:
-            await _drop(held)
+            await _drop(held)  # noqa: ASYNC102  it shields itself
             raise
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 import attrs
+import trio
 from structlog.typing import FilteringBoundLogger
 
 from kernel.abc import Exchange, Queue, Topology
@@ -84,7 +85,8 @@ class Catalog:
             for error in await perform_each(link, self._steps(self._exchanges.values(), queues, bindings)):
                 self._log.error("what was declared before cannot be declared again", error=str(error))
         except LinkLostError:
-            return
+            pass
+        await trio.lowlevel.checkpoint()
 
     async def _declare(
         self, link: Link, exchanges: Iterable[Exchange], queues: Iterable[Queue], bindings: Iterable[Bound]
@@ -124,7 +126,9 @@ class Catalog:
             )
         return queue_of(queue.name, table)
 
-    async def _check_dead_letters(self, link: Link, queues: list[Queue]) -> None:
+    async def _check_dead_letters(  # noqa: ASYNC910  who calls it goes on to the broker
+        self, link: Link, queues: list[Queue]
+    ) -> None:
         """Raise ConflictError if dead letters would go nowhere."""
         known = {queue.name for queue in queues} | self._queues.keys()
         for queue in queues:

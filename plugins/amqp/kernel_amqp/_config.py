@@ -15,6 +15,7 @@ from kernel.abc import check_partition_by
 
 Argument: TypeAlias = bool | int | float | str
 Arguments: TypeAlias = Mapping[str, Argument]
+QueueType: TypeAlias = Literal["classic", "quorum"]
 
 _GUEST: Final = "guest"
 _PORT: Final = 5672
@@ -42,7 +43,7 @@ def _check_arguments(_: object, attribute: Attribute[Arguments], value: Argument
             raise ValueError(f"'{attribute.name}' must not have {name}: the key `{_KEYS[name]}` says that")
 
 
-def _check_type(instance: object, attribute: Attribute[str], value: str) -> None:
+def _check_type(instance: object, attribute: Attribute[QueueType], value: QueueType) -> None:
     if value != "quorum":
         return
     wrong = [key for key in ("auto_delete", "exclusive", "max_priority") if getattr(instance, key, None)]
@@ -130,7 +131,7 @@ class ExchangeTable:
 class AmqpOptions:
     """The table `options` of a component: what only AMQP knows of its queue."""
 
-    type: Literal["classic", "quorum"] = attrs.field(default="classic", validator=_check_type)
+    type: QueueType = attrs.field(default="classic", validator=_check_type)
     auto_delete: bool = False
     """Whether it goes away with its last consumer."""
     exclusive: bool = False
@@ -155,7 +156,7 @@ class QueueTable:
     """The table `queues.NAME`: a queue that the driver declares, with or without a consumer here."""
 
     durable: bool = True
-    type: Literal["classic", "quorum"] = attrs.field(default="classic", validator=_check_type)
+    type: QueueType = attrs.field(default="classic", validator=_check_type)
     auto_delete: bool = False
     exclusive: bool = False
     max_length: int | None = attrs.field(default=None, validator=optional(ge(1)))

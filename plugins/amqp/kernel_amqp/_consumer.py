@@ -105,7 +105,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             with trio.move_on_at(self._shelf.due):
                 await self._waiting.park()
 
-    async def leave(self) -> None:
+    async def leave(self) -> None:  # noqa: ASYNC910  it may be that the channel is gone
         """Stop the source and give back what was not taken.
 
         Cancellation: Is a checkpoint. If cancelled, the broker may still bring something, which is not handed out.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, final
 
 import attrs
+import trio
 from pamqp import base, commands
 
 from kernel.abc import Exchange, Queue
@@ -102,8 +103,11 @@ async def perform_each(link: Link, steps: Iterable[Step]) -> list[ConflictError]
     try:
         await perform(link, wanted)
     except ConflictError:
-        return [error for step in wanted if (error := await _refusal(link, step)) is not None]
-    return []
+        pass
+    else:
+        return []
+    await trio.lowlevel.checkpoint()
+    return [error for step in wanted if (error := await _refusal(link, step)) is not None]
 
 
 async def exists(link: Link, look: base.Frame) -> bool:
@@ -129,5 +133,5 @@ async def _refusal(link: Link, step: Step) -> ConflictError | None:
     try:
         await perform(link, [step])
     except ConflictError as error:
-        return error
+        return error  # noqa: ASYNC910  it comes from the broker
     return None

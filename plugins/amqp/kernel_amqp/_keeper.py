@@ -51,7 +51,7 @@ class Keeper:
             if self._closed:
                 raise UnavailableError("the connection to the broker is closed")
             if self._session is not None and self._session.link.lost is None:
-                return self._session
+                return self._session  # noqa: ASYNC910  each message asks
             await self._changed.wait()
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class _Lane:
     def is_usable(self) -> bool:
         return not self.closed and self.session.link.lost is None
 
-    async def open(self) -> None:
+    async def open(self) -> None:  # noqa: ASYNC910  each message asks
         """Open the channel, if nobody has."""
         if self.held is None:
             async with self._lock:

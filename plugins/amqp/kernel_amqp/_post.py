@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, final
@@ -45,6 +46,7 @@ class Post:
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             letter = write_letter(reply, now=trio.current_time())
             await _surely(
@@ -65,6 +67,7 @@ class Post:
 
         Cancellation: as `reply`.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         body = delivery.event.body
         letter = write_retry(
             delivery.event, delivery.envelope, attempts=delivery.attempt, after=after, now=trio.current_time()
@@ -97,16 +100,23 @@ class Post:
         publish = partial(
             self.outbox.publish, letter, delivery.event.body, exchange="", routing_key=grave, mandatory=True
         )
-        while True:
-            try:
-                await _surely(publish)
-            except QueueFullError:
-                await trio.sleep(_FULL_WAIT)
-            except UnroutableError:
-                if not await self.redeclare(grave):
-                    raise
-            else:
-                return
+        while not await self._is_taken(publish, grave):  # noqa: ASYNC110  the broker does not say when there is room
+            await trio.sleep(_FULL_WAIT)
+
+    async def _is_taken(self, publish: Callable[[], Awaitable[None]], grave: str) -> bool:
+        """Send a dead letter; return whether its queue had room."""
+        try:
+            await _surely(publish)
+        except QueueFullError:
+            return False  # noqa: ASYNC910  the broker has answered
+        except UnroutableError as error:
+            gone = error
+        else:
+            return True
+        if not await self.redeclare(grave):
+            raise gone
+        await _surely(publish)
+        return True
 
     def refuse(self, event: TooLarge, *, queue: str, is_lost: bool) -> None:
         """Say that a message was too large to be read, and whether nobody has it."""
@@ -139,9 +149,7 @@ def delay_kind(queue: Queue | None) -> Kind:
 
 async def _surely(publish: Callable[[], Awaitable[None]]) -> None:
     while True:
-        try:
+        with contextlib.suppress(UnknownOutcomeError):
             await publish()
-        except UnknownOutcomeError:
-            await trio.lowlevel.checkpoint()
-        else:
             return
+        await trio.lowlevel.checkpoint()

@@ -48,6 +48,7 @@ class Postponer:
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         milliseconds = round_up(delay)
         place: DelayQueue | DelayExchange = DelayQueue(exchange, milliseconds, kind)
         if self._uses_plugin:
@@ -70,7 +71,7 @@ class Postponer:
     async def _prepare(self, place: DelayQueue | DelayExchange) -> None:
         """Make sure that a place exists, and for long enough."""
         if self._until.get(place, 0.0) > trio.current_time():
-            return
+            return  # noqa: ASYNC910  sending follows
         while True:
             link = (await self._keeper.session()).link
             began = trio.current_time()

@@ -56,7 +56,7 @@ class Held:
         if self._error is not None:
             raise self._error
 
-    async def run(self, link: Link) -> None:
+    async def run(self, link: Link) -> None:  # noqa: ASYNC910  the connection may be gone
         """Keep the channel open; for the session alone."""
         try:
             async with link.open_channel(on_closed=self._on_closed) as self._channel:

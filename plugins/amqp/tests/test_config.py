@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import ssl
 import tomllib
 from pathlib import Path
 from typing import Any, cast
@@ -8,13 +10,14 @@ import jsonschema
 import pytest
 from kernel_amqp import AmqpConfig, AmqpOptions
 from kernel_amqp._config import TlsTable, parse_host
+from kernel_amqp._driver import tls_context
 
 from kernel import Secret
 from kernel._manifest import load
 from kernel._plan import Plan, resolve
 from kernel._registry import discover
 from kernel._schema import manifest_schema
-from kernel.errors import PlanError
+from kernel.errors import PlanError, StartupError
 
 TLS = TlsTable(certificate="/c.pem")
 
@@ -222,3 +225,22 @@ def test_the_schema_knows_it() -> None:
         ('type = "quorum"', 'type = "stream"'),
     ):
         assert not checks.is_valid(tomllib.loads(MANIFEST.replace(old, new, 1))), new
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_broker_must_prove_who_it_is_unless_told_otherwise() -> None:
+    careful, careless = tls_context(TlsTable()), tls_context(TlsTable(verify=False))
+
+    assert (careful.verify_mode, careful.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert (careless.verify_mode, careless.check_hostname) == (ssl.CERT_NONE, False)
+
+
+@pytest.mark.parametrize("key", ["ca", "certificate"])
+def test_a_file_that_is_no_certificate_is_named(key: str, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no certificate", encoding="utf-8")
+    for path in (wrong, tmp_path / "missing.pem"):
+        with pytest.raises(StartupError, match=re.escape(str(path))):
+            tls_context(TlsTable(**{key: str(path)}))
