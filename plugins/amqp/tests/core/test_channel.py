@@ -344,6 +344,15 @@ def test_what_follows_a_message_that_was_skipped_is_taken() -> None:
     assert kinds(events) == [TooLarge, Delivered]
 
 
+def test_bodies_of_many_frames_do_not_run_together() -> None:
+    connection = small()
+    open_channel(connection)
+
+    events = connection.receive(deliver(1, 1, b"a" * 5000, room=4088) + deliver(1, 2, b"b" * 9000, room=4088))
+
+    assert [event.body for event in events if isinstance(event, Delivered)] == [b"a" * 5000, b"b" * 9000]
+
+
 def test_nothing_of_a_message_that_is_skipped_is_kept() -> None:
     connection = small()
     channel = open_channel(connection)
