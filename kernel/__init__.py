@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ._batch import Batch as Batch
     from ._current import current_delivery as current_delivery
     from ._events import ComponentFailed as ComponentFailed
+    from ._events import DeliveryDone as DeliveryDone
     from ._events import DeliveryRevoked as DeliveryRevoked
     from ._events import DeliverySettled as DeliverySettled
     from ._events import DrainTimedOut as DrainTimedOut
@@ -68,6 +69,7 @@ _LATER: Final = {
     "Batch": "_batch",
     "ComponentFailed": "_events",
     "DeliveryRevoked": "_events",
+    "DeliveryDone": "_events",
     "DeliverySettled": "_events",
     "DrainTimedOut": "_events",
     "EventHub": "_events",

@@ -111,7 +111,6 @@ class KillSwitchChanged(Event):
     reason: str
 
 
-@final
 @attrs.frozen(kw_only=True)
 class DeliverySettled(Event):
     """A delivery came to its end. The component is the dispatcher."""
@@ -126,6 +125,12 @@ class DeliverySettled(Event):
     """What the handler raised, if it did; a group of what several workers raised."""
     seconds: float
     """From being taken to the outcome."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class DeliveryDone(DeliverySettled):
+    """A delivery was acknowledged and nothing was wrong with it: the usual end, which is not made if nobody hears it."""
 
 
 @final
@@ -150,6 +155,7 @@ class SettleFailed(Event):
 
 Hook: TypeAlias = Callable[[Event], None]
 """Receives events in order, synchronously; it must return at once, and what it raises is dropped and counted."""
+_Entry: TypeAlias = tuple[tuple[type[Event], ...], tuple[type[Event], ...], Hook]
 
 
 @final
@@ -157,16 +163,14 @@ Hook: TypeAlias = Callable[[Event], None]
 class EventHub:
     """Passes each event to the hooks that asked for its type."""
 
-    _hooks: list[tuple[tuple[type[Event], ...], Hook]] = attrs.field(
-        factory=list[tuple[tuple[type[Event], ...], Hook]], init=False
-    )
+    _hooks: list[_Entry] = attrs.field(factory=list[_Entry], init=False)
     _heard: dict[type[Event], tuple[Hook, ...]] = attrs.field(factory=dict[type[Event], tuple[Hook, ...]], init=False)
     dropped: int = attrs.field(default=0, init=False)
     """How often a hook raised."""
 
-    def subscribe(self, hook: Hook, *types: type[Event]) -> Callable[[], None]:
-        """Pass events of these types (all, if none is named) to a hook; returns what ends it."""
-        entry = (types or (Event,), hook)
+    def subscribe(self, hook: Hook, *types: type[Event], but: tuple[type[Event], ...] = ()) -> Callable[[], None]:
+        """Pass events of these types (all, if none is named) but those to a hook; returns what ends it."""
+        entry = (types or (Event,), but, hook)
         self._hooks.append(entry)
         self._heard.clear()
 
@@ -180,7 +184,9 @@ class EventHub:
         """Return the hooks for a type: empty means that nobody would hear it, and it need not be made."""
         hooks = self._heard.get(kind)
         if hooks is None:
-            hooks = tuple(hook for types, hook in self._hooks if issubclass(kind, types))
+            hooks = tuple(
+                hook for types, but, hook in self._hooks if issubclass(kind, types) and not issubclass(kind, but)
+            )
             self._heard[kind] = hooks
         return hooks
 

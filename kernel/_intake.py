@@ -13,7 +13,7 @@ from ._broker import Delivery
 from ._bucket import Bucket
 from ._dispatch import Attempting, Verdict
 from ._envelope import Ack, Outcome, Return
-from ._events import DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
+from ._events import DeliveryDone, DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
 from ._stacks import where
 from .abc import Intake, Target
 
@@ -314,9 +314,11 @@ class KernelIntake(Intake):
             self._hub.emit(SettleFailed(component=self.component, delivery_id=delivery.envelope.id, error=error))
 
     def _tell(self, delivery: Delivery, verdict: Verdict, began: float) -> None:
-        if self._hub.hears(DeliverySettled):
+        is_usual = verdict.error is None and isinstance(verdict.outcome, Ack)
+        kind = DeliveryDone if is_usual else DeliverySettled
+        if self._hub.hears(kind):
             self._hub.emit(
-                DeliverySettled(
+                kind(
                     component=self.component,
                     worker=verdict.worker,
                     delivery_id=delivery.envelope.id,

@@ -22,6 +22,7 @@ from typing_extensions import override
 from ._envelope import Ack, DeadLetter, Retry, Return
 from ._events import (
     ComponentFailed,
+    DeliveryDone,
     DeliveryRevoked,
     DeliverySettled,
     DrainTimedOut,
@@ -134,10 +135,11 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def log_events(hub: EventHub, log: FilteringBoundLogger) -> None:
-    """Write events to the log. Deliveries that go well are written at debug level, and not even looked at above it."""
+    """Write events to the log. Deliveries that go well are written at debug level, and not even made above it."""
     hub.subscribe(lambda event: _write(log, cast("_Written", event)), *get_args(_Written))
     hub.subscribe(functools.partial(_write_revoked, log), DeliveryRevoked)
-    hub.subscribe(functools.partial(_write_settled, log, log.is_enabled_for(logging.DEBUG)), DeliverySettled)
+    usual = () if log.is_enabled_for(logging.DEBUG) else (DeliveryDone,)
+    hub.subscribe(functools.partial(_write_settled, log), DeliverySettled, but=usual)
 
 
 _Written: TypeAlias = (
@@ -201,9 +203,8 @@ def _write_failure(bound: FilteringBoundLogger, event: ComponentFailed) -> None:
 _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
 
 
-def _write_settled(log: FilteringBoundLogger, debug: bool, event: Event) -> None:  # noqa: FBT001  bound once, above
-    if not isinstance(event, DeliverySettled) or (event.error is None and isinstance(event.outcome, Ack) and not debug):
-        return
+def _write_settled(log: FilteringBoundLogger, event: Event) -> None:
+    assert isinstance(event, DeliverySettled)  # which is what it subscribes to
     bound = log.bind(component=event.component, worker=event.worker, delivery=event.delivery_id, attempt=event.attempt)
     match event.outcome:
         case Ack():

@@ -38,6 +38,16 @@ def test_a_hook_hears_only_the_types_it_named_and_their_subclasses() -> None:
     assert everything == [READY, LISTENING, own]
 
 
+def test_what_a_hook_does_not_want_is_not_made_for_it() -> None:
+    hub, heard = EventHub(), list[Event]()
+    hub.subscribe(heard.append, Event, but=(Listening,))
+    hub.emit(READY)
+    hub.emit(LISTENING)
+
+    assert heard == [READY]
+    assert not hub.hears(Listening)
+
+
 def test_hooks_are_called_in_the_order_of_their_subscription() -> None:
     hub, order = EventHub(), list[str]()
     hub.subscribe(lambda _: order.append("first"))

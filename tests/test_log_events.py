@@ -10,6 +10,7 @@ import pytest
 from kernel import Ack, DeadLetter, Retry, Return
 from kernel._events import (
     ComponentFailed,
+    DeliveryDone,
     DeliveryRevoked,
     DeliverySettled,
     DrainTimedOut,
@@ -30,7 +31,8 @@ from ._logs import of_events, raised
 
 
 def settled(outcome: Any, error: BaseException | None = None) -> DeliverySettled:
-    return DeliverySettled(
+    kind = DeliveryDone if outcome == Ack() and error is None else DeliverySettled
+    return kind(
         component="dispatcher/work",
         worker="worker/w",
         delivery_id="1",
