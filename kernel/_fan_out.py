@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, assert_never, final
 
 import attrs
 import trio
@@ -73,7 +73,8 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
 
 def _outcome(deciding: Sequence[Verdict]) -> Outcome:
     """Return the outcome of verdicts that are all of one kind."""
-    match deciding[0].outcome:
+    outcome = deciding[0].outcome
+    match outcome:
         case Ack():
             return Ack(_reply(deciding))
         case Retry():
@@ -83,6 +84,8 @@ def _outcome(deciding: Sequence[Verdict]) -> Outcome:
             return DeadLetter(_reason(deciding))
         case Return():
             return Return()
+        case _:
+            assert_never(outcome)
 
 
 def _reason(deciding: Sequence[Verdict]) -> str:
