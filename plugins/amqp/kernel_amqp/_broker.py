@@ -27,7 +27,7 @@ from ._keeper import Keeper
 from ._letters import write_letter
 from ._outbox import Outbox
 from ._pace import Pace
-from ._post import Post, delay_kind
+from ._post import Post
 from ._postponing import Postponer
 from ._session import Held, Session
 
@@ -91,7 +91,7 @@ class AmqpBroker(Broker):
     async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
         letter = write_letter(envelope, now=trio.current_time())
         if envelope.delay > 0:
-            kind = delay_kind(None if exchange else self._catalog.queue(envelope.subject))
+            kind = self._post.delay_kind(None if exchange else self._catalog.queue(envelope.subject))
             await self._postponer.publish(
                 letter, envelope.body, exchange=exchange, routing_key=envelope.subject, delay=envelope.delay, kind=kind
             )

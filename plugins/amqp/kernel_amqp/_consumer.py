@@ -17,7 +17,7 @@ from kernel.errors import UnavailableError, UnknownOutcomeError
 from ._delivery import AmqpDelivery, Desk
 from ._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
 from ._pace import Pace
-from ._post import Post, delay_kind
+from ._post import Post
 from ._session import Held
 from ._shelf import OrderedShelf, PlainShelf, Shelf
 from ._topology import has_dead_exchange, options_of
@@ -148,6 +148,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     @override
     async def settle(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
         await self._pace.step()
+        if isinstance(outcome, Retry) and delivery.envelope.deadline <= trio.current_time() + outcome.after:
+            outcome = DeadLetter("expired")
         if delivery.settle_nowait(outcome):
             return
         delivery.settled = True
@@ -167,21 +169,12 @@ class Consumer(AsyncIterator[Delivery], Desk):
         match outcome:
             case Ack(reply) if reply is not None:
                 await self._post.reply(reply, exchange=self._wish.reply_exchange)
-            case Retry(after) if delivery.envelope.deadline > trio.current_time() + after:
-                await self._post.again(delivery, queue=queue, after=after, kind=delay_kind(self._spec))
-            case Retry():
-                await self._bury(delivery, "expired")
-            case DeadLetter(reason):
-                await self._bury(delivery, reason)
+            case Retry(after):
+                await self._post.again(delivery, queue=queue, after=after, spec=self._spec)
+            case DeadLetter(reason) if self._spec is not None:
+                await self._post.bury(delivery, queue=queue, grave=self._spec.dead_letters, reason=reason)
             case _:
                 raise AssertionError(f"{outcome} takes no waiting")
-
-    async def _bury(self, delivery: AmqpDelivery, reason: str) -> None:
-        if self._spec is None or not self._spec.dead_letters:
-            self._post.drop(delivery.envelope, queue=self._wish.queue, reason=reason)
-            await trio.lowlevel.checkpoint()
-            return
-        await self._post.bury(delivery, queue=self._wish.queue, grave=self._spec.dead_letters, reason=reason)
 
     def _ack(self, delivery: AmqpDelivery) -> None:
         delivery.settled = True
@@ -212,7 +205,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._end_one()
 
     def _discard(self, delivery: AmqpDelivery, reason: str) -> None:
-        if self._spec is None or not has_dead_exchange(self._spec):
+        if self._is_lost():
             self._post.drop(delivery.envelope, queue=self._wish.queue, reason=reason)
         self._nack(delivery, requeue=False)
 
@@ -238,9 +231,11 @@ class Consumer(AsyncIterator[Delivery], Desk):
         """Put aside what is too large to be read; the broker does it, with the bytes that we do not have."""
         assert self._held is not None
         self._held.channel.nack(event.delivery_tag, requeue=False)
-        self._post.refuse(
-            event, queue=self._wish.queue, is_lost=self._spec is None or not has_dead_exchange(self._spec)
-        )
+        self._post.refuse(event, queue=self._wish.queue, is_lost=self._is_lost())
+
+    def _is_lost(self) -> bool:
+        """Whether what is rejected goes nowhere; of a queue that somebody else declared it is not known."""
+        return self._spec is not None and not has_dead_exchange(self._spec)
 
     def _check(self, delivery: AmqpDelivery) -> None:
         assert self._held is not None

@@ -103,8 +103,8 @@ class _Wires:
         postponer = Postponer(self._sending, outbox, self._config.delayed_exchange)
 
         def make_post(broker: AmqpBroker) -> Post:
-            context = self._context
-            return Post(context.id, context.log, context.emit, outbox, postponer, broker.redeclare)
+            context, kind = self._context, self._config.delay_queues
+            return Post(context.id, context.log, context.emit, outbox, postponer, broker.redeclare, kind)
 
         self.broker = AmqpBroker(self._catalog, self._consuming, outbox, postponer, make_post)
 

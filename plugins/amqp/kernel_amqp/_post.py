@@ -40,6 +40,8 @@ class Post:
     postponer: Postponer
     redeclare: Callable[[str], Awaitable[bool]]
     """Makes a queue exist again that this service has declared; returns whether it has."""
+    delay_queues: Kind
+    """What delay queues are where nothing asks for more."""
 
     async def reply(self, reply: Envelope, *, exchange: str) -> None:
         """Send an answer; if nobody can get it, it is dropped, with an event.
@@ -62,13 +64,13 @@ class Post:
         except (SendError, EncodeError, ValueError) as error:
             self.drop(reply, queue=reply.subject, reason=f"no way to answer: {error}")
 
-    async def again(self, delivery: AmqpDelivery, *, queue: str, after: float, kind: Kind) -> None:
+    async def again(self, delivery: AmqpDelivery, *, queue: str, after: float, spec: Queue | None) -> None:
         """Send the copy of a delivery that its queue gets after some seconds.
 
         Cancellation: as `reply`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        body = delivery.event.body
+        body, kind = delivery.event.body, self.delay_kind(spec)
         letter = write_retry(
             delivery.event, delivery.envelope, attempts=delivery.attempt, after=after, now=trio.current_time()
         )
@@ -124,6 +126,15 @@ class Post:
         if is_lost:
             self.drop(Envelope(subject=clean(event.routing_key)), queue=queue, reason=f"too large: {event.size} bytes")
 
+    def delay_kind(self, queue: Queue | None) -> Kind:
+        """Return what a delay queue has to be in front of a queue.
+
+        One of the classic type forgets a message as soon as it has sent it on: a queue that is full would lose it.
+        """
+        if queue is not None and (options_of(queue).type == "quorum" or refuses(queue)):
+            return "quorum"
+        return self.delay_queues
+
     def drop(self, envelope: Envelope, *, queue: str, reason: str) -> None:
         """Say that a message ends nowhere."""
         self.emit(
@@ -135,16 +146,6 @@ class Post:
                 subject=envelope.subject,
             )
         )
-
-
-def delay_kind(queue: Queue | None) -> Kind:
-    """Return what a delay queue has to be in front of a queue.
-
-    One of the classic type forgets a message as soon as it has sent it on: a queue that is full would lose it.
-    """
-    if queue is not None and (options_of(queue).type == "quorum" or refuses(queue)):
-        return "quorum"
-    return "classic"
 
 
 async def _surely(publish: Callable[[], Awaitable[None]]) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from kernel_amqp import AmqpOptions
 from kernel_amqp._config import ExchangeTable, QueueTable
 from kernel_amqp._conflicts import consume_error, declare_error
 from kernel_amqp._errors import ChannelClosedError
-from kernel_amqp._post import delay_kind
+from kernel_amqp._post import Post
 from kernel_amqp._topology import exchange_method, has_dead_exchange, queue_method, queue_of
 
 from kernel.abc import Exchange, Queue
@@ -123,7 +125,10 @@ def test_a_table_describes_a_queue_as_a_consumer_does() -> None:
     ids=str,
 )
 def test_what_may_refuse_is_fed_by_what_does_not_forget(queue: Queue | None, kind: str) -> None:
-    assert delay_kind(queue) == kind
+    nothing: Any = None
+    post = Post("driver/rabbit", nothing, nothing, nothing, nothing, nothing, "classic")
+
+    assert post.delay_kind(queue) == kind
 
 
 def test_the_broker_may_have_a_place_for_dead_letters_of_its_own() -> None:
