@@ -19,7 +19,7 @@ from kernel_amqp._outbox import _MAX_LANES
 from kernel_amqp.core import Properties
 from pamqp import commands
 
-from kernel import Ack, DeadLetter, Envelope, Event, Retry, Return, Secret, new_id
+from kernel import Ack, DeadLetter, Envelope, Event, Outcome, Retry, Return, Secret, new_id
 from kernel.abc import Binding, Exchange, Queue, Subscription, Topology
 from kernel.errors import ConflictError, EncodeError, QueueFullError, StartupError, UnknownOutcomeError, UnroutableError
 from kernel.testing import fake_context
@@ -269,6 +269,72 @@ async def test_a_retry_that_finds_its_queue_full_is_not_lost() -> None:
             await again.settle(Ack())
 
     assert (second.envelope.body, again.envelope.body, again.attempt) == (b"second", b"first", 2)
+
+
+async def test_delays_can_go_through_quorum_queues() -> None:
+    queue = new_id()
+    async with open_amqp(AmqpConfig(delay_queues="quorum")) as broker:
+        await declare(broker, Queue(name=queue, durable=False))
+        await put(broker, queue, "a")
+        async with broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
+            await (await take(deliveries)).settle(Retry(0.078))
+            again = await take(deliveries)
+            await again.settle(Ack())
+
+        assert (again.attempt, again.envelope.subject, dict(again.envelope.headers)) == (2, queue, {})
+        assert await depth("kernel.delay.quorum.78.") == 0
+    await delete(queues=["kernel.delay.quorum.78."])
+
+
+@pytest.mark.parametrize("outcome", [DeadLetter("no use"), Retry(3600.0)], ids=["dead", "expired"])
+async def test_dead_letters_of_a_queue_of_others_are_left_to_the_broker(outcome: Outcome) -> None:
+    queue, dead, events = new_id(), new_id(), list[Event]()
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    await ask(commands.Queue.Declare(queue=dead), commands.Queue.Declare(queue=queue, arguments=arguments))
+    async with open_amqp(events=events) as broker:
+        deadline = trio.current_time() + 60
+        await broker.send(Envelope(subject=queue, deadline=deadline), exchange="", mandatory=True)
+        async with broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
+            await (await take(deliveries)).settle(outcome)
+        assert (await depth(dead), events) == (1, [])
+    await delete(queues=[queue, dead])
+
+
+async def test_the_death_of_what_a_quorum_queue_delivered_too_often_is_told() -> None:
+    queue = new_id()
+    options = AmqpOptions(type="quorum", arguments={"x-delivery-limit": 1})
+    async with open_amqp() as broker:
+        await declare(
+            broker,
+            Queue(name=f"{queue}.dead"),
+            Queue(name=queue, dead_letters=f"{queue}.dead", options=options),
+        )
+        await put(broker, queue, "a")
+        async with broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
+            for _ in range(2):
+                await (await take(deliveries)).settle(Return())
+        async with broker.subscribe(Subscription(queue=f"{queue}.dead", prefetch=1)) as deliveries:
+            letter = await take(deliveries)
+            await letter.settle(Ack())
+
+    assert letter.envelope.headers["kernel-death-reason"] == "delivery_limit"
+
+
+async def test_what_was_settled_before_the_end_is_settled_for_good() -> None:
+    """The last acknowledgements are written, and the broker has seen them, when the driver is closed."""
+    queue = new_id()
+    try:
+        async with open_amqp() as broker:
+            await declare(broker, Queue(name=queue))
+            broker._catalog.forget(queue)
+            await put(broker, queue, *map(str, range(200)))
+            async with broker.subscribe(Subscription(queue=queue, prefetch=200)) as deliveries:
+                taken = [await take(deliveries) for _ in range(200)]
+            for delivery in taken:
+                assert delivery.settle_nowait(Ack())
+        assert await depth(queue) == 0
+    finally:
+        await delete(queues=[queue])
 
 
 async def test_a_quorum_queue_counts_deliveries_beyond_the_returns_that_are_forgiven() -> None:
