@@ -282,7 +282,7 @@ class KernelIntake(Intake):
             if not revocable.scope.cancel_called:
                 raise
             verdict = Verdict(Return(), error=error)
-        return verdict
+        return verdict  # noqa: ASYNC910  whoever settles it waits, if anybody has to
 
     def _unless_revoked(self, delivery: Delivery, revocable: _Revocable, verdict: Verdict) -> Verdict:
         """Return what becomes of an attempt that may have been revoked; from here on, it cannot be."""

@@ -111,6 +111,7 @@ async def _settles_once(bench: Bench) -> None:
 
 async def _expect_settled(delivery: Delivery, before: str) -> None:
     """Raise AssertionError if a delivery that was settled can be settled again."""
+    await trio.lowlevel.checkpoint()
     for outcome in _OUTCOMES:
         taken: list[bool] = []
         refused = await refusal(SettledError, partial(_note, taken, delivery, outcome))
