@@ -97,7 +97,13 @@ def manifest(port: int, *, concurrency: int = 10) -> dict[str, object]:
                 "restart": restart,
             }
         },
-        "workers": {"work": {"use": f"{__name__}:Work", "dispatcher": "work", "retry": {"backoff_initial": RETRY}}},
+        "workers": {
+            "work": {
+                "use": f"{__name__}:Work",
+                "dispatcher": "work",
+                "retry": {"attempts": 100, "backoff_initial": RETRY},
+            }
+        },
     }
 
 
