@@ -9,6 +9,7 @@ from typing import Final, final
 import attrs
 from pamqp import base, commands
 
+from ._acks import Acks
 from ._assembly import Assembly, Expected
 from ._confirms import Confirms
 from ._errors import UNEXPECTED_FRAME, EncodingError, LocalError, ViolationError
@@ -16,6 +17,7 @@ from ._events import ChannelClosed, ChannelOpened, Confirmed, ConsumerCancelled,
 from ._messages import (
     ACK,
     DELIVER,
+    LONGEST,
     NACK,
     decode_deliver,
     decode_settle,
@@ -46,6 +48,8 @@ class Channel:
     number: int
     _out: list[bytes] = attrs.field(repr=False)
     """What the connection is to send."""
+    _acking: list[Channel] = attrs.field(repr=False)
+    """Channels with acknowledgements that are to be sent, after what is in `_out`."""
     _frame_max: int = attrs.field(repr=False)
     _max_message_bytes: int = attrs.field(repr=False)
     _release: Callable[[int], None] = attrs.field(repr=False)
@@ -55,6 +59,7 @@ class Channel:
     """Those without an answer, oldest first."""
     _confirms: Confirms | None = attrs.field(default=None, repr=False)
     _assembly: Assembly = attrs.field(init=False, repr=False)
+    _acks: Acks = attrs.field(factory=Acks, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Send what opens the channel."""
@@ -117,13 +122,26 @@ class Channel:
     def ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
         """Queue that a delivery is done with; with `multiple`, those before it too.
 
+        Those that stand next to each other and are sent together become one frame.
+
         Raises:
             LocalError: if the channel is not open.
             EncodingError: if no delivery can have this tag.
         """
         if self.state is not _OPEN:
             self._ask("ack")
-        self._out.append(encode_ack(self.number, delivery_tag, multiple=multiple))
+        if multiple or not 0 < delivery_tag <= LONGEST:
+            self.send_acks()
+            self._out.append(encode_ack(self.number, delivery_tag, multiple=multiple))
+            self._acks.settled(delivery_tag, below=multiple)
+        elif self._acks.add(delivery_tag):
+            self._acking.append(self)
+
+    def send_acks(self) -> None:
+        """Queue the acknowledgements that wait; for the connection, when it is about to send."""
+        if self.state is _OPEN:
+            for tag, multiple in self._acks.take():
+                self._out.append(encode_ack(self.number, tag, multiple=multiple))
 
     def nack(self, delivery_tag: int, *, requeue: bool) -> None:
         """Queue that a delivery is refused: it goes back to its queue, or is dead-lettered or dropped.
@@ -135,6 +153,7 @@ class Channel:
         if self.state is not _OPEN:
             self._ask("nack")
         self._out.append(encode_reject(self.number, delivery_tag, requeue=requeue))
+        self._acks.settled(delivery_tag)
 
     def close(self) -> None:
         """Queue that the channel ends; the answer is an event `Replied` with `Channel.CloseOk`.
@@ -144,8 +163,9 @@ class Channel:
         Raises:
             LocalError: if it is closing or closed.
         """
-        self.state = self._ask("close")
+        after = self._ask("close")
         self._send(commands.Channel.Close(200, "", 0, 0))
+        self.state = after
 
     def lost(self) -> None:
         """Take that the connection is over, or about to be; for the connection."""
@@ -160,7 +180,9 @@ class Channel:
         if self.state is _OPEN and kind != METHOD:
             self._take_content(kind, data, at, end, events)
         elif self.state is _OPEN and data[at : at + 4] == DELIVER and self._assembly.expected is Expected.METHOD:
-            self._assembly.deliver(decode_deliver(data, at + 4, end))
+            deliver = decode_deliver(data, at + 4, end)
+            self._acks.delivered(deliver[1])
+            self._assembly.deliver(deliver)
         elif kind == METHOD:
             self._take_method(data, at, end, events)
         elif self.state is ChannelState.OPENING:
@@ -241,6 +263,7 @@ class Channel:
         payload = encode_method(method)
         if len(payload) + OVERHEAD > self._frame_max:
             raise EncodingError(f"{method.name} has {len(payload)} bytes; one frame has room for {self._frame_max}")
+        self.send_acks()
         self._out.append(encode_frame(METHOD, self.number, payload))
 
 

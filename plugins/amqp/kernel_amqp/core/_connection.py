@@ -72,6 +72,8 @@ class Connection:
     """The frame with the virtual host."""
     _reader: FrameReader = attrs.field(init=False, repr=False)
     _out: list[bytes] = attrs.field(factory=list[bytes], init=False, repr=False)
+    _acking: list[Channel] = attrs.field(factory=list[Channel], init=False, repr=False)
+    """Channels with acknowledgements to send."""
     _channels: dict[int, Channel] = attrs.field(factory=dict[int, Channel], init=False, repr=False)
     _free: list[int] = attrs.field(factory=list[int], init=False, repr=False)
     """Numbers that were used before, as a heap."""
@@ -114,6 +116,10 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """Return everything that was queued since the last call, whole frames and whole messages; empty if nothing."""
+        if self._acking:
+            for channel in self._acking:
+                channel.send_acks()
+            self._acking.clear()
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -137,7 +143,9 @@ class Connection:
         """
         self._ask("open_channel")
         number = self._number()
-        channel = Channel(number, self._out, self.frame_max, self._settings.max_message_bytes, self._release)
+        channel = Channel(
+            number, self._out, self._acking, self.frame_max, self._settings.max_message_bytes, self._release
+        )
         self._channels[number] = channel
         return channel
 

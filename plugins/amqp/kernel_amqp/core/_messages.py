@@ -17,6 +17,9 @@ ACK: Final = b"\x00\x3c\x00\x50"
 NACK: Final = b"\x00\x3c\x00\x78"
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
+LONGEST: Final = 2**64 - 1
+"""The highest delivery tag."""
+
 Deliver = tuple[str, int, bool, str, str]
 """Consumer tag, delivery tag, redelivered, exchange, routing key."""
 
