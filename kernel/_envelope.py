@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
@@ -21,7 +21,7 @@ two clocks need to agree."""
 
 def new_id() -> str:
     """Return a new id, unique in the world: 32 hexadecimal digits."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 @final

@@ -57,7 +57,7 @@ def show(channel: BlockingChannel, queue: str, _: int) -> None:
 
 def delete(channel: BlockingChannel, queue: str, _: int) -> None:
     """Delete the queue, and what the callers and the called declared under its name."""
-    for name in (queue, f"rpc-{queue}", f"rpc-{queue}-caller"):
+    for name in (queue, f"{queue}-calls", f"rpc-{queue}", f"rpc-{queue}-caller"):
         channel.queue_delete(name)
     channel.exchange_delete(queue)
 

@@ -82,14 +82,11 @@ class Publisher:
         if delay < 0 or not 0 <= priority <= 9:
             raise ValueError(f"delay must be 0 or more and priority 0 to 9, not {delay} and {priority}")
         message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
-        encoded = self._protocol.encode(message)
-        envelope = attrs.evolve(
-            encoded,
-            id=id or encoded.id,
-            delay=delay,
-            priority=priority,
-            deadline=trio.current_effective_deadline() if self._config.deadline else math.inf,
-        )
+        envelope = self._protocol.encode(message)
+        deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
+        wanted = (id or envelope.id, delay, priority, deadline)
+        if wanted != (envelope.id, envelope.delay, envelope.priority, envelope.deadline):  # a copy costs much
+            envelope = attrs.evolve(envelope, id=wanted[0], delay=delay, priority=priority, deadline=deadline)
         await self._broker.send(envelope, exchange=self._config.exchange, mandatory=self._config.mandatory)
         return envelope.id
 
