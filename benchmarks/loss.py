@@ -132,6 +132,7 @@ async def compare(systems: Sequence[str], todo: Sequence[Trial]) -> bool:
     if programs is None:
         sys.exit("loss.py needs rabbitmq-server; on Debian: apt install rabbitmq-server")
     print(HEAD)
+    await trio.lowlevel.checkpoint()
     kept = True
     with tempfile.TemporaryDirectory(prefix="loss-node-") as folder, running_node(Path(folder), programs) as node:
         for trial in todo:

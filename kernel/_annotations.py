@@ -50,7 +50,7 @@ _NAMES: Final[Mapping[object, str]] = {
     Path: "a path in a string",
     Secret: 'a secret: { env = "NAME" } or { file = "/path" }',
     type: 'a class, as "module:Name"',
-    collections.abc.Callable: 'a function, as "module:name"',
+    cast("object", collections.abc.Callable): 'a function, as "module:name"',
     None: "null",
     type(None): "null",
 }

@@ -43,7 +43,7 @@ class Publish:
         meter.finish()
         await trio.sleep_forever()
 
-    async def publish(self, subject: str) -> None:
+    async def publish(self, subject: str) -> None:  # noqa: ASYNC910  there is something to publish
         for _ in range(self.count // TASKS):
             await self.events.publish(subject, ORDER)
 
@@ -74,7 +74,7 @@ class Call:
         meter.finish()
         await trio.sleep_forever()
 
-    async def calls(self) -> None:
+    async def calls(self) -> None:  # noqa: ASYNC910  there is something to call
         for number in range(self.count // CALLERS):
             if await self.sums.call("sum.add", Arguments((number, 1), {})) != number + 1:
                 raise AssertionError("a wrong answer")
