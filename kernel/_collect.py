@@ -12,9 +12,10 @@ import attrs
 import trio
 from typing_extensions import override
 
+from ._attempt import Collecting, Route, Verdict, Work
 from ._batch import Batch
 from ._broker import Delivery
-from ._dispatch import OUTCOMES, Call, Collecting, Pipeline, Route, Verdict, Work
+from ._dispatch import OUTCOMES, Call, Pipeline
 from ._failure import add_note
 from ._policies import BatchPolicy
 from ._pool import Instance

@@ -7,7 +7,6 @@ when an attempt runs and settles what comes of it; this module knows no source a
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias, cast, final
 
@@ -15,6 +14,7 @@ import attrs
 import trio
 from typing_extensions import override
 
+from ._attempt import Attempting, Collecting, Route, Verdict, Work
 from ._broker import Delivery
 from ._current import CURRENT
 from ._envelope import Ack, Arguments, DeadLetter, Envelope, Message, Outcome, Retry, Return
@@ -22,7 +22,7 @@ from ._failure import Failure, add_note, decide, describe
 from ._kill_switch import KillSwitch
 from ._pool import Instance, Pool
 from ._router import Router
-from ._spec import Filter, HandlerSpec
+from ._spec import Filter
 from .abc import Protocol
 from .errors import (
     ConversionError,
@@ -40,85 +40,6 @@ OUTCOMES: Final = (Ack, Retry, DeadLetter, Return)
 _EXPIRED: Final = "expired: its deadline had passed"
 _SHOWN: Final = 200
 """Characters of a foreign subject in a reason."""
-
-
-@final
-@attrs.frozen
-class Verdict:
-    """How one attempt ended."""
-
-    outcome: Outcome
-    pool: Pool | None = None
-    """The worker that decided."""
-    error: BaseException | None = None
-    payload: object = None
-    """What the handler was given, if it came that far."""
-    result: object = None
-    """What the handler returned, if there is an answer to be made of it."""
-
-    @property
-    def worker(self) -> str:
-        """`worker/name`; empty if none was found, or if several decided together."""
-        return "" if self.pool is None else self.pool.spec.id
-
-
-@final
-@attrs.frozen
-class Route:
-    """Where a subject leads: a handler of a worker."""
-
-    pool: Pool
-    handler: HandlerSpec
-    filter: Filter | None = None
-    """Of the worker; None for its failures, which pass none."""
-    acked: Verdict = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Verdict(Ack(), self.pool), takes_self=True)
-    )
-    """What most calls of it come to; made once, since to make it costs as much as to call many a handler."""
-
-
-@final
-@attrs.frozen
-class Work:
-    """An attempt that may be started."""
-
-    delivery: Delivery
-    route: Route
-    payload: object
-
-
-class Collecting(ABC):
-    """Calls handlers with many payloads at once."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    async def join(self, work: Work) -> Verdict:
-        """Wait until the handler was called with this attempt among others; return what becomes of this one.
-
-        Cancellation: Is a checkpoint. Those who wait and the call are cancelled together.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Say that nothing new comes: what is collected is handled at once."""
-
-
-class Attempting(ABC):
-    """Runs the attempts at the deliveries of one dispatcher."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    async def attempt(self, delivery: Delivery) -> Verdict:
-        """Run one attempt; what goes wrong in it becomes part of the verdict.
-
-        Cancellation: Is a checkpoint if a handler is called and waits. If cancelled, the handler was.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Say that nothing new comes: what waits for a paused worker goes back, and batches wait for no more."""
 
 
 @final

@@ -9,8 +9,9 @@ import attrs
 import trio
 from typing_extensions import override
 
+from ._attempt import Attempting, Verdict
 from ._broker import Delivery
-from ._dispatch import Attempting, Pipeline, Verdict
+from ._dispatch import Pipeline
 from ._envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return
 from .errors import DecodeError
 

@@ -9,9 +9,9 @@ from typing import Final, final
 import attrs
 import trio
 
+from ._attempt import Attempting, Verdict
 from ._broker import Delivery
 from ._bucket import Bucket
-from ._dispatch import Attempting, Verdict
 from ._envelope import Ack, Outcome, Return
 from ._events import DeliveryDone, DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
 from ._stacks import where

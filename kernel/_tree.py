@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 import attrs
 import trio
 
+from ._attempt import Attempting, Route
 from ._bucket import Bucket
 from ._collect import Collector
-from ._dispatch import Attempting, Pipeline, Route
+from ._dispatch import Pipeline
 from ._events import DrainTimedOut, EventHub, KillSwitchChanged, StateChanged
 from ._failure import describe
 from ._fan_out import FanOut

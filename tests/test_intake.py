@@ -10,7 +10,8 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope, Outcome, Return
-from kernel._dispatch import Attempting, Pipeline, Verdict
+from kernel._attempt import Attempting, Verdict
+from kernel._dispatch import Pipeline
 from kernel._events import EventHub
 from kernel._intake import KernelIntake
 from kernel._router import Router

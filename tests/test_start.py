@@ -29,6 +29,7 @@ ONLY_RUNNING = {
     "kernel._run",
     "kernel._tree",
     "kernel._supervisor",
+    "kernel._attempt",
     "kernel._dispatch",
     "kernel._events",
     "kernel._log",

@@ -15,7 +15,7 @@ from kernel import (
     Retry,
     Return,
 )
-from kernel._dispatch import Verdict
+from kernel._attempt import Verdict
 from kernel._fan_out import combined
 from kernel.errors import PermanentError
 
