@@ -30,7 +30,7 @@ RIVALS: Final = Path(__file__).parent / "rivals"
 QUEUE: Final = f"bench-{secrets.token_hex(4)}"
 CALLS: Final = 4_000
 SOAK: Final = 1_000_000
-SOAK_STEP: Final = 50_000
+SOAK_STEPS: Final = 20
 SOAK_BOUND: Final = 0.05
 
 
@@ -220,18 +220,18 @@ def judge(bound: Bound, ours: list[Figures], theirs: list[Figures]) -> bool:
     return met
 
 
-def soak() -> bool:
+def soak(count: int) -> bool:
     """Print the memory of the service while it consumes, and return whether it stays flat."""
     queues("make")
     sizes: list[int] = []
     with (
-        started(service("kernel_consume"), count=SOAK, every=SOAK_STEP) as process,
-        started(script("queues.py", "feed", QUEUE, SOAK), count=SOAK),
+        started(service("kernel_consume"), count=count, every=count // SOAK_STEPS) as process,
+        started(script("queues.py", "feed", QUEUE, count), count=count),
     ):
         for said in said_by(process):
             sizes.append(int(said["rss"]))
             print(f"  {said['count']:>9,} messages  {sizes[-1]:>8,} kB", flush=True)
-            if said["count"] == SOAK:
+            if said["count"] == count:
                 break
     first, last = statistics.median(sizes[1:4]), statistics.median(sizes[-3:])
     met = last <= first * (1 + SOAK_BOUND)
@@ -245,11 +245,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--only", choices=[race.name for race in RACES])
-    parser.add_argument("--soak", action="store_true")
+    parser.add_argument("--soak", type=int, nargs="?", const=SOAK, default=0, metavar="MESSAGES")
     arguments = parser.parse_args()
     try:
         if arguments.soak:
-            return 0 if soak() else 1
+            return 0 if soak(arguments.soak) else 1
         races = [one for one in RACES if arguments.only in {None, one.name}]
         met = [race(one, rounds=arguments.rounds, count=arguments.messages) for one in races]
         return 0 if all(met) else 1
