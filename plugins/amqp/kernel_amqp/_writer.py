@@ -132,6 +132,8 @@ class Writer:
                 return
             else:
                 await self._sleep()
+                # Whoever runs in this turn adds what it has to say: a send costs as much as many messages.
+                await trio.lowlevel.checkpoint()
 
     async def _send(self, data: bytes) -> None:  # noqa: ASYNC910  there is data, so it sends
         if not self._stopped:  # else it is a last word: what others had put there was thrown away
