@@ -40,7 +40,7 @@ from ._events import (
 )
 from ._failure import describe
 from ._lifecycle import State
-from .errors import StartupError
+from .errors import StartupError, UnavailableError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -188,8 +188,12 @@ def _write(log: FilteringBoundLogger, event: _Written) -> None:
 
 
 def _detail(log: FilteringBoundLogger, error: BaseException) -> dict[str, str]:
-    """Return the traceback; none above debug level for what is wrong with the configuration, whose text says it all."""
-    if isinstance(error, StartupError) and not log.is_enabled_for(logging.DEBUG):
+    """Return the traceback; none above debug level where the text says it all.
+
+    That is what is wrong with the configuration, and what cannot be reached at the moment: a broker that is away for a
+    minute would fill pages.
+    """
+    if isinstance(error, StartupError | UnavailableError) and not log.is_enabled_for(logging.DEBUG):
         return {}
     return {"traceback": _traceback(error)}
 

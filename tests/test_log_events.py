@@ -25,7 +25,7 @@ from kernel._events import (
     StopTimedOut,
 )
 from kernel._lifecycle import State
-from kernel.errors import StartupError
+from kernel.errors import StartupError, UnavailableError
 
 from ._logs import of_events, raised
 
@@ -129,9 +129,15 @@ def test_a_dead_letter_has_the_traceback_of_what_its_handler_raised() -> None:
 
 @pytest.mark.parametrize(
     ("error", "level", "shown"),
-    [(StartupError("no"), "info", False), (StartupError("no"), "debug", True), (ValueError("no"), "info", True)],
+    [
+        (StartupError("no"), "info", False),
+        (StartupError("no"), "debug", True),
+        (UnavailableError("no"), "info", False),
+        (UnavailableError("no"), "debug", True),
+        (ValueError("no"), "info", True),
+    ],
 )
-def test_what_is_wrong_with_the_configuration_is_one_line(error: Exception, level: str, shown: bool) -> None:
+def test_what_is_configured_wrongly_or_not_reachable_is_one_line(error: Exception, level: str, shown: bool) -> None:
     lines = of_events(ComponentFailed(component="driver/db", error=error, restart_in=None), level=level).splitlines()
 
     assert lines[0].endswith(f'failed error="{type(error).__name__}: no"')
