@@ -109,10 +109,10 @@ class _Wires:
         self.broker = AmqpBroker(self._catalog, self._consuming, outbox, postponer, make_post)
 
     async def connect(self, nursery: trio.Nursery) -> None:
-        """Open both connections and declare what the tables of the driver ask for.
+        """Open both connections, as soon as there is a broker, and declare what the tables of the driver ask for.
 
         Raises:
-            LinkError: if no connection can be made.
+            LinkError: if a connection breaks meanwhile.
             StartupError: if the broker does not let us in, or refuses what the tables ask for.
         """
         await nursery.start(self._sending.run)

@@ -23,6 +23,10 @@ class Health:
             self._complaints[part] = text
             self._tell()
 
+    def warn(self, text: str) -> None:
+        """Say in the log what keeps the driver from starting."""
+        self._context.log.warning(text)
+
     def recover(self, part: str) -> None:
         """Say that a part works well."""
         if self._complaints.pop(part, None) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final, final
@@ -38,6 +39,7 @@ class Keeper:
     _session: Session | None = attrs.field(default=None, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _closed: bool = attrs.field(default=False, init=False)
+    _was_up: bool = attrs.field(default=False, init=False)
 
     async def session(self) -> Session:
         """Return the connection, once there is one.
@@ -62,11 +64,12 @@ class Keeper:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the connection; never returns unless cancelled.
 
+        A broker that is away when a service starts is tried again until it is there, or the time to start is over.
+
         Raises:
-            LinkError: if the first connection cannot be made; later ones are tried again.
-            LoginRefusedError: likewise.
+            LoginRefusedError: if the first connection is refused; later ones are tried again.
         """
-        await self._keep_one(task_status.started)
+        await self._connect(task_status.started)
         failures = 0
         while True:
             began = trio.current_time()
@@ -78,12 +81,26 @@ class Keeper:
             failures = 0 if trio.current_time() - began > self._backoff_max else failures + 1
             await trio.sleep(self._wait(failures))
 
+    async def _connect(self, connected: Callable[[], None]) -> None:
+        """Keep the first connection, as soon as there is one, until it is lost."""
+        for failures in itertools.count(1):
+            try:
+                await self._keep_one(connected)
+            except LinkError as error:
+                if self._was_up:
+                    return
+                self._health.warn(f"waits for the broker: {error}")
+                await trio.sleep(self._wait(failures))
+            else:
+                return
+
     async def _keep_one(self, connected: Callable[[], None]) -> None:
         """Open a connection and keep it until it is lost."""
         async with open_session(self._settings) as session:
             await self._restore(session)
             self._set(session)
             self._health.recover(self.role)
+            self._was_up = True
             connected()
             try:
                 await self._wait_lost(session)

@@ -218,6 +218,26 @@ async def test_the_driver_says_that_it_is_degraded_and_ready_again() -> None:
     assert "guest" not in reasons
 
 
+async def test_a_driver_waits_for_a_broker_that_is_away_at_its_start() -> None:
+    queue = new_id()
+    async with open_proxy(*HERE) as proxy, trio.open_nursery() as nursery:
+        proxy.go_down()
+        config = AmqpConfig(hosts=(f"127.0.0.1:{proxy.port}",), **FAST)
+
+        async def come_back() -> None:
+            await trio.sleep(0.3)
+            proxy.come_back()
+
+        nursery.start_soon(come_back)
+        with trio.fail_after(SOON):
+            async with open_amqp(config) as broker:
+                await broker.declare(Topology(queues=[Queue(name=queue)]))
+                await put(broker, queue, "a")
+                texts = await drain(broker, queue, 1)
+
+    assert texts == ["a"]
+
+
 async def test_the_driver_closes_in_time_though_the_broker_is_silent() -> None:
     async with open_proxy(*HERE) as proxy:
         config = AmqpConfig(hosts=(f"127.0.0.1:{proxy.port}",), heartbeat=60.0)
