@@ -117,9 +117,7 @@ class Connection:
     def data_to_send(self) -> bytes:
         """Return everything that was queued since the last call, whole frames and whole messages; empty if nothing."""
         if self._acking:
-            for channel in self._acking:
-                channel.send_acks()
-            self._acking.clear()
+            self._send_acks()
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -166,6 +164,7 @@ class Connection:
         if before is after:
             return
         if after is ConnectionState.CLOSING:
+            self._send_acks()
             self._send(commands.Connection.Close(code, shortened(text), 0, 0))
             self._farewell = (code, text)
         self.state = after
@@ -185,6 +184,11 @@ class Connection:
     def _release(self, number: int) -> None:
         del self._channels[number]
         heapq.heappush(self._free, number)
+
+    def _send_acks(self) -> None:
+        for channel in self._acking:
+            channel.send_acks()
+        self._acking.clear()
 
     def _lose_channels(self) -> None:
         for channel in self._channels.values():

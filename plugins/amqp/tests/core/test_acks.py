@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_amqp.core import Channel, Connection
 from kernel_amqp.core._acks import Acks
+from pamqp import commands
+from pamqp.frame import unmarshal
+from pamqp.header import ContentHeader
+
+from .far_side import frames, open_channel, open_connection
 
 
 @attrs.define
@@ -80,3 +87,44 @@ def test_one_alone_names_only_itself(tag: int) -> None:
 
     assert acks.take() == [(tag, False)]
     assert acks.take() == []
+
+
+def delivered(count: int) -> tuple[Connection, Channel]:
+    connection = open_connection()
+    channel = open_channel(connection)
+    for tag in range(1, count + 1):
+        connection.receive(frames(channel.number, commands.Basic.Deliver("c", tag, False, "", "q")))
+        connection.receive(frames(channel.number, ContentHeader(0, 0, commands.Basic.Properties())))
+    return connection, channel
+
+
+@pytest.mark.parametrize("of", ["channel", "connection"])
+def test_acknowledgements_are_sent_before_what_closes_their_channel(of: str) -> None:
+    connection, channel = delivered(3)
+    for tag in (1, 2, 3):
+        channel.ack(tag)
+    (channel if of == "channel" else connection).close()
+    sent = sent_frames(connection)
+
+    assert [type(frame).__qualname__ for _, frame in sent] == ["Basic.Ack", f"{of.title()}.Close"]
+    assert (sent[0][1].delivery_tag, sent[0][1].multiple) == (3, True)
+
+
+def test_a_connection_sends_what_its_channels_acknowledge() -> None:
+    connection, channel = delivered(3)
+    channel.ack(2)
+    channel.nack(1, requeue=True)
+    first = [(type(frame).__qualname__, frame.delivery_tag) for _, frame in sent_frames(connection)]
+    channel.ack(3)
+
+    assert first == [("Basic.Reject", 1), ("Basic.Ack", 2)]
+    assert [(frame.delivery_tag, frame.multiple) for _, frame in sent_frames(connection)] == [(3, False)]
+
+
+def sent_frames(connection: Connection) -> list[tuple[int, Any]]:
+    data, found = connection.data_to_send(), list[tuple[int, Any]]()
+    while data:
+        size, number, frame = unmarshal(data)
+        found.append((number, frame))
+        data = data[size:]
+    return found
