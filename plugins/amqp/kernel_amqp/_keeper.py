@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final, final
@@ -83,12 +82,14 @@ class Keeper:
 
     async def _connect(self, connected: Callable[[], None]) -> None:
         """Keep the first connection, as soon as there is one, until it is lost."""
-        for failures in itertools.count(1):
+        failures = 0
+        while True:
             try:
                 await self._keep_one(connected)
             except LinkError as error:
                 if self._was_up:
-                    return
+                    return  # noqa: ASYNC910  it was connected, which is one
+                failures += 1
                 self._health.warn(f"waits for the broker: {error}")
                 await trio.sleep(self._wait(failures))
             else:
