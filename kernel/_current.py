@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ._broker import Delivery
 
 CURRENT: Final[ContextVar[Delivery | None]] = ContextVar("kernel.current_delivery", default=None)
-"""Set by the pipeline around a handler. A delivery has a task of its own, so nothing has to be set back."""
+"""Set by the pipeline around a handler. Each delivery has a context of its own, so nothing has to be set back."""
 
 
 def current_delivery() -> Delivery | None:

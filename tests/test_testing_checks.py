@@ -1,4 +1,7 @@
-"""Every conformance check but those of protocols and brokers passes what is right and fails each broken variant, naming the promise."""
+"""Every conformance check but those of protocols and brokers passes what is right and fails each broken variant, naming the promise.
+
+Long, because each promise has its own broken variant, and they are built from the same three right ones.
+"""
 
 from __future__ import annotations
 

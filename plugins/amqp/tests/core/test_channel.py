@@ -1,3 +1,5 @@
+"""Facts about one channel. In one file although it is long: each case is a few lines, and they share one far side."""
+
 from __future__ import annotations
 
 import itertools
