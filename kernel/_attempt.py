@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import final
+from collections.abc import Callable
+from typing import TypeAlias, final
 
 import attrs
+import trio
 
 from ._broker import Delivery
 from ._envelope import Ack, Outcome
-from ._pool import Pool
+from ._pool import Instance, Pool
 from ._spec import Filter, HandlerSpec
 
 
@@ -58,6 +61,38 @@ class Work:
     payload: object
 
 
+Raised: TypeAlias = Exception | SystemExit | None
+"""What a call raised besides being cancelled; None for nothing."""
+Judge: TypeAlias = Callable[[Instance, Work, Raised], Verdict]
+"""Says what becomes of a call that was cut."""
+
+
+@final
+@attrs.define(eq=False)
+class Leash:
+    """The cancel scope in which a task makes one attempt after the other: one for each costs as much as many a handler.
+
+    Its deadline is that of the last call. Once cancelled it is used up: whoever has entered it leaves it, and decides
+    about the call that was cut, if one was.
+    """
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    call: tuple[Judge, Instance, Work] | None = attrs.field(default=None, init=False)
+    """The call that is under way, and who judges it when it is cut."""
+
+    def loosen(self) -> None:
+        """Forget the deadline of the last call, before something else is done in the scope."""
+        if self.scope.deadline != math.inf:  # to set it costs much
+            self.scope.deadline = math.inf
+
+    def judged(self, raised: Raised) -> Verdict | None:
+        """Return what becomes of the call that was cut with the scope; None if there was none."""
+        if self.call is None:
+            return None
+        judge, instance, work = self.call
+        return judge(instance, work, raised)
+
+
 class Collecting(ABC):
     """Calls handlers with many payloads at once."""
 
@@ -81,10 +116,15 @@ class Attempting(ABC):
     __slots__ = ()
 
     @abstractmethod
-    async def attempt(self, delivery: Delivery) -> Verdict:
+    async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
         """Run one attempt; what goes wrong in it becomes part of the verdict.
 
-        Cancellation: Is a checkpoint if a handler is called and waits. If cancelled, the handler was.
+        Args:
+            delivery: What is to be handled.
+            leash: A scope that this task is in, and that may serve for the call.
+
+        Cancellation: Is a checkpoint if a handler is called and waits. If cancelled, the handler was; if its leash
+            was, `Leash.judged` says what becomes of it.
         """
 
     @abstractmethod

@@ -14,7 +14,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from ._attempt import Attempting, Collecting, Route, Verdict, Work
+from ._attempt import Attempting, Collecting, Leash, Raised, Route, Verdict, Work
 from ._broker import Delivery
 from ._current import CURRENT
 from ._envelope import Ack, Arguments, DeadLetter, Envelope, Message, Outcome, Retry, Return
@@ -66,8 +66,12 @@ class Pipeline(Attempting):
             scope.cancel()
 
     @override
-    async def attempt(self, delivery: Delivery) -> Verdict:
+    async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
         work = self._prepare(delivery)
+        if leash is not None:
+            if isinstance(work, Work) and (instance := self._take_for(work)) is not None:
+                return await self._call_on(leash, instance, work)
+            leash.loosen()
         if not isinstance(work, Work):
             verdict = work
         elif self.collecting is not None:
@@ -160,6 +164,30 @@ class Pipeline(Attempting):
             self._held.remove(scope)
         return None  # noqa: ASYNC910  only reached when the scope was cancelled
 
+    def _take_for(self, work: Work) -> Instance | None:
+        """Take a place for a call that nothing stands before and nothing follows; None if it is no such call."""
+        pool = work.route.pool
+        is_plain = self.collecting is None and pool.switch is None and not self.last_resorts
+        return pool.take_nowait() if is_plain else None
+
+    async def _call_on(self, leash: Leash, instance: Instance, work: Work) -> Verdict:
+        """Call the handler in a scope that this task is in, within its time."""
+        pool, scope = work.route.pool, leash.scope
+        scope.deadline = min(work.delivery.envelope.deadline, trio.current_time() + pool.spec.timeout)
+        instance.calls[scope] = work.delivery
+        leash.call = self._judge, instance, work
+        try:
+            verdict = self.succeeded(await _called(instance, work), work)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of the user's code; becomes the verdict
+            verdict = self._failed(error, work)
+        finally:
+            pool.give_back(instance, scope)
+        leash.call = None
+        return verdict  # noqa: ASYNC910  whether the user's code waits is the user's to say
+
+    def _judge(self, instance: Instance, work: Work, raised: Raised) -> Verdict:
+        return self.cut(instance, work) if raised is None else self._failed(raised, work)
+
     async def _call(self, work: Work) -> Verdict:
         """Wait for a place in the worker and call the handler, within its time."""
         pool, envelope = work.route.pool, work.delivery.envelope
@@ -171,7 +199,7 @@ class Pipeline(Attempting):
         instance.calls[scope] = work.delivery
         try:
             with scope:
-                return self.succeeded(await _call_handler(instance, work), work)
+                return self.succeeded(await _called(instance, work), work)
         except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of the user's code; becomes the verdict
             return self._failed(error, work)  # noqa: ASYNC910  whether the user's code waits is the user's to say
         finally:
@@ -285,21 +313,21 @@ def _is_failure(work: Work) -> bool:
     return isinstance(work.delivery, _Unanswered)
 
 
-async def _call_handler(instance: Instance, work: Work) -> object:
+def _called(instance: Instance, work: Work) -> Awaitable[object]:
     """Call the handler with the payload and what else it asks for."""
     handler = work.route.handler
     call = cast("Call", getattr(instance.worker, handler.method) if handler.method else instance.worker)
     CURRENT.set(work.delivery)
     if handler.is_plain:
-        return await call(work.payload)
+        return call(work.payload)
     extra: dict[str, object] = {}
     if handler.envelope_parameter is not None:
         extra[handler.envelope_parameter] = work.delivery.envelope
     if handler.delivery_parameter is not None:
         extra[handler.delivery_parameter] = work.delivery
     if isinstance(work.payload, Arguments) and handler.parameters is not None:
-        return await call(*work.payload.args, **work.payload.kwargs, **extra)
-    return await call(work.payload, **extra)
+        return call(*work.payload.args, **work.payload.kwargs, **extra)
+    return call(work.payload, **extra)
 
 
 def _refusal(delivery: Delivery, pool: Pool) -> DeadLetter | None:

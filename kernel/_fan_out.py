@@ -9,7 +9,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from ._attempt import Attempting, Verdict
+from ._attempt import Attempting, Leash, Verdict
 from ._broker import Delivery
 from ._dispatch import Pipeline
 from ._envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return
@@ -37,7 +37,7 @@ class FanOut(Attempting):
             pipeline.close()
 
     @override
-    async def attempt(self, delivery: Delivery) -> Verdict:
+    async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
         first = self._pipelines[0]
         try:
             message = delivery.message or first.decode(delivery.envelope)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Final, final
 
 import attrs
 import trio
 
-from ._attempt import Attempting, Verdict
+from ._attempt import Attempting, Leash, Raised, Verdict
 from ._broker import Delivery
 from ._bucket import Bucket
 from ._envelope import Ack, Outcome, Return
@@ -43,7 +44,7 @@ class _Revocable:
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Errand:
     """A delivery that has its slot."""
 
@@ -58,7 +59,12 @@ class _Runner:
     """A task that does one errand after the other."""
 
     task: trio.lowlevel.Task
-    errand: _Errand
+    errand: _Errand | None
+    """None while it has none."""
+    context: Context
+    """What each errand begins with: what a handler leaves in its context variables is not for the next one."""
+    began: float = attrs.field(default=0.0, init=False)
+    """When it began the errand."""
 
 
 @final
@@ -89,7 +95,7 @@ class KernelIntake(Intake):
     """By name; several where a source delivered the same thing twice."""
     _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict[trio.CancelScope, str], init=False)
     _over: bool = attrs.field(default=False, init=False)
-    _runners: list[_Runner] = attrs.field(factory=list[_Runner], init=False)
+    _runners: dict[_Runner, None] = attrs.field(factory=dict[_Runner, None], init=False)
     """Those that have done an errand and wait for the next; as many as were in flight at a time, at most."""
 
     def __attrs_post_init__(self) -> None:
@@ -229,7 +235,7 @@ class KernelIntake(Intake):
     def _start(self, errand: _Errand) -> None:
         """Have a task that is idle do an errand, or a new one."""
         if self._runners:
-            runner = self._runners.pop()
+            runner, _ = self._runners.popitem()
             runner.errand = errand
             trio.lowlevel.reschedule(runner.task)
         else:
@@ -237,39 +243,69 @@ class KernelIntake(Intake):
 
     async def _run(self, errand: _Errand) -> None:
         """Do one errand after the other: to make a task for each costs as much as many a handler."""
-        runner = _Runner(trio.lowlevel.current_task(), errand)
-        context = runner.task.context.copy()
-        while True:
-            await self._work(runner.errand.delivery, runner.errand.ended, runner.errand.revocable)
-            # What a handler leaves in its context variables is not for the next one.
-            runner.task.context = context.copy()
-            self._runners.append(runner)
-            await trio.lowlevel.wait_task_rescheduled(self._dismiss)
-
-    def _dismiss(self, _: object) -> trio.lowlevel.Abort:
-        """Let an idle task go. Only the end of the nursery cancels one, and it cancels all."""
-        self._runners.clear()
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    async def _work(self, delivery: Delivery, ended: _Ended | None, revocable: _Revocable | None) -> None:
-        """Handle a delivery and settle it, whatever happens."""
-        began = trio.current_time()
-        self._active[id(delivery)] = delivery, trio.lowlevel.current_task()
-        verdict = _RETURNED
+        task = trio.lowlevel.current_task()
+        runner = _Runner(task, errand, task.context.copy())
         try:
-            if revocable is None:
-                verdict = await self._pipeline.attempt(delivery)
-            else:
-                verdict = await self._attempt_revocable(delivery, revocable)
+            while True:
+                await self._run_on(Leash(), runner)
         finally:
-            if revocable is not None:
-                verdict = self._unless_revoked(delivery, revocable, verdict)
-            await self._settle(delivery, verdict.outcome)  # noqa: ASYNC102  it shields itself
-            self._release(delivery)
-            self._tell(delivery, verdict, began)
-            if ended is not None:
-                ended.outcome = verdict.outcome
-                ended.event.set()
+            if runner.errand is not None:
+                await self._end(runner, _RETURNED)  # noqa: ASYNC102  it shields itself
+
+    async def _run_on(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  as `_do_errands`
+        """Do errands until the leash is used up: by a call that was cut, or by the deadline of the last one."""
+        raised: Raised = None
+        try:
+            with leash.scope:
+                await self._do_errands(leash, runner)
+        except (Exception, SystemExit) as error:
+            if leash.call is None:
+                raise
+            raised = error
+        verdict = leash.judged(raised)
+        if verdict is not None:
+            await self._end(runner, verdict)
+
+    async def _do_errands(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  it waits when all is done
+        while not leash.scope.cancel_called:
+            errand = runner.errand
+            if errand is None:
+                await self._wait_errand(runner)
+                continue
+            delivery = errand.delivery
+            runner.began = trio.current_time()
+            self._active[id(delivery)] = delivery, runner.task
+            if errand.revocable is None:
+                verdict = await self._pipeline.attempt(delivery, leash)
+            else:
+                leash.loosen()
+                verdict = await self._attempt_revocable(delivery, errand.revocable)
+            await self._end(runner, verdict)
+
+    async def _wait_errand(self, runner: _Runner) -> None:
+        """Wait for the next; the end of the nursery ends it, and so may the deadline of the last call."""
+
+        def dismiss(_: object) -> trio.lowlevel.Abort:
+            del self._runners[runner]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        runner.task.context = runner.context.copy()  # which holds from the next step of the task on
+        self._runners[runner] = None
+        await trio.lowlevel.wait_task_rescheduled(dismiss)
+
+    async def _end(self, runner: _Runner, verdict: Verdict) -> None:
+        """Settle what a runner had to do, and free its slot."""
+        errand, runner.errand = runner.errand, None
+        assert errand is not None
+        delivery = errand.delivery
+        if errand.revocable is not None:
+            verdict = self._unless_revoked(delivery, errand.revocable, verdict)
+        await self._settle(delivery, verdict.outcome)  # noqa: ASYNC102  it shields itself
+        self._release(delivery)
+        self._tell(delivery, verdict, runner.began)
+        if errand.ended is not None:
+            errand.ended.outcome = verdict.outcome
+            errand.ended.event.set()
 
     async def _attempt_revocable(self, delivery: Delivery, revocable: _Revocable) -> Verdict:
         """Run an attempt until it is revoked; what a handler raises when it is cancelled is part of the verdict."""

@@ -56,7 +56,7 @@ def read_json(body: bytes, *, content_type: str = "", max_bytes: int, max_depth:
     try:
         text = body.decode()
         value = _parse(text)
-        if _SURROGATE.search(text):
+        if "\\" in text and _SURROGATE.search(text):
             _refuse_lone_surrogates(value)
     except UnicodeDecodeError as error:
         raise DecodeError(f"body is not UTF-8: {error.reason} at byte {error.start}") from error
@@ -67,11 +67,12 @@ def read_json(body: bytes, *, content_type: str = "", max_bytes: int, max_depth:
 
 def _parse(text: str) -> object:
     value: object
+    reader = _READER if len(text) <= MAX_DIGITS else _LONG_READER
     if text[:1] in _BEGINNINGS:  # which is nearly every body: nothing to skip, so nothing to search for
-        value, end = _READER.raw_decode(text)
+        value, end = reader.raw_decode(text)
         if end == len(text):
             return value
-    value = _READER.decode(text)
+    value = reader.decode(text)
     return value
 
 
@@ -133,6 +134,8 @@ def _constant(name: str) -> float:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-_READER: Final = json.JSONDecoder(
+_READER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+"""For texts in which no integer can be too long: to look at each costs more than to read it."""
+_LONG_READER: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
 )

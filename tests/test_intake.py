@@ -10,7 +10,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope, Outcome, Return
-from kernel._attempt import Attempting, Verdict
+from kernel._attempt import Attempting, Leash, Verdict
 from kernel._dispatch import Pipeline
 from kernel._events import EventHub
 from kernel._intake import KernelIntake
@@ -121,7 +121,7 @@ class Noting(Attempting):
     found: list[str] = attrs.field(factory=list[str])
 
     @override
-    async def attempt(self, delivery: Delivery) -> Verdict:
+    async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
         self.tasks.append(trio.lowlevel.current_task())
         self.found.append(MARK.get())
         await trio.sleep(1)

@@ -123,6 +123,22 @@ async def test_a_revoked_handler_is_cancelled_and_acknowledged_without_a_reply(a
     assert (first.delivery_id, first.outcome, first.error) == (one.envelope.id, Ack(), None)
 
 
+async def test_the_deadline_of_the_delivery_before_ends_no_handler_that_can_be_revoked(
+    autojump_clock: MockClock,
+) -> None:
+    sleeper = Sleeper(seconds=6.0)
+    async with running(sleeper.worker, table={"timeout": 10.0}, concurrency=1) as (feed, _):
+        before, after = parcel("before"), feed.put("after")
+        feed.send.send_nowait(before)
+        await after.settled.wait()
+        await before.settled.wait()
+        last = feed.put("last")
+        await last.settled.wait()
+
+    assert trio.current_time() == pytest.approx(18)
+    assert sleeper.log == [f"{name} {what}" for name in ("after", "before", "last") for what in ("began", "done")]
+
+
 async def test_a_name_that_nothing_has_revokes_nothing(autojump_clock: MockClock) -> None:
     async with running(Sleeper().worker) as (feed, service):
         one = feed.put("one")
