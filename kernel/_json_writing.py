@@ -101,10 +101,13 @@ _SIMPLIFIERS: Final[Sequence[tuple[type | tuple[type, ...], Callable[[object], o
     (Sequence, _listed),
 )
 
-_WRITER: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=_simpler
+# What contains itself is found when it is too deep: to look for it in each value would cost more.
+_UNSORTED: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_simpler
 )
-_UNSORTED: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_simpler)
+_WRITER: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_simpler, sort_keys=True
+)
 
 
 # --- only after a failure -------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, final
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
@@ -14,19 +14,14 @@ MAX_UNCONFIRMED: Final = 65_536
 """Publishes without an answer, cancelled ones included, before others have to wait."""
 
 
-@final
-class Mark(NamedTuple):
-    """What a returned message is recognised by, besides that returns come in the order of the publishes."""
-
-    exchange: str
-    routing_key: str
-    message_id: str | None
-    correlation_id: str | None
+Mark: TypeAlias = tuple[str, str, str | None, str | None]
+"""What a returned message is recognised by, besides that returns come in the order of the publishes: exchange, routing
+key, message id, correlation id."""
 
 
 def mark_of(exchange: str, routing_key: str, properties: Properties) -> Mark:
     """Return the mark of a message."""
-    return Mark(exchange, routing_key, properties.message_id, properties.correlation_id)
+    return exchange, routing_key, properties.message_id, properties.correlation_id
 
 
 @final
@@ -81,10 +76,11 @@ class Confirms:
         """Wake those whose messages the broker has answered."""
         if self._waiting:
             self._waiting.unpark_all()
-        if not taken or self._marks or self._returned:
+        if not taken or self._returned:
             self._confirm_each(first, last, taken=taken)
             return
         for number in range(first, last + 1):
+            self._marks.pop(number, None)
             task = self._tasks.pop(number, None)
             if task is not None:
                 trio.lowlevel.reschedule(task)

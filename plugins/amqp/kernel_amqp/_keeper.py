@@ -40,6 +40,12 @@ class Keeper:
     _closed: bool = attrs.field(default=False, init=False)
     _was_up: bool = attrs.field(default=False, init=False)
 
+    @property
+    def current(self) -> Session | None:
+        """The connection, if there is one at the moment."""
+        session = self._session
+        return session if session is not None and session.link.lost is None else None
+
     async def session(self) -> Session:
         """Return the connection, once there is one.
 
@@ -51,8 +57,8 @@ class Keeper:
         while True:
             if self._closed:
                 raise UnavailableError("the connection to the broker is closed")
-            if self._session is not None and self._session.link.lost is None:
-                return self._session  # noqa: ASYNC910  each message asks
+            if (session := self.current) is not None:
+                return session  # noqa: ASYNC910  each message asks
             await self._changed.wait()
 
     def close(self) -> None:

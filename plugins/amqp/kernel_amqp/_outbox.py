@@ -41,12 +41,12 @@ class _Lane:
     def is_usable(self) -> bool:
         return not self.closed and self.session.link.lost is None
 
-    async def open(self) -> None:  # noqa: ASYNC910  each message asks
-        """Open the channel, if nobody has."""
-        if self.held is None:
-            async with self._lock:
-                if self.held is None:
-                    self.held = await self._open()
+    async def open(self) -> Held:
+        """Open the channel, unless somebody else does meanwhile."""
+        async with self._lock:
+            if self.held is None:
+                self.held = await self._open()
+        return self.held
 
     async def _open(self) -> Held:
         held = await self.session.hold(on_closed=self._note)
@@ -95,7 +95,7 @@ class Outbox:
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
         while True:
-            session = await self._keeper.session()
+            session = self._keeper.current or await self._keeper.session()
             lane = self._lane(exchange, session)
             lane.users += 1
             try:
@@ -125,9 +125,8 @@ class Outbox:
     ) -> bool:
         """Send once; return False if certainly nothing was sent, and it is worth another try."""
         try:
-            await self._open(lane)
-            assert lane.held is not None
-            await lane.held.channel.publish(
+            held = lane.held or await self._open(lane)
+            await held.channel.publish(
                 exchange=lane.exchange,
                 routing_key=routing_key,
                 properties=properties,
@@ -148,10 +147,10 @@ class Outbox:
             raise EncodeError(f'the message for "{routing_key}" cannot be written in AMQP: {error}') from error
         return True
 
-    async def _open(self, lane: _Lane) -> None:
+    async def _open(self, lane: _Lane) -> Held:
         """Open the channel of a lane; what goes wrong with it has nothing to do with the message."""
         try:
-            await lane.open()
+            return await lane.open()
         except LinkLostError as error:
             raise error.again(written=False) from error.__cause__
         except ChannelClosedError as error:
