@@ -36,6 +36,7 @@ from ._secret import Secret as Secret
 if TYPE_CHECKING:
     from ._batch import Batch as Batch
     from ._current import current_delivery as current_delivery
+    from ._error_args import error_args as error_args
     from ._events import ComponentFailed as ComponentFailed
     from ._events import DeliveryDone as DeliveryDone
     from ._events import DeliveryRevoked as DeliveryRevoked
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from ._json_reading import read_json as read_json
     from ._json_writing import write_json as write_json
     from ._manifest import load as load
+    from ._pace import Pace as Pace
     from ._payload import payload_converter as payload_converter
     from ._plan import resolve as resolve
     from ._process import run as run
@@ -81,6 +83,7 @@ _LATER: Final = {
     "KillSwitchChanged": "_events",
     "Listening": "_events",
     "LoopBlocked": "_events",
+    "Pace": "_pace",
     "Plan": "_spec",
     "Result": "_run",
     "SettleFailed": "_events",
@@ -89,6 +92,7 @@ _LATER: Final = {
     "StopTimedOut": "_events",
     "current_delivery": "_current",
     "discover": "_registry",
+    "error_args": "_error_args",
     "load": "_manifest",
     "payload_converter": "_payload",
     "read_json": "_json_reading",

@@ -17,10 +17,11 @@ from typing_extensions import override
 from ._attempt import Attempting, Collecting, Leash, Raised, Route, Verdict, Work
 from ._broker import Delivery
 from ._current import CURRENT
-from ._envelope import Ack, Arguments, DeadLetter, Envelope, Message, Outcome, Retry, Return
+from ._envelope import Ack, Arguments, DeadLetter, Envelope, Message, Retry, Return
 from ._failure import Failure, add_note, decide, describe
 from ._kill_switch import KillSwitch
 from ._pool import Instance, Pool
+from ._relay import Relay
 from ._router import Router
 from ._spec import Filter
 from .abc import Protocol
@@ -284,29 +285,13 @@ class Pipeline(Attempting):
 
 @final
 @attrs.frozen(eq=False)
-class _Unanswered(Delivery):
+class _Unanswered(Relay):
     """A delivery as its failure worker sees it: the same, but nobody waits for an answer, and time is not up."""
-
-    _original: Delivery
 
     @property
     @override
     def envelope(self) -> Envelope:
-        return attrs.evolve(self._original.envelope, reply_to="", deadline=math.inf)
-
-    @property
-    @override
-    def attempt(self) -> int:
-        return self._original.attempt
-
-    @property
-    @override
-    def redelivered(self) -> bool:
-        return self._original.redelivered
-
-    @override
-    async def settle(self, outcome: Outcome) -> None:
-        await self._original.settle(outcome)
+        return attrs.evolve(self.original.envelope, reply_to="", deadline=math.inf)
 
 
 def _is_failure(work: Work) -> bool:

@@ -9,9 +9,11 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
+
+from .errors import EncodeError
 
 NO_HEADERS: Final[Mapping[str, object]] = MappingProxyType({})
 DEADLINE_HEADER: Final = "kernel-deadline"
@@ -72,6 +74,23 @@ class Arguments:
     """Given by position."""
     kwargs: Mapping[str, object] = attrs.field(factory=dict[str, object])
     """Given by name."""
+
+    @classmethod
+    def of(cls, payload: object) -> Arguments:
+        """Return what a call is made with: an object gives arguments by name, an array by position.
+
+        Raises:
+            EncodeError: if it is neither, nor `Arguments`.
+        """
+        match payload:
+            case Arguments():
+                return payload
+            case dict():
+                return cls(kwargs=cast("dict[str, object]", payload))
+            case list() | tuple():
+                return cls(cast("list[object]", payload))
+            case _:
+                raise EncodeError(f"a call takes Arguments, an object or an array, not {type(payload).__name__}")
 
 
 @final

@@ -13,6 +13,7 @@ from ._attempt import Attempting, Leash, Verdict
 from ._broker import Delivery
 from ._dispatch import Pipeline
 from ._envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return
+from ._relay import Relay
 from .errors import DecodeError
 
 _RANKS: Final = (Ack, Return, Retry, DeadLetter)
@@ -111,32 +112,12 @@ def _error(verdicts: Sequence[Verdict]) -> BaseException | None:
 
 @final
 @attrs.frozen(eq=False)
-class _Copy(Delivery):
+class _Copy(Relay):
     """A delivery as each of its workers sees it: decoded already."""
 
-    _original: Delivery
     _message: Message
-
-    @property
-    @override
-    def envelope(self) -> Envelope:
-        return self._original.envelope
 
     @property
     @override
     def message(self) -> Message:
         return self._message
-
-    @property
-    @override
-    def attempt(self) -> int:
-        return self._original.attempt
-
-    @property
-    @override
-    def redelivered(self) -> bool:
-        return self._original.redelivered
-
-    @override
-    async def settle(self, outcome: Outcome) -> None:
-        await self._original.settle(outcome)

@@ -14,7 +14,7 @@ import trio
 from pamqp import commands
 from typing_extensions import override
 
-from kernel import Envelope
+from kernel import Envelope, Pace
 from kernel.abc import Broker, Delivery, Queue, Subscription, Topology
 from kernel.errors import UnavailableError
 
@@ -26,7 +26,6 @@ from ._errors import ChannelClosedError, LinkLostError
 from ._keeper import Keeper
 from ._letters import write_letter
 from ._outbox import Outbox
-from ._pace import Pace
 from ._post import Post
 from ._postponing import Postponer
 from ._session import Held, Session

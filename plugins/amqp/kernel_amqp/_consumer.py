@@ -10,13 +10,12 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import Ack, DeadLetter, Outcome, Retry, Return
+from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
 from kernel.abc import Delivery, Queue, Subscription
 from kernel.errors import UnavailableError, UnknownOutcomeError
 
 from ._delivery import AmqpDelivery, Desk
 from ._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
-from ._pace import Pace
 from ._post import Post
 from ._session import Held
 from ._shelf import OrderedShelf, PlainShelf, Shelf

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, final
 import attrs
 from typing_extensions import override
 
-from kernel import Envelope
+from kernel import Envelope, Pace
 from kernel.abc import Broker, Delivery, Subscription, Topology
 from kernel.errors import ConflictError, UnavailableError
-
-from ._pace import Pace
 
 if TYPE_CHECKING:
     from ._consumer import Consumer

@@ -10,12 +10,11 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import Ack, DeadLetter, Outcome, Retry, Return
+from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
 from kernel.abc import Delivery
 from kernel.errors import UnavailableError, UnknownOutcomeError
 
 from ._delivery import MemoryDelivery
-from ._pace import Pace
 from ._queue import MemoryQueue, Wish
 from ._store import Store
 from ._waiting import Entry

@@ -9,11 +9,10 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import Envelope, Outcome
+from kernel import Envelope, Outcome, Pace
 from kernel.abc import Delivery
 from kernel.errors import SettledError
 
-from ._pace import Pace
 from ._waiting import Entry
 
 

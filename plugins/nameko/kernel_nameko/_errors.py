@@ -5,11 +5,10 @@ No class is ever looked up by a name from the wire: only those of the configurat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, cast, final
 
-from kernel import Envelope
+from kernel import Envelope, error_args
 from kernel.errors import ArgumentsError, DecodeError, EncodeError, NoWorkerError, RemoteError, error_text
 
 from ._values import as_table
@@ -17,10 +16,6 @@ from ._values import as_table
 Written: TypeAlias = dict[str, object]
 
 _MODULE: Final = "nameko.exceptions"
-_MAX_INTEGER: Final = 2**63
-_MAX_ITEMS: Final = 32
-"""Arguments of an error, and items of one of them, that are told at most."""
-_MAX_DEPTH: Final = 3
 
 
 @final
@@ -78,34 +73,9 @@ def _foreign(error: Exception) -> Written:
     return {
         "exc_type": type(error).__name__,
         "exc_path": path_of(type(error)),
-        "exc_args": _arguments(error),
+        "exc_args": error_args(error),
         "value": error_text(error),
     }
-
-
-def _arguments(error: Exception) -> object:
-    """Return what an error was raised with, so that it can be written, as text if need be."""
-    try:
-        return _plain(tuple(error.args), _MAX_DEPTH)
-    except Exception:  # noqa: BLE001  the values' own code; the caller must get an answer all the same
-        return []
-
-
-def _plain(value: object, depth: int) -> object:
-    match value:
-        case None | bool():
-            return value
-        case int() if abs(value) < _MAX_INTEGER:
-            return int(value)
-        case float() if math.isfinite(value):
-            return float(value)
-        case list() | tuple() if depth:
-            return [_plain(item, depth - 1) for item in cast("Sequence[object]", value)[:_MAX_ITEMS]]
-        case dict() if depth:
-            items = list(cast("dict[object, object]", value).items())[:_MAX_ITEMS]
-            return {error_text(key): _plain(item, depth - 1) for key, item in items}
-        case _:
-            return error_text(value)
 
 
 def _rebuilt(fields: Mapping[str, object], exceptions: Sequence[type[Exception]]) -> Exception | None:

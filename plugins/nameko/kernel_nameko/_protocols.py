@@ -14,7 +14,7 @@ from kernel.errors import DecodeError, EncodeError
 from ._chain import continued, without_none
 from ._config import NamekoConfig, NamekoRpcConfig
 from ._errors import MalformedRequestError, UnserializableResultError, read_error, write_error
-from ._values import as_arguments, as_table
+from ._values import as_table
 
 if TYPE_CHECKING:
     from kernel.abc import Context
@@ -133,7 +133,7 @@ class NamekoRpcProtocol(_NamekoProtocol):
         Raises:
             EncodeError: if the payload is neither, or cannot be written.
         """
-        arguments = as_arguments(message.payload)
+        arguments = Arguments.of(message.payload)
         return self._sent(message, {"args": arguments.args, "kwargs": arguments.kwargs})
 
 

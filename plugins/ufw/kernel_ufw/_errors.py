@@ -6,11 +6,10 @@ No class is ever looked up by a name from the wire: only those of the configurat
 from __future__ import annotations
 
 import builtins
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, cast, final
 
-from kernel import Envelope
+from kernel import Envelope, error_args
 from kernel.errors import (
     ArgumentsError,
     DecodeError,
@@ -25,10 +24,6 @@ from ._values import as_table
 Written: TypeAlias = dict[str, object]
 
 _MODULE: Final = "micro_framework.exceptions"
-_MAX_INTEGER: Final = 2**63
-_MAX_ITEMS: Final = 32
-"""Arguments of an error, and items of one of them, that are told at most."""
-_MAX_DEPTH: Final = 3
 
 
 @final
@@ -54,7 +49,7 @@ def write_error(error: Exception, request: Envelope) -> Written:
         case ArgumentsError():
             return _written("TypeError", error_text(error), [error_text(error)], None)
         case _:
-            return _written(type(error).__name__, error_text(error), _arguments(error), _module_of(type(error)))
+            return _written(type(error).__name__, error_text(error), error_args(error), _module_of(type(error)))
 
 
 def read_error(written: object, exceptions: Sequence[type[Exception]]) -> Exception:
@@ -86,31 +81,6 @@ def _written(name: str, text: str, args: object, module: str | None) -> Written:
 def _module_of(kind: type[Exception]) -> str | None:
     """Return the module that is written for a class; none for what Python has built in."""
     return None if kind.__module__ == builtins.__name__ else kind.__module__
-
-
-def _arguments(error: Exception) -> object:
-    """Return what an error was raised with, so that it can be written, as text if need be."""
-    try:
-        return _plain(tuple(error.args), _MAX_DEPTH)
-    except Exception:  # noqa: BLE001  the values' own code; the caller must get an answer all the same
-        return []
-
-
-def _plain(value: object, depth: int) -> object:
-    match value:
-        case None | bool():
-            return value
-        case int() if abs(value) < _MAX_INTEGER:
-            return int(value)
-        case float() if math.isfinite(value):
-            return float(value)
-        case list() | tuple() if depth:
-            return [_plain(item, depth - 1) for item in cast("Sequence[object]", value)[:_MAX_ITEMS]]
-        case dict() if depth:
-            items = list(cast("dict[object, object]", value).items())[:_MAX_ITEMS]
-            return {error_text(key): _plain(item, depth - 1) for key, item in items}
-        case _:
-            return error_text(value)
 
 
 def _rebuilt(fields: Mapping[str, object], exceptions: Sequence[type[Exception]]) -> Exception | None:

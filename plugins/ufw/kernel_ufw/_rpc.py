@@ -12,7 +12,7 @@ from kernel.errors import DecodeError, EncodeError
 from ._config import UfwRpcConfig
 from ._errors import MalformedMessageError
 from ._protocol import CONTENT_TYPE, UfwProtocol
-from ._values import as_arguments, as_table
+from ._values import as_table
 
 if TYPE_CHECKING:
     from kernel.abc import Context
@@ -62,7 +62,7 @@ class UfwRpcProtocol(UfwProtocol):
         service, _, target = message.subject.partition(".")
         if not service or not target:
             raise EncodeError('the subject of a call must be "<service>.<target>"')
-        arguments = as_arguments(message.payload)
+        arguments = Arguments.of(message.payload)
         command = target.removeprefix(_BROADCAST)
         body = {"command": command, "command_args": arguments.args, "command_kwargs": arguments.kwargs}
         return Envelope(

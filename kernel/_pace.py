@@ -15,14 +15,18 @@ _STEPS: Final = 32
 class Pace:
     """Lets a task go on for some steps before the others have their turn.
 
-    A full checkpoint takes longer than all that the broker does for a message. So each step notices cancellation,
-    and one in 32 lets other tasks run: no task can keep the others waiting for more than 31 steps.
+    For a source or broker that often has what is asked for at hand: a full checkpoint takes longer than all that such
+    a one does for a message. So each step notices cancellation, and one in 32 lets other tasks run: no task can keep
+    the others waiting for more than 31 steps. May be shared by tasks.
     """
 
     _left: int = attrs.field(default=_STEPS, init=False)
 
     async def step(self) -> None:
-        """Check for cancellation and, when it is time, let others run."""
+        """Check for cancellation and, when it is time, let others run.
+
+        Cancellation: Is a checkpoint at which others run one time in 32.
+        """
         self._left -= 1
         if self._left > 0:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -30,6 +34,9 @@ class Pace:
             await self.turn()
 
     async def turn(self) -> None:
-        """Let others run."""
+        """Let others run.
+
+        Cancellation: Is a checkpoint.
+        """
         self._left = _STEPS
         await trio.lowlevel.checkpoint()
