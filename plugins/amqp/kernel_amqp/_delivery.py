@@ -53,15 +53,13 @@ class AmqpDelivery(Delivery):
     @property
     @override
     def envelope(self) -> Envelope:
-        if self._envelope is None:
-            self._envelope, self._behind = read_letter(self.event, now=trio.current_time())
-        return self._envelope
+        return self._envelope or self._read()
 
     @property
     @override
     def attempt(self) -> int:
         if self._envelope is None:
-            self._envelope, self._behind = read_letter(self.event, now=trio.current_time())
+            self._read()
         return self._behind + self.again + 1
 
     @property
@@ -81,6 +79,11 @@ class AmqpDelivery(Delivery):
             await trio.lowlevel.checkpoint()
             raise _settled(self)
         await self.desk.settle(self, outcome)
+
+    def _read(self) -> Envelope:
+        now = trio.current_time() if self.event.properties.headers else 0.0  # for the deadline, which is a header
+        self._envelope, self._behind = read_letter(self.event, now=now)
+        return self._envelope
 
     def next(self, *, attempts: int) -> AmqpDelivery:
         """Return the delivery of the same message that follows this one in this process."""
