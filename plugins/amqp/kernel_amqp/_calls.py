@@ -23,11 +23,11 @@ class Calls:
     _queue: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     async def wait_turn(self) -> None:
-        """Wait until no method is on its way.
+        """Wait until no method is on its way; nobody else runs if none is.
 
-        Cancellation: Is a checkpoint.
+        Cancellation: Is a checkpoint if it has to wait; else it only raises if cancelled.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while self._is_busy and self._closed is None:
             await self._queue.park()
 

@@ -18,6 +18,8 @@ from .core import Closed, Connection, Event, Opened, Settings
 CHUNK: Final = 64 * 1024
 """Bytes that are read at once."""
 CLOSE_TIMEOUT: Final = 2.0
+_QUESTIONS: Final = 3
+"""Round trips of a handshake: header and start, start-ok and tune, open and open-ok."""
 _REFUSED: Final = (403, 530)
 """Reply codes: access refused, not allowed. Source: AMQP 0-9-1, constants."""
 
@@ -52,6 +54,8 @@ class Joined:
     """`host:port`."""
     early: Sequence[Event]
     """What came together with the end of the handshake."""
+    round_trip: float
+    """Seconds that the broker took for an answer, during the handshake."""
 
 
 async def join(settings: LinkSettings) -> Joined:
@@ -77,10 +81,10 @@ async def join(settings: LinkSettings) -> Joined:
 
 
 def _in_time(core: Settings) -> Settings:
-    """Return settings with a heartbeat that finds a dead peer, from either side, within twice what was asked for.
+    """Return settings with a heartbeat with which both sides find a dead peer within twice what was asked for.
 
     RabbitMQ looks once an interval and ends the connection at the second look that finds nothing, so it can take three.
-    With 1 s, the least that the wire can say, it has to.
+    With 1 s, the least that the wire can say, it has to; the link finds out by itself, as long as it can probe.
     """
     asked = core.heartbeat
     return attrs.evolve(core, heartbeat=max(1, asked * 2 // 3)) if asked else core
@@ -145,11 +149,13 @@ async def shake_hands(stream: trio.abc.Stream, where: str, settings: Settings) -
     """
     connection = Connection(settings)
     connection.start()
+    began = trio.current_time()
     try:
         early = await _negotiate(stream, connection, where)
     except trio.BrokenResourceError as error:
         raise LinkError(f"{where} broke the connection off while it was being opened{_why(error)}") from error
-    return Joined(stream=stream, connection=connection, where=where, early=early)
+    round_trip = (trio.current_time() - began) / _QUESTIONS
+    return Joined(stream=stream, connection=connection, where=where, early=early, round_trip=round_trip)
 
 
 async def _negotiate(stream: trio.abc.Stream, connection: Connection, where: str) -> Sequence[Event]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeAlias, final
 
 import attrs
@@ -14,6 +14,7 @@ from ._connect import CHUNK, CLOSE_TIMEOUT, Joined, LinkSettings, join
 from ._errors import ChannelClosedError, LinkError, LinkLostError
 from ._heartbeat import Heartbeat
 from ._link_channel import ClosedError, LinkChannel
+from ._probe import Probe
 from ._writer import Writer
 from .core import (
     Blocked,
@@ -51,6 +52,7 @@ class Link:
     _stream: trio.abc.Stream = attrs.field(init=False)
     _writer: Writer = attrs.field(init=False)
     _heartbeat: Heartbeat = attrs.field(init=False)
+    _prober: Probe = attrs.field(init=False)
     _life: trio.CancelScope = attrs.field(factory=lambda: trio.CancelScope(shield=True), init=False)
     """Shielded, so that what is written while everything around is cancelled still goes out; `aclose` ends it."""
     _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -60,7 +62,9 @@ class Link:
         self._connection = self._joined.connection
         self._stream = self._joined.stream
         self._writer = Writer(self._connection, self._stream)
-        self._heartbeat = Heartbeat(self._connection, self._writer, self._connection.heartbeat)
+        interval = self._connection.heartbeat
+        self._prober = Probe(self._writer, interval, self._joined.round_trip)
+        self._heartbeat = Heartbeat(self._connection, self._writer, self._prober, interval)
 
     @property
     def where(self) -> str:
@@ -111,6 +115,7 @@ class Link:
                 async with trio.open_nursery(strict_exception_groups=True) as nursery:
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._watch)
+                    nursery.start_soon(self._probe)
                     await self._write()
                     nursery.cancel_scope.cancel()
         finally:
@@ -135,19 +140,22 @@ class Link:
 
     @asynccontextmanager
     async def _open_channel(self, on_closed: Callable[[ClosedError], None] | None) -> AsyncGenerator[LinkChannel]:
+        channel = self._new_channel(on_closed)
+        try:
+            await channel.open()
+            yield channel
+        finally:
+            await channel.aclose()
+
+    def _new_channel(self, on_closed: Callable[[ClosedError], None] | None) -> LinkChannel:
         if self.lost is not None:
             raise self.lost.again(written=False)
         try:
             core = self._connection.open_channel()
         except LocalError as error:
             raise LinkError(f"{self.where} opens no channel: {error}") from error
-        channel = LinkChannel(core, self._writer, on_closed)
-        self._channels[core] = channel
-        try:
-            await channel.open()
-            yield channel
-        finally:
-            await channel.aclose()
+        channel = self._channels[core] = LinkChannel(core, self._writer, on_closed)
+        return channel
 
     async def _read(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -155,7 +163,7 @@ class Link:
             self._take(self._joined.early)
             while self.lost is None:
                 data = await self._stream.receive_some(CHUNK)
-                self._heartbeat.heard_at = trio.current_time()
+                self._heartbeat.hear(len(data))
                 if not data:
                     self._break("the broker closed the connection without a word")
                 self._take(self._connection.receive(bytes(data)))
@@ -171,6 +179,14 @@ class Link:
 
     async def _watch(self) -> None:
         self._break(await self._heartbeat.wait_dead())
+
+    async def _probe(self) -> None:
+        """Ask the broker now and then, where there are heartbeats and a channel to spare for that."""
+        await trio.sleep(self._connection.heartbeat / 2)
+        if not self._connection.heartbeat or self._connection.channel_max == 1:
+            return
+        with suppress(LinkError):  # without a channel, it is left to the broker to find out that it does not hear us
+            await self._prober.run(self._new_channel(None))
 
     def _take(self, events: Iterable[Event]) -> None:
         """Hand each event to whom it is for. Deliveries and confirms come first, since nearly all are of these."""

@@ -124,11 +124,13 @@ class LinkChannel:
         if not number:
             await trio.lowlevel.checkpoint()
             return
-        takes = writer.takes
+        taken = writer.taken
         failure = await self._confirms.wait(number)
-        if failure is not None:
-            if isinstance(failure, (ChannelClosedError, LinkLostError)):
-                raise failure.again(written=writer.takes > takes)
+        if failure is None:
+            writer.note_seen(taken)
+        elif isinstance(failure, (ChannelClosedError, LinkLostError)):
+            raise failure.again(written=writer.taken > taken)
+        else:
             raise failure
 
     def ack(self, delivery_tag: int) -> None:

@@ -39,8 +39,12 @@ class Writer:
 
     _connection: Connection
     _stream: trio.abc.SendStream
-    takes: int = attrs.field(default=0, init=False)
-    """How often all that waited was taken to be sent: what waits since the last time is certainly not sent."""
+    taken: int = attrs.field(default=0, init=False)
+    """Bytes that were taken to be sent, all that waited each time: what waits since is certainly not sent."""
+    sent: int = attrs.field(default=0, init=False)
+    """What `taken` was when all of it had been sent for the last time."""
+    seen: int = attrs.field(default=0, init=False)
+    """Of the bytes that were taken, how many the peer has read for certain."""
     writing_since: float | None = attrs.field(default=None, init=False)
     """When the send that is under way began."""
     blocked: str = attrs.field(default="", init=False)
@@ -54,6 +58,11 @@ class Writer:
     """Bytes of those who may write and have not yet."""
     _wishes: dict[_Wish, None] = attrs.field(factory=dict[_Wish, None], init=False)
     """Those who wait, in their order."""
+
+    @property
+    def unseen(self) -> int:
+        """Bytes that the peer may still have to read: those that are under way and those that wait to be sent."""
+        return self.taken - self.seen + self._unsent
 
     def ring(self) -> None:
         """Say that the core has something to send."""
@@ -92,6 +101,10 @@ class Writer:
 
         await trio.lowlevel.wait_task_rescheduled(abandon)
         return wish.is_granted
+
+    def note_seen(self, taken: int) -> None:
+        """Say that the peer has answered something that was put into the core's buffer when so many bytes were taken."""
+        self.seen = max(self.seen, taken)
 
     def redeem(self, size: int) -> None:
         """Give back the room that was kept for a message, whether it was written or not."""
@@ -137,7 +150,7 @@ class Writer:
 
     async def _send(self, data: bytes) -> None:  # noqa: ASYNC910  there is data, so it sends
         if not self._stopped:  # else it is a last word: what others had put there was thrown away
-            self.takes += 1
+            self.taken += len(data)
         self._unsent = len(data)
         with memoryview(data) as view:
             for start in range(0, len(data), _SLICE):
@@ -147,6 +160,7 @@ class Writer:
                 if self.is_shut:
                     self._grant()
         self.writing_since = None
+        self.sent = self.taken
 
     async def _sleep(self) -> None:
         self._sleeper = trio.lowlevel.current_task()

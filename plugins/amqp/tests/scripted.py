@@ -13,7 +13,7 @@ from kernel_amqp._link import Link, link_on
 from kernel_amqp._link_channel import LinkChannel
 from kernel_amqp.core import Properties, Settings
 from pamqp.heartbeat import Heartbeat
-from trio.testing import memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair
 
 from .peer import Peer
 
@@ -70,6 +70,13 @@ async def heartbeats_of(peer: Peer) -> None:
     while True:
         await trio.sleep(5)
         await peer.send(Heartbeat(), channel=0)
+
+
+def jump(seconds: float) -> None:
+    """Let so many seconds pass at once, as if something had held the loop up."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+    clock.jump(seconds)
 
 
 @asynccontextmanager
