@@ -20,6 +20,8 @@ BACKOFF = 1.0
 SLACK = 1.5
 """Seconds more, for a machine that is busy."""
 RECOVERY = 2 * HEARTBEAT + BACKOFF + SLACK
+PROMPT = 2 * HEARTBEAT + BACKOFF / 2 + 0.2
+"""Seconds to recover from a black hole: two heartbeats to find it, one wait, and a margin for connecting again."""
 RETRY = 2.0
 """Seconds between two attempts of a handler."""
 DEADLINE = 45.0

@@ -10,11 +10,11 @@ from functools import partial
 import pytest
 import trio
 
-from kernel import ComponentFailed, State
+from kernel import ComponentFailed, State, StateChanged
 from kernel.testing import LineFaults, Proxy, open_proxy
 
 from ._node import Node, running_node, scripts
-from ._stage import HEARTBEAT, RECOVERY, staged, wait_until
+from ._stage import HEARTBEAT, PROMPT, RECOVERY, staged, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -34,17 +34,18 @@ def own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 # --- the network --------------------------------------------------------------------------------------------------
 
 
-async def test_latency_longer_than_heartbeats_breaks_nothing(own_node: Node) -> None:
+async def test_round_trips_that_become_longer_than_a_heartbeat_break_nothing(own_node: Node) -> None:
+    """One and a half are the limit: beyond, what was written might as well have gone into a black hole."""
     async with open_proxy("127.0.0.1", own_node.port) as proxy, staged(proxy.port) as stage:
         await stage.wait_works()
         connections = proxy.accepted
-        proxy.to_server = proxy.to_client = LineFaults(latency=1.2 * HEARTBEAT, jitter=0.3)
+        proxy.to_server = proxy.to_client = LineFaults(latency=0.55 * HEARTBEAT, jitter=0.1)
         await stage.publish_many(10)
         await stage.wait_done()
         proxy.to_server = proxy.to_client = LineFaults()
 
     assert (stage.late, stage.refused) == (0, {})
-    assert stage.slowest > 2 * HEARTBEAT
+    assert stage.slowest > HEARTBEAT
     assert proxy.accepted == connections
 
 
@@ -75,7 +76,9 @@ async def test_a_connection_in_a_black_hole_is_given_up(direction: str, own_node
         proxy.let_go()
         seconds = await stage.wait_works()
 
-    assert HEARTBEAT < seconds < RECOVERY
+    reasons = " ".join(event.reason for event in stage.service.events if isinstance(event, StateChanged))
+    assert "nothing" in reasons, "it was not the service that found it"
+    assert HEARTBEAT < seconds < PROMPT
     assert stage.slowest < RECOVERY
     assert stage.late == 0
     assert stage.record.most_running == 1
