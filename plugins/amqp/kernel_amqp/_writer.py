@@ -104,7 +104,8 @@ class Writer:
 
     def note_seen(self, taken: int) -> None:
         """Say that the peer has answered something that was put into the core's buffer when so many bytes were taken."""
-        self.seen = max(self.seen, taken)
+        if taken > self.seen:  # noqa: PLR1730  each confirm says so: a call less
+            self.seen = taken
 
     def redeem(self, size: int) -> None:
         """Give back the room that was kept for a message, whether it was written or not."""
