@@ -48,6 +48,8 @@ class Node:
     folder: Path
     programs: Path
     port: int = attrs.field(factory=free_port)
+    plugins: tuple[str, ...] = ()
+    """Those of its own plugins that are on; the folder's `rabbitmq.conf` says how."""
     _distribution: int = attrs.field(factory=free_port)
     _server: subprocess.Popen[bytes] | None = attrs.field(default=None, init=False)
 
@@ -135,7 +137,7 @@ class Node:
 
     def _environment(self) -> dict[str, str]:
         plugins = self.folder / "enabled_plugins"
-        plugins.write_text("[].\n")
+        plugins.write_text(f"[{', '.join(self.plugins)}].\n")
         foreign = [name for name in os.environ if name.startswith("RABBITMQ_")]
         own = {
             "HOME": str(self.folder),  # where Erlang keeps its cookie
@@ -154,9 +156,9 @@ class Node:
 
 
 @contextmanager
-def running_node(folder: Path, programs: Path) -> Iterator[Node]:
+def running_node(folder: Path, programs: Path, *, plugins: tuple[str, ...] = ()) -> Iterator[Node]:
     """A node that runs; whatever the test did to it, it is gone afterwards."""
-    node = Node(folder, programs)
+    node = Node(folder, programs, plugins=plugins)
     try:
         node.start()
         yield node
