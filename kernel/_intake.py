@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from contextvars import Context
 from typing import Final, final
 
 import attrs
 import trio
 
-from ._attempt import Attempting, Leash, Raised, Verdict
+from ._attempt import Attempting, Verdict
 from ._broker import Delivery
 from ._bucket import Bucket
 from ._envelope import Ack, Outcome, Return
 from ._events import DeliveryDone, DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
+from ._runners import Ended, Errand, Revocable, Runners
 from ._stacks import where
 from .abc import Intake, Target
 
@@ -23,48 +23,6 @@ SETTLE_TIMEOUT: Final = 5.0
 _RETURNED: Final = Verdict(Return())
 TURN: Final = 16
 """Free slots that a source may take before every other task has had its turn: a turn costs as much as a slot."""
-
-
-@final
-@attrs.define(eq=False)
-class _Ended:
-    """What `handle` waits for."""
-
-    event: trio.Event = attrs.field(factory=trio.Event)
-    outcome: Outcome = attrs.field(factory=Return)
-
-
-@final
-@attrs.define(eq=False)
-class _Revocable:
-    """A delivery whose handler can be cancelled from outside."""
-
-    name: str
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-
-
-@final
-@attrs.define(eq=False)
-class _Errand:
-    """A delivery that has its slot."""
-
-    delivery: Delivery
-    ended: _Ended | None = None
-    revocable: _Revocable | None = None
-
-
-@final
-@attrs.define(eq=False)
-class _Runner:
-    """A task that does one errand after the other."""
-
-    task: trio.lowlevel.Task
-    errand: _Errand | None
-    """None while it has none."""
-    context: Context
-    """What each errand begins with: what a handler leaves in its context variables is not for the next one."""
-    began: float = attrs.field(default=0.0, init=False)
-    """When it began the errand."""
 
 
 @final
@@ -86,20 +44,18 @@ class KernelIntake(Intake):
     _taken: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _active: dict[int, tuple[object, trio.lowlevel.Task]] = attrs.field(
-        factory=dict[int, tuple[object, trio.lowlevel.Task]], init=False
-    )
-    """What is in flight (a delivery, or the scope of a slot) and the task that works on it, by `id`: a plugin's
-    delivery need not be hashable."""
-    _revocables: dict[str, list[_Revocable]] = attrs.field(factory=dict[str, list[_Revocable]], init=False)
+    _revocables: dict[str, list[Revocable]] = attrs.field(factory=dict[str, list[Revocable]], init=False)
     """By name; several where a source delivered the same thing twice."""
-    _slots: dict[trio.CancelScope, str] = attrs.field(factory=dict[trio.CancelScope, str], init=False)
+    _slots: dict[trio.CancelScope, tuple[str, trio.lowlevel.Task]] = attrs.field(
+        factory=dict[trio.CancelScope, tuple[str, trio.lowlevel.Task]], init=False
+    )
+    """What the pipeline does not run: its label, and its task."""
     _over: bool = attrs.field(default=False, init=False)
-    _runners: dict[_Runner, None] = attrs.field(factory=dict[_Runner, None], init=False)
-    """Those that have done an errand and wait for the next; as many as were in flight at a time, at most."""
+    _runners: Runners = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._free = self._concurrency
+        self._runners = Runners(self.component, self._nursery, self._pipeline, self._end)
 
     @property
     def concurrency(self) -> int:
@@ -119,19 +75,19 @@ class KernelIntake(Intake):
     async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
         """Wait for a slot, then handle the delivery in a task of its own."""
         if revocable_as:
-            await self._submit_revocable(delivery, _Revocable(revocable_as))
+            await self._submit_revocable(delivery, Revocable(revocable_as))
             return
         await self._take(delivery)
-        self._start(_Errand(delivery))
+        self._runners.start(Errand(delivery))
 
-    async def _submit_revocable(self, delivery: Delivery, revocable: _Revocable) -> None:
+    async def _submit_revocable(self, delivery: Delivery, revocable: Revocable) -> None:
         self._revocables.setdefault(revocable.name, []).append(revocable)
         try:
             await self._take(delivery)
         except BaseException:
             self._forget(revocable)
             raise
-        self._start(_Errand(delivery, revocable=revocable))
+        self._runners.start(Errand(delivery, revocable=revocable))
 
     def revoke(self, name: str) -> bool:
         """Cancel the handlers of what was submitted under a name; return whether there was any."""
@@ -143,8 +99,8 @@ class KernelIntake(Intake):
     async def handle(self, delivery: Delivery) -> Outcome:
         """Wait for a slot, then handle the delivery in a task of its own and wait for the outcome."""
         await self._take(delivery)
-        ended = _Ended()
-        self._start(_Errand(delivery, ended))
+        ended = Ended()
+        self._runners.start(Errand(delivery, ended))
         await ended.event.wait()
         return ended.outcome
 
@@ -153,16 +109,15 @@ class KernelIntake(Intake):
         """Occupy a slot."""
         await self._take(None)
         scope = trio.CancelScope()
-        self._active[id(scope)] = scope, trio.lowlevel.current_task()
         if self._over:  # it waited for its slot until after the cut
             scope.cancel()
-        self._slots[scope] = f"worker/{worker} {label}" if worker else label
+        self._slots[scope] = f"worker/{worker} {label}" if worker else label, trio.lowlevel.current_task()
         try:
             with scope:
                 yield
         finally:
             del self._slots[scope]
-            self._release(scope)
+            self._free_slot()
 
     async def wait_idle(self) -> None:
         """Wait until nothing is in flight.
@@ -175,8 +130,7 @@ class KernelIntake(Intake):
 
     def working_on(self, delivery: Delivery) -> None:
         """Note that the current task works on a delivery that another waits for."""
-        if id(delivery) in self._active:
-            self._active[id(delivery)] = delivery, trio.lowlevel.current_task()
+        self._runners.working_on(delivery)
 
     def cut_slots(self) -> None:
         """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it."""
@@ -186,12 +140,8 @@ class KernelIntake(Intake):
 
     def culprits(self) -> tuple[str, ...]:
         """Return what is in flight, each with the line of user code that it is at."""
-        return tuple(f"{self._label(key)} at {where(task)}" for key, task in self._active.values())
-
-    def _label(self, key: object) -> str:
-        if isinstance(key, Delivery):
-            return f"delivery {key.envelope.id} ({key.envelope.subject[:100]!r})"
-        return self._slots[key] if isinstance(key, trio.CancelScope) else self.component
+        handled = [(_label(delivery), task) for delivery, task in self._runners.at_work()]
+        return tuple(f"{label} at {where(task)}" for label, task in (*self._slots.values(), *handled))
 
     async def _take(self, delivery: Delivery | None) -> None:
         """Take a slot; if cancelled while waiting for it, return the delivery to its source."""
@@ -220,10 +170,6 @@ class KernelIntake(Intake):
             self._free_slot()
             raise
 
-    def _release(self, key: object) -> None:
-        del self._active[id(key)]
-        self._free_slot()
-
     def _free_slot(self) -> None:
         if self._waiting:
             self._waiting.unpark()
@@ -232,95 +178,19 @@ class KernelIntake(Intake):
         if self._free == self._concurrency and self._idle:
             self._idle.unpark_all()
 
-    def _start(self, errand: _Errand) -> None:
-        """Have a task that is idle do an errand, or a new one."""
-        if self._runners:
-            runner, _ = self._runners.popitem()
-            runner.errand = errand
-            trio.lowlevel.reschedule(runner.task)
-        else:
-            self._nursery.start_soon(self._run, errand, name=self.component)
-
-    async def _run(self, errand: _Errand) -> None:
-        """Do one errand after the other: to make a task for each costs as much as many a handler."""
-        task = trio.lowlevel.current_task()
-        runner = _Runner(task, errand, task.context.copy())
-        try:
-            while True:
-                await self._run_on(Leash(), runner)
-        finally:
-            if runner.errand is not None:
-                await self._end(runner, _RETURNED)  # noqa: ASYNC102  it shields itself
-
-    async def _run_on(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  as `_do_errands`
-        """Do errands until the leash is used up: by a call that was cut, or by the deadline of the last one."""
-        raised: Raised = None
-        try:
-            with leash.scope:
-                await self._do_errands(leash, runner)
-        except (Exception, SystemExit) as error:
-            if leash.call is None:
-                raise
-            raised = error
-        verdict = leash.judged(raised)
-        if verdict is not None:
-            await self._end(runner, verdict)
-
-    async def _do_errands(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  it waits when all is done
-        while not leash.scope.cancel_called:
-            errand = runner.errand
-            if errand is None:
-                await self._wait_errand(runner)
-                continue
-            delivery = errand.delivery
-            runner.began = trio.current_time()
-            self._active[id(delivery)] = delivery, runner.task
-            if errand.revocable is None:
-                verdict = await self._pipeline.attempt(delivery, leash)
-            else:
-                leash.loosen()
-                verdict = await self._attempt_revocable(delivery, errand.revocable)
-            await self._end(runner, verdict)
-
-    async def _wait_errand(self, runner: _Runner) -> None:
-        """Wait for the next; the end of the nursery ends it, and so may the deadline of the last call."""
-
-        def dismiss(_: object) -> trio.lowlevel.Abort:
-            del self._runners[runner]
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        runner.task.context = runner.context.copy()  # which holds from the next step of the task on
-        self._runners[runner] = None
-        await trio.lowlevel.wait_task_rescheduled(dismiss)
-
-    async def _end(self, runner: _Runner, verdict: Verdict) -> None:
-        """Settle what a runner had to do, and free its slot."""
-        errand, runner.errand = runner.errand, None
-        assert errand is not None
+    async def _end(self, errand: Errand, verdict: Verdict) -> None:
+        """Settle what was handled, and free its slot; for the tasks that handle it."""
         delivery = errand.delivery
         if errand.revocable is not None:
             verdict = self._unless_revoked(delivery, errand.revocable, verdict)
-        await self._settle(delivery, verdict.outcome)  # noqa: ASYNC102  it shields itself
-        self._release(delivery)
-        self._tell(delivery, verdict, runner.began)
+        await self._settle(delivery, verdict.outcome)
+        self._free_slot()
+        self._tell(delivery, verdict, errand.began)
         if errand.ended is not None:
             errand.ended.outcome = verdict.outcome
             errand.ended.event.set()
 
-    async def _attempt_revocable(self, delivery: Delivery, revocable: _Revocable) -> Verdict:
-        """Run an attempt until it is revoked; what a handler raises when it is cancelled is part of the verdict."""
-        verdict = Verdict(Return())
-        try:
-            with revocable.scope as scope:
-                if not scope.cancel_called:
-                    verdict = await self._pipeline.attempt(delivery)
-        except Exception as error:
-            if not revocable.scope.cancel_called:
-                raise
-            verdict = Verdict(Return(), error=error)
-        return verdict  # noqa: ASYNC910  whoever settles it waits, if anybody has to
-
-    def _unless_revoked(self, delivery: Delivery, revocable: _Revocable, verdict: Verdict) -> Verdict:
+    def _unless_revoked(self, delivery: Delivery, revocable: Revocable, verdict: Verdict) -> Verdict:
         """Return what becomes of an attempt that may have been revoked; from here on, it cannot be."""
         self._forget(revocable)
         if not revocable.scope.cancel_called:
@@ -333,7 +203,7 @@ class KernelIntake(Intake):
         )
         return Verdict(Ack(), verdict.pool)
 
-    def _forget(self, revocable: _Revocable) -> None:
+    def _forget(self, revocable: Revocable) -> None:
         same = self._revocables[revocable.name]
         same.remove(revocable)
         if not same:
@@ -365,3 +235,7 @@ class KernelIntake(Intake):
                     seconds=trio.current_time() - began,
                 )
             )
+
+
+def _label(delivery: Delivery) -> str:
+    return f"delivery {delivery.envelope.id} ({delivery.envelope.subject[:100]!r})"

@@ -83,10 +83,9 @@ class Publisher:
             raise ValueError(f"delay must be 0 or more and priority 0 to 9, not {delay} and {priority}")
         message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
         envelope = self._protocol.encode(message)
-        deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
-        wanted = (id or envelope.id, delay, priority, deadline)
-        if wanted != (envelope.id, envelope.delay, envelope.priority, envelope.deadline):  # a copy costs much
-            envelope = attrs.evolve(envelope, id=wanted[0], delay=delay, priority=priority, deadline=deadline)
+        if id or delay or priority or self._config.deadline:  # a copy costs much
+            deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
+            envelope = attrs.evolve(envelope, id=id or envelope.id, delay=delay, priority=priority, deadline=deadline)
         await self._broker.send(envelope, exchange=self._config.exchange, mandatory=self._config.mandatory)
         return envelope.id
 
