@@ -278,3 +278,21 @@ async def test_what_a_failure_worker_returns_is_no_answer() -> None:
     )
 
     assert outcome == Ack()
+
+
+@pytest.mark.parametrize(
+    ("payload", "arguments"),
+    [
+        (Arguments((1,), {"a": 2}), Arguments((1,), {"a": 2})),
+        ({"a": 2}, Arguments((), {"a": 2})),
+        ([1, 2], Arguments((1, 2))),
+        ((1, 2), Arguments((1, 2))),
+    ],
+)
+def test_an_object_or_an_array_is_taken_for_arguments(payload: object, arguments: Arguments) -> None:
+    assert Arguments.of(payload) == arguments
+
+
+def test_nothing_else_is_taken_for_arguments() -> None:
+    with pytest.raises(EncodeError, match="Arguments, an object or an array, not str"):
+        Arguments.of("tea")

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 from typing_extensions import override
 
-from kernel import Ack, Outcome, Retry, Return
+from kernel import Ack, Outcome, Retry, Return, handles
 from kernel._events import DeliverySettled
 from kernel.errors import TransientError
 
@@ -49,19 +49,34 @@ async def test_the_deadline_of_an_attempt_that_ended_cuts_no_later_one(autojump_
     assert trio.current_time() - began == pytest.approx(9)
 
 
-async def test_who_waits_for_a_place_is_not_cut_by_the_attempt_before(autojump_clock: MockClock) -> None:
-    """Two places, three slots: one of the second three waits beyond the deadline of what its task did before."""
-    async with running({"worker": sleeper}, {"worker": {**SOON, "concurrency": 2}}, concurrency=3) as (feed, _):
-        for seconds in (1, 9):
-            three = [parcel(seconds) for _ in range(3)]
-            for one in three:
+async def test_who_had_to_wait_for_a_place_is_not_cut_by_the_attempt_before(autojump_clock: MockClock) -> None:
+    """Both tasks have used their scope until 10; the second narrow one runs from 7 to 13, in one of them."""
+    began: list[str] = []
+
+    class Wide:
+        @handles("wide")
+        async def sleep(self, seconds: float) -> None:
+            await trio.sleep(seconds)
+
+    class Narrow:
+        @handles("narrow")
+        async def sleep(self, seconds: float) -> None:
+            began.append("narrow")
+            await trio.sleep(seconds)
+
+    workers, tables = {"wide": Wide, "narrow": Narrow}, {"wide": SOON, "narrow": {**SOON, "concurrency": 1}}
+    async with running(workers, tables, concurrency=2) as (feed, _):
+        for subject, seconds in (("wide", 1), ("narrow", 6)):
+            both = [parcel(seconds, subject=subject) for _ in range(2)]
+            for one in both:
                 feed.send.send_nowait(one)
-            for one in three:
+            for one in both:
                 await one.settled.wait()
 
-            assert [one.outcomes for one in three] == [[Ack()]] * 3
+            assert [one.outcomes for one in both] == [[Ack()], [Ack()]]
 
-    assert trio.current_time() == pytest.approx(2 + 18)
+    assert began == ["narrow", "narrow"]
+    assert trio.current_time() == pytest.approx(13)
 
 
 async def test_a_slow_settlement_is_not_cut_by_the_deadline_of_its_handler(autojump_clock: MockClock) -> None:
