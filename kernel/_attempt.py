@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeAlias, final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
@@ -52,7 +52,7 @@ class Route:
 
 
 @final
-@attrs.frozen
+@attrs.define(eq=False)
 class Work:
     """An attempt that may be started."""
 
@@ -60,6 +60,11 @@ class Work:
     route: Route
     payload: object
 
+
+_FAR: Final = 4.0
+"""Seconds; a deadline that is farther away is the next on the grid."""
+_GRID: Final = 1 / 16
+"""Seconds between two of them."""
 
 Raised: TypeAlias = Exception | SystemExit | None
 """What a call raised besides being cancelled; None for nothing."""
@@ -72,13 +77,29 @@ Judge: TypeAlias = Callable[[Instance, Work, Raised], Verdict]
 class Leash:
     """The cancel scope in which a task makes one attempt after the other: one for each costs as much as many a handler.
 
-    Its deadline is that of the last call. Once cancelled it is used up: whoever has entered it leaves it, and decides
-    about the call that was cut, if one was.
+    Its deadline is that of the last call, or a little later. Once cancelled it is used up: whoever has entered it
+    leaves it, and decides about the call that was cut, if one was.
     """
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     call: tuple[Judge, Instance, Work] | None = attrs.field(default=None, init=False)
     """The call that is under way, and who judges it when it is cut."""
+    began: float = attrs.field(default=0.0, init=False)
+    """When the attempt began, in `trio.current_time()`."""
+
+    def hold(self, deadline: float) -> None:
+        """Set the deadline of a call.
+
+        One that is 4 s away or farther comes up to 1/16 s late, so that calls which begin soon after one another have
+        the same one: to set it costs as much as many a handler.
+
+        Args:
+            deadline: In `trio.current_time()`; may be infinite.
+        """
+        if _FAR <= deadline - self.began < math.inf:
+            deadline += -deadline % _GRID
+        if self.scope.deadline != deadline:
+            self.scope.deadline = deadline
 
     def loosen(self) -> None:
         """Forget the deadline of the last call, before something else is done in the scope."""
@@ -116,7 +137,7 @@ class Attempting(ABC):
     __slots__ = ()
 
     @abstractmethod
-    async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
+    def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Awaitable[Verdict]:
         """Run one attempt; what goes wrong in it becomes part of the verdict.
 
         Args:

@@ -67,12 +67,16 @@ class Pipeline(Attempting):
             scope.cancel()
 
     @override
-    async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
+    def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Awaitable[Verdict]:
         work = self._prepare(delivery)
         if leash is not None:
             if isinstance(work, Work) and (instance := self._take_for(work)) is not None:
-                return await self._call_on(leash, instance, work)
+                return self._call_on(leash, instance, work)
             leash.loosen()
+        return self._finish(delivery, work)
+
+    async def _finish(self, delivery: Delivery, work: Work | Verdict) -> Verdict:
+        """Go on with what `_prepare` has returned."""
         if not isinstance(work, Work):
             verdict = work
         elif self.collecting is not None:
@@ -174,7 +178,7 @@ class Pipeline(Attempting):
     async def _call_on(self, leash: Leash, instance: Instance, work: Work) -> Verdict:
         """Call the handler in a scope that this task is in, within its time."""
         pool, scope = work.route.pool, leash.scope
-        scope.deadline = min(work.delivery.envelope.deadline, trio.current_time() + pool.spec.timeout)
+        leash.hold(min(work.delivery.envelope.deadline, leash.began + pool.spec.timeout))
         instance.calls[scope] = work.delivery
         leash.call = self._judge, instance, work
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -158,7 +158,8 @@ class KernelIntake(Intake):
                 await self._wait_for_token(self._bucket)
         except trio.Cancelled:
             if delivery is not None:
-                await self._settle(delivery, Return())  # noqa: ASYNC102  it shields itself
+                if not self._settle_nowait(delivery, Return()):
+                    await self._settle(delivery, Return())  # noqa: ASYNC102  it shields itself
                 self._tell(delivery, _RETURNED, trio.current_time())
             raise
 
@@ -178,14 +179,22 @@ class KernelIntake(Intake):
         if self._free == self._concurrency and self._idle:
             self._idle.unpark_all()
 
-    async def _end(self, errand: Errand, verdict: Verdict) -> None:
-        """Settle what was handled, and free its slot; for the tasks that handle it."""
-        delivery = errand.delivery
+    def _end(self, errand: Errand, verdict: Verdict) -> Awaitable[None] | None:
+        """Settle what was handled, and free its slot; return what is to be awaited for that, if anything is."""
         if errand.revocable is not None:
-            verdict = self._unless_revoked(delivery, errand.revocable, verdict)
-        await self._settle(delivery, verdict.outcome)
+            verdict = self._unless_revoked(errand.delivery, errand.revocable, verdict)
+        if not self._settle_nowait(errand.delivery, verdict.outcome):
+            return self._end_slowly(errand, verdict)
+        self._ended(errand, verdict)
+        return None
+
+    async def _end_slowly(self, errand: Errand, verdict: Verdict) -> None:
+        await self._settle(errand.delivery, verdict.outcome)
+        self._ended(errand, verdict)
+
+    def _ended(self, errand: Errand, verdict: Verdict) -> None:
         self._free_slot()
-        self._tell(delivery, verdict, errand.began)
+        self._tell(errand.delivery, verdict, errand.began)
         if errand.ended is not None:
             errand.ended.outcome = verdict.outcome
             errand.ended.event.set()
@@ -209,15 +218,24 @@ class KernelIntake(Intake):
         if not same:
             del self._revocables[revocable.name]
 
+    def _settle_nowait(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """Settle if that takes no waiting, and return whether it did; a source that cannot is reported."""
+        try:
+            return delivery.settle_nowait(outcome)
+        except Exception as error:  # noqa: BLE001  the boundary of a transport
+            self._report(delivery, error)
+            return True
+
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:  # noqa: ASYNC910  it may end in an error
         """Settle, whatever happens around; a source that cannot is reported, and costs the others nothing."""
         try:
-            if delivery.settle_nowait(outcome):
-                return  # noqa: ASYNC910  a turn here would cost more than the rest
             with trio.fail_after(SETTLE_TIMEOUT, shield=True):
                 await delivery.settle(outcome)
         except Exception as error:  # noqa: BLE001  the boundary of a transport
-            self._hub.emit(SettleFailed(component=self.component, delivery_id=delivery.envelope.id, error=error))
+            self._report(delivery, error)
+
+    def _report(self, delivery: Delivery, error: Exception) -> None:
+        self._hub.emit(SettleFailed(component=self.component, delivery_id=delivery.envelope.id, error=error))
 
     def _tell(self, delivery: Delivery, verdict: Verdict, began: float) -> None:
         is_usual = verdict.error is None and isinstance(verdict.outcome, Ack)

@@ -60,8 +60,15 @@ class _Runner:
     """What each errand begins with: what a handler leaves in its context variables is not for the next one."""
     errand: Errand | None
     """None while it has none."""
+    _idle: dict[_Runner, None]
+    """Those that have none, it among them."""
     is_ending: bool = attrs.field(default=False, init=False)
     """Whether the verdict on the errand is there, and being acted upon."""
+
+    def dismiss(self, _: object) -> trio.lowlevel.Abort:
+        """Leave those that wait for an errand, since it is cancelled."""
+        del self._idle[self]
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @final
@@ -73,8 +80,8 @@ class Runners:
     """What the tasks are called."""
     _nursery: trio.Nursery
     _pipeline: Attempting
-    _finish: Callable[[Errand, Verdict], Awaitable[None]]
-    """Acts upon a verdict, whatever happens around: it shields itself."""
+    _finish: Callable[[Errand, Verdict], Awaitable[None] | None]
+    """Acts upon a verdict, whatever happens around; returns what is to be awaited, if anything is: it shields itself."""
     _all: dict[_Runner, None] = attrs.field(factory=dict[_Runner, None], init=False)
     _idle: dict[_Runner, None] = attrs.field(factory=dict[_Runner, None], init=False)
     _elsewhere: dict[int, trio.lowlevel.Task] = attrs.field(factory=dict[int, trio.lowlevel.Task], init=False)
@@ -103,63 +110,75 @@ class Runners:
 
     async def _run(self, errand: Errand) -> None:
         task = trio.lowlevel.current_task()
-        runner = _Runner(task, task.context.copy(), errand)
+        runner = _Runner(task, task.context.copy(), errand, self._idle)
         self._all[runner] = None
         try:
             while True:
                 await self._run_on(Leash(), runner)
         finally:
             if runner.errand is not None and not runner.is_ending:
-                await self._end(runner, _RETURNED)  # noqa: ASYNC102  it shields itself
+                waits = self._end(runner, _RETURNED)
+                if waits is not None:
+                    await waits  # noqa: ASYNC102  it shields itself
             del self._all[runner]
 
-    async def _run_on(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  as `_do_errands`
+    async def _run_on(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  it waits when all is done
         """Do errands until the leash is used up: by a call that was cut, or by the deadline of the last one."""
         raised: Raised = None
         try:
             with leash.scope:
-                await self._do_errands(leash, runner)
+                while True:
+                    if runner.errand is None:
+                        await self._next_errand(runner)
+                    if leash.scope.cancel_called:
+                        break  # while it waited: what came meanwhile has its time before it
+                    waits = self._end(runner, await self._attempt(leash, runner))
+                    if waits is not None:
+                        await waits
         except (Exception, SystemExit) as error:
             if leash.call is None:
                 raise
             raised = error
         verdict = leash.judged(raised)
         if verdict is not None:
-            await self._end(runner, verdict)
+            waits = self._end(runner, verdict)
+            if waits is not None:
+                await waits
 
-    async def _do_errands(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  it waits when all is done
-        while not leash.scope.cancel_called:
-            errand = runner.errand
-            if errand is None:
-                await self._wait_errand(runner)
-                continue
-            errand.began = trio.current_time()
-            if errand.revocable is None:
-                verdict = await self._pipeline.attempt(errand.delivery, leash)
-            else:
-                leash.loosen()
-                verdict = await self._attempt_revocable(errand.delivery, errand.revocable)
-            await self._end(runner, verdict)
-
-    async def _wait_errand(self, runner: _Runner) -> None:
+    def _next_errand(self, runner: _Runner) -> Awaitable[object]:
         """Wait for the next; the end of the nursery ends it, and so may the deadline of the last call."""
-
-        def dismiss(_: object) -> trio.lowlevel.Abort:
-            del self._idle[runner]
-            return trio.lowlevel.Abort.SUCCEEDED
-
         runner.task.context = runner.context.copy()  # which holds from the next step of the task on
         self._idle[runner] = None
-        await trio.lowlevel.wait_task_rescheduled(dismiss)
+        return trio.lowlevel.wait_task_rescheduled(runner.dismiss)  # noqa: ASYNC105  awaited by the caller
 
-    async def _end(self, runner: _Runner, verdict: Verdict) -> None:
+    def _attempt(self, leash: Leash, runner: _Runner) -> Awaitable[Verdict]:
         errand = runner.errand
         assert errand is not None
+        errand.began = leash.began = trio.current_time()
+        if errand.revocable is None:
+            return self._pipeline.attempt(errand.delivery, leash)
+        leash.loosen()
+        return self._attempt_revocable(errand.delivery, errand.revocable)
+
+    def _end(self, runner: _Runner, verdict: Verdict) -> Awaitable[None] | None:
+        """Act upon a verdict; return what is to be awaited for that, if anything is."""
+        assert runner.errand is not None
+        waits = self._finish(runner.errand, verdict)
+        if waits is not None:
+            return self._end_slowly(runner, waits)
+        self._ended(runner)
+        return None
+
+    async def _end_slowly(self, runner: _Runner, waits: Awaitable[None]) -> None:
         runner.is_ending = True
-        await self._finish(errand, verdict)
-        if self._elsewhere:
-            self._elsewhere.pop(id(errand.delivery), None)
-        runner.is_ending, runner.errand = False, None
+        await waits
+        runner.is_ending = False
+        self._ended(runner)
+
+    def _ended(self, runner: _Runner) -> None:
+        if self._elsewhere and runner.errand is not None:
+            self._elsewhere.pop(id(runner.errand.delivery), None)
+        runner.errand = None
 
     async def _attempt_revocable(self, delivery: Delivery, revocable: Revocable) -> Verdict:
         """Run an attempt until it is revoked; what a handler raises when it is cancelled is part of the verdict."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 from typing_extensions import override
 
 from kernel import Ack, Outcome, Retry, Return, handles
+from kernel._attempt import Leash
 from kernel._events import DeliverySettled
 from kernel.errors import TransientError
 
@@ -145,6 +147,43 @@ async def test_the_deadline_inside_a_handler_is_its_own(autojump_clock: MockCloc
         await feed.settle(parcel(3, deadline=trio.current_time() + 4))
 
     assert seen == [pytest.approx(TIMEOUT), pytest.approx(TIMEOUT), pytest.approx(4)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "held"),
+    [
+        (3.99, 3.99),
+        (4.0, 4.0),
+        (4.01, 4.0625),
+        (10.0, 10.0),
+        (10.01, 10.0625),
+        (10.0625, 10.0625),
+        (10.063, 10.125),
+        (1e308, 1e308),
+        (math.inf, math.inf),
+    ],
+)
+async def test_a_deadline_that_is_far_away_is_the_next_sixteenth_of_a_second(wanted: float, held: float) -> None:
+    """So that the calls which begin soon after one another have the same."""
+    leash = Leash()
+    with leash.scope:
+        leash.hold(wanted)
+
+        assert leash.scope.deadline == held
+
+
+@pytest.mark.parametrize(("limit", "late"), [(3.9, 0.0), (5.0, 1 / 16)])
+async def test_a_handler_is_cut_after_its_timeout_and_hardly_later(
+    autojump_clock: MockClock, limit: float, late: float
+) -> None:
+    async with running({"worker": sleeper}, {"worker": {**SOON, "timeout": limit}}, concurrency=1) as (feed, _):
+        for pause in (0.01, 0.02, 0.005):
+            await trio.sleep(pause)
+            began = trio.current_time()
+            outcome = await settled(feed, 1000)
+
+            assert isinstance(outcome, Retry)
+            assert limit - 1e-9 <= trio.current_time() - began <= limit + late + 1e-9
 
 
 async def test_what_is_under_way_at_the_drain_deadline_is_returned_from_a_task_that_was_used_before(
