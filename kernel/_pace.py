@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final, final
 
 import attrs
@@ -22,16 +23,13 @@ class Pace:
 
     _left: int = attrs.field(default=_STEPS, init=False)
 
-    async def step(self) -> None:
+    def step(self) -> Awaitable[None]:
         """Check for cancellation and, when it is time, let others run.
 
         Cancellation: Is a checkpoint at which others run one time in 32.
         """
         self._left -= 1
-        if self._left > 0:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await self.turn()
+        return trio.lowlevel.checkpoint_if_cancelled() if self._left > 0 else self.turn()  # noqa: ASYNC105  awaited by the caller
 
     async def turn(self) -> None:
         """Let others run.

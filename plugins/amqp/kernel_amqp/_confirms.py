@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -57,8 +58,8 @@ class Confirms:
         """Say that a message is mandatory."""
         self._marks[number] = mark
 
-    async def wait(self, number: int) -> Exception | None:
-        """Wait until the broker has answered a publish; return why it did not take the message, if so.
+    def wait(self, number: int) -> Awaitable[object]:
+        """Wait until the broker has answered a publish, or will not; `failure` says what it answered.
 
         Cancellation: Is a checkpoint. If cancelled, the answer is ignored when it comes.
         """
@@ -69,7 +70,10 @@ class Confirms:
             tasks[number] = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abandon)
+        return trio.lowlevel.wait_task_rescheduled(abandon)  # noqa: ASYNC105  awaited by the caller
+
+    def failure(self, number: int) -> Exception | None:
+        """Return, once, why the broker did not take a message that was waited for; None if it did."""
         return self._failures.pop(number, None) if self._failures else None
 
     def confirm(self, first: int, last: int, *, taken: bool) -> None:

@@ -72,7 +72,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._refuse(event)
             return
         self._shelf.put(AmqpDelivery(event, self))
-        self._waiting.unpark()
+        if self._waiting:
+            self._waiting.unpark()
 
     def cancelled(self, _: str) -> None:
         """Take note that the broker has cancelled the consumer."""
@@ -129,9 +130,11 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     @override
     def settle_nowait(self, delivery: AmqpDelivery, outcome: Outcome) -> bool:
-        match outcome:
-            case Ack(None):
+        if isinstance(outcome, Ack):  # as nearly every outcome is: to match the patterns takes longer
+            if outcome.reply is None:
                 self._ack(delivery)
+            return outcome.reply is None
+        match outcome:
             case Return() if self._ordered is not None:
                 self._keep(delivery, attempts=0, after=0.0)
             case Return():

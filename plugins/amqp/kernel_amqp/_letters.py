@@ -142,7 +142,7 @@ def _envelope(delivered: Delivered, subject: str, headers: Mapping[str, object],
         content_type=clean(properties.content_type) if properties.content_type else "",
         reply_to=properties.reply_to or "",
         correlation_id=properties.correlation_id or "",
-        priority=min(properties.priority or 0, 9),
+        priority=min(properties.priority, 9) if properties.priority else 0,
         deadline=deadline,
     )
 

@@ -125,7 +125,8 @@ class LinkChannel:
             await trio.lowlevel.checkpoint()
             return
         taken = writer.taken
-        failure = await self._confirms.wait(number)
+        await self._confirms.wait(number)
+        failure = self._confirms.failure(number)
         if failure is None:
             writer.note_seen(taken)
         elif isinstance(failure, (ChannelClosedError, LinkLostError)):

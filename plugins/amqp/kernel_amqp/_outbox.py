@@ -99,10 +99,21 @@ class Outbox:
             lane = self._lane(exchange, session)
             lane.users += 1
             try:
-                if await self._try(lane, properties, body, routing_key, mandatory=mandatory):
-                    return
+                held = lane.held or await self._open(lane)
+                await held.channel.publish(
+                    exchange=exchange, routing_key=routing_key, properties=properties, body=body, mandatory=mandatory
+                )
+            except (LinkLostError, ChannelClosedError) as error:
+                lane.closed = True
+                if error.written:
+                    raise _outcome(lane, error) from error
+            except (ReturnedError, RefusedError, EncodingError) as error:
+                raise _refused(error, exchange, routing_key) from error
+            else:
+                return
             finally:
                 lane.users -= 1
+            await trio.lowlevel.checkpoint()  # certainly nothing was sent: try again
 
     def _lane(self, exchange: str, session: Session) -> _Lane:
         lane = self._lanes.get(exchange)
@@ -120,33 +131,6 @@ class Outbox:
             del self._lanes[idle.exchange]
             idle.leave()
 
-    async def _try(
-        self, lane: _Lane, properties: Properties, body: bytes, routing_key: str, *, mandatory: bool
-    ) -> bool:
-        """Send once; return False if certainly nothing was sent, and it is worth another try."""
-        try:
-            held = lane.held or await self._open(lane)
-            await held.channel.publish(
-                exchange=lane.exchange,
-                routing_key=routing_key,
-                properties=properties,
-                body=body,
-                mandatory=mandatory,
-            )
-        except (LinkLostError, ChannelClosedError) as error:
-            lane.closed = True
-            if error.written:
-                raise _outcome(lane, error) from error
-            await trio.lowlevel.checkpoint()
-            return False
-        except ReturnedError as error:
-            raise UnroutableError(f'no queue is bound for "{routing_key}" on exchange "{lane.exchange}"') from error
-        except RefusedError as error:
-            raise QueueFullError(f'a queue for "{routing_key}" on exchange "{lane.exchange}" is full') from error
-        except EncodingError as error:
-            raise EncodeError(f'the message for "{routing_key}" cannot be written in AMQP: {error}') from error
-        return True
-
     async def _open(self, lane: _Lane) -> Held:
         """Open the channel of a lane; what goes wrong with it has nothing to do with the message."""
         try:
@@ -156,6 +140,17 @@ class Outbox:
         except ChannelClosedError as error:
             lane.closed = True
             raise _refusal(lane.exchange, error) from error
+
+
+def _refused(error: Exception, exchange: str, routing_key: str) -> KernelError:
+    """Return what became of a message that no queue has."""
+    match error:
+        case ReturnedError():
+            return UnroutableError(f'no queue is bound for "{routing_key}" on exchange "{exchange}"')
+        case RefusedError():
+            return QueueFullError(f'a queue for "{routing_key}" on exchange "{exchange}" is full')
+        case _:
+            return EncodeError(f'the message for "{routing_key}" cannot be written in AMQP: {error}')
 
 
 def _refusal(exchange: str, error: ChannelClosedError) -> KernelError:

@@ -9,7 +9,7 @@ import attrs
 
 from ._errors import SYNTAX_ERROR, EncodingError, ViolationError
 from ._table import decode_table, encode_table
-from ._text import decode_text, short_string
+from ._text import decode_text, encode_short, short_string
 
 _UINT64: Final = struct.Struct(">Q")
 _FLAGS: Final = struct.Struct(">H")
@@ -69,7 +69,7 @@ def encode_properties(properties: Properties) -> bytes:  # noqa: PLR0912  one fi
         parts.append(_octet(number, "priority"))
     if (text := properties.correlation_id) is not None:
         flags |= 0x0400
-        parts.append(short_string(text))
+        parts.append(encode_short(text))
     if (text := properties.reply_to) is not None:
         flags |= 0x0200
         parts.append(short_string(text))
@@ -78,7 +78,7 @@ def encode_properties(properties: Properties) -> bytes:  # noqa: PLR0912  one fi
         parts.append(short_string(text))
     if (text := properties.message_id) is not None:
         flags |= 0x0080
-        parts.append(short_string(text))
+        parts.append(encode_short(text))
     if (number := properties.timestamp) is not None:
         flags |= 0x0040
         parts.append(_timestamp(number))

@@ -37,8 +37,7 @@ def shortened(value: str) -> str:
     return value.encode("utf-8", "replace")[:LONGEST_SHORT].decode("utf-8", "ignore")
 
 
-@lru_cache(maxsize=1024)
-def short_string(value: str) -> bytes:
+def encode_short(value: str) -> bytes:
     """Return a string of at most 255 bytes with its length before it.
 
     Raises:
@@ -48,3 +47,7 @@ def short_string(value: str) -> bytes:
     if len(data) > LONGEST_SHORT:
         raise EncodingError(f"{value[:40]!r}... is {len(data)} bytes long; at most {LONGEST_SHORT} are possible here")
     return bytes((len(data),)) + data
+
+
+short_string: Final = lru_cache(maxsize=1024)(encode_short)
+"""`encode_short` for those that come again and again."""
