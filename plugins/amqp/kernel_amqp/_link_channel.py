@@ -113,18 +113,25 @@ class LinkChannel:
         """
         writer = self._writer
         await trio.lowlevel.checkpoint_if_cancelled()
-        if writer.is_shut or self._confirms.is_full:
+        must_wait = writer.is_shut or self._confirms.is_full
+        if must_wait:
             await self._wait_turn(len(body))
-            try:
-                number = self._write(exchange, routing_key, properties, body, mandatory=mandatory)
-            finally:
+        try:
+            if self.closed is not None:
+                raise self._reason(written=False)
+            number = self._core.publish(
+                exchange=exchange, routing_key=routing_key, properties=properties, body=body, mandatory=mandatory
+            )
+            if mandatory and number:
+                self._confirms.expect_return(number, mark_of(exchange, routing_key, properties))
+            taken = writer.taken
+            writer.wrote(len(body))
+        finally:
+            if must_wait:
                 writer.redeem(len(body))
-        else:
-            number = self._write(exchange, routing_key, properties, body, mandatory=mandatory)
         if not number:
             await trio.lowlevel.checkpoint()
             return
-        taken = writer.taken
         await self._confirms.wait(number)
         failure = self._confirms.failure(number)
         if failure is None:
@@ -271,17 +278,6 @@ class LinkChannel:
         self._check()
         if not await self._writer.wait_turn(self, size):
             self._check()
-
-    def _write(self, exchange: str, routing_key: str, properties: Properties, body: bytes, *, mandatory: bool) -> int:
-        if self.closed is not None:
-            raise self._reason(written=False)
-        number = self._core.publish(
-            exchange=exchange, routing_key=routing_key, properties=properties, body=body, mandatory=mandatory
-        )
-        if mandatory and number:
-            self._confirms.expect_return(number, mark_of(exchange, routing_key, properties))
-        self._writer.wrote(len(body))
-        return number
 
     def _end(self, error: ClosedError) -> None:
         self.closed = error

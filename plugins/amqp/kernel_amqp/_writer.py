@@ -1,11 +1,13 @@
 """The sending half of a connection: the one task that writes, and the bound on what waits to be written.
 
 Whoever has something to send puts it into the core's buffer in one piece and rings. The writer takes all there is, once
-in a turn of the scheduler, so many small messages become one send, and no cancellation can cut a message in two.
+in a turn of the scheduler, so many small messages become one send, and no cancellation can cut a message in two. Only
+where many publishes come in one turn, a part of them is written at once: the broker works while the others are made.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Final, final
 
 import attrs
@@ -19,6 +21,8 @@ _SLICE: Final = 64 * 1024
 """Bytes of one send; each that ends shows that the peer still takes something."""
 _FRAMING: Final = 128
 """Bytes that a message has besides its body, about."""
+_AT_ONCE: Final = 4096
+"""Bytes of publishes that are worth a send of their own in the middle of a turn: about a dozen small messages."""
 
 
 @final
@@ -51,6 +55,8 @@ class Writer:
     """Why the broker takes no messages; empty if it does."""
     is_shut: bool = attrs.field(default=False, init=False)
     """Whether a publish has to wait for its turn: there is no room, or others wait already."""
+    _rest: bytes = attrs.field(default=b"", init=False)
+    """What was taken and the stream did not take at once: it goes before all else."""
     _unsent: int = attrs.field(default=0, init=False)
     _stopped: bool = attrs.field(default=False, init=False)
     _sleeper: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
@@ -74,6 +80,8 @@ class Writer:
     def wrote(self, size: int) -> None:
         """Say that a message with a body of this many bytes was put into the core's buffer."""
         self._unsent += size + _FRAMING
+        if _AT_ONCE <= self._unsent <= _SLICE and self._write_at_once():
+            return
         if self._unsent >= MAX_UNSENT:
             self.is_shut = True
         task = self._sleeper
@@ -139,20 +147,24 @@ class Writer:
         """
         await trio.lowlevel.checkpoint()
         while True:
-            data = self._connection.data_to_send()
+            data = self._take()
             if data:
                 await self._send(data)
             elif self._stopped:
                 return
             else:
                 await self._sleep()
-                # Whoever runs in this turn adds what it has to say: a send costs as much as many messages.
-                await trio.lowlevel.checkpoint()
 
-    async def _send(self, data: bytes) -> None:  # noqa: ASYNC910  there is data, so it sends
+    def _take(self) -> bytes:
+        """Take all there is to send."""
+        data = self._connection.data_to_send()
         if not self._stopped:  # else it is a last word: what others had put there was thrown away
             self.taken += len(data)
+        data, self._rest = self._rest + data, b""
         self._unsent = len(data)
+        return data
+
+    async def _send(self, data: bytes) -> None:  # noqa: ASYNC910  there is data, so it sends
         with memoryview(data) as view:
             for start in range(0, len(data), _SLICE):
                 self.writing_since = trio.current_time()
@@ -162,6 +174,24 @@ class Writer:
                     self._grant()
         self.writing_since = None
         self.sent = self.taken
+
+    def _write_at_once(self) -> bool:
+        """Write what the stream takes without waiting, if it can do that; return whether nothing is left to be sent."""
+        if self._rest or self._stopped or self.writing_since is not None:
+            return False
+        if not isinstance(self._stream, trio.SocketStream):  # TLS: what it makes of the bytes can only be awaited
+            return False
+        data = self._take()
+        try:
+            written = os.write(self._stream.socket.fileno(), data)
+        except OSError:  # it takes nothing now, or never again: `run` waits, or finds out
+            written = 0
+        self._rest = data[written:]
+        self._unsent = len(self._rest)
+        if self._rest:
+            return False
+        self.sent = self.taken
+        return True
 
     async def _sleep(self) -> None:
         self._sleeper = trio.lowlevel.current_task()

@@ -26,6 +26,8 @@ Deliver = tuple[str, int, bool, str, str]
 _BASIC: Final = 60
 _END: Final = bytes((END,))
 _FRAME: Final = struct.Struct(">BHI")
+_BODY: Final = struct.Struct(">BBHI")
+"""The end of the frame before, and the beginning of a body frame."""
 _HEADER: Final = struct.Struct(">BHIHHQ")
 _SETTLE: Final = struct.Struct(">BHIHHQBB")
 _settle: Final = _SETTLE.pack
@@ -132,12 +134,11 @@ def encode_message(
     size, room = len(body), frame_max - OVERHEAD
     if len(fields) > room - _HEADER_BYTES:
         raise EncodingError(f"the properties have {len(fields)} bytes; one frame has room for {room - _HEADER_BYTES}")
+    method = _publish_method(channel, exchange, routing_key, mandatory)
     head = _HEADER.pack(2, channel, len(fields) + _HEADER_BYTES, _BASIC, 0, size)
-    pieces = [_publish_method(channel, exchange, routing_key, mandatory), head, fields, _END]
-    if size <= room:
-        if size:
-            pieces += (_FRAME.pack(3, channel, size), body, _END)
-        return pieces
+    if 0 < size <= room:
+        return [method, head, fields, _BODY.pack(END, 3, channel, size), body, _END]
+    pieces = [method, head, fields, _END]
     for at in range(0, size, room):
         part = body[at : at + room]
         pieces += (_FRAME.pack(3, channel, len(part)), part, _END)

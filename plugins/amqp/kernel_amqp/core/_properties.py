@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final, final
 
 import attrs
@@ -95,6 +96,7 @@ def encode_properties(properties: Properties) -> bytes:  # noqa: PLR0912  one fi
     return b"".join(parts)
 
 
+@lru_cache(maxsize=512, typed=True)
 def _octet(value: int, name: str) -> bytes:
     try:
         return bytes((value,))
