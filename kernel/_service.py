@@ -89,11 +89,15 @@ def _say_if_possible(text: str) -> None:
 
 
 def _show_error(error: BaseException, origin: str, *, with_traceback: bool) -> None:
+    """Say what ended the service; what many tasks failed of is said once."""
+    told: dict[str, list[BaseException]] = {}
     for leaf in _leaves(error):
-        if with_traceback:
-            complain("".join(traceback.format_exception(leaf)).rstrip())
         notes = "; ".join(filter(None, (origin, *map(str, getattr(leaf, "__notes__", ())))))
-        complain(f"kernel: failed: {describe(leaf)}{f' ({notes})' * bool(notes)}")
+        told.setdefault(f"{describe(leaf)}{f' ({notes})' * bool(notes)}", []).append(leaf)
+    for line, same in told.items():
+        if with_traceback:
+            complain("".join(traceback.format_exception(same[0])).rstrip())
+        complain(f"kernel: failed: {line}{f' ({len(same)} times)' * (len(same) > 1)}")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -129,6 +129,23 @@ def test_a_failure_is_status_1_and_a_line(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_many_tasks_failed_of_is_said_once(folder: Path) -> None:
+    done = kernel(
+        "run",
+        "--set",
+        'workers.loop.use="tea:fail_together"',
+        "--set",
+        "workers.loop.restart.policy=never",
+        "--log-level=error",
+    )
+
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("kernel: failed:")]
+    assert done.returncode == 1
+    assert line.startswith("kernel: failed: OSError: no tea")
+    assert line.endswith("(3 times)")
+
+
+@pytest.mark.slow
 def test_a_thread_that_is_left_does_not_hold_the_process(folder: Path) -> None:
     done = kernel(
         "run",
