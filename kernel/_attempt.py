@@ -15,6 +15,11 @@ from ._envelope import Ack, Outcome
 from ._pool import Instance, Pool
 from ._spec import Filter, HandlerSpec
 
+_FAR: Final = 4.0
+"""Seconds; a deadline that is farther away is the next on the grid."""
+_GRID: Final = 1 / 16
+"""Seconds between two of them."""
+
 
 @final
 @attrs.frozen
@@ -60,11 +65,6 @@ class Work:
     route: Route
     payload: object
 
-
-_FAR: Final = 4.0
-"""Seconds; a deadline that is farther away is the next on the grid."""
-_GRID: Final = 1 / 16
-"""Seconds between two of them."""
 
 Raised: TypeAlias = Exception | SystemExit | None
 """What a call raised besides being cancelled; None for nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from typing import Final, final
 
 import attrs
@@ -23,7 +23,7 @@ class Pace:
 
     _left: int = attrs.field(default=_STEPS, init=False)
 
-    def step(self) -> Awaitable[None]:
+    def step(self) -> Coroutine[object, object, None]:
         """Check for cancellation and, when it is time, let others run.
 
         Cancellation: Is a checkpoint at which others run one time in 32.

@@ -30,8 +30,6 @@ async def fail_together():
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(fail)
-
-
 async def fail():
     raise OSError("no tea")
 async def leave_a_thread():

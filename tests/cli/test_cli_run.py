@@ -112,16 +112,14 @@ def test_a_log_in_json_is_all_there_is(folder: Path) -> None:
     assert json.loads(err.splitlines()[-1])["event"] == "stopped"
 
 
+def run_never_restarted(use: str) -> subprocess.CompletedProcess[str]:
+    loop = ("--set", f'workers.loop.use="{use}"', "--set", "workers.loop.restart.policy=never")
+    return kernel("run", *loop, "--log-level=error")
+
+
 @pytest.mark.slow
 def test_a_failure_is_status_1_and_a_line(folder: Path) -> None:
-    done = kernel(
-        "run",
-        "--set",
-        'workers.loop.use="tea:fail"',
-        "--set",
-        "workers.loop.restart.policy=never",
-        "--log-level=error",
-    )
+    done = run_never_restarted("tea:fail")
 
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1
@@ -130,14 +128,7 @@ def test_a_failure_is_status_1_and_a_line(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_what_many_tasks_failed_of_is_said_once(folder: Path) -> None:
-    done = kernel(
-        "run",
-        "--set",
-        'workers.loop.use="tea:fail_together"',
-        "--set",
-        "workers.loop.restart.policy=never",
-        "--log-level=error",
-    )
+    done = run_never_restarted("tea:fail_together")
 
     [line] = [line for line in done.stderr.splitlines() if line.startswith("kernel: failed:")]
     assert done.returncode == 1

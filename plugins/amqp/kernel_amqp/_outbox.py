@@ -108,7 +108,7 @@ class Outbox:
                 if error.written:
                     raise _outcome(lane, error) from error
             except (ReturnedError, RefusedError, EncodingError) as error:
-                raise _refused(error, exchange, routing_key) from error
+                raise _not_taken(error, exchange, routing_key) from error
             else:
                 return
             finally:
@@ -142,14 +142,14 @@ class Outbox:
             raise _refusal(lane.exchange, error) from error
 
 
-def _refused(error: Exception, exchange: str, routing_key: str) -> KernelError:
-    """Return what became of a message that no queue has."""
+def _not_taken(error: ReturnedError | RefusedError | EncodingError, exchange: str, routing_key: str) -> KernelError:
+    """Return what to raise for a message that no queue has."""
     match error:
         case ReturnedError():
             return UnroutableError(f'no queue is bound for "{routing_key}" on exchange "{exchange}"')
         case RefusedError():
             return QueueFullError(f'a queue for "{routing_key}" on exchange "{exchange}" is full')
-        case _:
+        case EncodingError():
             return EncodeError(f'the message for "{routing_key}" cannot be written in AMQP: {error}')
 
 
