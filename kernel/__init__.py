@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from ._run import Result as Result
     from ._run import serve as serve
     from ._spec import Plan as Plan
+    from ._wake import wake as wake
 
 _LATER: Final = {
     "Batch": "_batch",
@@ -99,6 +100,7 @@ _LATER: Final = {
     "resolve": "_plan",
     "run": "_process",
     "serve": "_run",
+    "wake": "_wake",
     "write_json": "_json_writing",
 }
 """Public names whose modules cost too much (trio, cattrs, structlog) for a program that only checks a manifest."""

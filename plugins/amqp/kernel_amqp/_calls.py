@@ -8,6 +8,8 @@ import attrs
 import trio
 from pamqp import base
 
+from kernel import wake
+
 from ._errors import ChannelClosedError, LinkLostError
 
 
@@ -64,7 +66,7 @@ class Calls:
         caller, self._caller = self._caller, None
         if caller is not None:
             self._answer = answer
-            trio.lowlevel.reschedule(caller)
+            wake(caller)
 
     def _abandon(self, _: object) -> trio.lowlevel.Abort:
         self._caller = None

@@ -8,6 +8,8 @@ from typing import Final, TypeAlias, final
 import attrs
 import trio
 
+from kernel import wake
+
 from ._errors import ChannelClosedError, LinkLostError, RefusedError, ReturnedError
 from .core import Properties, Returned
 
@@ -87,7 +89,7 @@ class Confirms:
             self._marks.pop(number, None)
             task = self._tasks.pop(number, None)
             if task is not None:
-                trio.lowlevel.reschedule(task)
+                wake(task)
 
     def give_back(self, returned: Returned) -> None:
         """Note that a mandatory message came back; its confirm follows."""
@@ -124,4 +126,4 @@ class Confirms:
             return
         if failure is not None:
             self._failures[number] = failure
-        trio.lowlevel.reschedule(task)
+        wake(task)

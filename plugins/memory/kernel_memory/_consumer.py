@@ -10,7 +10,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
+from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return, wake
 from kernel.abc import Delivery
 from kernel.errors import UnavailableError, UnknownOutcomeError
 
@@ -33,7 +33,7 @@ class _Waiter(Wish):
     def grant(self, entry: Entry) -> None:
         self.delivery = self.consumer.deliver(entry)
         self.consumer.hungry.remove(self)
-        trio.lowlevel.reschedule(self.task)
+        wake(self.task)
 
 
 @final
@@ -77,7 +77,7 @@ class Consumer(AsyncIterator[Delivery]):
         self._left = True
         for waiter in (*self.hungry, *self._stalled):
             self.queue.forget(waiter)
-            trio.lowlevel.reschedule(waiter.task)
+            wake(waiter.task)
         self.hungry.clear()
         self._stalled.clear()
 

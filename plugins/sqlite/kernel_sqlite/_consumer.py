@@ -12,6 +12,7 @@ import attrs
 import trio
 from typing_extensions import override
 
+from kernel import wake
 from kernel.abc import Delivery
 from kernel.errors import UnavailableError
 
@@ -96,7 +97,7 @@ class Consumer(AsyncIterator[Delivery]):
         self._error = error
         self._give_back()
         while self._waiters:
-            trio.lowlevel.reschedule(self._waiters.popleft().task)
+            wake(self._waiters.popleft().task)
 
     def _check(self) -> None:
         if self._error is not None:
@@ -131,7 +132,7 @@ class Consumer(AsyncIterator[Delivery]):
         while self._waiters and (delivery := self._next()) is not None:
             waiter = self._waiters.popleft()
             waiter.delivery = delivery
-            trio.lowlevel.reschedule(waiter.task)
+            wake(waiter.task)
         if not self._waiters or not self._free:
             return
         if self._is_called:

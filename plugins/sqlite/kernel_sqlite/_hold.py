@@ -7,6 +7,7 @@ from typing import Any, final
 import attrs
 import trio
 
+from kernel import wake
 from kernel.errors import UnavailableError
 
 from ._operation import Operation
@@ -32,7 +33,7 @@ class Hold:
         """Say that it was granted, or not. In the event loop."""
         if self.task is not None:
             task, self.task = self.task, None
-            trio.lowlevel.reschedule(task)
+            wake(task)
 
     def post(self, operation: Operation[Any]) -> None:
         """Have something done.

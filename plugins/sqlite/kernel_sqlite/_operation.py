@@ -8,6 +8,8 @@ from typing import Generic, TypeVar, final
 import attrs
 import trio
 
+from kernel import wake
+
 from ._store import Store
 
 ResultT = TypeVar("ResultT")
@@ -36,7 +38,7 @@ class Operation(Generic[ResultT]):
             self.heard(self)
         if self.task is not None:
             task, self.task = self.task, None
-            trio.lowlevel.reschedule(task)
+            wake(task)
 
     def outcome(self) -> ResultT:
         """Return the result, or raise what was raised."""
