@@ -86,6 +86,8 @@ class Leash:
     """The call that is under way, and who judges it when it is cut."""
     began: float = attrs.field(default=0.0, init=False)
     """When the attempt began, in `trio.current_time()`."""
+    deadline: float = attrs.field(default=math.inf, init=False)
+    """That of the scope, which takes longer to ask."""
 
     def hold(self, deadline: float) -> None:
         """Set the deadline of a call.
@@ -98,13 +100,13 @@ class Leash:
         """
         if _FAR <= deadline - self.began < math.inf:
             deadline += -deadline % _GRID
-        if self.scope.deadline != deadline:
-            self.scope.deadline = deadline
+        if self.deadline != deadline:
+            self.scope.deadline = self.deadline = deadline
 
     def loosen(self) -> None:
         """Forget the deadline of the last call, before something else is done in the scope."""
-        if self.scope.deadline != math.inf:  # to set it costs much
-            self.scope.deadline = math.inf
+        if self.deadline != math.inf:  # to set it costs much
+            self.scope.deadline = self.deadline = math.inf
 
     def judged(self, raised: Raised) -> Verdict | None:
         """Return what becomes of the call that was cut with the scope; None if there was none."""

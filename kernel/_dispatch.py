@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeAlias, cast, final
+from typing import Any, Final, TypeAlias, final
 
 import attrs
 import trio
@@ -225,7 +225,7 @@ class Pipeline(Attempting):
     def succeeded(self, result: object, work: Work) -> Verdict:
         """Return what follows from what a handler returned."""
         pool, protocol, envelope = work.route.pool, self.protocol, work.delivery.envelope
-        if isinstance(result, OUTCOMES):
+        if result is not None and isinstance(result, OUTCOMES):
             return Verdict(result, pool, payload=work.payload, result=result)
         if protocol is None or not (envelope.reply_to or (protocol.always_replies and not _is_failure(work))):
             return work.route.acked
@@ -305,7 +305,8 @@ def _is_failure(work: Work) -> bool:
 def _called(instance: Instance, work: Work) -> Awaitable[object]:
     """Call the handler with the payload and what else it asks for."""
     handler = work.route.handler
-    call = cast("Call", getattr(instance.worker, handler.method) if handler.method else instance.worker)
+    worker: Any = instance.worker
+    call: Call = getattr(worker, handler.method) if handler.method else worker
     CURRENT.set(work.delivery)
     if handler.is_plain:
         return call(work.payload)

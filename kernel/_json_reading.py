@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from codecs import BOM_UTF8
 from collections import Counter
 from itertools import accumulate
 from typing import Final
@@ -24,6 +23,7 @@ _OPENING: Final = b"[{"
 _BRACKETS: Final = b"[]{}"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _BEGINNINGS: Final = frozenset('{["')
 _SHOWN: Final = 120
 """Characters of foreign text in an error."""
@@ -49,9 +49,7 @@ def read_json(body: bytes, *, content_type: str = "", max_bytes: int, max_depth:
         _refuse_other_types(content_type)
     if len(body) > max_bytes:
         raise DecodeError(f"body has {len(body)} bytes, more than max_bytes = {max_bytes}")
-    if body.startswith(BOM_UTF8):
-        raise DecodeError("body starts with a byte order mark")
-    if is_deeper(body, max_depth):
+    if body.count(b"[") + body.count(b"{") > max_depth and is_deeper(body, max_depth):
         raise DecodeError(f"body is nested more than max_depth = {max_depth} levels deep")
     try:
         text = body.decode()
@@ -72,6 +70,8 @@ def _parse(text: str) -> object:
         value, end = reader.raw_decode(text)
         if end == len(text):
             return value
+    if text.startswith(_BYTE_ORDER_MARK):
+        raise DecodeError("body starts with a byte order mark")
     value = reader.decode(text)
     return value
 
@@ -89,10 +89,8 @@ def is_deeper(body: bytes, limit: int) -> bool:
     """Return whether the arrays and objects of a JSON text lie more than so many levels within each other.
 
     Does not parse: the parser itself is what deep nesting breaks. Takes time in proportion to the body, whatever is
-    in it; next to none where there are too few brackets for it to matter.
+    in it; who has fewer brackets than levels need not ask.
     """
-    if body.count(b"[") + body.count(b"{") <= limit:
-        return False
     outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     brackets = outside.translate(None, delete=_NO_BRACKETS)
     return max(accumulate(1 if bracket in _OPENING else -1 for bracket in brackets), default=0) > limit

@@ -48,7 +48,7 @@ def write_json(value: object, *, sort_keys: bool = True, max_bytes: int, max_dep
         raise EncodeError(_explain(value, error)) from error
     if len(body) > max_bytes:
         raise EncodeError(f"payload takes {len(body)} bytes, more than max_bytes = {max_bytes}")
-    if is_deeper(body, max_depth):
+    if body.count(b"[") + body.count(b"{") > max_depth and is_deeper(body, max_depth):
         raise EncodeError(f"payload is nested more than max_depth = {max_depth} levels deep")
     return body
 
