@@ -177,26 +177,24 @@ class Channel:
         Raises:
             ViolationError: if it is malformed, or not allowed here.
         """
-        if self.state is _OPEN and kind != METHOD:
-            self._take_content(kind, data, at, end, events)
+        if kind == BODY and self.state is _OPEN:
+            message = self._assembly.body(data, at, end)
+            if message is not None:
+                events.append(message)
+        elif kind == HEADER and self.state is _OPEN:
+            message = self._assembly.header(data, at, end)
+            if message is not None:
+                events.append(message)
         elif self.state is _OPEN and data[at : at + 4] == DELIVER and self._assembly.expected is Expected.METHOD:
             deliver = decode_deliver(data, at + 4, end)
             self._acks.delivered(deliver[1])
             self._assembly.deliver(deliver)
         elif kind == METHOD:
             self._take_method(data, at, end, events)
+        elif self.state is _OPEN:
+            raise ViolationError(UNEXPECTED_FRAME, f"the peer sent a heartbeat on channel {self.number}")
         elif self.state is ChannelState.OPENING:
             raise ViolationError(UNEXPECTED_FRAME, f"the peer sent content on channel {self.number} before it is open")
-
-    def _take_content(self, kind: int, data: bytes, at: int, end: int, events: list[Event]) -> None:
-        if kind == BODY:
-            event = self._assembly.body(data, at, end)
-        elif kind == HEADER:
-            event = self._assembly.header(data, at, end)
-        else:
-            raise ViolationError(UNEXPECTED_FRAME, f"the peer sent a heartbeat on channel {self.number}")
-        if event is not None:
-            events.append(event)
 
     def _take_method(self, data: bytes, at: int, end: int, events: list[Event]) -> None:
         index = data[at : at + 4]

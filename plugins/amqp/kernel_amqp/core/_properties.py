@@ -129,7 +129,7 @@ def decode_properties(data: bytes, at: int, end: int) -> Properties:
     return properties
 
 
-def _decode_into(properties: Properties, flags: int, data: bytes, at: int, end: int) -> int:  # noqa: PLR0912  hot
+def _decode_into(properties: Properties, flags: int, data: bytes, at: int, end: int) -> int:
     """Set what the flags name; return the position after it, which may be beyond the end."""
     if flags & 0x8000:
         begin, at = at + 1, at + 1 + data[at]
@@ -142,6 +142,15 @@ def _decode_into(properties: Properties, flags: int, data: bytes, at: int, end: 
     if flags & 0x1000:
         properties.delivery_mode = data[at]
         at += 1
+    if flags & 0x0F00:
+        at = _decode_middle(properties, flags, data, at)
+    if flags & 0x0080:
+        begin, at = at + 1, at + 1 + data[at]
+        properties.message_id = decode_text(data[begin:at])
+    return _decode_last(properties, flags, data, at) if flags & 0x007F else at
+
+
+def _decode_middle(properties: Properties, flags: int, data: bytes, at: int) -> int:
     if flags & 0x0800:
         properties.priority = data[at]
         at += 1
@@ -154,9 +163,10 @@ def _decode_into(properties: Properties, flags: int, data: bytes, at: int, end: 
     if flags & 0x0100:
         begin, at = at + 1, at + 1 + data[at]
         properties.expiration = decode_text(data[begin:at])
-    if flags & 0x0080:
-        begin, at = at + 1, at + 1 + data[at]
-        properties.message_id = decode_text(data[begin:at])
+    return at
+
+
+def _decode_last(properties: Properties, flags: int, data: bytes, at: int) -> int:
     if flags & 0x0040:
         (properties.timestamp,) = _UINT64.unpack_from(data, at)
         at += 8
@@ -169,9 +179,7 @@ def _decode_into(properties: Properties, flags: int, data: bytes, at: int, end: 
     if flags & 0x0008:
         begin, at = at + 1, at + 1 + data[at]
         properties.app_id = decode_text(data[begin:at])
-    if flags & 0x0007:
-        at = _skip_rest(flags, data, at)
-    return at
+    return _skip_rest(flags, data, at) if flags & 0x0007 else at
 
 
 def _skip_rest(flags: int, data: bytes, at: int) -> int:
