@@ -21,8 +21,11 @@ from .abc import Intake, Target
 SETTLE_TIMEOUT: Final = 5.0
 """Seconds that a source may take to note an outcome."""
 _RETURNED: Final = Verdict(Return())
-TURN: Final = 16
-"""Free slots that a source may take before every other task has had its turn: a turn costs as much as a slot."""
+TURN: Final = 32
+"""Slots that a source may take before the other tasks have two turns: one in which what it brought begins, and one in
+which what waited for nothing ends. So a broker that sends as much ahead as there are slots, 100 say, is told of a third
+while a third is being handled and a third is on its way. In smaller pieces each message takes a larger share of a turn,
+of what is written and of what is read; in larger ones the broker waits for us, and we for it."""
 
 
 @final
@@ -72,12 +75,16 @@ class KernelIntake(Intake):
         """How many slots are taken."""
         return self._concurrency - self._free
 
-    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
+    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:  # noqa: ASYNC910  as it says
         """Wait for a slot, then handle the delivery in a task of its own."""
         if revocable_as:
             await self._submit_revocable(delivery, Revocable(revocable_as))
             return
-        await self._take(delivery)
+        if self._free and self._taken < TURN and self._bucket is None:
+            self._taken += 1
+            self._free -= 1
+        else:
+            await self._take(delivery)
         self._runners.start(Errand(delivery))
 
     async def _submit_revocable(self, delivery: Delivery, revocable: Revocable) -> None:
@@ -146,10 +153,11 @@ class KernelIntake(Intake):
     async def _take(self, delivery: Delivery | None) -> None:
         """Take a slot; if cancelled while waiting for it, return the delivery to its source."""
         try:
-            self._taken = (self._taken + 1) % TURN
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if self._taken == 0:
-                await trio.lowlevel.checkpoint()
+            if self._taken < TURN:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await self._let_others_run()
+            self._taken += 1
             if self._free:
                 self._free -= 1
             else:
@@ -163,6 +171,11 @@ class KernelIntake(Intake):
                 self._tell(delivery, _RETURNED, trio.current_time())
             raise
 
+    async def _let_others_run(self) -> None:
+        self._taken = 0
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+
     async def _wait_for_token(self, bucket: Bucket) -> None:
         """Wait until one more may be started; if cancelled, give the slot back."""
         try:
@@ -172,7 +185,7 @@ class KernelIntake(Intake):
             raise
 
     def _free_slot(self) -> None:
-        if self._waiting:
+        if not self._free and self._waiting:
             self._waiting.unpark()
             return
         self._free += 1

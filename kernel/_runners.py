@@ -16,6 +16,7 @@ import trio
 from ._attempt import Attempting, Leash, Raised, Verdict
 from ._broker import Delivery
 from ._envelope import Outcome, Return
+from ._wake import wake
 
 _RETURNED: Final = Verdict(Return())
 
@@ -93,7 +94,7 @@ class Runners:
         if self._idle:
             runner, _ = self._idle.popitem()
             runner.errand = errand
-            trio.lowlevel.reschedule(runner.task)
+            wake(runner.task)
         else:
             self._nursery.start_soon(self._run, errand, name=self._name)
 
@@ -130,8 +131,9 @@ class Runners:
                 while True:
                     if runner.errand is None:
                         await self._next_errand(runner)
-                    if leash.scope.cancel_called:
-                        break  # while it waited: what came meanwhile has its time before it
+                    began = leash.began = trio.current_time()
+                    if began >= leash.deadline:
+                        break  # since it waited: what came meanwhile has its time before it
                     waits = self._end(runner, await self._attempt(leash, runner))
                     if waits is not None:
                         await waits
@@ -154,7 +156,7 @@ class Runners:
     def _attempt(self, leash: Leash, runner: _Runner) -> Awaitable[Verdict]:
         errand = runner.errand
         assert errand is not None
-        errand.began = leash.began = trio.current_time()
+        errand.began = leash.began
         if errand.revocable is None:
             return self._pipeline.attempt(errand.delivery, leash)
         leash.loosen()

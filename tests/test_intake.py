@@ -166,6 +166,56 @@ async def test_what_a_handler_leaves_in_the_context_is_not_for_the_next(
     nursery.cancel_scope.cancel()
 
 
+@attrs.define(eq=False)
+class Brief(Attempting):
+    """Waits for nothing but its turn."""
+
+    begun: int = 0
+    ended: int = 0
+
+    @override
+    async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
+        self.begun += 1
+        await trio.lowlevel.checkpoint()
+        self.ended += 1
+        return Verdict(Return())
+
+    @override
+    def close(self) -> None:
+        pass
+
+
+async def test_a_source_that_never_waits_lets_the_others_do_what_it_brought(nursery: trio.Nursery) -> None:
+    """Of 32 that it brought all have begun before the next one is taken, and those before them have ended."""
+    attempts = Brief()
+    slots = KernelIntake("dispatcher/test", 1000, [], attempts, EventHub(), nursery)
+    seen: list[tuple[int, int]] = []
+    for number in range(321):
+        await slots.submit(Plain(str(number)))
+        seen.append((attempts.begun, attempts.ended))
+
+    assert [begun for begun, _ in seen] == [number // 32 * 32 for number in range(321)]
+    assert all(ended >= begun - 32 for begun, ended in seen)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_source_that_never_waits_is_stopped_all_the_same(nursery: trio.Nursery) -> None:
+    attempts = Brief()
+    slots = KernelIntake("dispatcher/test", 100, [], attempts, EventHub(), nursery)
+    deliveries: list[Plain] = []
+    with trio.CancelScope() as accepting:
+        accepting.cancel()
+        while True:
+            deliveries.append(Plain(str(len(deliveries))))
+            await slots.submit(deliveries[-1])
+    await slots.wait_idle()
+
+    assert len(deliveries) == 33
+    assert attempts.ended == 32
+    assert [delivery.outcomes for delivery in deliveries] == [[Return()]] * 33
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_task_that_is_idle_goes_with_its_nursery(autojump_clock: object) -> None:
     async with trio.open_nursery() as nursery:
         _, slots = noting(nursery, 2)

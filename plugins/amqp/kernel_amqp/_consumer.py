@@ -94,7 +94,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     @override
     async def __anext__(self) -> Delivery:
-        await self._pace.step()
+        await trio.lowlevel.checkpoint_if_cancelled()  # no more than `prefetch` are at hand: it waits soon enough
         while True:
             if self._error is not None or self._left:
                 raise self._reason()
