@@ -151,7 +151,7 @@ class LinkChannel:
         if self.closed is not None:
             raise self._reason(written=False)
         self._core.ack(delivery_tag)
-        self._writer.ring()
+        self._writer.acked()
 
     def nack(self, delivery_tag: int, *, requeue: bool) -> None:
         """Reject a delivery of this channel: back to its queue, or to its dead letters; otherwise as `ack`."""

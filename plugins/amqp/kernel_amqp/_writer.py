@@ -2,7 +2,8 @@
 
 Whoever has something to send puts it into the core's buffer in one piece and rings. The writer takes all there is, once
 in a turn of the scheduler, so many small messages become one send, and no cancellation can cut a message in two. Only
-where many publishes come in one turn, a part of them is written at once: the broker works while the others are made.
+where many publishes or acknowledgements come in one turn, a part of them is written at once: the broker works while
+the others are made.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Final, final
 
 import attrs
 import trio
+
+from kernel import wake
 
 from .core import Connection
 
@@ -23,6 +26,9 @@ _FRAMING: Final = 128
 """Bytes that a message has besides its body, about."""
 _AT_ONCE: Final = 4096
 """Bytes of publishes that are worth a send of their own in the middle of a turn: about a dozen small messages."""
+_ACKS_AT_ONCE: Final = 32
+"""Acknowledgements that are worth one: as many deliveries as a dispatcher begins in a turn. The broker may send as many
+again, which it does while those who handle the others have their turn; fewer make more work for it and for us."""
 
 
 @final
@@ -58,6 +64,8 @@ class Writer:
     _rest: bytes = attrs.field(default=b"", init=False)
     """What was taken and the stream did not take at once: it goes before all else."""
     _unsent: int = attrs.field(default=0, init=False)
+    _acks: int = attrs.field(default=0, init=False)
+    """Acknowledgements that wait to be sent."""
     _stopped: bool = attrs.field(default=False, init=False)
     _sleeper: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     _promised: int = attrs.field(default=0, init=False)
@@ -75,7 +83,7 @@ class Writer:
         task = self._sleeper
         if task is not None:
             self._sleeper = None
-            trio.lowlevel.reschedule(task)
+            wake(task)
 
     def wrote(self, size: int) -> None:
         """Say that a message with a body of this many bytes was put into the core's buffer."""
@@ -87,7 +95,13 @@ class Writer:
         task = self._sleeper
         if task is not None:
             self._sleeper = None
-            trio.lowlevel.reschedule(task)
+            wake(task)
+
+    def acked(self) -> None:
+        """Say that an acknowledgement was put into the core's buffer."""
+        self._acks += 1
+        if self._acks < _ACKS_AT_ONCE or not self._write_at_once():
+            self.ring()
 
     async def wait_turn(self, owner: object, size: int) -> bool:
         """Wait until a message with a body of this many bytes may be written; first come, first served.
@@ -124,7 +138,7 @@ class Writer:
         """Wake those of one owner who wait for their turn: it will not come."""
         for wish in [wish for wish in self._wishes if wish.owner is owner]:
             del self._wishes[wish]
-            trio.lowlevel.reschedule(wish.task)
+            wake(wish.task)
         self._grant()
 
     def block(self, reason: str) -> None:
@@ -160,7 +174,7 @@ class Writer:
         data = self._connection.data_to_send()
         if not self._stopped:  # else it is a last word: what others had put there was thrown away
             self.taken += len(data)
-        data, self._rest = self._rest + data, b""
+        data, self._rest, self._acks = self._rest + data, b"", 0
         self._unsent = len(data)
         return data
 
@@ -177,8 +191,8 @@ class Writer:
 
     def _write_at_once(self) -> bool:
         """Write what the stream takes without waiting, if it can do that; return whether nothing is left to be sent."""
-        if self._rest or self._stopped or self.writing_since is not None:
-            return False
+        if self._rest or self._stopped or self.is_shut or self.writing_since is not None:
+            return False  # to `run`, which lets those go on who wait for room
         if not isinstance(self._stream, trio.SocketStream):  # TLS: what it makes of the bytes can only be awaited
             return False
         data = self._take()
@@ -208,7 +222,7 @@ class Writer:
             del self._wishes[wish]
             wish.is_granted = True
             self._promised += wish.size + _FRAMING
-            trio.lowlevel.reschedule(wish.task)
+            wake(wish.task)
         self.is_shut = bool(self._wishes) or not self._has_room()
 
     def _has_room(self) -> bool:

@@ -1,4 +1,4 @@
-"""Publishes that are written in the middle of a turn, where the stream is a socket: what is seen of it, and what is not."""
+"""What is written in the middle of a turn, where the stream is a socket: what is seen of it, and what is not."""
 
 from __future__ import annotations
 
@@ -57,6 +57,42 @@ async def test_of_many_publishes_in_one_turn_the_first_are_written_before_the_la
     assert len(seen) == 50
     assert seen[0] == 0
     assert 0 < seen[25] < seen[49]
+
+
+async def test_of_many_acknowledgements_in_one_turn_the_first_32_are_written_before_the_last_are_made() -> None:
+    async with confirming(pair=sockets()) as (peer, _, channel):
+        seen: list[int] = []
+        for tag in range(1, 41):
+            channel.ack(tag)
+            seen.append(arrived(peer.stream))
+        acked = [await peer.expect(commands.Basic.Ack) for _ in range(2)]
+
+    assert seen[30] == 0 < seen[31] == seen[39]
+    assert [(ack.delivery_tag, ack.multiple) for ack in acked] == [(32, True), (40, True)]
+
+
+async def test_acknowledgements_that_cannot_be_written_at_once_are_written_all_the_same() -> None:
+    """A stream in memory can only be awaited."""
+    async with confirming() as (peer, _, channel):
+        for tag in range(1, 41):
+            channel.ack(tag)
+        ack = await peer.expect(commands.Basic.Ack)
+
+    assert (ack.delivery_tag, ack.multiple) == (40, True)
+
+
+async def test_while_publishes_have_to_wait_acknowledgements_are_left_to_who_lets_them_go_on() -> None:
+    async with confirming(pair=sockets()) as (peer, link, channel):
+        await peer.send(commands.Connection.Blocked("memory"), channel=0)
+        while not link.blocked:
+            await trio.lowlevel.checkpoint()
+        for tag in range(1, 41):
+            channel.ack(tag)
+        seen = arrived(peer.stream)
+        ack = await peer.expect(commands.Basic.Ack)
+
+    assert seen == 0
+    assert (ack.delivery_tag, ack.multiple) == (40, True)
 
 
 async def test_what_a_socket_does_not_take_at_once_goes_before_what_comes_later() -> None:
