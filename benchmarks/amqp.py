@@ -212,11 +212,14 @@ def race(what: Race, *, rounds: int, count: int) -> bool:
 
 def judge(bound: Bound, ours: list[Figures], theirs: list[Figures]) -> bool:
     """Print the ratios to a rival and return whether they are as promised."""
-    rate = statistics.median(mine.rate / other.rate for mine, other in zip(ours, theirs, strict=True))
+    rates = [mine.rate / other.rate for mine, other in zip(ours, theirs, strict=True)]
+    rate, spread = statistics.median(rates), f"({min(rates):.2f} to {max(rates):.2f})"
     cpu = statistics.median(mine.cpu / other.cpu for mine, other in zip(ours, theirs, strict=True))
     met = rate >= bound.rate and (bound.cpu is None or cpu <= bound.cpu)
     wanted = f"at least {bound.rate:g}" + ("" if bound.cpu is None else f" and at most {bound.cpu:g}")
-    print(f"  rate {rate:.2f} and CPU {cpu:.2f} of {bound.rival}; bound: {wanted}: {'met' if met else 'NOT met'}")
+    print(
+        f"  rate {rate:.2f} {spread} and CPU {cpu:.2f} of {bound.rival}; bound: {wanted}: {'met' if met else 'NOT met'}"
+    )
     return met
 
 
