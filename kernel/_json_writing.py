@@ -41,9 +41,9 @@ def write_json(value: object, *, sort_keys: bool = True, max_bytes: int, max_dep
         EncodeError: naming the place in the value and what is wrong with it.
     """
     try:
-        body = _WRITER.encode(value).encode()  # always: it finds keys that would collide
+        body = _encode(value).encode()  # always: it finds keys that would collide
         if not sort_keys:
-            body = _UNSORTED.encode(value).encode()
+            body = _encode_unsorted(value).encode()
     except Exception as error:  # the value's own code runs here, so it can be any (test_json_encode)
         raise EncodeError(_explain(value, error)) from error
     if len(body) > max_bytes:
@@ -78,7 +78,7 @@ def _refusal(value: object) -> str:
 
 def _sorted_items(value: object) -> list[object]:
     """Return the items of a set in an order that is the same in every process."""
-    return sorted(cast("AbstractSet[object]", value), key=_WRITER.encode)
+    return sorted(cast("AbstractSet[object]", value), key=_encode)
 
 
 def _isoformat(value: object) -> str:
@@ -101,13 +101,27 @@ _SIMPLIFIERS: Final[Sequence[tuple[type | tuple[type, ...], Callable[[object], o
     (Sequence, _listed),
 )
 
-# What contains itself is found when it is too deep: to look for it in each value would cost more.
-_UNSORTED: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_simpler
-)
-_WRITER: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_simpler, sort_keys=True
-)
+
+def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
+    """Return what writes values as `json.JSONEncoder.encode` does, which makes its C encoder anew for each of them."""
+    # What contains itself is found when it is too deep: to look for it in each value would cost more.
+    writer = json.JSONEncoder(
+        ensure_ascii=False,
+        allow_nan=False,
+        check_circular=False,
+        separators=(",", ":"),
+        default=_simpler,
+        sort_keys=sort_keys,
+    )
+    make: Callable[..., Callable[[object, int], Sequence[str]]] | None = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter that has none
+        return writer.encode
+    chunks = make(None, _simpler, json.encoder.encode_basestring, None, ":", ",", sort_keys, False, False)  # noqa: FBT003
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode: Final = _encoder(sort_keys=True)
+_encode_unsorted: Final = _encoder(sort_keys=False)
 
 
 # --- only after a failure -------------------------------------------------------------------------------------------

@@ -41,10 +41,10 @@ def write_letter(envelope: Envelope, *, now: float) -> Properties:
     if not 0 <= envelope.priority <= 9:
         raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
     headers = _own(envelope.headers) if envelope.headers else {}
-    # A delay eats from the time that remains: no clock runs while a message lies in a delay queue.
-    deadline = write_deadline(envelope.deadline - envelope.delay, now=now)
-    if deadline is not None:
-        headers[DEADLINE_HEADER] = deadline
+    deadline = None
+    if envelope.deadline != math.inf:
+        # A delay eats from the time that remains: no clock runs while a message lies in a delay queue.
+        headers[DEADLINE_HEADER] = deadline = write_deadline(envelope.deadline - envelope.delay, now=now)
     return Properties(
         content_type=envelope.content_type or None,
         headers=headers or None,
