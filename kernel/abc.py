@@ -154,7 +154,7 @@ class Intake(ABC):
             revocable_as: The name by which `revoke` finds it until it is settled; empty if nobody will revoke it.
 
         Cancellation: Is a checkpoint if it has to wait, and one time in 32 at least. If cancelled there, the delivery is
-            settled with `Return`. A source that never waits itself may so bring 32 more after it was cancelled.
+            settled with `Return`. So a source that never waits itself brings up to 32 more after it was cancelled.
         """
 
     @abstractmethod
