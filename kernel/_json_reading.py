@@ -49,7 +49,7 @@ def read_json(body: bytes, *, content_type: str = "", max_bytes: int, max_depth:
         _refuse_other_types(content_type)
     if len(body) > max_bytes:
         raise DecodeError(f"body has {len(body)} bytes, more than max_bytes = {max_bytes}")
-    if body.count(b"[") + body.count(b"{") > max_depth and is_deeper(body, max_depth):
+    if is_deeper(body, max_depth):
         raise DecodeError(f"body is nested more than max_depth = {max_depth} levels deep")
     try:
         text = body.decode()
@@ -89,8 +89,10 @@ def is_deeper(body: bytes, limit: int) -> bool:
     """Return whether the arrays and objects of a JSON text lie more than so many levels within each other.
 
     Does not parse: the parser itself is what deep nesting breaks. Takes time in proportion to the body, whatever is
-    in it; who has fewer brackets than levels need not ask.
+    in it; next to none where there are too few brackets for it to matter.
     """
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
     outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     brackets = outside.translate(None, delete=_NO_BRACKETS)
     return max(accumulate(1 if bracket in _OPENING else -1 for bracket in brackets), default=0) > limit

@@ -48,7 +48,7 @@ def write_json(value: object, *, sort_keys: bool = True, max_bytes: int, max_dep
         raise EncodeError(_explain(value, error)) from error
     if len(body) > max_bytes:
         raise EncodeError(f"payload takes {len(body)} bytes, more than max_bytes = {max_bytes}")
-    if body.count(b"[") + body.count(b"{") > max_depth and is_deeper(body, max_depth):
+    if is_deeper(body, max_depth):
         raise EncodeError(f"payload is nested more than max_depth = {max_depth} levels deep")
     return body
 
@@ -116,7 +116,8 @@ def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
     make: Callable[..., Callable[[object, int], Sequence[str]]] | None = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # an interpreter that has none
         return writer.encode
-    chunks = make(None, _simpler, json.encoder.encode_basestring, None, ":", ",", sort_keys, False, False)  # noqa: FBT003
+    text, colon, comma = json.encoder.encode_basestring, writer.key_separator, writer.item_separator
+    chunks = make(None, _simpler, text, None, colon, comma, sort_keys, writer.skipkeys, writer.allow_nan)
     return lambda value: "".join(chunks(value, 0))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kernel import read_json, write_json
+from kernel._json_writing import _encoder
 from kernel.errors import MAX_ERROR_TEXT, DecodeError, EncodeError, error_text
 
 LIMITS = {"max_bytes": 1000, "max_depth": 8}
@@ -44,3 +47,16 @@ def test_what_is_said_to_be_something_else_is_not_read() -> None:
 )
 def test_any_error_has_a_text_that_can_be_sent(error: Exception, text: str) -> None:
     assert error_text(error) == text
+
+
+@pytest.mark.parametrize("sort_keys", [True, False])
+def test_an_interpreter_without_an_encoder_in_c_writes_the_same(
+    monkeypatch: pytest.MonkeyPatch, *, sort_keys: bool
+) -> None:
+    value = {"b": [1, 2.5, None, True, "é\n"], "a": {"set": {3}, "text": ""}}
+    with_c = _encoder(sort_keys=sort_keys)
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+    without = _encoder(sort_keys=sort_keys)
+
+    assert without(value) == with_c(value)
+    assert without.__func__ is json.JSONEncoder.encode  # type: ignore[attr-defined]
