@@ -75,16 +75,12 @@ class KernelIntake(Intake):
         """How many slots are taken."""
         return self._concurrency - self._free
 
-    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:  # noqa: ASYNC910  as it says
+    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
         """Wait for a slot, then handle the delivery in a task of its own."""
         if revocable_as:
             await self._submit_revocable(delivery, Revocable(revocable_as))
             return
-        if self._free and self._taken < TURN and self._bucket is None:
-            self._taken += 1
-            self._free -= 1
-        else:
-            await self._take(delivery)
+        await self._take(delivery)
         self._runners.start(Errand(delivery))
 
     async def _submit_revocable(self, delivery: Delivery, revocable: Revocable) -> None:
@@ -172,6 +168,7 @@ class KernelIntake(Intake):
             raise
 
     async def _let_others_run(self) -> None:
+        """Give them the two turns that `TURN` tells of."""
         self._taken = 0
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()

@@ -153,8 +153,7 @@ class Intake(ABC):
             delivery: What to handle.
             revocable_as: The name by which `revoke` finds it until it is settled; empty if nobody will revoke it.
 
-        Cancellation: Is a checkpoint if it has to wait, and one time in 32 at least. If cancelled there, the delivery is
-            settled with `Return`. So a source that never waits itself brings up to 32 more after it was cancelled.
+        Cancellation: Is a checkpoint. If cancelled while waiting, the delivery is settled with `Return`.
         """
 
     @abstractmethod

@@ -94,14 +94,13 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     @override
     async def __anext__(self) -> Delivery:
-        await trio.lowlevel.checkpoint_if_cancelled()  # no more than `prefetch` are at hand: it waits soon enough
         while True:
             if self._error is not None or self._left:
                 raise self._reason()
             delivery = self._shelf.take()
             if delivery is not None:
                 self._unsettled += 1
-                return delivery
+                return delivery  # noqa: ASYNC910  no more than `prefetch` are at hand: it waits soon enough
             with trio.move_on_at(self._shelf.due):
                 await self._waiting.park()
 
