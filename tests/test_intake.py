@@ -7,6 +7,7 @@ from contextvars import ContextVar
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 from typing_extensions import override
 
 from kernel import Envelope, Outcome, Return
@@ -199,20 +200,51 @@ async def test_a_source_that_never_waits_lets_the_others_do_what_it_brought(nurs
     nursery.cancel_scope.cancel()
 
 
-async def test_a_source_that_never_waits_is_stopped_all_the_same(nursery: trio.Nursery) -> None:
-    attempts = Brief()
-    slots = KernelIntake("dispatcher/test", 100, [], attempts, EventHub(), nursery)
-    deliveries: list[Plain] = []
-    with trio.CancelScope() as accepting:
-        accepting.cancel()
-        while True:
-            deliveries.append(Plain(str(len(deliveries))))
-            await slots.submit(deliveries[-1])
+@attrs.define(eq=False)
+class Hasty(Attempting):
+    """Gives each attempt one second, and needs none."""
+
+    begun: list[str] = attrs.field(factory=list[str])
+
+    @override
+    async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
+        assert leash is not None
+        self.begun.append(delivery.envelope.id)
+        leash.hold(leash.began + 1)
+        await trio.lowlevel.checkpoint()
+        return Verdict(Return())
+
+    @override
+    def close(self) -> None:
+        pass
+
+
+async def test_the_deadline_that_passes_while_a_task_is_being_woken_is_not_that_of_its_next_delivery(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    attempts = Hasty()
+    slots = KernelIntake("dispatcher/test", 1, [], attempts, EventHub(), nursery)
+    await slots.submit(Plain("a"))
+    await slots.wait_idle()
+    await slots.submit(Plain("b"))
+    autojump_clock.jump(2)
     await slots.wait_idle()
 
-    assert len(deliveries) == 33
-    assert attempts.ended == 32
-    assert [delivery.outcomes for delivery in deliveries] == [[Return()]] * 33
+    assert attempts.begun == ["a", "b"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_a_source_brings_once_it_is_cancelled_goes_back_without_being_begun(nursery: trio.Nursery) -> None:
+    attempts = Brief()
+    slots = KernelIntake("dispatcher/test", 100, [], attempts, EventHub(), nursery)
+    delivery = Plain("a")
+    with trio.CancelScope() as accepting:
+        accepting.cancel()
+        await slots.submit(delivery)
+
+    assert accepting.cancelled_caught
+    assert delivery.outcomes == [Return()]
+    assert (attempts.begun, slots.in_flight) == (0, 0)
     nursery.cancel_scope.cancel()
 
 

@@ -29,13 +29,6 @@ async def test_a_task_goes_on_with_none_as_often_as_it_is_woken() -> None:
         assert not nursery.child_tasks
 
 
-async def test_a_task_that_is_cancelled_before_it_is_woken_is_cancelled() -> None:
-    with trio.move_on_after(0) as scope:
-        await trio.lowlevel.wait_task_rescheduled(abandon)
-
-    assert scope.cancelled_caught
-
-
 async def test_what_is_sent_is_none_to_generators_of_both_kinds() -> None:
     """As every outcome can be."""
 
