@@ -63,7 +63,7 @@ class Heartbeat:
         """Return until when something must be heard, and until when the write under way must end."""
         patience = _MISSED * self._interval
         since = self._writer.writing_since
-        if since is None or self._writer.blocked:  # a broker that is blocked does not read, and says so
+        if since is None or self._writer.room.blocked:  # a broker that is blocked does not read, and says so
             return self._heard_at + patience, float("inf")
         return self._heard_at + patience, since + patience
 

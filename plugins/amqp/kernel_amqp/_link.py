@@ -74,7 +74,7 @@ class Link:
     @property
     def blocked(self) -> str:
         """Why the broker takes no messages, in its words; empty if it does."""
-        return self._writer.blocked
+        return self._writer.room.blocked
 
     async def wait_lost(self) -> LinkLostError:
         """Wait until the connection is gone, and return why.
@@ -204,9 +204,9 @@ class Link:
             case Closed():
                 self._end(event)
             case Blocked():
-                self._writer.block(event.reason or "the broker did not say why")
+                self._writer.room.block(event.reason or "the broker did not say why")
             case Unblocked():
-                self._writer.block("")
+                self._writer.room.block("")
             case Opened():
                 pass
             case _:

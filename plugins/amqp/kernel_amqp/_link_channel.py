@@ -113,7 +113,7 @@ class LinkChannel:
         """
         writer = self._writer
         await trio.lowlevel.checkpoint_if_cancelled()
-        must_wait = writer.is_shut or self._confirms.is_full
+        must_wait = writer.room.is_shut or self._confirms.is_full
         if must_wait:
             await self._wait_turn(len(body))
         try:
@@ -128,7 +128,7 @@ class LinkChannel:
             writer.wrote(len(body))
         finally:
             if must_wait:
-                writer.redeem(len(body))
+                writer.room.redeem(len(body))
         if not number:
             await trio.lowlevel.checkpoint()
             return
@@ -276,7 +276,7 @@ class LinkChannel:
         while self.closed is None and self._confirms.is_full:
             await self._confirms.wait_room()
         self._check()
-        if not await self._writer.wait_turn(self, size):
+        if not await self._writer.room.wait_turn(self, size):
             self._check()
 
     def _end(self, error: ClosedError) -> None:
@@ -285,7 +285,7 @@ class LinkChannel:
         self._gone.set()
         self._calls.fail(error)
         self._confirms.fail(error)
-        self._writer.dismiss(self)
+        self._writer.room.dismiss(self)
 
     def _check(self) -> None:
         if self.closed is not None:

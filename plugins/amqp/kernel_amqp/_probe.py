@@ -86,7 +86,7 @@ class Probe:
     def _is_held(self) -> bool:
         """Whether the question is not written yet, or not read yet and the peer says so, or known to be read."""
         writer = self._writer
-        return writer.sent <= self._asked_at or bool(writer.blocked) or writer.seen > self._asked_at
+        return writer.sent <= self._asked_at or bool(writer.room.blocked) or writer.seen > self._asked_at
 
     async def _opened(self, channel: LinkChannel) -> None:
         self._ask()

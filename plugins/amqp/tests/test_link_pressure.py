@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 from kernel_amqp._errors import ChannelClosedError, LinkLostError
-from kernel_amqp._writer import MAX_UNSENT
+from kernel_amqp._room import MAX_UNSENT
 from pamqp import commands, frame
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
@@ -77,8 +77,8 @@ async def test_unsent_bytes_are_bounded_and_publishers_take_turns(autojump_clock
         for number in range(count):
             nursery.start_soon(publish, channel, f"{number}", b"y" * size)
             await wait_all_tasks_blocked()
-        waiting = len(channel._writer._wishes)
-        unsent = channel._writer._unsent
+        waiting = len(channel._writer.room._wishes)
+        unsent = channel._writer.room.unsent
         assert unsent <= MAX_UNSENT + size + 1000
         assert waiting >= count - unsent // size - 1
         for number in range(count):
@@ -201,4 +201,4 @@ async def test_room_that_was_kept_for_those_whose_channel_ends_is_given_back(aut
             await peer.send(commands.Basic.Ack(1))
             await waiting.done.wait()
             assert waiting.error is None
-            assert channel._writer._promised == 0
+            assert channel._writer.room._promised == 0
