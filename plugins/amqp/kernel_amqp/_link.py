@@ -10,11 +10,12 @@ import attrs
 import trio
 from pamqp import commands
 
-from ._connect import CHUNK, CLOSE_TIMEOUT, Joined, LinkSettings, join
+from ._connect import CLOSE_TIMEOUT, Joined, LinkSettings, join
 from ._errors import ChannelClosedError, LinkError, LinkLostError
 from ._heartbeat import Heartbeat
 from ._link_channel import ClosedError, LinkChannel
 from ._probe import Probe
+from ._sockets import receive
 from ._writer import Writer
 from .core import (
     Blocked,
@@ -162,7 +163,7 @@ class Link:
         try:
             self._take(self._joined.early)
             while self.lost is None:
-                data = await self._stream.receive_some(CHUNK)
+                data = await receive(self._stream)
                 self._heartbeat.hear(len(data))
                 if not data:
                     self._break("the broker closed the connection without a word")

@@ -1,14 +1,13 @@
-"""The sending half of a connection: the one task that writes.
+"""The sending half of a connection: what writes.
 
-Whoever has something to send puts it into the core's buffer in one piece and rings. The writer takes all there is, once
-in a turn of the scheduler, so many small messages become one send, and no cancellation can cut a message in two. Only
-where many publishes or acknowledgements come in one turn, a part of them is written at once: the broker works while
-the others are made.
+Whoever has something to send puts it into the core's buffer in one piece and rings. At the end of the turn of the
+scheduler all there is is written, so many small messages become one send, and no cancellation can cut a message in two.
+Only where many publishes or acknowledgements come in one turn, a part of them is written in the middle of it: the broker
+works while the others are made. What a stream does not take without waiting is left to a task.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Final, final
 
 import attrs
@@ -17,6 +16,7 @@ import trio
 from kernel import wake
 
 from ._room import Room
+from ._sockets import socket_of, write_at_once
 from .core import Connection
 
 _SLICE: Final = 64 * 1024
@@ -30,8 +30,12 @@ again, which it does while those who handle the others have their turn; fewer ma
 
 @final
 @attrs.define(eq=False)
-class Writer:
-    """Writes what the core has to send."""
+class Writer(trio.abc.Instrument):
+    """Writes what the core has to send.
+
+    An instrument, since nothing else of trio tells when a turn ends. A task that is woken to write has its turn later:
+    the broker would wait for that, and to wake it and to go to sleep again costs as much as several messages.
+    """
 
     _connection: Connection
     _stream: trio.abc.SendStream
@@ -49,8 +53,16 @@ class Writer:
     """What was taken and the stream did not take at once: it goes before all else."""
     _acks: int = attrs.field(default=0, init=False)
     """Acknowledgements that wait to be sent."""
+    _socket: trio.socket.SocketType | None = attrs.field(init=False)
+    """What takes bytes without waiting; None if that can only be waited for."""
+    _is_due: bool = attrs.field(default=False, init=False)
+    """Whether there is something to write at the end of this turn."""
+    _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
     _stopped: bool = attrs.field(default=False, init=False)
     _sleeper: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._socket = socket_of(self._stream)
 
     @property
     def unseen(self) -> int:
@@ -59,10 +71,10 @@ class Writer:
 
     def ring(self) -> None:
         """Say that the core has something to send."""
-        task = self._sleeper
-        if task is not None:
-            self._sleeper = None
-            wake(task)
+        if self._socket is None:
+            self._rouse()
+        else:
+            self._is_due = True
 
     def wrote(self, size: int) -> None:
         """Say that a message with a body of this many bytes was put into the core's buffer."""
@@ -70,10 +82,7 @@ class Writer:
         room.fill(size)
         if _AT_ONCE <= room.unsent <= _SLICE and self._write_at_once():
             return
-        task = self._sleeper
-        if task is not None:
-            self._sleeper = None
-            wake(task)
+        self.ring()
 
     def acked(self) -> None:
         """Say that an acknowledgement was put into the core's buffer."""
@@ -89,7 +98,7 @@ class Writer:
     def stop(self) -> None:
         """End `run` once everything is written."""
         self._stopped = True
-        self.ring()
+        self._rouse()
 
     async def run(self) -> None:
         """Write until stopped.
@@ -100,6 +109,21 @@ class Writer:
         Cancellation: Is a checkpoint. If cancelled, a part of what was to be written is.
         """
         await trio.lowlevel.checkpoint()
+        trio.lowlevel.add_instrument(self)
+        try:
+            await self._write_until_stopped()
+        finally:
+            trio.lowlevel.remove_instrument(self)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Write what came up in this turn. Called by trio, which has decided by now for how long it will wait."""
+        del timeout
+        if self._is_due:
+            self._is_due = False
+            if self.writing_since is None and not self._write_at_once():
+                self._token.run_sync_soon(self._rouse, idempotent=True)
+
+    async def _write_until_stopped(self) -> None:  # noqa: ASYNC910  whoever runs it has had a checkpoint
         while True:
             data = self._take()
             if data:
@@ -133,19 +157,23 @@ class Writer:
         """Write what the stream takes without waiting, if it can do that; return whether nothing is left to be sent."""
         if self._rest or self._stopped or self.room.is_shut or self.writing_since is not None:
             return False  # to `run`, which lets those go on who wait for room
-        if not isinstance(self._stream, trio.SocketStream):  # TLS: what it makes of the bytes can only be awaited
+        if self._socket is None:
             return False
         data = self._take()
-        try:
-            written = os.write(self._stream.socket.fileno(), data)
-        except OSError:  # it takes nothing now, or never again: `run` waits, or finds out
-            written = 0
-        self._rest = data[written:]
-        self.room.unsent = len(self._rest)
+        if data:
+            self._rest = data[write_at_once(self._socket, data) :]
+            self.room.unsent = len(self._rest)
         if self._rest:
             return False
         self.sent = self.taken
         return True
+
+    def _rouse(self) -> None:
+        """Have the task look, if it sleeps."""
+        task = self._sleeper
+        if task is not None:
+            self._sleeper = None
+            wake(task)
 
     async def _sleep(self) -> None:
         self._sleeper = trio.lowlevel.current_task()

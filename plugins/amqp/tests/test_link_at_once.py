@@ -1,4 +1,4 @@
-"""What is written in the middle of a turn, where the stream is a socket: what is seen of it, and what is not."""
+"""What is written in the middle of a turn and at its end, where the stream is a socket."""
 
 from __future__ import annotations
 
@@ -69,6 +69,28 @@ async def test_of_many_acknowledgements_in_one_turn_the_first_32_are_written_bef
 
     assert seen[30] == 0 < seen[31] == seen[39]
     assert [(ack.delivery_tag, ack.multiple) for ack in acked] == [(32, True), (40, True)]
+
+
+async def test_what_comes_up_in_a_turn_is_written_at_its_end() -> None:
+    async with confirming(pair=sockets()) as (peer, _, channel):
+        channel.ack(1)
+        channel.ack(2)
+        before = arrived(peer.stream)
+        await trio.lowlevel.checkpoint()
+        after = arrived(peer.stream)
+        ack = await peer.expect(commands.Basic.Ack)
+
+    assert before == 0 < after
+    assert (ack.delivery_tag, ack.multiple) == (2, True)
+
+
+async def test_a_turn_in_which_nothing_comes_up_writes_nothing() -> None:
+    async with confirming(pair=sockets()) as (peer, _, _):
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        seen = arrived(peer.stream)
+
+    assert seen == 0
 
 
 async def test_acknowledgements_that_cannot_be_written_at_once_are_written_all_the_same() -> None:
