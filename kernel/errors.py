@@ -224,6 +224,13 @@ class SendError(KernelError):
 class UnroutableError(SendError):
     """No queue is bound for the message."""
 
+    @classmethod
+    def naming(cls, subject: str, *, exchange: str) -> UnroutableError:
+        """Return the error about a message that no queue gets; without an exchange its subject is a queue's name."""
+        if not exchange:
+            return cls(f'there is no queue "{subject}"')
+        return cls(f'no queue is bound for "{subject}" on exchange "{exchange}"')
+
 
 @final
 class NoWorkerError(UnroutableError):

@@ -146,7 +146,7 @@ def _not_taken(error: ReturnedError | RefusedError | EncodingError, exchange: st
     """Return what to raise for a message that no queue has."""
     match error:
         case ReturnedError():
-            return UnroutableError(f'no queue is bound for "{routing_key}" on exchange "{exchange}"')
+            return UnroutableError.naming(routing_key, exchange=exchange)
         case RefusedError():
             return QueueFullError(f'a queue for "{routing_key}" on exchange "{exchange}" is full')
         case EncodingError():

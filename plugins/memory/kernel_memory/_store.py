@@ -83,7 +83,7 @@ class Store:
             raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
         queues = self._route(envelope.subject, exchange)
         if mandatory and not queues:
-            raise UnroutableError(f'no queue is bound for "{envelope.subject}" on exchange "{exchange}"')
+            raise UnroutableError.naming(envelope.subject, exchange=exchange)
         queues = [queue for queue in queues if queue.seen is None or not self._is_known(envelope, queue, queue.seen)]
         if full := [queue for queue in queues if queue.is_full]:
             self._make_room(full)

@@ -22,7 +22,8 @@ from ._continued import continued
 class PublisherConfig:
     """The table of a driver `publisher`."""
 
-    exchange: str = attrs.field(default="events", validator=attrs.validators.min_len(1))
+    exchange: str = "events"
+    """Empty sends each message straight to the queue that its subject names."""
     mandatory: bool = False
     """Whether a message that no queue gets is an error."""
     deadline: bool = False
@@ -34,7 +35,7 @@ class PublisherConfig:
 @final
 @attrs.frozen(eq=False)
 class Publisher:
-    """Publishes messages to one exchange. Safe to share between tasks."""
+    """Publishes messages to one exchange, or straight to queues. Safe to share between tasks."""
 
     _broker: Broker
     _protocol: Protocol
@@ -56,7 +57,7 @@ class Publisher:
         With `deadline = true` in the manifest it does, and is not handled after it.
 
         Args:
-            subject: What it is about, in words joined by dots (`order.created`).
+            subject: What it is about, in words joined by dots (`order.created`); with `exchange = ""` the name of a queue.
             payload: What the protocol can write.
             headers: What JSON can say. What the protocol continues from the delivery that is being handled is added.
             delay: Seconds before it is delivered; needs a broker with the capability `delay`.
@@ -69,7 +70,7 @@ class Publisher:
 
         Raises:
             EncodeError: if the protocol cannot write the payload.
-            UnroutableError: if `mandatory = true`, and no queue is bound for the subject.
+            UnroutableError: if `mandatory = true`, and no queue is bound for the subject, or none has that name.
             QueueFullError: if a queue that should get it is full; then no queue got it, if the broker has the
                 capability `all_or_nothing`, and otherwise those that were not full did.
             UnknownOutcomeError: if it cannot be known whether it was taken.
@@ -110,7 +111,7 @@ class PublisherDriver(Driver[Publisher]):
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[Publisher]:
         broker = self._context.broker
-        if self._config.declare:
+        if self._config.declare and self._config.exchange:
             await broker.declare(Topology(exchanges=[Exchange(name=self._config.exchange)]))
         else:
             await trio.lowlevel.checkpoint()

@@ -17,19 +17,25 @@ from ._cancellation import CANCEL_EXCHANGE
 from ._continued import continued
 
 
+def _needs_exchange(config: RpcClientConfig, _: object, value: bool) -> None:  # noqa: FBT001  as attrs calls it
+    if value and not config.exchange:
+        raise ValueError('bind_replies = true needs an exchange, and exchange = "" is none')
+
+
 @final
 @attrs.frozen(kw_only=True)
 class RpcClientConfig:
     """The table of a driver `rpc_client`."""
 
-    exchange: str = attrs.field(default="events", validator=attrs.validators.min_len(1))
+    exchange: str = "events"
+    """Empty sends each request straight to the queue that its subject names."""
     timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     """Seconds that a call may take, if the caller's own deadline is not sooner."""
     max_in_flight: int = attrs.field(default=1000, validator=attrs.validators.ge(1))
     """Calls at a time; more wait, inside their deadline."""
     declare: bool = True
     """Whether to make the exchange exist; if not, somebody else does."""
-    bind_replies: bool = False
+    bind_replies: bool = attrs.field(default=False, validator=_needs_exchange)
     """Whether to bind the queue of answers to `exchange` by its own name, for those who answer through it."""
     cancel_exchange: str | None = None
     """Where callees hear of calls that are cancelled or late; empty tells nobody, and so does None where `declare`

@@ -115,3 +115,15 @@ async def test_values_out_of_range_are_refused(
     async with publisher(broker, protocol).open() as events:
         with pytest.raises(ValueError, match="delay must be 0 or more and priority 0 to 9"):
             await events.publish("a", 1, **wrong)
+
+
+async def test_without_an_exchange_the_subject_names_the_queue(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    async with publisher(broker, protocol, exchange="", mandatory=True).open() as events:
+        with pytest.raises(UnroutableError, match='there is no queue "all"'):
+            await events.publish("all", 1)
+        await broker.declare(Topology(queues=[Queue(name="all")]))
+        await events.publish("all", 1)
+
+    assert [envelope.subject for envelope in await arrived(broker)] == ["all"]

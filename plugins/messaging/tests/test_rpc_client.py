@@ -353,3 +353,17 @@ async def test_the_queue_of_answers_goes_away_with_the_client(
 
 def test_the_broker_must_carry_answers() -> None:
     assert RpcClientDriver.requires(RpcClientConfig()) == {Capability.REQUEST_REPLY}
+
+
+async def test_without_an_exchange_the_subject_names_the_queue(
+    broker: MemoryBroker, protocol: Protocol, double: Answer, autojump_clock: MockClock
+) -> None:
+    async with serve(broker, double), open_client(broker, protocol, exchange="") as client:
+        assert await client.call("sums", 4) == 8
+        with pytest.raises(UnroutableError, match='there is no queue "differences"'):
+            await client.call("differences", 4)
+
+
+def test_without_an_exchange_there_is_nothing_to_bind_the_answers_to() -> None:
+    with pytest.raises(ValueError, match=r"bind_replies = true needs an exchange"):
+        RpcClientConfig(exchange="", bind_replies=True)

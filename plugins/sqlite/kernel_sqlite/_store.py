@@ -152,7 +152,7 @@ class Store:
         """
         queues = self.shelves.catalog.route(letter.subject, exchange)
         if mandatory and not queues:
-            raise UnroutableError(f'no queue is bound for "{letter.subject}" on exchange "{exchange}"')
+            raise UnroutableError.naming(letter.subject, exchange=exchange)
         fresh = [queue for queue in queues if not self.shelves.is_repeated(queue, letter)]
         if full := [queue for queue in fresh if self.shelves.catalog.waiting(queue) >= queue.limit]:
             self.shelves.make_room(full)
