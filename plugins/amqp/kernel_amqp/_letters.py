@@ -40,21 +40,21 @@ def write_letter(envelope: Envelope, *, now: float) -> Properties:
     """
     if not 0 <= envelope.priority <= 9:
         raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
+    letter = Properties(content_type=envelope.content_type or None, delivery_mode=_PERSISTENT, message_id=envelope.id)
     headers = _own(envelope.headers) if envelope.headers else {}
-    deadline = None
     if envelope.deadline != math.inf:
         # A delay eats from the time that remains: no clock runs while a message lies in a delay queue.
         headers[DEADLINE_HEADER] = deadline = write_deadline(envelope.deadline - envelope.delay, now=now)
-    return Properties(
-        content_type=envelope.content_type or None,
-        headers=headers or None,
-        delivery_mode=_PERSISTENT,
-        priority=envelope.priority or None,
-        correlation_id=envelope.correlation_id or None,
-        reply_to=envelope.reply_to or None,
-        expiration=None if envelope.delay > 0 else _expiration(deadline),
-        message_id=envelope.id,
-    )
+        letter.expiration = None if envelope.delay > 0 else _expiration(deadline)
+    if headers:
+        letter.headers = headers
+    if envelope.priority:
+        letter.priority = envelope.priority
+    if envelope.correlation_id:
+        letter.correlation_id = envelope.correlation_id
+    if envelope.reply_to:
+        letter.reply_to = envelope.reply_to
+    return letter
 
 
 def write_retry(delivered: Delivered, envelope: Envelope, *, attempts: int, after: float, now: float) -> Properties:

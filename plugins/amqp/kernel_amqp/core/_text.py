@@ -8,6 +8,8 @@ from typing import Final
 from ._errors import EncodingError
 
 LONGEST_SHORT: Final = 255
+_LENGTHS: Final = tuple(bytes((length,)) for length in range(LONGEST_SHORT + 1))
+"""The byte before a string, made once: a new one takes as long as all else that is done for a short string."""
 
 
 def encode_text(value: str) -> bytes:
@@ -44,9 +46,11 @@ def encode_short(value: str) -> bytes:
         EncodingError: if it is longer, or no text.
     """
     data = encode_text(value)
-    if len(data) > LONGEST_SHORT:
-        raise EncodingError(f"{value[:40]!r}... is {len(data)} bytes long; at most {LONGEST_SHORT} are possible here")
-    return bytes((len(data),)) + data
+    try:
+        return _LENGTHS[len(data)] + data
+    except IndexError:
+        text = f"{value[:40]!r}... is {len(data)} bytes long; at most {LONGEST_SHORT} are possible here"
+        raise EncodingError(text) from None
 
 
 short_string: Final = lru_cache(maxsize=1024)(encode_short)
