@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from ._run import Result as Result
     from ._run import serve as serve
     from ._spec import Plan as Plan
+    from ._turn import at_turn_end as at_turn_end
     from ._wake import wake as wake
 
 _LATER: Final = {
@@ -91,6 +92,7 @@ _LATER: Final = {
     "StateChanged": "_events",
     "StopRequested": "_events",
     "StopTimedOut": "_events",
+    "at_turn_end": "_turn",
     "current_delivery": "_current",
     "discover": "_registry",
     "error_args": "_error_args",

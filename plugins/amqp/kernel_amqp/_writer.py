@@ -13,7 +13,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from kernel import wake
+from kernel import at_turn_end, wake
 
 from ._room import Room
 from ._sockets import socket_of, write_at_once
@@ -30,12 +30,8 @@ again, which it does while those who handle the others have their turn; fewer ma
 
 @final
 @attrs.define(eq=False)
-class Writer(trio.abc.Instrument):
-    """Writes what the core has to send.
-
-    An instrument, since nothing else of trio tells when a turn ends. A task that is woken to write has its turn later:
-    the broker would wait for that, and to wake it and to go to sleep again costs as much as several messages.
-    """
+class Writer:
+    """Writes what the core has to send."""
 
     _connection: Connection
     _stream: trio.abc.SendStream
@@ -56,7 +52,7 @@ class Writer(trio.abc.Instrument):
     _socket: trio.socket.SocketType | None = attrs.field(init=False)
     """What takes bytes without waiting; None if that can only be waited for."""
     _is_due: bool = attrs.field(default=False, init=False)
-    """Whether there is something to write at the end of this turn."""
+    """Whether it will look at the end of this turn whether there is something to write."""
     _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
     _stopped: bool = attrs.field(default=False, init=False)
     _sleeper: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
@@ -73,8 +69,9 @@ class Writer(trio.abc.Instrument):
         """Say that the core has something to send."""
         if self._socket is None:
             self._rouse()
-        else:
+        elif not self._is_due:
             self._is_due = True
+            at_turn_end(self._end_turn)
 
     def wrote(self, size: int) -> None:
         """Say that a message with a body of this many bytes was put into the core's buffer."""
@@ -109,21 +106,6 @@ class Writer(trio.abc.Instrument):
         Cancellation: Is a checkpoint. If cancelled, a part of what was to be written is.
         """
         await trio.lowlevel.checkpoint()
-        trio.lowlevel.add_instrument(self)
-        try:
-            await self._write_until_stopped()
-        finally:
-            trio.lowlevel.remove_instrument(self)
-
-    def before_io_wait(self, timeout: float) -> None:
-        """Write what came up in this turn. Called by trio, which has decided by now for how long it will wait."""
-        del timeout
-        if self._is_due:
-            self._is_due = False
-            if self.writing_since is None and not self._write_at_once():
-                self._token.run_sync_soon(self._rouse, idempotent=True)
-
-    async def _write_until_stopped(self) -> None:  # noqa: ASYNC910  whoever runs it has had a checkpoint
         while True:
             data = self._take()
             if data:
@@ -174,6 +156,12 @@ class Writer(trio.abc.Instrument):
         if task is not None:
             self._sleeper = None
             wake(task)
+
+    def _end_turn(self) -> None:
+        """Write what came up in this turn."""
+        self._is_due = False
+        if self.writing_since is None and not self._write_at_once():
+            self._token.run_sync_soon(self._rouse, idempotent=True)
 
     async def _sleep(self) -> None:
         self._sleeper = trio.lowlevel.current_task()
