@@ -168,7 +168,8 @@ class Link:
                 if not data:
                     self._break("the broker closed the connection without a word")
                 self._take(self._connection.receive(bytes(data)))
-                self._writer.ring()
+                if self._connection.has_data_to_send:  # what the core answers by itself
+                    self._writer.ring()
         except trio.BrokenResourceError as error:
             self._break(f"the connection broke: {error.__cause__ or error}", error)
 

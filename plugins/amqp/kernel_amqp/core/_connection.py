@@ -114,6 +114,11 @@ class Connection:
             self._violated(error, events)
         return events
 
+    @property
+    def has_data_to_send(self) -> bool:
+        """Whether `data_to_send` would return something."""
+        return bool(self._out or self._acking)
+
     def data_to_send(self) -> bytes:
         """Return everything that was queued since the last call, whole frames and whole messages; empty if nothing."""
         if self._acking:

@@ -43,6 +43,22 @@ def started(settings: Settings = SETTINGS) -> Connection:
     return connection
 
 
+def test_it_says_whether_it_has_something_to_send() -> None:
+    connection = open_connection()
+    channel = open_channel(connection)
+    said = [connection.has_data_to_send]
+    connection.receive(deliver(channel.number, 1, b"tea"))
+    said.append(connection.has_data_to_send)
+    channel.ack(1)
+    said.append(connection.has_data_to_send)
+    connection.data_to_send()
+    said.append(connection.has_data_to_send)
+    connection.receive(frames(channel.number, commands.Channel.Close(404, "gone", 60, 40)))
+    said.append(connection.has_data_to_send)
+
+    assert said == [False, False, True, False, True]
+
+
 def test_a_connection_is_opened_step_by_step() -> None:
     connection = Connection(Settings(response="\0u\0p", virtual_host="orders", properties={"product": "kernel"}))
     assert connection.data_to_send() == b""
