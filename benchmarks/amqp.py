@@ -1,6 +1,6 @@
 """RabbitMQ through the kernel, against what else Python has: interleaved rounds in one run, medians of pairwise ratios.
 
-    uv run python benchmarks/amqp.py [--rounds 7] [--messages 20000] [--only consume|publish|...] [--soak]
+    uv run python benchmarks/amqp.py [--rounds 7] [--messages 20000] [--only RACE] [--soak]
 
 Consuming: a queue is filled, then a process takes it all: prefetch 100, JSON of about 200 bytes read, each message
 acknowledged after its handler. The kernel's side is a whole service, as `kernel run` runs it: consumer, protocol, worker.

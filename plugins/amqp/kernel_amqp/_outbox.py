@@ -148,7 +148,8 @@ def _not_taken(error: ReturnedError | RefusedError | EncodingError, exchange: st
         case ReturnedError():
             return UnroutableError.naming(routing_key, exchange=exchange)
         case RefusedError():
-            return QueueFullError(f'a queue for "{routing_key}" on exchange "{exchange}" is full')
+            full = f'a queue for "{routing_key}" on exchange "{exchange}"' if exchange else f'queue "{routing_key}"'
+            return QueueFullError(f"{full} is full")
         case EncodingError():
             return EncodeError(f'the message for "{routing_key}" cannot be written in AMQP: {error}')
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,6 +23,22 @@ BEATING = attrs.evolve(SETTINGS, heartbeat=10.0)
 WHERE = "peer:5672"
 
 Connected = tuple[Peer, Link, LinkChannel]
+
+
+def sockets(*, send_buffer: int = 0) -> Callable[[], tuple[trio.SocketStream, trio.SocketStream]]:
+    """Return what makes both ends of a TCP connection."""
+
+    def pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+        # Not a socket pair of the system: streams set what only TCP has.
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ours = socket.create_connection(server.getsockname())
+            theirs, _ = server.accept()
+        if send_buffer:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer)
+        return tuple(trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (ours, theirs))  # type: ignore[return-value]
+
+    return pair
 
 
 def beating(stream: Any) -> Peer:

@@ -483,7 +483,7 @@ async def test_full_queues_refuse_and_the_channel_goes_on() -> None:
         await declare(broker, Queue(name=queue, durable=False, max_length=1))
         await put(broker, queue, "a")
         for _ in range(3):
-            with pytest.raises(QueueFullError):
+            with pytest.raises(QueueFullError, match=f'queue "{queue}" is full'):
                 await put(broker, queue, "b")
 
         assert await depth(queue) == 1

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 
 import pytest
 import trio
 from kernel_amqp._errors import LinkLostError
 from pamqp import commands
 
-from .scripted import Caught, confirming, publish
+from .scripted import Caught, confirming, publish, sockets
 
 SMALL = b"x" * 200
-
-
-def sockets(*, send_buffer: int = 0) -> Callable[[], tuple[trio.SocketStream, trio.SocketStream]]:
-    def pair() -> tuple[trio.SocketStream, trio.SocketStream]:
-        # Not a socket pair of the system: streams set what only TCP has.
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            ours = socket.create_connection(server.getsockname())
-            theirs, _ = server.accept()
-        if send_buffer:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer)
-        return tuple(trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (ours, theirs))  # type: ignore[return-value]
-
-    return pair
 
 
 def arrived(stream: trio.SocketStream) -> int:
@@ -82,15 +67,6 @@ async def test_what_comes_up_in_a_turn_is_written_at_its_end() -> None:
 
     assert before == 0 < after
     assert (ack.delivery_tag, ack.multiple) == (2, True)
-
-
-async def test_a_turn_in_which_nothing_comes_up_writes_nothing() -> None:
-    async with confirming(pair=sockets()) as (peer, _, _):
-        for _ in range(3):
-            await trio.lowlevel.checkpoint()
-        seen = arrived(peer.stream)
-
-    assert seen == 0
 
 
 async def test_acknowledgements_that_cannot_be_written_at_once_are_written_all_the_same() -> None:

@@ -11,7 +11,7 @@ import trio
 from kernel_amqp._sockets import receive
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from .test_link_at_once import sockets
+from .scripted import sockets
 
 
 class Thief(trio.abc.Instrument):
