@@ -1,7 +1,8 @@
 """From untrusted bytes to a value: JSON as RFC 8259 has it, less what two readers would understand differently.
 
 For every protocol whose bodies are JSON. Knows nothing of envelopes. Everything that is wrong comes out as
-`DecodeError`, in one short line of ASCII.
+`DecodeError`, in one short line of ASCII. orjson reads nearly everything, several times faster than Python's decoder; what
+it would read otherwise than it is written, and what it refuses, is left to Python's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections import Counter
 from itertools import accumulate
 from typing import Final
 
+import orjson
+
 from .errors import DecodeError
 
 JSON_TYPE: Final = "application/json"
@@ -22,6 +25,8 @@ MAX_DIGITS: Final = 4300
 _OPENING: Final = b"[{"
 _BRACKETS: Final = b"[]{}"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
+_SPACE: Final = b" \t\n\r"
+_UNREAD: Final = object()
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _BYTE_ORDER_MARK: Final = "\ufeff"
 _BEGINNINGS: Final = frozenset('{["')
@@ -51,6 +56,27 @@ def read_json(body: bytes, *, content_type: str = "", max_bytes: int, max_depth:
         raise DecodeError(f"body has {len(body)} bytes, more than max_bytes = {max_bytes}")
     if is_deeper(body, max_depth):
         raise DecodeError(f"body is nested more than max_depth = {max_depth} levels deep")
+    value = _read_fast(body)
+    return _read(body) if value is _UNREAD else value
+
+
+def _read_fast(body: bytes) -> object:
+    """Return the value as orjson reads it; `_UNREAD` if it refuses it, or if that may not be what is written.
+
+    It drops what a later key repeats, and makes an integer of more than 64 bits a float. What it writes then is another
+    text: only a value that gives the same text again, but for space, is certain.
+    """
+    try:
+        value: object = orjson.loads(body)
+        again = orjson.dumps(value)
+    except (ValueError, TypeError):  # it reads deeper than it writes
+        return _UNREAD
+    is_certain = again == body or again.translate(None, _SPACE) == body.translate(None, _SPACE)
+    return value if is_certain else _UNREAD
+
+
+def _read(body: bytes) -> object:
+    """Return the value as Python's decoder reads it."""
     try:
         text = body.decode()
         value = _parse(text)
