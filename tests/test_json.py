@@ -42,6 +42,11 @@ class Tagged(dict[str, int]):
     tag: str = "t"
 
 
+@attrs.define
+class Box:
+    inner: object
+
+
 class Name(str): ...
 
 
@@ -118,6 +123,17 @@ def test_equal_values_give_equal_bytes(other: Callable[[dict[str, object]], obje
 def test_what_is_no_number_is_refused_whatever_is_beside_it(number: float, beside: object) -> None:
     with pytest.raises(EncodeError, match=r"^payload\.b\[0\]: is (nan|inf|-inf), which is not a number of JSON"):
         write_json({"a": beside, "b": [number]}, **LIMITS)
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}, lambda value: (value,), Box])
+def test_what_is_far_too_deep_is_refused_and_ends_nothing(wrap: Callable[[object], object]) -> None:
+    """There are versions of orjson that end the process here: those are outside of the bounds in pyproject.toml."""
+    value: object = 1
+    for _ in range(100_000):
+        value = wrap(value)
+
+    with pytest.raises(EncodeError, match=r"nested too deep|RecursionError"):
+        write_json(value, **LIMITS)
 
 
 @pytest.mark.parametrize("sort_keys", [True, False])
