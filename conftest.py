@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FROM_OUTSIDE = ("KERNEL_MANIFEST", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+hypothesis.settings.register_profile("kernel", deadline=None)  # timings never decide a test
+hypothesis.settings.load_profile("kernel")
 _ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)
 
 

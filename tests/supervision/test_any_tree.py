@@ -124,7 +124,7 @@ def parts(draw: st.DrawFn) -> list[Part]:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(
     drawn=parts(),
     strategies=st.tuples(st.sampled_from(Strategy), st.sampled_from(Strategy)),
