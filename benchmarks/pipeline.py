@@ -21,12 +21,12 @@ import attrs
 import trio
 
 from kernel import Envelope
-from kernel._events import DeliverySettled, EventHub
-from kernel._manifest import from_mapping
-from kernel._plan import resolve
-from kernel._registry import Registry, discover
-from kernel._run import Kernel, serve
-from kernel._spec import Plan
+from kernel._core.events import DeliverySettled, EventHub
+from kernel._core.spec import Plan
+from kernel._manifest.manifest import from_mapping
+from kernel._manifest.registry import Registry, discover
+from kernel._plan.plan import resolve
+from kernel._supervise.run import Kernel, serve
 from kernel.abc import Binding, Broker, Exchange, Queue, Topology
 from kernel.testing import fake_context
 

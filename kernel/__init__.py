@@ -2,11 +2,11 @@
 
 The way of a service, each arrow one call whose argument is one frozen value:
 
-    kernel.toml -> _manifest.load -> Manifest -> _registry.discover -> _plan.resolve -> Plan -> _run.serve -> the tree
+    kernel.toml -> _manifest: load -> Manifest -> _plan: resolve -> Plan -> _supervise: serve -> the tree
 
 The way of a delivery:
 
-    source -> Dispatcher.accept -> Envelope -> _dispatch (decode, route, convert, call, encode) -> Outcome -> settled
+    source -> Dispatcher.accept -> Envelope -> _delivery (decode, route, convert, call, encode) -> Outcome -> settled
 """
 
 from __future__ import annotations
@@ -14,96 +14,96 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from ._envelope import NO_HEADERS as NO_HEADERS
-from ._envelope import Ack as Ack
-from ._envelope import Arguments as Arguments
-from ._envelope import DeadLetter as DeadLetter
-from ._envelope import Envelope as Envelope
-from ._envelope import Message as Message
-from ._envelope import Outcome as Outcome
-from ._envelope import Retry as Retry
-from ._envelope import Return as Return
-from ._envelope import new_id as new_id
-from ._event import Event as Event
-from ._lifecycle import State as State
-from ._lifecycle import SwitchState as SwitchState
-from ._marks import answers as answers
-from ._marks import handles as handles
-from ._marks import patterns_of as patterns_of
-from ._router import pattern_matches as pattern_matches
-from ._secret import Secret as Secret
+from ._core.envelope import NO_HEADERS as NO_HEADERS
+from ._core.envelope import Ack as Ack
+from ._core.envelope import Arguments as Arguments
+from ._core.envelope import DeadLetter as DeadLetter
+from ._core.envelope import Envelope as Envelope
+from ._core.envelope import Message as Message
+from ._core.envelope import Outcome as Outcome
+from ._core.envelope import Retry as Retry
+from ._core.envelope import Return as Return
+from ._core.envelope import new_id as new_id
+from ._core.event import Event as Event
+from ._core.lifecycle import State as State
+from ._core.lifecycle import SwitchState as SwitchState
+from ._core.marks import answers as answers
+from ._core.marks import handles as handles
+from ._core.marks import patterns_of as patterns_of
+from ._core.router import pattern_matches as pattern_matches
+from ._core.secret import Secret as Secret
 
 if TYPE_CHECKING:
-    from ._batch import Batch as Batch
-    from ._current import current_delivery as current_delivery
-    from ._error_args import error_args as error_args
-    from ._events import ComponentFailed as ComponentFailed
-    from ._events import DeliveryDone as DeliveryDone
-    from ._events import DeliveryRevoked as DeliveryRevoked
-    from ._events import DeliverySettled as DeliverySettled
-    from ._events import DrainTimedOut as DrainTimedOut
-    from ._events import EventHub as EventHub
-    from ._events import KernelReady as KernelReady
-    from ._events import KernelStopped as KernelStopped
-    from ._events import KillSwitchChanged as KillSwitchChanged
-    from ._events import Listening as Listening
-    from ._events import LoopBlocked as LoopBlocked
-    from ._events import SettleFailed as SettleFailed
-    from ._events import StateChanged as StateChanged
-    from ._events import StopRequested as StopRequested
-    from ._events import StopTimedOut as StopTimedOut
-    from ._failure import Failure as Failure
-    from ._json_reading import read_json as read_json
-    from ._json_writing import write_json as write_json
-    from ._manifest import load as load
-    from ._pace import Pace as Pace
-    from ._payload import payload_converter as payload_converter
-    from ._plan import resolve as resolve
-    from ._process import run as run
-    from ._registry import discover as discover
-    from ._run import ExitStatus as ExitStatus
-    from ._run import Kernel as Kernel
-    from ._run import Result as Result
-    from ._run import serve as serve
-    from ._spec import Plan as Plan
-    from ._turn import at_turn_end as at_turn_end
-    from ._wake import wake as wake
+    from ._convert.json_reading import read_json as read_json
+    from ._convert.json_writing import write_json as write_json
+    from ._convert.payload import payload_converter as payload_converter
+    from ._core.broker import Batch as Batch
+    from ._core.broker import current_delivery as current_delivery
+    from ._core.events import ComponentFailed as ComponentFailed
+    from ._core.events import DeliveryDone as DeliveryDone
+    from ._core.events import DeliveryRevoked as DeliveryRevoked
+    from ._core.events import DeliverySettled as DeliverySettled
+    from ._core.events import DrainTimedOut as DrainTimedOut
+    from ._core.events import EventHub as EventHub
+    from ._core.events import KernelReady as KernelReady
+    from ._core.events import KernelStopped as KernelStopped
+    from ._core.events import KillSwitchChanged as KillSwitchChanged
+    from ._core.events import Listening as Listening
+    from ._core.events import LoopBlocked as LoopBlocked
+    from ._core.events import SettleFailed as SettleFailed
+    from ._core.events import StateChanged as StateChanged
+    from ._core.events import StopRequested as StopRequested
+    from ._core.events import StopTimedOut as StopTimedOut
+    from ._core.loop import Pace as Pace
+    from ._core.loop import at_turn_end as at_turn_end
+    from ._core.loop import wake as wake
+    from ._core.spec import Plan as Plan
+    from ._delivery.failure import Failure as Failure
+    from ._manifest.manifest import load as load
+    from ._manifest.registry import discover as discover
+    from ._plan.plan import resolve as resolve
+    from ._supervise.process import run as run
+    from ._supervise.run import ExitStatus as ExitStatus
+    from ._supervise.run import Kernel as Kernel
+    from ._supervise.run import Result as Result
+    from ._supervise.run import serve as serve
+    from .errors import error_args as error_args
 
 _LATER: Final = {
-    "Batch": "_batch",
-    "ComponentFailed": "_events",
-    "DeliveryRevoked": "_events",
-    "DeliveryDone": "_events",
-    "DeliverySettled": "_events",
-    "DrainTimedOut": "_events",
-    "EventHub": "_events",
-    "ExitStatus": "_run",
-    "Failure": "_failure",
-    "Kernel": "_run",
-    "KernelReady": "_events",
-    "KernelStopped": "_events",
-    "KillSwitchChanged": "_events",
-    "Listening": "_events",
-    "LoopBlocked": "_events",
-    "Pace": "_pace",
-    "Plan": "_spec",
-    "Result": "_run",
-    "SettleFailed": "_events",
-    "StateChanged": "_events",
-    "StopRequested": "_events",
-    "StopTimedOut": "_events",
-    "at_turn_end": "_turn",
-    "current_delivery": "_current",
-    "discover": "_registry",
-    "error_args": "_error_args",
-    "load": "_manifest",
-    "payload_converter": "_payload",
-    "read_json": "_json_reading",
-    "resolve": "_plan",
-    "run": "_process",
-    "serve": "_run",
-    "wake": "_wake",
-    "write_json": "_json_writing",
+    "Batch": "_core.broker",
+    "ComponentFailed": "_core.events",
+    "DeliveryRevoked": "_core.events",
+    "DeliveryDone": "_core.events",
+    "DeliverySettled": "_core.events",
+    "DrainTimedOut": "_core.events",
+    "EventHub": "_core.events",
+    "ExitStatus": "_supervise.run",
+    "Failure": "_delivery.failure",
+    "Kernel": "_supervise.run",
+    "KernelReady": "_core.events",
+    "KernelStopped": "_core.events",
+    "KillSwitchChanged": "_core.events",
+    "Listening": "_core.events",
+    "LoopBlocked": "_core.events",
+    "Pace": "_core.loop",
+    "Plan": "_core.spec",
+    "Result": "_supervise.run",
+    "SettleFailed": "_core.events",
+    "StateChanged": "_core.events",
+    "StopRequested": "_core.events",
+    "StopTimedOut": "_core.events",
+    "at_turn_end": "_core.loop",
+    "current_delivery": "_core.broker",
+    "discover": "_manifest.registry",
+    "error_args": "errors",
+    "load": "_manifest.manifest",
+    "payload_converter": "_convert.payload",
+    "read_json": "_convert.json_reading",
+    "resolve": "_plan.plan",
+    "run": "_supervise.process",
+    "serve": "_supervise.run",
+    "wake": "_core.loop",
+    "write_json": "_convert.json_writing",
 }
 """Public names whose modules cost too much (trio, cattrs, structlog) for a program that only checks a manifest."""
 

@@ -37,12 +37,11 @@ Errors carry their data as attributes; `str()` is one sentence that says what is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+import math
+from collections.abc import Sequence
+from typing import Final, cast, final
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @final
@@ -273,3 +272,42 @@ def error_text(error: object) -> str:
     except Exception as broken:  # noqa: BLE001  the peer must get an answer (test_an_error_without_text_is_written)
         text = f"its text cannot be made: {type(broken).__name__}"
     return text[:MAX_ERROR_TEXT].encode("utf-8", "backslashreplace").decode()
+
+
+_MAX_INTEGER: Final = 2**63
+_MAX_ITEMS: Final = 32
+"""Arguments of an error, and items of one of them, that are told at most."""
+_MAX_DEPTH: Final = 3
+
+
+def error_args(error: BaseException) -> list[object]:
+    """Return what an error was raised with, so that it can be written; what JSON cannot say becomes text.
+
+    At most 32 items at each of 3 levels, and integers below 2**63. Never raises, whatever the values' own code does;
+    if that fails, nothing is told.
+    """
+    try:
+        return _listed(tuple(error.args), _MAX_DEPTH - 1)
+    except Exception:  # noqa: BLE001  the values' own code; the peer must get an answer all the same
+        return []
+
+
+def _listed(values: Sequence[object], depth: int) -> list[object]:
+    return [_plain(value, depth) for value in values[:_MAX_ITEMS]]
+
+
+def _plain(value: object, depth: int) -> object:
+    match value:
+        case None | bool():
+            return value
+        case int() if abs(value) < _MAX_INTEGER:
+            return int(value)
+        case float() if math.isfinite(value):
+            return float(value)
+        case list() | tuple() if depth:
+            return _listed(cast("Sequence[object]", value), depth - 1)
+        case dict() if depth:
+            items = list(cast("dict[object, object]", value).items())[:_MAX_ITEMS]
+            return {error_text(key): _plain(item, depth - 1) for key, item in items}
+        case _:
+            return error_text(value)

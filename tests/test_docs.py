@@ -11,10 +11,18 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kernel import _events
-from kernel._lifecycle import TRANSITIONS
-from kernel._restart import RestartPolicy
-from kernel._tables import DispatcherTable, DriverTable, GroupTable, KernelTable, ProtocolTable, RetryTable, WorkerTable
+from kernel._core import events as _events
+from kernel._core.lifecycle import TRANSITIONS
+from kernel._core.policies import RestartPolicy
+from kernel._manifest.tables import (
+    DispatcherTable,
+    DriverTable,
+    GroupTable,
+    KernelTable,
+    ProtocolTable,
+    RetryTable,
+    WorkerTable,
+)
 from kernel.testing import _LATER
 
 ROOT = Path(__file__).parent.parent
@@ -193,7 +201,7 @@ def test_the_plugin_of_the_how_to_works(tmp_path: Path) -> None:
 
 
 def test_the_cli_reference_has_every_command_and_option() -> None:
-    from kernel._commands import BUILT_IN  # noqa: PLC0415  start-up of the other tests does not need it
+    from kernel._cli.commands import BUILT_IN  # noqa: PLC0415  start-up of the other tests does not need it
 
     text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
     wanted = {f"`kernel {command.name}" for command in BUILT_IN.values()} | {

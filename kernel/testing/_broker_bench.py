@@ -9,7 +9,7 @@ from typing import Final, TypeVar, final
 import attrs
 import trio
 
-from .._envelope import NO_HEADERS, Ack, Envelope, new_id
+from .._core.envelope import NO_HEADERS, Ack, Envelope, new_id
 from ..abc import Binding, Broker, Capability, Delivery, Exchange, Queue, Subscription, Topology
 from ._cancel import cancel_at_checkpoint
 

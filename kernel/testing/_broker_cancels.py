@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from .._envelope import Ack, Envelope
+from .._core.envelope import Ack, Envelope
 from ..abc import Binding, Exchange, Queue, Topology
 from ._broker_bench import QUIET, Bench, Promise, cut, text_of
 

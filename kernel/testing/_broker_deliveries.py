@@ -6,7 +6,7 @@ from functools import partial
 
 import trio
 
-from .._envelope import Ack, DeadLetter, Envelope, Retry, Return
+from .._core.envelope import Ack, DeadLetter, Envelope, Retry, Return
 from ..abc import Capability
 from ..errors import SettledError
 from ._broker_bench import (

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from .._envelope import Ack, DeadLetter, Envelope, Retry, Return
+from .._core.envelope import Ack, DeadLetter, Envelope, Retry, Return
 from ..abc import Capability, Delivery, Queue, Topology
 from ..errors import ConflictError
 from ._broker_bench import (

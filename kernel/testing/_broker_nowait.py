@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from .._envelope import Ack, DeadLetter, Envelope, Outcome, Retry, Return
+from .._core.envelope import Ack, DeadLetter, Envelope, Outcome, Retry, Return
 from ..abc import Capability, Delivery
 from ..errors import SettledError
 from ._broker_bench import DELAY, Bench, Promise, headers_of, refusal, take, take_acked, take_all, text_of

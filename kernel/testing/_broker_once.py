@@ -7,7 +7,7 @@ from typing import Final, cast
 
 import trio
 
-from .._envelope import Ack, DeadLetter, Envelope, Retry, Return, new_id
+from .._core.envelope import Ack, DeadLetter, Envelope, Retry, Return, new_id
 from ..abc import MAX_DEATHS, Capability, Delivery, Queue, Topology
 from ..errors import ConflictError, QueueFullError
 from ._broker_bench import DELAY, QUIET, Bench, Promise, headers_of, refusal, take, take_acked, text_of

@@ -6,7 +6,7 @@ from functools import partial
 
 import trio
 
-from .._envelope import Ack, Envelope, Return
+from .._core.envelope import Ack, Envelope, Return
 from ..abc import Capability, Exchange, Queue, Topology
 from ..errors import ConflictError, QueueFullError, UnroutableError
 from ._broker_bench import (

@@ -10,7 +10,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from .._envelope import Ack
+from .._core.envelope import Ack
 from ..errors import SettledError
 from ._cancel import cancel_and_time
 from ._intake import RecordingIntake, acknowledge, open_intake
@@ -20,7 +20,7 @@ from ._promise import LIMIT, expect, prove
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from .._envelope import Outcome
+    from .._core.envelope import Outcome
     from ..abc import Delivery, Dispatcher
     from ._intake import Answer
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from .._binding import read_arguments
-from .._envelope import NO_HEADERS, Arguments, Envelope, Message
-from .._secret import Secret
+from .._core.envelope import NO_HEADERS, Arguments, Envelope, Message
+from .._core.secret import Secret
+from .._plan.binding import read_arguments
 from ..errors import DecodeError, EncodeError, ProtocolError, RemoteError
 from ._promise import expect, prove
 

@@ -9,10 +9,10 @@ import attrs
 import trio
 from typing_extensions import override
 
-from .._batch import Batch
-from .._envelope import Arguments, Envelope
-from .._injection import Offer
-from .._signature import Role, inspect_worker
+from .._core.broker import Batch
+from .._core.envelope import Arguments, Envelope
+from .._plan.injection import Offer
+from .._plan.signature import Role, inspect_worker
 from ..abc import Delivery
 from ._cancel import cancel_and_time
 from ._leaks import no_task_leaks
@@ -21,9 +21,9 @@ from ._promise import expect, prove
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
-    from .._envelope import Outcome
-    from .._signature import Shape
-    from .._spec import HandlerSpec
+    from .._core.envelope import Outcome
+    from .._core.spec import HandlerSpec
+    from .._plan.signature import Shape
 
 
 async def check_worker(

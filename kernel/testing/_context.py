@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
-from kernel._events import StateChanged
-from kernel._lifecycle import State
+from kernel._core.events import StateChanged
+from kernel._core.lifecycle import State
 from kernel.abc import Context
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from kernel._events import Event
+    from kernel._core.events import Event
     from kernel.abc import Protocol
 
 

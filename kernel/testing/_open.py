@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeVar, cast, final
 import attrs
 import trio
 
-from .._events import DeliverySettled, Event, EventHub, SettleFailed
-from .._manifest import Manifest, from_mapping, load
-from .._plan import resolve
-from .._registry import Registry, discover
-from .._run import Kernel, Result, serve
-from .._spec import DriverSpec, Plan
+from .._core.events import DeliverySettled, Event, EventHub, SettleFailed
+from .._core.spec import DriverSpec, Plan
+from .._manifest.manifest import Manifest, from_mapping, load
+from .._manifest.registry import Registry, discover
+from .._plan.plan import resolve
+from .._supervise.run import Kernel, Result, serve
 from ._context import fake_context
 from ._faults import Faults
 from ._given import faulty_driver, given_driver

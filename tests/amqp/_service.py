@@ -9,7 +9,7 @@ from typing import Any, Final, final
 import attrs
 import trio
 
-from kernel._registry import Registry, discover
+from kernel._manifest.registry import Registry, discover
 from kernel.testing import OpenKernel, open_kernel
 
 QUEUE: Final[Mapping[str, object]] = {"plugin": "amqp"}

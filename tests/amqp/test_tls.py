@@ -15,7 +15,7 @@ from kernel_amqp._errors import LinkError
 from kernel_amqp._link import open_link
 
 from kernel import Ack, Envelope, Secret
-from kernel._structure import structure
+from kernel._convert.structure import structure
 from kernel.abc import Queue, Subscription, Topology
 from kernel.errors import StartupError
 from kernel.testing import fake_context

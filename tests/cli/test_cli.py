@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from kernel import _cli
-from kernel._cli import execute
-from kernel._registry import Plugin, Registry
-from kernel._show import plugins_as_json, plugins_as_text
+from kernel._cli import cli as _cli
+from kernel._cli.cli import execute
+from kernel._cli.show import plugins_as_json, plugins_as_text
+from kernel._manifest.registry import Plugin, Registry
 
 from ._service import SERVICE
 
@@ -98,9 +98,9 @@ def test_values_can_be_set_with_their_types(folder: Path, capsys: pytest.Capture
 def test_a_check_imports_nothing_that_only_a_run_needs(folder: Path) -> None:
     code = """
 import sys
-from kernel._cli import execute
+from kernel._cli.cli import execute
 status = execute(["check", "--set", "drivers.queue.enabled=false"])
-print(status, sorted({"structlog", "rich", "asyncio", "kernel._schema", "kernel._new", "kernel._run"} & sys.modules.keys()))
+print(status, sorted({"structlog", "rich", "asyncio", "kernel._cli.schema", "kernel._cli.new", "kernel._supervise.run"} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
@@ -216,7 +216,7 @@ def test_plugins_are_listed_with_their_distributions(capsys: pytest.CaptureFixtu
 def test_listing_plugins_imports_none() -> None:
     code = """
 import sys
-from kernel._cli import execute
+from kernel._cli.cli import execute
 execute(["plugins"])
 print([name for name in sys.modules if name.startswith("kernel_")])
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel._console import look_of
+from kernel._cli.console import look_of
 
 from ._service import PATIENCE, kernel
 

@@ -13,7 +13,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope, Message, Outcome
-from kernel._registry import Registry
+from kernel._manifest.registry import Registry
 from kernel.abc import Context, Delivery, Dispatcher, Intake, NoConfig, Protocol
 from kernel.errors import DecodeError, EncodeError, SettledError
 from kernel.testing import open_kernel

@@ -23,7 +23,7 @@ from kernel import (
     Return,
     handles,
 )
-from kernel._failure import Failure
+from kernel._delivery.failure import Failure
 from kernel.errors import PermanentError, SettledError
 from kernel.testing import check_worker
 

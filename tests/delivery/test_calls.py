@@ -11,7 +11,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, Arguments, DeadLetter, Envelope, Failure, Message, answers, current_delivery, handles
-from kernel._registry import Registry
+from kernel._manifest.registry import Registry
 from kernel.abc import Delivery
 from kernel.errors import EncodeError
 from kernel.testing import open_kernel

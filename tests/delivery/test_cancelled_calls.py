@@ -12,7 +12,7 @@ import trio
 from kernel_messaging import RpcClient
 
 from kernel import Ack, DeliveryRevoked, DeliverySettled
-from kernel._registry import Registry, discover
+from kernel._manifest.registry import Registry, discover
 from kernel.testing import open_kernel
 
 PATIENCE = 5.0

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from kernel import Ack, DeadLetter, Envelope, Outcome, Retry, Return, handles
-from kernel._events import DeliverySettled
-from kernel._failure import Failure
+from kernel._core.events import DeliverySettled
+from kernel._delivery.failure import Failure
 from kernel.abc import Delivery
 from kernel.errors import PermanentError, TransientError
 

@@ -15,8 +15,8 @@ from kernel import (
     Retry,
     Return,
 )
-from kernel._attempt import Verdict
-from kernel._fan_out import combined
+from kernel._delivery.attempt import Verdict
+from kernel._delivery.fan_out import combined
 from kernel.errors import PermanentError
 
 from ._fanned import AGAIN, FAILS, LATER, Note, body, fan_out, settled

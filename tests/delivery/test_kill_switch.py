@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from kernel import Ack, DeadLetter, KillSwitchChanged, Outcome, Retry, Return, State, SwitchState, handles
-from kernel._kill_switch import KillSwitch
-from kernel._policies import KillSwitchPolicy
+from kernel._core.policies import KillSwitchPolicy
+from kernel._delivery.kill_switch import KillSwitch
 from kernel.errors import PermanentError
 
 from ._feed import parcel, running

@@ -12,8 +12,8 @@ from trio.testing import MockClock
 from typing_extensions import override
 
 from kernel import Ack, Outcome, Retry, Return, handles
-from kernel._attempt import Leash
-from kernel._events import DeliverySettled
+from kernel._core.events import DeliverySettled
+from kernel._delivery.attempt import Leash
 from kernel.errors import TransientError
 
 from ._feed import Feed, Parcel, parcel, running

@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from kernel import Ack, Return
-from kernel._bucket import Bucket
-from kernel._policies import RatePolicy
+from kernel._core.policies import RatePolicy
+from kernel._delivery.bucket import Bucket
 
 from ._feed import parcel, running
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from typing_extensions import override
 
 from kernel import Ack, Batch, ComponentFailed, DeliveryRevoked, DeliverySettled, Return
-from kernel._registry import Registry
+from kernel._manifest.registry import Registry
 from kernel.abc import Context, Delivery, Dispatcher, Intake, NoConfig
 from kernel.testing import open_kernel
 
@@ -284,7 +284,7 @@ async def test_an_error_of_the_pipeline_itself_is_not_taken_for_the_end_of_a_rev
         await trio.lowlevel.checkpoint()
         raise ZeroDivisionError
 
-    monkeypatch.setattr("kernel._dispatch.Pipeline.attempt", broken)
+    monkeypatch.setattr("kernel._delivery.pipeline.Pipeline.attempt", broken)
     async with running(worker) as (feed, service):
         one = feed.put("one")
         await one.settled.wait()

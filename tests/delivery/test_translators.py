@@ -11,7 +11,7 @@ import pytest
 from trio.testing import MockClock
 
 from kernel import Ack, DeadLetter, Envelope, Message, handles
-from kernel._translate import translated
+from kernel._delivery.translate import translated
 from kernel.abc import NoConfig, Protocol
 from kernel.errors import DecodeError, EncodeError, RemoteError
 from kernel.testing import fake_context

@@ -13,10 +13,10 @@ from kernel_amqp._config import TlsTable, parse_host
 from kernel_amqp._driver import tls_context
 
 from kernel import Secret
-from kernel._manifest import load
-from kernel._plan import Plan, resolve
-from kernel._registry import discover
-from kernel._schema import manifest_schema
+from kernel._cli.schema import manifest_schema
+from kernel._manifest.manifest import load
+from kernel._manifest.registry import discover
+from kernel._plan.plan import Plan, resolve
 from kernel.errors import PlanError, StartupError
 
 TLS = TlsTable(certificate="/c.pem")

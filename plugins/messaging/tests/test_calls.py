@@ -14,7 +14,7 @@ from kernel_messaging import Publisher, RemoteFunction, RpcClient
 from typing_extensions import override
 
 from kernel import Arguments, Envelope, answers, current_delivery, handles
-from kernel._registry import Registry, discover
+from kernel._manifest.registry import Registry, discover
 from kernel.abc import Protocol
 from kernel.errors import RemoteError, UnroutableError
 from kernel.testing import open_kernel

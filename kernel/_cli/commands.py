@@ -1,0 +1,247 @@
+"""The kernel's own commands. Each imports what it needs when it runs: see `cli`."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import click
+
+from ..errors import ManifestError, PlanError
+from .console import complain, paint, say
+
+if TYPE_CHECKING:
+    from .._core.spec import Plan
+    from .._manifest.registry import Registry
+
+CommandT = TypeVar("CommandT", bound=Callable[..., object])
+
+DEFAULT_MANIFEST: Final = "kernel.toml"
+LEVELS: Final = ("debug", "info", "warning", "error")
+KINDS: Final = ("driver", "protocol", "dispatcher")
+_INVALID: Final = 2
+
+
+def _manifest(command: CommandT) -> CommandT:
+    """Add the argument MANIFEST and the option --set."""
+    return click.argument("manifest", required=False)(_overrides(command))
+
+
+def _overrides(command: CommandT) -> CommandT:
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="TABLE.KEY=VALUE",
+        help="Replace a value of the manifest; may be given often. VALUE is TOML, or a string as it stands.",
+    )(command)
+
+
+def _path(given: str | None) -> str:
+    return given or os.environ.get("KERNEL_MANIFEST") or DEFAULT_MANIFEST
+
+
+def _resolve(path: str, overrides: Sequence[str], registry: Registry) -> Plan:
+    from .._manifest.manifest import load  # noqa: PLC0415  `--help` needs none of it
+    from .._plan.plan import resolve  # noqa: PLC0415  as above
+
+    with _without_collecting():
+        return resolve(load(path, environ=os.environ, overrides=overrides), registry)
+
+
+@contextmanager
+def _without_collecting() -> Generator[None]:
+    """Keep the garbage collector still: what is imported and planned stays, and looking it through takes a tenth."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _discover() -> Registry:
+    from .._manifest.registry import discover  # noqa: PLC0415  as above
+
+    return discover()
+
+
+# --- run ----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@_manifest
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How it is logged, one record a line.",
+)
+def run(manifest: str | None, overrides: Sequence[str], log_level: str, log_format: str) -> None:
+    """Run the service until it is told to stop.
+
+    Ctrl-C or SIGTERM begins the stop: what has been accepted is finished first. A second Ctrl-C skips that. The log
+    goes to standard error.
+
+    The exit status is 0 if it stopped cleanly, 1 if a component failed, 2 if the manifest is wrong, and 3 if something
+    had to be cut at a deadline.
+    """
+    from .service import ServiceOptions, run_service  # noqa: PLC0415  structlog and trio
+
+    plan = _resolve(_path(manifest), overrides, _discover())
+    status = run_service(plan, ServiceOptions(log_level=log_level, as_json=log_format == "json"))
+    raise click.exceptions.Exit(status)
+
+
+# --- check --------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("manifests", nargs=-1, metavar="[MANIFEST]...")
+@_overrides
+def check(manifests: Sequence[str], overrides: Sequence[str]) -> None:
+    """Check everything that can be checked without a start.
+
+    Reads the manifest, loads the plugins and workers that it names, and proves that they fit together and that a stop
+    fits into the grace period. Opens nothing. Every problem is printed on a line of its own; the exit status is 2 if
+    there is one.
+    """
+    with _without_collecting():
+        registry = _discover()
+        results = [_check(path, overrides, registry) for path in manifests or [_path(None)]]
+    if not all(results):
+        raise click.exceptions.Exit(_INVALID)
+
+
+def _check(path: str, overrides: Sequence[str], registry: Registry) -> bool:
+    from .show import summary  # noqa: PLC0415  see the module docstring
+
+    known = set(sys.modules)
+    try:
+        plan = _resolve(path, overrides, registry)
+    except (ManifestError, PlanError) as error:
+        complain(str(error))
+        return False
+    finally:
+        _forget_modules(known, Path(path).parent)
+    say(summary(plan))
+    return True
+
+
+def _forget_modules(known: set[str], directory: Path) -> None:
+    """Forget what was imported from beside a manifest: another one may have modules of the same names."""
+    fresh = {name.partition(".")[0] for name in sys.modules.keys() - known} - known
+    own = {name for name in fresh if _stands_in(name, directory)}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        del sys.modules[name]
+
+
+def _stands_in(module: str, directory: Path) -> bool:
+    return (directory / f"{module}.py").is_file() or (directory / module).is_dir()
+
+
+# --- plan ---------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@_manifest
+@click.option("--json", "form", flag_value="json", help="Print it as JSON.")
+@click.option("--mermaid", "form", flag_value="mermaid", help="Print the graph of dependencies for Mermaid.")
+def plan(manifest: str | None, overrides: Sequence[str], form: str | None) -> None:
+    """Show what the manifest means: components, order, values.
+
+    Components stand in start order; a stop goes the other way. Every effective value is shown with where it comes
+    from; secrets are not shown.
+    """
+    from . import show  # noqa: PLC0415  see the module docstring
+
+    registry = _discover()
+    resolved = _resolve(_path(manifest), overrides, registry)
+    if form == "json":
+        say(json.dumps(show.plan_as_json(resolved, registry), indent=2))
+    elif form == "mermaid":
+        say(show.plan_as_mermaid(resolved))
+    else:
+        say(show.plan_as_text(resolved, registry, bold=paint(bold=True), dim=paint(dim=True)))
+
+
+# --- plugins, schema ----------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def plugins(*, as_json: bool) -> None:
+    """List the plugins that are installed.
+
+    Reads the metadata of distributions and imports nothing. A name that two distributions provide is marked.
+    """
+    from . import show  # noqa: PLC0415  see the module docstring
+
+    found = _discover().plugins
+    say(json.dumps(show.plugins_as_json(found), indent=2) if as_json else show.plugins_as_text(found))
+
+
+@click.command()
+def schema() -> None:
+    """Print a JSON Schema of manifests, for editors.
+
+    It knows the plugins that are installed; one that cannot be loaded is named on standard error and left open.
+    """
+    from .schema import manifest_schema  # noqa: PLC0415  see the module docstring
+
+    made, broken = manifest_schema(_discover())
+    for error in broken:
+        complain(f"kernel: {error}")
+    say(json.dumps(made, indent=2))
+
+
+# --- new ----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("name")
+def new(name: str) -> None:
+    """Write a new service into a new folder NAME.
+
+    It has a worker, a manifest and a test that passes.
+    """
+    from .new import write_service  # noqa: PLC0415  see the module docstring
+
+    _written(write_service(name, Path.cwd()), name, ["kernel check", "pytest", "kernel run"])
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), required=True, help="What the plugin provides.")
+def new_plugin(name: str, kind: str) -> None:
+    """Write a new plugin into a new folder NAME.
+
+    It is a distribution of its own, with an entry point and tests that pass, the conformance check among them.
+    """
+    from .new import write_plugin  # noqa: PLC0415  see the module docstring
+
+    _written(write_plugin(name, kind, Path.cwd()), name, ["pip install -e .", "pytest", "kernel plugins"])
+
+
+def _written(files: Sequence[Path], folder: str, commands: Sequence[str]) -> None:
+    bold = paint(bold=True)
+    for file in files:
+        say(f"wrote {file}")
+    say("\nNext:\n")
+    for command in [f"cd {folder}", *commands]:
+        say(f"    {bold(command)}")
+
+
+BUILT_IN: Final[Mapping[str, click.Command]] = {
+    command.name or "": command for command in (run, check, plan, plugins, schema, new, new_plugin)
+}
+"""Name -> command, in the order of the help."""

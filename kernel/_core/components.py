@@ -1,0 +1,361 @@
+"""The contracts of the components and of what the kernel hands to them; public as `kernel.abc`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
+
+import attrs
+
+from ..errors import StartupError
+from .broker import Broker, Capability, Delivery
+from .envelope import NO_HEADERS, Envelope, Message, Outcome
+
+if TYPE_CHECKING:
+    import trio
+    from structlog.typing import FilteringBoundLogger
+
+    from .event import Event
+
+ResourceT_co = TypeVar("ResourceT_co", covariant=True)
+
+
+@final
+@attrs.frozen
+class NoConfig:
+    """The configuration of a component that has nothing to configure."""
+
+
+# --- what the kernel hands to a component ---------------------------------------------------------------------
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Context:
+    """What a component is given when it is built, besides its `Config`."""
+
+    id: str
+    """`kind/name`, as in every log, event and error."""
+    name: str
+    """The key of its table in the manifest."""
+    service: str
+    """`[kernel] name`."""
+    log: FilteringBoundLogger
+    """Bound to the component."""
+    emit: Callable[[Event], None]
+    """Reports an event; never raises, never blocks."""
+    report_degraded: Callable[[str], None]
+    """Says that the component works badly, and why. A driver that lost its connection calls it."""
+    report_ready: Callable[[], None]
+    """Says that a degraded component works well again."""
+    driver: object = None
+    """The resource of the driver named by `driver = "..."`; None if the manifest names none."""
+    protocol_or_none: Protocol | None = None
+    stop_timeout: float = 2.0
+    """Seconds that closing may take, all in all."""
+
+    @property
+    def broker(self) -> Broker:
+        """The broker named by `driver = "..."`.
+
+        Raises:
+            StartupError: if the driver is not a broker. `kernel check` finds this for a class whose `needs` is
+                `Broker`.
+        """
+        if not isinstance(self.driver, Broker):
+            raise StartupError(f"{self.id} needs a broker as its driver")
+        return self.driver
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol named by `protocol = "..."`.
+
+        Raises:
+            StartupError: if the manifest names none. `kernel check` finds this for a class with `speaks = True`.
+        """
+        if self.protocol_or_none is None:
+            raise StartupError(f"{self.id} needs a protocol")
+        return self.protocol_or_none
+
+
+class Target(ABC):
+    """One worker as its dispatcher sees it."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The worker's name."""
+
+    @property
+    @abstractmethod
+    def options(self) -> object:
+        """What `Dispatcher.WorkerOptions` made of the worker's `options` table."""
+
+    @abstractmethod
+    def hosted(self) -> object:
+        """Return what `Dispatcher.host` yielded for an instance that is ready; instances take turns.
+
+        Raises:
+            UnavailableError: if no instance is ready.
+        """
+
+
+class Intake(ABC):
+    """Where a dispatcher puts what it brings in. At most `concurrency` are in flight at a time."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def concurrency(self) -> int:
+        """How many may be in flight: also what a source should prefetch. 1 or more."""
+
+    @property
+    @abstractmethod
+    def targets(self) -> Sequence[Target]:
+        """The workers of this dispatcher."""
+
+    @abstractmethod
+    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
+        """Wait for a free slot, then handle the delivery in a task of its own and settle it.
+
+        Args:
+            delivery: What to handle.
+            revocable_as: The name by which `revoke` finds it until it is settled; empty if nobody will revoke it.
+
+        Cancellation: Is a checkpoint. If cancelled while waiting, the delivery is settled with `Return`.
+        """
+
+    @abstractmethod
+    def revoke(self, name: str) -> bool:
+        """Cancel the handlers of what was submitted under a name, since nobody waits for what they do.
+
+        Each such delivery is acknowledged without a reply as soon as its handler has ended, however it ends; a
+        handler that has not begun is not called. In a batch, a handler that was called goes on. The event
+        `DeliveryRevoked` tells of it.
+
+        Args:
+            name: What `submit` was given as `revocable_as`.
+
+        Returns:
+            Whether there was such a delivery.
+        """
+
+    @abstractmethod
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Wait for a free slot, then handle the delivery, settle it and return its outcome.
+
+        For sources that go on from the outcome, such as a timer or a request on a socket.
+
+        Cancellation: Is a checkpoint. If cancelled while waiting for the slot, the delivery is settled with
+            `Return`; later, it stays in flight and is settled without the caller.
+        """
+
+    @abstractmethod
+    def slot(self, label: str = "", *, worker: str = "") -> AbstractAsyncContextManager[None]:
+        """Occupy a slot, for work that the pipeline does not run, such as an ASGI request.
+
+        What runs inside is counted as in flight, waited for when draining, and cancelled at the drain deadline
+        (the body then ends early, as with `trio.move_on_after`).
+
+        Args:
+            label: What to call it when it must be named as a culprit.
+            worker: Name of the worker that does the work.
+
+        Cancellation: Is a checkpoint on entry.
+        """
+
+
+# --- what a plugin implements -----------------------------------------------------------------------------------
+
+
+class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
+    """What drivers, dispatchers and protocols have in common."""
+
+    __slots__ = ()
+
+    Config: ClassVar[type[object]] = NoConfig
+    """The attrs class of the component's table. Its validators' `ValueError`s become problems of the plan."""
+    needs: ClassVar[type[object] | None] = None
+    """The type that the resource of `driver = "..."` must have (often `Broker`); None if no driver is needed."""
+    speaks: ClassVar[bool] = False
+    """Whether `protocol = "..."` must be given."""
+
+    @classmethod  # noqa: B027  most components have nothing to import
+    def preload(cls) -> None:
+        """Import what only a running component needs.
+
+        Called before the event loop starts, which a slow import would block; never by `kernel check`. What it
+        imports, `open` may import again for nothing.
+        """
+
+    @classmethod
+    def requires(cls, config: object) -> frozenset[Capability]:
+        """Return what the broker that this component uses must be able to do, given its `Config`."""
+        return frozenset()
+
+    @classmethod
+    def check(cls, config: object) -> Iterable[str]:
+        """Yield what is wrong with a `Config` that no validator of a single field can see. Pure: no I/O."""
+        return ()
+
+
+class Driver(Component, Generic[ResourceT_co]):
+    """Owns a connection to the outside; opened before and closed after everything that uses it."""
+
+    __slots__ = ()
+
+    provides: ClassVar[type[object]] = object
+    """The type of the resource. A worker's constructor parameter annotated with it is checked against it."""
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    """What the broker can do, if the resource is one."""
+    BrokerOptions: ClassVar[type[object] | None] = None
+    """The attrs class of `options` tables of components that use this broker: what only this broker knows."""
+
+    @abstractmethod
+    def open(self) -> AbstractAsyncContextManager[ResourceT_co]:
+        """Connect; inside, the resource is usable; after the exit everything is closed.
+
+        The resource stays valid across reconnects: calls wait for the connection inside the caller's own
+        deadline, or raise a typed error. When it cannot be healed, raise: the supervisor restarts the driver
+        and exactly those who use it.
+
+        Raises:
+            StartupError: if it can never work as configured.
+
+        Cancellation: Is a checkpoint on entry; entry is cancelled after `start_timeout`. Cancelled entry leaves
+            nothing behind. The exit is cancelled before `stop_timeout` is over.
+        """
+
+
+class Protocol(Component):
+    """Bytes and headers <-> messages. Pure: no I/O, no clock, no async method; safe to share.
+
+    A payload may be `Arguments`: what a protocol of calls decodes to, and what any may be given to encode. One that
+    has no shape of its own for them writes an object with the keys `args` and `kwargs`, which `@answers` understands.
+    """
+
+    __slots__ = ()
+
+    always_replies: ClassVar[bool] = False
+    """Whether `encode_reply` is asked about every result, also where the request has no `reply_to`."""
+
+    @abstractmethod
+    def decode(self, envelope: Envelope) -> Message:
+        """Return what an envelope means.
+
+        Raises:
+            DecodeError: if it means nothing in this protocol. Nothing else may escape, whatever the bytes are.
+        """
+
+    @abstractmethod
+    def encode(self, message: Message) -> Envelope:
+        """Return the envelope for a message.
+
+        Raises:
+            EncodeError: if the payload cannot be written.
+        """
+
+    def encode_reply(self, request: Envelope, result: object) -> Envelope | None:
+        """Return the answer to a request, or None if none is wanted.
+
+        Asked only about requests with a `reply_to`, unless `always_replies`; then the answer's subject says where it
+        goes.
+
+        Raises:
+            EncodeError: if the result cannot be written.
+        """
+        if not request.reply_to:
+            return None
+        reply = self.encode(Message(subject=request.reply_to, payload=result))
+        return attrs.evolve(reply, correlation_id=request.correlation_id)
+
+    @abstractmethod
+    def encode_error(self, request: Envelope, error: Exception) -> Envelope | None:
+        """Return the answer to a request whose handler raised, or that could not be decoded.
+
+        Only asked about requests with a `reply_to`. None if the protocol cannot tell errors: the request is
+        dead-lettered.
+
+        Raises:
+            EncodeError: if the error cannot be written; as None.
+        """
+
+    def decode_reply(self, reply: Envelope) -> object:
+        """Return the result that an answer carries.
+
+        Raises:
+            RemoteError: if the other side answered with an error.
+            DecodeError: if it means nothing in this protocol.
+            Exception: of a class that the protocol's configuration lists, if that is what the other side names.
+                No class is looked up by a name from the wire.
+        """
+        return self.decode(reply).payload
+
+    def continued(self, cause: Envelope) -> Mapping[str, object]:
+        """Return the headers that a message inherits when it is sent while another one is handled.
+
+        For what ties messages together, such as the ids of a chain of calls. Never raises, whatever the headers of
+        the cause are: they come from outside.
+
+        Args:
+            cause: What is being handled.
+        """
+        return NO_HEADERS
+
+
+class Dispatcher(Component):
+    """Brings deliveries in from a source and settles them."""
+
+    __slots__ = ()
+
+    WorkerOptions: ClassVar[type[object] | None] = None
+    """The attrs class of the `options` table of this dispatcher's workers; None if they may have none."""
+    delivers: ClassVar[bool] = True
+    """Whether it uses the pipeline, so that its workers need handlers; False if `host` decides what they need."""
+
+    @abstractmethod
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Hold what outlives accepting: the connection, the listener, tasks that finish what is in flight.
+
+        Entered first, left last, after everything in flight has been settled.
+
+        Cancellation: as `Driver.open`.
+        """
+
+    @abstractmethod
+    async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
+        """Bring deliveries in until cancelled; calls `task_status.started()` when the source is connected.
+
+        Cancelled as soon as nothing new may be accepted. What was submitted goes on. Raises when the source is
+        broken: the supervisor restarts the dispatcher. Returning means that the source has ended.
+
+        Cancellation: Is a checkpoint. Nothing may be taken from the source after it.
+        """
+
+    @classmethod
+    def host(cls, instance: object, options: object) -> AbstractAsyncContextManager[object]:
+        """Wrap one worker instance for this dispatcher: entered once the instance is, left before it is.
+
+        Args:
+            instance: The worker's object, or its bound function.
+            options: An instance of `WorkerOptions`, or None.
+
+        Returns:
+            A context manager; what it yields is what `Target.hosted` returns.
+        """
+        return nullcontext(instance)
+
+    @classmethod
+    def check_worker(cls, worker: object, options: object) -> Iterable[str]:
+        """Yield what keeps this dispatcher from using a worker (its class or function, not an instance)."""
+        return ()
+
+    @classmethod
+    def check_workers(cls, config: object, workers: Mapping[str, object]) -> Iterable[str]:
+        """Yield what is wrong with the workers taken together: name -> instance of `WorkerOptions`, or None."""
+        return ()

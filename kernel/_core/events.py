@@ -1,0 +1,199 @@
+"""What happens in a running service, as frozen records, and the hub that passes them on.
+
+Logs, readiness, the live tree of the command line and tests all hang on these events and on nothing else.
+An event is not a message: it never leaves the process by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, final
+
+import attrs
+
+from .event import Event as Event
+
+if TYPE_CHECKING:
+    from .envelope import Outcome
+    from .lifecycle import State, SwitchState
+
+
+@final
+@attrs.frozen(kw_only=True)
+class StateChanged(Event):
+    """A component moved along its lifecycle."""
+
+    old: State
+    new: State
+    reason: str = ""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ComponentFailed(Event):
+    """A component's life ended in an error."""
+
+    error: BaseException
+    restart_in: float | None
+    """Seconds until it is started again; None if it is not."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Listening(Event):
+    """A component accepts connections."""
+
+    address: str
+    """A URL, such as `http://127.0.0.1:8080`."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class KernelReady(Event):
+    """Every component is ready."""
+
+    seconds: float
+
+
+@final
+@attrs.frozen(kw_only=True)
+class StopRequested(Event):
+    """The service was told to stop."""
+
+    reason: str
+
+
+@final
+@attrs.frozen(kw_only=True)
+class KernelStopped(Event):
+    """The last event of a service."""
+
+    status: int
+    """The exit status: see `kernel.ExitStatus`."""
+    seconds: float
+    """From the stop request."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class DrainTimedOut(Event):
+    """Deliveries were still in flight at the drain deadline, and were cancelled."""
+
+    culprits: tuple[str, ...]
+    """Each `worker/name delivery-id file:line`."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class StopTimedOut(Event):
+    """A component did not stop within its `stop_timeout` and was left behind."""
+
+    where: str
+    """`file:line` at which it hangs, innermost frame of the user's code."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class LoopBlocked(Event):
+    """Something kept the event loop from running."""
+
+    seconds: float
+    where: str
+    """`file:line` of the code that did."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class KillSwitchChanged(Event):
+    """A worker is paused because too many of its calls failed, is tried, or goes on. The component is the worker."""
+
+    state: SwitchState
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class DeliverySettled(Event):
+    """A delivery came to its end. The component is the dispatcher."""
+
+    worker: str
+    """`worker/name`; empty if none was found, or if several decided together."""
+    delivery_id: str
+    subject: str
+    attempt: int
+    outcome: Outcome
+    error: BaseException | None
+    """What the handler raised, if it did; a group of what several workers raised."""
+    seconds: float
+    """From being taken to the outcome."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class DeliveryDone(DeliverySettled):
+    """A delivery was acknowledged and nothing was wrong with it: the usual end, which is not made if nobody hears it."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class DeliveryRevoked(Event):
+    """A delivery was acknowledged because nobody waits for it any more. The component is the dispatcher."""
+
+    delivery_id: str
+    subject: str
+    error: BaseException | None
+    """What the handler raised while it was cancelled, if it did."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class SettleFailed(Event):
+    """The source did not take the outcome; it will deliver again. The component is the dispatcher."""
+
+    delivery_id: str
+    error: BaseException
+
+
+Hook: TypeAlias = Callable[[Event], None]
+"""Receives events in order, synchronously; it must return at once, and what it raises is dropped and counted."""
+_Entry: TypeAlias = tuple[tuple[type[Event], ...], tuple[type[Event], ...], Hook]
+
+
+@final
+@attrs.define(eq=False)
+class EventHub:
+    """Passes each event to the hooks that asked for its type."""
+
+    _hooks: list[_Entry] = attrs.field(factory=list[_Entry], init=False)
+    _heard: dict[type[Event], tuple[Hook, ...]] = attrs.field(factory=dict[type[Event], tuple[Hook, ...]], init=False)
+    dropped: int = attrs.field(default=0, init=False)
+    """How often a hook raised."""
+
+    def subscribe(self, hook: Hook, *types: type[Event], but: tuple[type[Event], ...] = ()) -> Callable[[], None]:
+        """Pass events of these types (all, if none is named) but those to a hook; returns what ends it."""
+        entry = (types or (Event,), but, hook)
+        self._hooks.append(entry)
+        self._heard.clear()
+
+        def unsubscribe() -> None:
+            self._hooks = [one for one in self._hooks if one is not entry]
+            self._heard.clear()
+
+        return unsubscribe
+
+    def hears(self, kind: type[Event]) -> tuple[Hook, ...]:
+        """Return the hooks for a type: empty means that nobody would hear it, and it need not be made."""
+        hooks = self._heard.get(kind)
+        if hooks is None:
+            hooks = tuple(
+                hook for types, but, hook in self._hooks if issubclass(kind, types) and not issubclass(kind, but)
+            )
+            self._heard[kind] = hooks
+        return hooks
+
+    def emit(self, event: Event) -> None:
+        """Pass an event on."""
+        for hook in self.hears(type(event)):
+            try:
+                hook(event)
+            except Exception:  # noqa: BLE001  a broken log must never break the flow of messages (test_events)
+                self.dropped += 1

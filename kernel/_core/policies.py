@@ -1,0 +1,189 @@
+"""What the manifest may ask of deliveries on their way to a worker; each table is off unless it is there."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+from attrs.validators import and_, ge, gt, le
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_DAY: Final = 86_400.0
+_MANY: Final = 1_000_000
+
+
+def _above_zero(limit: float) -> Any:  # noqa: ANN401  attrs has no name for the type of a validator
+    return and_(gt(0.0), le(limit))
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RatePolicy:
+    """The `rate` table of a dispatcher: how many deliveries may be started."""
+
+    messages: int = attrs.field(validator=and_(ge(1), le(_MANY)))
+    """At once, after a quiet time; and in each `per` seconds, in the long run."""
+    per: float = attrs.field(default=1.0, validator=_above_zero(_DAY))
+    """Seconds."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class BatchPolicy:
+    """The `batch` table of a dispatcher: how deliveries are collected for one call of a handler."""
+
+    size: int = attrs.field(validator=and_(ge(1), le(10_000)))
+    """Deliveries in a batch, at most."""
+    wait: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(_DAY)))
+    """Seconds from the first of a batch after which it is handled though it is not full."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KillSwitchPolicy:
+    """The `kill_switch` table of a worker: when it is given no deliveries for a while."""
+
+    failure_rate: float = attrs.field(default=0.5, validator=_above_zero(1.0))
+    """The share of failed calls in `window` at which it is paused."""
+    minimum: int = attrs.field(default=20, validator=and_(ge(1), le(_MANY)))
+    """Calls in `window`, below which it is not paused."""
+    window: float = attrs.field(default=60.0, validator=_above_zero(_DAY))
+    """Seconds."""
+    pause: float = attrs.field(default=30.0, validator=_above_zero(_DAY))
+    """Seconds until one call tries whether it works again."""
+
+
+class Restart(enum.Enum):
+    """When a component that ended is started again.
+
+    Source: OTP supervisor(3), `permanent`, `transient`, `temporary`, in systemd's words.
+    """
+
+    ALWAYS = "always"
+    ON_FAILURE = "on_failure"
+    NEVER = "never"
+
+
+class Ending(enum.Enum):
+    """How one life of a component ended."""
+
+    RETURNED = "returned"
+    RAISED = "raised"
+    NOT_READY = "not ready in time"
+    REFUSED = "refused"
+    """It raised `StartupError`: its configuration is wrong."""
+    RECALLED = "recalled"
+    """The supervisor stopped it, so that it may start again with what it depends on."""
+    RETIRED = "retired"
+    """The supervisor stopped it for good."""
+
+
+class Verdict(enum.Enum):
+    """What follows from an ending."""
+
+    RESTART = "restart"
+    RESUME = "resume"
+    """Start again as soon as possible; not counted as a restart."""
+    STOP = "stop"
+    FAIL = "fail"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RestartPolicy:
+    """The `restart` table of a component or group in the manifest."""
+
+    policy: Restart = Restart.ALWAYS
+    max_restarts: int = attrs.field(default=5, validator=attrs.validators.ge(0))
+    """More restarts than this within `window` are a failure for good. Source: OTP, restart intensity."""
+    window: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    """Seconds."""
+    backoff_initial: float = attrs.field(default=0.2, validator=attrs.validators.ge(0))
+    """Seconds before the first restart."""
+    backoff_factor: float = attrs.field(default=2.0, validator=attrs.validators.ge(1))
+    backoff_max: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))
+    """Seconds; no wait is longer."""
+    jitter: float = attrs.field(
+        default=0.1, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(1))
+    )
+    """The fraction of a wait that chance may take off it, so that many do not restart at once. 0 to 1."""
+
+
+_VERDICTS = {
+    Restart.ALWAYS: {Ending.RETURNED: Verdict.RESTART},
+    Restart.ON_FAILURE: {Ending.RETURNED: Verdict.STOP},
+    Restart.NEVER: {
+        Ending.RETURNED: Verdict.STOP,
+        Ending.RAISED: Verdict.FAIL,
+        Ending.NOT_READY: Verdict.FAIL,
+    },
+}
+_SAME_FOR_ALL = {
+    Ending.RAISED: Verdict.RESTART,
+    Ending.NOT_READY: Verdict.RESTART,
+    Ending.REFUSED: Verdict.FAIL,
+    Ending.RECALLED: Verdict.RESUME,
+    Ending.RETIRED: Verdict.STOP,
+}
+
+
+def verdict(policy: Restart, ending: Ending) -> Verdict:
+    """Return what follows when a component with this policy ended so."""
+    return _VERDICTS[policy].get(ending) or _SAME_FOR_ALL[ending]
+
+
+def backoff(policy: RestartPolicy, attempt: int, chance: float) -> float:
+    """Return the seconds to wait before restart number `attempt` (from 1).
+
+    Args:
+        policy: Where initial wait, factor, maximum and jitter stand.
+        attempt: How many restarts there were since the last healthy interval, this one included.
+        chance: A random number from 0 to 1.
+    """
+    return min(_grown(policy, attempt), policy.backoff_max) * (1 - policy.jitter * chance)
+
+
+def _grown(policy: RestartPolicy, attempt: int) -> float:
+    if policy.backoff_initial == 0:  # times infinity it would not be a number
+        return 0.0
+    try:
+        return policy.backoff_initial * policy.backoff_factor ** (attempt - 1)
+    except OverflowError:
+        return math.inf
+
+
+@final
+@attrs.define(eq=False)
+class RestartHistory:
+    """The restarts of one component (or group) that still count."""
+
+    policy: RestartPolicy
+    chance: Callable[[], float]
+    """Returns a random number from 0 to 1."""
+    _times: deque[float] = attrs.field(factory=deque[float], init=False)
+    _streak: int = attrs.field(default=0, init=False)
+
+    def next_wait(self, now: float, *, healthy_for: float) -> float | None:
+        """Record a restart and return the seconds to wait for it, or None if it is one too many.
+
+        Args:
+            now: The time, in seconds of any clock that does not jump.
+            healthy_for: Seconds the component was ready before it ended; after `window` of them the backoff
+                starts anew.
+        """
+        self._forget(now)
+        if len(self._times) >= self.policy.max_restarts:
+            return None
+        self._times.append(now)
+        self._streak = 1 if healthy_for >= self.policy.window else self._streak + 1
+        return backoff(self.policy, self._streak, self.chance())
+
+    def _forget(self, now: float) -> None:
+        while self._times and now - self._times[0] > self.policy.window:
+            self._times.popleft()

@@ -1,0 +1,265 @@
+"""The plan as values: what `resolve` makes and everything that runs reads.
+
+Frozen and complete: whoever holds a `Plan` needs neither the manifest nor the registry any more.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias, final
+
+import attrs
+
+from .components import Dispatcher, Driver, Protocol
+from .envelope import Message
+from .policies import BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy
+
+Filter: TypeAlias = Callable[[object], object]
+"""Payload -> whether the worker is to handle it."""
+Translator: TypeAlias = Callable[[Message], object]
+"""Message -> the `Message` that takes its place."""
+
+
+class Strategy(enum.Enum):
+    """Who is restarted with a failed member of a group. Source: OTP supervisor(3), restart strategies."""
+
+    ONE_FOR_ONE = "one_for_one"
+    ONE_FOR_ALL = "one_for_all"
+    REST_FOR_ONE = "rest_for_one"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """The `retry` table of a worker: what happens to a delivery whose handler raised."""
+
+    attempts: int = attrs.field(default=3, validator=attrs.validators.ge(1))
+    """Attempts in all; then the delivery is dead-lettered."""
+    backoff_initial: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
+    """Seconds before the second attempt."""
+    backoff_factor: float = attrs.field(default=2.0, validator=attrs.validators.ge(1))
+    backoff_max: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
+    """Seconds; no wait is longer."""
+    jitter: float = attrs.field(
+        default=0.1, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(1))
+    )
+    """The fraction of a wait that chance may take off it."""
+    on: tuple[type[Exception], ...] = (Exception,)
+    """Exceptions that are worth another attempt; in the manifest as import paths (`httpx:TransportError`) or names
+    of builtins. All others dead-letter at once."""
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class ComponentSpec:
+    """What the supervisor knows of every component."""
+
+    id: str
+    """`kind/name`."""
+    name: str
+    where: str
+    """`file:line` of its table."""
+    restart: RestartPolicy = RestartPolicy()
+    essential: bool = True
+    """Whether its failure stops the service."""
+    start_timeout: float = 30.0
+    """Seconds to become ready."""
+    stop_timeout: float = 2.0
+    """Seconds to close, all in all: cancelled after three quarters of them, left behind at their end."""
+    uses: tuple[str, ...] = ()
+    """Ids of components whose resources it holds: started before, stopped after, and it restarts with them."""
+    after: tuple[str, ...] = ()
+    """Ids of components that only have to be started before it and stopped after it."""
+
+    def __repr__(self) -> str:
+        # Not attrs', which takes half as long to make as the rest of the class, at every start.
+        return f"<{type(self).__name__} {self.id}>"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ProtocolSpec:
+    """A protocol; it has no life of its own, so the supervisor does not know it."""
+
+    name: str
+    cls: type[Protocol]
+    config: object
+    inbound: tuple[Translator, ...] = ()
+    """What a decoded message passes through."""
+    outbound: tuple[Translator, ...] = ()
+    """What a message passes through before it is encoded."""
+
+
+@final
+@attrs.frozen(kw_only=True, repr=False)
+class DriverSpec(ComponentSpec):
+    """A driver; `driver` and `protocol` are what it uses in turn (a publisher uses a broker)."""
+
+    cls: type[Driver[object]]
+    config: object
+    driver: str | None = None
+    """Id, such as `driver/queue`."""
+    protocol: str | None = None
+    """Key in `Plan.protocols`."""
+
+
+@final
+@attrs.frozen(kw_only=True, repr=False)
+class DispatcherSpec(ComponentSpec):
+    """A dispatcher and the workers that it feeds."""
+
+    cls: type[Dispatcher]
+    config: object
+    driver: str | None = None
+    protocol: str | None = None
+    concurrency: int = 10
+    rate: RatePolicy | None = None
+    batch: BatchPolicy | None = None
+    fan_out: bool = False
+    """Whether each delivery goes to every worker that has a handler for it."""
+    workers: tuple[str, ...] = ()
+    """Names of workers, in the order of the manifest."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HandlerSpec:
+    """One handler of a worker, its signature already looked at."""
+
+    method: str
+    """Name of the method; empty if the worker is a function."""
+    patterns: tuple[str, ...]
+    """Subjects it handles; `*` stands for one word, `#` for any number."""
+    convert: Callable[[object], object]
+    """Payload -> the annotated type of the first parameter; raises `ConversionError`. Identity if unannotated.
+
+    For a call: payload -> `Arguments`, ready to be called with; raises `ArgumentsError`."""
+    parameters: str | None = None
+    """What the arguments of a call go to, as Python writes it; None if the handler takes a payload."""
+    envelope_parameter: str | None = None
+    """Name of the parameter that wants the `Envelope`."""
+    delivery_parameter: str | None = None
+    """Name of the parameter that wants the `Delivery`."""
+    batch_parameter: str | None = None
+    """Name of the parameter that wants the `Batch`."""
+    item: object = None
+    """The annotated type of the items, if the first parameter is a list; only the plan asks."""
+    is_plain: bool = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: _takes_payload_only(self), takes_self=True),  # noqa: PLW0108  defined below
+    )
+    """Whether it is given the payload and nothing else, as most are. Known beforehand: every delivery asks."""
+
+
+def _takes_payload_only(handler: HandlerSpec) -> bool:
+    extras = (handler.parameters, handler.envelope_parameter, handler.delivery_parameter)
+    return all(extra is None for extra in extras)
+
+
+@final
+@attrs.frozen(kw_only=True, repr=False)
+class WorkerSpec(ComponentSpec):
+    """A worker: a class (an object per instance) or an async function.
+
+    A function with a dispatcher, or named as a failure worker, is a handler; without, it is the `run` loop itself.
+    """
+
+    use: Callable[..., object]
+    is_function: bool
+    dispatcher: str | None = None
+    """Id, such as `dispatcher/orders`."""
+    options: object = None
+    """An instance of the dispatcher's `WorkerOptions`, or None."""
+    drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Parameter -> driver id."""
+    config_parameter: str | None = None
+    config: object = None
+    handlers: tuple[HandlerSpec, ...] = ()
+    filter: Filter | None = None
+    """Asked about every payload, as the protocol decoded it, before a handler is given it; None lets all through."""
+    is_context: bool = False
+    """Whether instances are async context managers."""
+    runs: bool = False
+    """Whether instances have `run`, or the function is one."""
+    instances: int = 1
+    concurrency: int | None = None
+    """Handlers at a time in one instance; None leaves it to the dispatcher's."""
+    timeout: float = 600.0
+    """Seconds that a handler may take; then it is cancelled and has failed."""
+    retry: RetryPolicy = RetryPolicy()
+    kill_switch: KillSwitchPolicy | None = None
+    failure_worker: str | None = None
+    """Name of the worker that gets what this one failed at for good, instead of the dead letters."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class GroupSpec:
+    """Workers that belong together."""
+
+    name: str
+    strategy: Strategy
+    members: tuple[str, ...]
+    """Ids, in start order."""
+    restart: RestartPolicy
+    """Restarts of all members count together; its `policy` is not used: each member has its own."""
+
+
+@final
+@attrs.frozen
+class Wait:
+    """One bounded wait of the stop, for the proof that they fit."""
+
+    what: str
+    seconds: float
+
+
+@final
+@attrs.frozen(kw_only=True)
+class StopBudget:
+    """The longest that a stop can take, and why."""
+
+    waits: tuple[Wait, ...]
+    grace_period: float
+
+    @property
+    def seconds(self) -> float:
+        """The sum of the waits."""
+        return sum(wait.seconds for wait in self.waits)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Value:
+    """One effective value and where it came from, for `kernel plan`."""
+
+    path: str
+    """`[table].key`."""
+    shown: str
+    """The value as TOML; a `Secret` is `***`."""
+    origin: str
+    """`kernel.toml:12`, `--set`, `default`, ..."""
+
+
+AnySpec: TypeAlias = DriverSpec | DispatcherSpec | WorkerSpec
+
+
+@final
+@attrs.frozen(kw_only=True, repr=False)
+class Plan:
+    """A manifest resolved against the installed plugins: everything is checked, nothing is open."""
+
+    path: str
+    """Of the manifest, as it is shown."""
+    name: str
+    grace_period: float
+    """Seconds from the stop request to the last exit."""
+    drain_timeout: float
+    """Seconds for what is in flight, inside the grace period."""
+    protocols: Mapping[str, ProtocolSpec]
+    components: Mapping[str, AnySpec]
+    """By id, in start order: whatever a component `uses` or comes `after` stands before it."""
+    groups: Sequence[GroupSpec]
+    budget: StopBudget
+    values: Callable[[], Sequence[Value]] = attrs.field(default=tuple, eq=False, repr=False)
+    """Lists what the manifest means: only `kernel plan` asks, and a service need not hold the answer."""

@@ -1,0 +1,202 @@
+"""Many deliveries, one call: collects what goes to one handler until it is a batch, and calls the handler with it.
+
+Each delivery keeps its slot, its attempt and its settlement: it waits in `join` for the verdict on it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast, final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from .._core.broker import Batch, Delivery
+from .._core.policies import BatchPolicy
+from ..errors import SettledError, UnavailableError
+from .attempt import Collecting, Route, Verdict, Work
+from .failure import add_note
+from .pipeline import OUTCOMES, Call, Pipeline
+from .pool import Instance
+
+
+@final
+@attrs.define(eq=False)
+class _Item:
+    """One delivery of a batch."""
+
+    work: Work
+    verdict: Verdict | None = None
+    is_left: bool = False
+    """Whether nobody waits for the verdict any more: it was revoked."""
+    ended: trio.Event = attrs.field(factory=trio.Event)
+
+    def end(self, verdict: Verdict) -> None:
+        """Say what becomes of it; the first word counts."""
+        if self.verdict is None:
+            self.verdict = verdict
+            self.ended.set()
+
+
+@final
+@attrs.define(eq=False)
+class _Group:
+    """What has been collected for one handler."""
+
+    route: Route
+    items: list[_Item] = attrs.field(factory=list[_Item])
+    full: trio.Event = attrs.field(factory=trio.Event)
+    """Or complete for another reason."""
+
+
+@final
+@attrs.define(eq=False)
+class Collector(Collecting):
+    """Collects the deliveries of one life of a dispatcher."""
+
+    policy: BatchPolicy
+    pipeline: Pipeline
+    nursery: trio.Nursery
+    """In which handlers are called; it holds those who wait in `join`, too."""
+    began: Callable[[Delivery], None]
+    """Told, in the task that calls the handler, of each delivery that the handler is given."""
+    _open: dict[int, _Group] = attrs.field(factory=dict[int, _Group], init=False)
+    """Those that take more, by the identity of their handler, which lives as long as the plan."""
+    _closing: bool = attrs.field(default=False, init=False)
+
+    @override
+    async def join(self, work: Work) -> Verdict:
+        key = id(work.route.handler)
+        group = self._open.get(key)
+        if group is None:
+            group = self._open[key] = _Group(work.route)
+            self.nursery.start_soon(self._run, group, key, name=work.route.pool.spec.id)
+        item = _Item(work)
+        group.items.append(item)
+        if len(group.items) >= self.policy.size:
+            self._complete(key)
+        try:
+            await item.ended.wait()
+        except trio.Cancelled:
+            item.is_left = True
+            raise
+        assert item.verdict is not None  # which is what the event says
+        return item.verdict
+
+    @override
+    def close(self) -> None:
+        self._closing = True
+        for key in list(self._open):
+            self._complete(key)
+
+    def _complete(self, key: int) -> None:
+        self._open.pop(key).full.set()
+
+    async def _run(self, group: _Group, key: int) -> None:
+        """Wait until a batch is complete, and have it handled."""
+        with trio.move_on_after(0 if self._closing else self.policy.wait):
+            await group.full.wait()
+        if self._open.get(key) is group:
+            self._complete(key)
+        switch = group.route.pool.switch
+        if switch is None:
+            await self._call(group)
+            return
+        latest = max(item.work.delivery.envelope.deadline for item in group.items)
+        is_probe = await self.pipeline.enter(switch, deadline=latest)
+        if is_probe is None:
+            for item in group.items:
+                item.end(self.pipeline.kept_out(item.work))
+            return
+        failed: bool | None = None
+        try:
+            failed = await self._call(group)
+        finally:
+            switch.leave(is_probe=is_probe, failed=failed)
+
+    async def _call(self, group: _Group) -> bool | None:
+        """Call the handler; return whether it failed, or None if it was cut or not called."""
+        pool = group.route.pool
+        try:
+            instance = pool.take_nowait() or await pool.take()
+        except UnavailableError as error:
+            self._fail(group.items, error)
+            return None  # noqa: ASYNC910  only `take` raises it, and that is one
+        items = [item for item in group.items if self._is_wanted(item)]
+        scope = trio.CancelScope()
+        instance.calls[scope] = group.items[0].work.delivery
+        try:
+            if not items:
+                return None  # noqa: ASYNC910  every item has ended: there is nothing to wait for
+            return await self._call_within(scope, instance, items)
+        finally:
+            pool.give_back(instance, scope)
+
+    async def _call_within(self, scope: trio.CancelScope, instance: Instance, items: Sequence[_Item]) -> bool | None:
+        spec = items[0].work.route.pool.spec
+        latest = max(item.work.delivery.envelope.deadline for item in items)
+        scope.deadline = min(latest, trio.current_time() + spec.timeout)
+        for item in items:
+            self.began(item.work.delivery)
+        try:
+            with scope:
+                self._answer(items, await _call_handler(instance, items, self._settle_early(items)))
+                return False  # noqa: ASYNC910  whether the user's code waits is the user's to say
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of the user's code
+            self._fail(items, error)
+            return True  # noqa: ASYNC910
+        for item in items:
+            item.end(self.pipeline.cut(instance, item.work))
+        return None if instance.leaving else True  # noqa: ASYNC910  only reached when the scope was cancelled
+
+    def _is_wanted(self, item: _Item) -> bool:
+        """Return whether an item is still to be handled; if its time is over, that is what becomes of it."""
+        if item.is_left:
+            return False
+        refusal = self.pipeline.refusal(item.work)
+        if refusal is not None:
+            item.end(refusal)
+        return refusal is None
+
+    def _settle_early(self, items: Sequence[_Item]) -> Callable[[int, object], None]:
+        def settle(index: int, result: object) -> None:
+            item = items[index]
+            if item.verdict is not None:
+                raise SettledError(f"delivery {item.work.delivery.envelope.id} was settled already")
+            item.end(self.pipeline.succeeded(result, item.work))
+
+        return settle
+
+    def _answer(self, items: Sequence[_Item], result: object) -> None:
+        """Give each item what the handler returned for it."""
+        for item, one in zip(items, _results(result, len(items)), strict=True):
+            if item.verdict is None:
+                item.end(self.pipeline.succeeded(one, item.work))
+
+    def _fail(self, items: Sequence[_Item], error: Exception | SystemExit) -> None:
+        left = [item for item in items if item.verdict is None]
+        add_note(error, f"in {items[0].work.route.pool.spec.id}, a batch of {len(items)}, {len(left)} not settled")
+        for item in left:
+            item.end(self.pipeline.judged(error, item.work))
+
+
+def _results(result: object, count: int) -> Sequence[object]:
+    if result is None or isinstance(result, OUTCOMES):
+        return [result] * count
+    results = cast("Sequence[object]", result) if isinstance(result, list | tuple) else None
+    if results is not None and len(results) == count:
+        return results
+    got = "something else" if results is None else f"a list of {len(results)}"
+    raise TypeError(
+        f"a handler of batches returns None, an outcome, or a list of one result for each of {count}: {got}"
+    )
+
+
+async def _call_handler(instance: Instance, items: Sequence[_Item], settle: Callable[[int, object], None]) -> object:
+    handler = items[0].work.route.handler
+    call = cast("Call", getattr(instance.worker, handler.method) if handler.method else instance.worker)
+    extra: Mapping[str, object] = {}
+    if handler.batch_parameter is not None:
+        extra = {handler.batch_parameter: Batch([item.work.delivery for item in items], settle)}
+    return await call([item.work.payload for item in items], **extra)

@@ -1,0 +1,269 @@
+"""Where dispatchers put deliveries: slots, back-pressure, settling exactly once, and cutting at the drain deadline."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, final
+
+import attrs
+import trio
+
+from .._core.broker import Delivery
+from .._core.envelope import Ack, Outcome, Return
+from .._core.events import DeliveryDone, DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
+from .._core.stacks import where
+from ..abc import Intake, Target
+from .attempt import Attempting, Verdict
+from .bucket import Bucket
+from .runners import Ended, Errand, Revocable, Runners
+
+SETTLE_TIMEOUT: Final = 5.0
+"""Seconds that a source may take to note an outcome."""
+_RETURNED: Final = Verdict(Return())
+TURN: Final = 32
+"""Slots that a source may take before the other tasks have two turns: one in which what it brought begins, and one in
+which what waited for nothing ends. So a broker that sends as much ahead as there are slots, 100 say, is told of a third
+while a third is being handled and a third is on its way. In smaller pieces each message takes a larger share of a turn,
+of what is written and of what is read; in larger ones the broker waits for us, and we for it."""
+
+
+@final
+@attrs.define(eq=False)
+class KernelIntake(Intake):
+    """The intake of one life of a dispatcher."""
+
+    component: str
+    """The dispatcher's id."""
+    _concurrency: int
+    _targets: Sequence[Target]
+    _pipeline: Attempting
+    _hub: EventHub
+    _nursery: trio.Nursery
+    """In which submitted deliveries are handled."""
+    _bucket: Bucket | None = None
+    """Bounds how many deliveries are started in a time."""
+    _free: int = attrs.field(init=False)
+    _taken: int = attrs.field(default=0, init=False)
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _revocables: dict[str, list[Revocable]] = attrs.field(factory=dict[str, list[Revocable]], init=False)
+    """By name; several where a source delivered the same thing twice."""
+    _slots: dict[trio.CancelScope, tuple[str, trio.lowlevel.Task]] = attrs.field(
+        factory=dict[trio.CancelScope, tuple[str, trio.lowlevel.Task]], init=False
+    )
+    """What the pipeline does not run: its label, and its task."""
+    _over: bool = attrs.field(default=False, init=False)
+    _runners: Runners = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._free = self._concurrency
+        self._runners = Runners(self.component, self._nursery, self._pipeline, self._end)
+
+    @property
+    def concurrency(self) -> int:
+        """How many may be in flight."""
+        return self._concurrency
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """The workers of the dispatcher."""
+        return self._targets
+
+    @property
+    def in_flight(self) -> int:
+        """How many slots are taken."""
+        return self._concurrency - self._free
+
+    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
+        """Wait for a slot, then handle the delivery in a task of its own."""
+        if revocable_as:
+            await self._submit_revocable(delivery, Revocable(revocable_as))
+            return
+        await self._take(delivery)
+        self._runners.start(Errand(delivery))
+
+    async def _submit_revocable(self, delivery: Delivery, revocable: Revocable) -> None:
+        self._revocables.setdefault(revocable.name, []).append(revocable)
+        try:
+            await self._take(delivery)
+        except BaseException:
+            self._forget(revocable)
+            raise
+        self._runners.start(Errand(delivery, revocable=revocable))
+
+    def revoke(self, name: str) -> bool:
+        """Cancel the handlers of what was submitted under a name; return whether there was any."""
+        found = self._revocables.get(name, ())
+        for revocable in found:
+            revocable.scope.cancel()
+        return bool(found)
+
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Wait for a slot, then handle the delivery in a task of its own and wait for the outcome."""
+        await self._take(delivery)
+        ended = Ended()
+        self._runners.start(Errand(delivery, ended))
+        await ended.event.wait()
+        return ended.outcome
+
+    @asynccontextmanager
+    async def slot(self, label: str = "", *, worker: str = "") -> AsyncGenerator[None]:
+        """Occupy a slot."""
+        await self._take(None)
+        scope = trio.CancelScope()
+        if self._over:  # it waited for its slot until after the cut
+            scope.cancel()
+        self._slots[scope] = f"worker/{worker} {label}" if worker else label, trio.lowlevel.current_task()
+        try:
+            with scope:
+                yield
+        finally:
+            del self._slots[scope]
+            self._free_slot()
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is in flight.
+
+        Cancellation: Is a checkpoint.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.in_flight:
+            await self._idle.park()
+
+    def working_on(self, delivery: Delivery) -> None:
+        """Note that the current task works on a delivery that another waits for."""
+        self._runners.working_on(delivery)
+
+    def cut_slots(self) -> None:
+        """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it."""
+        self._over = True
+        for scope in self._slots:
+            scope.cancel()
+
+    def culprits(self) -> tuple[str, ...]:
+        """Return what is in flight, each with the line of user code that it is at."""
+        handled = [(_label(delivery), task) for delivery, task in self._runners.at_work()]
+        return tuple(f"{label} at {where(task)}" for label, task in (*self._slots.values(), *handled))
+
+    async def _take(self, delivery: Delivery | None) -> None:
+        """Take a slot; if cancelled while waiting for it, return the delivery to its source."""
+        try:
+            if self._taken < TURN:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await self._let_others_run()
+            self._taken += 1
+            if self._free:
+                self._free -= 1
+            else:
+                await self._waiting.park()  # whoever releases a slot hands it over
+            if self._bucket is not None and delivery is not None:
+                await self._wait_for_token(self._bucket)
+        except trio.Cancelled:
+            if delivery is not None:
+                if not self._settle_nowait(delivery, Return()):
+                    await self._settle(delivery, Return())  # noqa: ASYNC102  it shields itself
+                self._tell(delivery, _RETURNED, trio.current_time())
+            raise
+
+    async def _let_others_run(self) -> None:
+        """Give them the two turns that `TURN` tells of."""
+        self._taken = 0
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+
+    async def _wait_for_token(self, bucket: Bucket) -> None:
+        """Wait until one more may be started; if cancelled, give the slot back."""
+        try:
+            await bucket.take()
+        except trio.Cancelled:
+            self._free_slot()
+            raise
+
+    def _free_slot(self) -> None:
+        if not self._free and self._waiting:
+            self._waiting.unpark()
+            return
+        self._free += 1
+        if self._free == self._concurrency and self._idle:
+            self._idle.unpark_all()
+
+    def _end(self, errand: Errand, verdict: Verdict) -> Awaitable[None] | None:
+        """Settle what was handled, and free its slot; return what is to be awaited for that, if anything is."""
+        if errand.revocable is not None:
+            verdict = self._unless_revoked(errand.delivery, errand.revocable, verdict)
+        if not self._settle_nowait(errand.delivery, verdict.outcome):
+            return self._end_slowly(errand, verdict)
+        self._ended(errand, verdict)
+        return None
+
+    async def _end_slowly(self, errand: Errand, verdict: Verdict) -> None:
+        await self._settle(errand.delivery, verdict.outcome)
+        self._ended(errand, verdict)
+
+    def _ended(self, errand: Errand, verdict: Verdict) -> None:
+        self._free_slot()
+        self._tell(errand.delivery, verdict, errand.began)
+        if errand.ended is not None:
+            errand.ended.outcome = verdict.outcome
+            errand.ended.event.set()
+
+    def _unless_revoked(self, delivery: Delivery, revocable: Revocable, verdict: Verdict) -> Verdict:
+        """Return what becomes of an attempt that may have been revoked; from here on, it cannot be."""
+        self._forget(revocable)
+        if not revocable.scope.cancel_called:
+            return verdict
+        envelope = delivery.envelope
+        self._hub.emit(
+            DeliveryRevoked(
+                component=self.component, delivery_id=envelope.id, subject=envelope.subject, error=verdict.error
+            )
+        )
+        return Verdict(Ack(), verdict.pool)
+
+    def _forget(self, revocable: Revocable) -> None:
+        same = self._revocables[revocable.name]
+        same.remove(revocable)
+        if not same:
+            del self._revocables[revocable.name]
+
+    def _settle_nowait(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """Settle if that takes no waiting, and return whether it did; a source that cannot is reported."""
+        try:
+            return delivery.settle_nowait(outcome)
+        except Exception as error:  # noqa: BLE001  the boundary of a transport
+            self._report(delivery, error)
+            return True
+
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:  # noqa: ASYNC910  it may end in an error
+        """Settle, whatever happens around; a source that cannot is reported, and costs the others nothing."""
+        try:
+            with trio.fail_after(SETTLE_TIMEOUT, shield=True):
+                await delivery.settle(outcome)
+        except Exception as error:  # noqa: BLE001  the boundary of a transport
+            self._report(delivery, error)
+
+    def _report(self, delivery: Delivery, error: Exception) -> None:
+        self._hub.emit(SettleFailed(component=self.component, delivery_id=delivery.envelope.id, error=error))
+
+    def _tell(self, delivery: Delivery, verdict: Verdict, began: float) -> None:
+        is_usual = verdict.error is None and isinstance(verdict.outcome, Ack)
+        kind = DeliveryDone if is_usual else DeliverySettled
+        if self._hub.hears(kind):
+            self._hub.emit(
+                kind(
+                    component=self.component,
+                    worker=verdict.worker,
+                    delivery_id=delivery.envelope.id,
+                    subject=delivery.envelope.subject,
+                    attempt=delivery.attempt,
+                    outcome=verdict.outcome,
+                    error=verdict.error,
+                    seconds=trio.current_time() - began,
+                )
+            )
+
+
+def _label(delivery: Delivery) -> str:
+    return f"delivery {delivery.envelope.id} ({delivery.envelope.subject[:100]!r})"

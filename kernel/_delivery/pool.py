@@ -1,0 +1,125 @@
+"""The instances of one worker that are ready, and taking turns on them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import final
+
+import attrs
+import trio
+
+from .._core.broker import Delivery
+from .._core.spec import WorkerSpec
+from ..abc import Target
+from ..errors import UnavailableError
+from .kill_switch import KillSwitch
+
+
+@final
+@attrs.define(eq=False)
+class Instance:
+    """One ready object of a worker."""
+
+    worker: object
+    hosted: object
+    """What the dispatcher's `host` yielded for it."""
+    free: int
+    """Calls that it may take on."""
+    calls: dict[trio.CancelScope, Delivery] = attrs.field(factory=dict[trio.CancelScope, Delivery], init=False)
+    leaving: bool = attrs.field(default=False, init=False)
+    idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+
+@final
+@attrs.define(eq=False)
+class Pool(Target):
+    """The ready instances of one worker."""
+
+    spec: WorkerSpec
+    concurrency: int
+    """Calls at a time in one instance."""
+    switch: KillSwitch | None = None
+    """Holds back calls; the pipeline asks it, where there is one."""
+    _ready: list[Instance] = attrs.field(factory=list[Instance], init=False)
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _turn: int = attrs.field(default=0, init=False)
+    closed: str = attrs.field(default="", init=False)
+    """Why there will be no instance any more; empty while there may be one."""
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        return self.spec.name
+
+    @property
+    def options(self) -> object:
+        """The worker's options for its dispatcher."""
+        return self.spec.options
+
+    def hosted(self) -> object:
+        """Return what a ready instance is hosted as; instances take turns."""
+        if not self._ready:
+            raise UnavailableError(f"{self.spec.id} is not ready{': ' if self.closed else ''}{self.closed}")
+        self._turn += 1
+        return self._ready[self._turn % len(self._ready)].hosted
+
+    def close(self, reason: str) -> None:
+        """Say that no instance will come any more; who waits for one is told."""
+        self.closed = reason
+        if self.switch is not None:
+            self.switch.void()
+        self._waiting.unpark_all()
+
+    @asynccontextmanager
+    async def offering(self, instance: Instance) -> AsyncGenerator[None]:
+        """Give calls to an instance while inside; on the way out cancel and await those that still run."""
+        self._ready.append(instance)
+        self._waiting.unpark_all()
+        try:
+            yield
+        finally:
+            self._ready.remove(instance)
+            instance.leaving = True
+            for call in instance.calls:
+                call.cancel()
+            while instance.calls:
+                await instance.idle.park()  # noqa: ASYNC102  not shielded: the deadline of the life is the bound
+
+    def take_nowait(self) -> Instance | None:
+        """Take a place in the instance with most room, or return None."""
+        ready = self._ready
+        best = ready[0] if len(ready) == 1 else max(ready, key=_room, default=None)
+        if best is None or best.free <= 0:
+            return None
+        best.free -= 1
+        return best
+
+    async def take(self) -> Instance:
+        """Wait for a place in an instance.
+
+        Raises:
+            UnavailableError: if no instance will come any more.
+
+        Cancellation: Is a checkpoint. If cancelled, no place was taken.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.closed:
+            instance = self.take_nowait()
+            if instance is not None:
+                return instance
+            await self._waiting.park()
+        raise UnavailableError(f"{self.spec.id} is not running: {self.closed}")
+
+    def give_back(self, instance: Instance, call: trio.CancelScope) -> None:
+        """Give a place back after a call."""
+        del instance.calls[call]
+        instance.free += 1
+        if self._waiting:
+            self._waiting.unpark()
+        if instance.leaving and not instance.calls:
+            instance.idle.unpark_all()
+
+
+def _room(instance: Instance) -> int:
+    return instance.free

@@ -1,0 +1,196 @@
+"""The tasks in which the deliveries of a dispatcher are handled: each does one errand after the other.
+
+To make a task, and a cancel scope, for each delivery costs as much as many a handler. `intake` says which errands there
+are, and what follows from their verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Context
+from typing import Final, final
+
+import attrs
+import trio
+
+from .._core.broker import Delivery
+from .._core.envelope import Outcome, Return
+from .._core.loop import wake
+from .attempt import Attempting, Leash, Raised, Verdict
+
+_RETURNED: Final = Verdict(Return())
+
+
+@final
+@attrs.define(eq=False)
+class Ended:
+    """What somebody waits for who wants to know the outcome."""
+
+    event: trio.Event = attrs.field(factory=trio.Event)
+    outcome: Outcome = attrs.field(factory=Return)
+
+
+@final
+@attrs.define(eq=False)
+class Revocable:
+    """A delivery whose handler can be cancelled from outside."""
+
+    name: str
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+
+@final
+@attrs.define(eq=False)
+class Errand:
+    """A delivery that has its slot."""
+
+    delivery: Delivery
+    ended: Ended | None = None
+    revocable: Revocable | None = None
+    began: float = attrs.field(default=0.0, init=False)
+    """When a task began it."""
+
+
+@final
+@attrs.define(eq=False)
+class _Runner:
+    """One task."""
+
+    task: trio.lowlevel.Task
+    context: Context
+    """What each errand begins with: what a handler leaves in its context variables is not for the next one."""
+    errand: Errand | None
+    """None while it has none."""
+    _idle: dict[_Runner, None]
+    """Those that have none, it among them."""
+    is_ending: bool = attrs.field(default=False, init=False)
+    """Whether the verdict on the errand is there, and being acted upon."""
+
+    def dismiss(self, _: object) -> trio.lowlevel.Abort:
+        """Leave those that wait for an errand, since it is cancelled."""
+        del self._idle[self]
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@final
+@attrs.define(eq=False)
+class Runners:
+    """The tasks of one life of a dispatcher: as many as errands were under way at a time, at most."""
+
+    _name: str
+    """What the tasks are called."""
+    _nursery: trio.Nursery
+    _pipeline: Attempting
+    _finish: Callable[[Errand, Verdict], Awaitable[None] | None]
+    """Acts upon a verdict, whatever happens around; returns what is to be awaited, if anything is: it shields itself."""
+    _all: dict[_Runner, None] = attrs.field(factory=dict[_Runner, None], init=False)
+    _idle: dict[_Runner, None] = attrs.field(factory=dict[_Runner, None], init=False)
+    _elsewhere: dict[int, trio.lowlevel.Task] = attrs.field(factory=dict[int, trio.lowlevel.Task], init=False)
+    """The tasks that work on deliveries which runners wait for, by the deliveries' `id`: a plugin's delivery need not
+    be hashable."""
+
+    def start(self, errand: Errand) -> None:
+        """Have a task that is idle do an errand, or a new one."""
+        if self._idle:
+            runner, _ = self._idle.popitem()
+            runner.errand = errand
+            wake(runner.task)
+        else:
+            self._nursery.start_soon(self._run, errand, name=self._name)
+
+    def working_on(self, delivery: Delivery) -> None:
+        """Note that the current task works on a delivery that is under way, and that a runner waits for."""
+        self._elsewhere[id(delivery)] = trio.lowlevel.current_task()
+
+    def at_work(self) -> Iterator[tuple[Delivery, trio.lowlevel.Task]]:
+        """Return what is under way, and the task that works on it."""
+        for runner in self._all:
+            if runner.errand is not None:
+                delivery = runner.errand.delivery
+                yield delivery, self._elsewhere.get(id(delivery), runner.task)
+
+    async def _run(self, errand: Errand) -> None:
+        task = trio.lowlevel.current_task()
+        runner = _Runner(task, task.context.copy(), errand, self._idle)
+        self._all[runner] = None
+        try:
+            while True:
+                await self._run_on(Leash(), runner)
+        finally:
+            if runner.errand is not None and not runner.is_ending:
+                waits = self._end(runner, _RETURNED)
+                if waits is not None:
+                    await waits  # noqa: ASYNC102  it shields itself
+            del self._all[runner]
+
+    async def _run_on(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  it waits when all is done
+        """Do errands until the leash is used up: by a call that was cut, or by the deadline of the last one."""
+        raised: Raised = None
+        try:
+            with leash.scope:
+                while True:
+                    if runner.errand is None:
+                        await self._next_errand(runner)
+                    began = leash.began = trio.current_time()
+                    if began >= leash.deadline:
+                        break  # since it waited: what came meanwhile has its time before it
+                    waits = self._end(runner, await self._attempt(leash, runner))
+                    if waits is not None:
+                        await waits
+        except (Exception, SystemExit) as error:
+            if leash.call is None:
+                raise
+            raised = error
+        verdict = leash.judged(raised)
+        if verdict is not None:
+            waits = self._end(runner, verdict)
+            if waits is not None:
+                await waits
+
+    def _next_errand(self, runner: _Runner) -> Awaitable[object]:
+        """Wait for the next; the end of the nursery ends it, and so may the deadline of the last call."""
+        runner.task.context = runner.context.copy()  # which holds from the next step of the task on
+        self._idle[runner] = None
+        return trio.lowlevel.wait_task_rescheduled(runner.dismiss)  # noqa: ASYNC105  awaited by the caller
+
+    def _attempt(self, leash: Leash, runner: _Runner) -> Awaitable[Verdict]:
+        errand = runner.errand
+        assert errand is not None
+        errand.began = leash.began
+        if errand.revocable is None:
+            return self._pipeline.attempt(errand.delivery, leash)
+        leash.loosen()
+        return self._attempt_revocable(errand.delivery, errand.revocable)
+
+    def _end(self, runner: _Runner, verdict: Verdict) -> Awaitable[None] | None:
+        """Act upon a verdict; return what is to be awaited for that, if anything is."""
+        assert runner.errand is not None
+        waits = self._finish(runner.errand, verdict)
+        if waits is not None:
+            return self._end_slowly(runner, waits)
+        self._ended(runner)
+        return None
+
+    async def _end_slowly(self, runner: _Runner, waits: Awaitable[None]) -> None:
+        runner.is_ending = True
+        await waits
+        runner.is_ending = False
+        self._ended(runner)
+
+    def _ended(self, runner: _Runner) -> None:
+        if self._elsewhere and runner.errand is not None:
+            self._elsewhere.pop(id(runner.errand.delivery), None)
+        runner.errand = None
+
+    async def _attempt_revocable(self, delivery: Delivery, revocable: Revocable) -> Verdict:
+        """Run an attempt until it is revoked; what a handler raises when it is cancelled is part of the verdict."""
+        verdict = _RETURNED
+        try:
+            with revocable.scope as scope:
+                if not scope.cancel_called:
+                    verdict = await self._pipeline.attempt(delivery)
+        except Exception as error:
+            if not revocable.scope.cancel_called:
+                raise
+            verdict = Verdict(Return(), error=error)
+        return verdict  # noqa: ASYNC910  whoever settles it waits, if anybody has to

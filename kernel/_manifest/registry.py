@@ -1,0 +1,234 @@
+"""What is installed: entry points by kind and name, imported one at a time and only when asked for.
+
+`discover()` reads metadata alone. A plugin is imported by `Plugin.load` or `Registry.load`, which turn every way in
+which somebody else's module can fail into a `PluginLoadError` that names the distribution.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Mapping
+from importlib import metadata
+from typing import Final, Literal, final, overload
+
+import attrs
+
+from .._core.words import did_you_mean, listed
+from ..abc import Component, Dispatcher, Driver, Protocol
+from ..errors import PluginDuplicateError, PluginLoadError, PluginNotFoundError
+
+GROUPS: Final[Mapping[str, str]] = {
+    "driver": "kernel.drivers",
+    "protocol": "kernel.protocols",
+    "dispatcher": "kernel.dispatchers",
+    "worker": "kernel.workers",
+    "command": "kernel.commands",
+}
+"""Kind -> entry-point group."""
+_KINDS: Final = {group: kind for kind, group in GROUPS.items()}
+CONTRACTS: Final[Mapping[str, type[Component]]] = {"driver": Driver, "protocol": Protocol, "dispatcher": Dispatcher}
+_CONFIGS: Final = ("Config", "BrokerOptions", "WorkerOptions")
+_PREFIX: Final = "trio-kernel-"
+_HINT: Final = "for the plugins of the kernel's own repository, run there: pip install -r requirements.txt"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Plugin:
+    """One installed entry point; nothing of it is imported yet."""
+
+    kind: str
+    """A key of `GROUPS`."""
+    name: str
+    distribution: str
+    version: str
+    value: str
+    """`module:attribute`."""
+    given: object = attrs.field(default=None, repr=False)
+    """The object itself, for plugins that are handed in rather than installed."""
+
+    def __str__(self) -> str:
+        return f"{self.distribution}=={self.version}"
+
+    def load(self) -> object:
+        """Import the plugin and return what its entry point names.
+
+        Raises:
+            PluginLoadError: if the import raises anything or exits, or the attribute is missing.
+        """
+        if self.given is not None:
+            return self.given
+        try:
+            return metadata.EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
+        except (Exception, SystemExit) as exc:
+            raise self.broken(f"{type(exc).__name__}: {exc}") from exc
+
+    def broken(self, reason: str) -> PluginLoadError:
+        """Return the error that says why the plugin cannot be used."""
+        where = f"{self.kind} {self.name} of {self} (entry point {self.value})"
+        return PluginLoadError(f"{where} cannot be loaded: {reason}", kind=self.kind, name=self.name)
+
+
+@final
+@attrs.frozen
+class Registry:
+    """The plugins that may be used."""
+
+    plugins: tuple[Plugin, ...] = ()
+    refused: tuple[Plugin, ...] = ()
+    """Installed, but not in the allow-list."""
+
+    @classmethod
+    def of(cls, groups: Mapping[str, Mapping[str, object]]) -> Registry:
+        """Return a registry of objects at hand: `Registry.of({"drivers": {"fake": FakeDriver}})`."""
+        return cls(
+            tuple(
+                _given(_KINDS[f"kernel.{group}"], name, value)
+                for group, members in groups.items()
+                for name, value in members.items()
+            )
+        )
+
+    def allowing(self, names: Collection[str] | None) -> Registry:
+        """Return a registry in which only some plugins are found; None allows all.
+
+        Args:
+            names: Names of plugins (`sqlite`), of distributions (`trio-kernel-messaging`, or `messaging` for short)
+                or both (`trio-kernel-sqlite:sqlite`).
+        """
+        if names is None:
+            return self
+        allowed = [plugin for plugin in self.plugins if _is_named(plugin, names)]
+        refused = [plugin for plugin in self.plugins if plugin not in allowed]
+        return Registry(tuple(allowed), (*self.refused, *refused))
+
+    def find(self, kind: str, name: str) -> Plugin:
+        """Return the plugin of a kind that has a name, not imported.
+
+        Args:
+            kind: A key of `GROUPS`.
+            name: Its name; `distribution:name` where several distributions provide it.
+
+        Raises:
+            PluginNotFoundError: if there is none, or the allow-list leaves it out.
+            PluginDuplicateError: if several distributions provide it.
+        """
+        found = _named(self.plugins, kind, name)
+        if not found:
+            raise PluginNotFoundError(self._not_found(kind, name), kind=kind, name=name)
+        if len(found) > 1:
+            owners = listed([f"{plugin} ({plugin.value})" for plugin in found], last="and")
+            qualified = f'"{found[0].distribution}:{found[0].name}"'
+            text = f"{kind} {name} is provided by {owners}; uninstall one, or write {qualified} to choose"
+            raise PluginDuplicateError(text, kind=kind, name=name)
+        return found[0]
+
+    @overload
+    def load(self, kind: Literal["driver"], name: str) -> type[Driver[object]]: ...
+    @overload
+    def load(self, kind: Literal["protocol"], name: str) -> type[Protocol]: ...
+    @overload
+    def load(self, kind: Literal["dispatcher"], name: str) -> type[Dispatcher]: ...
+    @overload
+    def load(self, kind: str, name: str) -> object: ...
+    def load(self, kind: str, name: str) -> object:
+        """Import a plugin and check that it is what its kind must be.
+
+        Returns:
+            The component class; for workers and commands whatever the entry point names.
+
+        Raises:
+            PluginNotFoundError: as `find`.
+            PluginDuplicateError: as `find`.
+            PluginLoadError: if it cannot be imported, or does not meet the contract of its kind.
+        """
+        plugin = self.find(kind, name)
+        loaded = plugin.load()
+        if kind in CONTRACTS and (fault := component_fault(loaded, CONTRACTS[kind])):
+            raise plugin.broken(fault)
+        return loaded
+
+    def _not_found(self, kind: str, name: str) -> str:
+        if refused := _named(self.refused, kind, name):
+            return f"{kind} {name} of {refused[0]} is not in the allow-list of the manifest ([kernel].plugins)"
+        installed = sorted({plugin.name for plugin in self.plugins if plugin.kind == kind})
+        others = [plugin.kind for plugin in self.plugins if plugin.name == name]
+        hint = f"; {name} is a {others[0]};" if others else did_you_mean(name, installed) or ";"
+        return f"no installed distribution provides the {kind} {name}{hint} installed: {listed(installed)}; {_HINT}"
+
+
+def discover() -> Registry:
+    """Return everything that is installed, in the order of its names. Reads the metadata of every distribution: slow."""
+    entry_points = metadata.entry_points()
+    owners: dict[int, tuple[str, str]] = {}
+    plugins = [
+        Plugin(kind=kind, name=entry.name, distribution=owner[0], version=owner[1], value=entry.value)
+        for kind, group in GROUPS.items()
+        for entry in entry_points.select(group=group)
+        for owner in [owners.setdefault(id(entry.dist), _owner(entry.dist))]
+    ]
+    return Registry(tuple(sorted(plugins, key=lambda plugin: (plugin.kind, plugin.name, plugin.distribution))))
+
+
+def _owner(distribution: metadata.Distribution | None) -> tuple[str, str]:
+    try:
+        found = distribution.metadata if distribution else None
+    except Exception:  # noqa: BLE001 -- a broken distribution that nobody asked for must not stop the service
+        found = None
+    return (found["Name"] or "unknown", found["Version"] or "unknown") if found else ("unknown", "unknown")
+
+
+def _given(kind: str, name: str, value: object) -> Plugin:
+    module = getattr(value, "__module__", "") or ""
+    where = f"{module}:{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return Plugin(kind=kind, name=name, distribution=module.partition(".")[0], version="0", value=where, given=value)
+
+
+def _named(plugins: Collection[Plugin], kind: str, name: str) -> list[Plugin]:
+    distribution, _, short = name.rpartition(":")
+    return [
+        plugin
+        for plugin in plugins
+        if plugin.kind == kind
+        and plugin.name == short
+        and (not distribution or _normalized(distribution) in _distribution_names(plugin))
+    ]
+
+
+def _is_named(plugin: Plugin, names: Collection[str]) -> bool:
+    known = _distribution_names(plugin)
+    for name in names:
+        distribution, _, short = name.rpartition(":")
+        if distribution:
+            if short == plugin.name and _normalized(distribution) in known:
+                return True
+        elif short == plugin.name or _normalized(short) in known:
+            return True
+    return False
+
+
+def _distribution_names(plugin: Plugin) -> tuple[str, str]:
+    name = _normalized(plugin.distribution)
+    return name, name.removeprefix(_PREFIX)
+
+
+def _normalized(distribution: str) -> str:
+    """Source: Python packaging, name normalization (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def component_fault(loaded: object, contract: type[Component]) -> str:
+    """Return why an object is not a usable component class, or nothing."""
+    if not isinstance(loaded, type):
+        return f"it must be a class, not {type(loaded).__name__}"
+    if not issubclass(loaded, contract):
+        return f"it must be a subclass of kernel.abc.{contract.__name__}"
+    if inspect.isabstract(loaded):
+        missing = sorted(loaded.__abstractmethods__)
+        return f"it does not define {listed(missing, last='and')}"
+    for attribute in _CONFIGS:
+        config: object = getattr(loaded, attribute, None)
+        if (config or attribute == "Config") and not (isinstance(config, type) and attrs.has(config)):
+            return f"its {attribute} must be an attrs class"
+    return ""

@@ -1,0 +1,149 @@
+"""What a manifest takes from outside: `${VAR}` in strings, and tables that stand for secrets.
+
+Secrets are read here and nowhere else, so that a plan holds everything a service needs and a missing one is a
+problem of the manifest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+
+from .._convert.strict import is_array, is_table
+from .._core.secret import Secret
+from .._core.words import MAX_TEXT, quoted, shown
+
+MAX_SECRET_BYTES: Final = 64 * 1024
+_OTHERS_MAY_READ: Final = 0o004
+_SECRET_SHAPES: Final = (("env",), ("file",))
+_COMPONENT_DEPTH: Final = 2
+_PATTERN: Final = re.compile(
+    r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|(?P<bad>\$\{)"
+)
+_SYNTAX: Final = 'write "${NAME}" or "${NAME:-default}", and "$${" for "${" itself'
+
+
+class _Refused(Exception):  # noqa: N818 -- a signal
+    """A value cannot be had; the text says why."""
+
+
+@final
+@attrs.define(eq=False)
+class Substitution:
+    """Replaces what comes from outside in a tree of plain values."""
+
+    environ: Mapping[str, str]
+    directory: Path
+    """Where relative names of secret files start, unless `$CREDENTIALS_DIRECTORY` is set."""
+    report: Callable[[tuple[str, ...], str], None]
+    """Takes every problem: where, and what."""
+    sources: dict[tuple[str, ...], tuple[str, ...]] = attrs.field(factory=dict[tuple[str, ...], tuple[str, ...]])
+    """Values that came from outside, by path: `$NAME`, `default of $NAME`, or the file of a secret."""
+
+    def value(self, value: object, at: tuple[str, ...], *, secrets: bool) -> object:
+        """Return a value with everything replaced, deep, as new dicts and lists.
+
+        Args:
+            value: What the manifest says.
+            at: Where it says so.
+            secrets: Whether it belongs to a component, so that tables below it may stand for secrets.
+        """
+        if isinstance(value, str):
+            return self._text(value, at)
+        if is_table(value):
+            if secrets and len(at) > _COMPONENT_DEPTH and tuple(value) in _SECRET_SHAPES:
+                return self._secret(value, at)
+            return {key: self.value(item, (*at, key), secrets=secrets) for key, item in value.items()}
+        if is_array(value):
+            return [self.value(item, (*at, str(index)), secrets=secrets) for index, item in enumerate(value)]
+        return value
+
+    def _text(self, text: str, at: tuple[str, ...]) -> str:
+        return _PATTERN.sub(lambda found: self._replacement(found, at), text) if "${" in text else text
+
+    def _replacement(self, found: re.Match[str], at: tuple[str, ...]) -> str:
+        if found["escape"]:
+            return "${"
+        name, default = found["name"], found["default"]
+        if found["bad"]:
+            self.report(at, f"has a broken substitution: {_SYNTAX}")
+        elif default is not None and not self.environ.get(name):
+            self._note(at, f"default of ${name}")
+            return default
+        else:
+            self._note(at, f"${name}")
+            try:
+                return self._variable(name, f"write ${{{name}:-}} if it may be")
+            except _Refused as exc:
+                self.report(at, str(exc))
+        return found[0]
+
+    def _variable(self, name: str, if_empty: str) -> str:
+        if name not in self.environ:
+            raise _Refused(f"needs the environment variable {name}, which is not set")
+        if not (text := self.environ[name]):
+            raise _Refused(f"needs the environment variable {name}, which is empty; {if_empty}")
+        return text
+
+    def _secret(self, table: Mapping[str, object], at: tuple[str, ...]) -> Secret | None:
+        [(key, given)] = table.items()
+        name = self.value(given, (*at, key), secrets=False)
+        if not isinstance(name, str) or not name:
+            self.report((*at, key), f"must be the name of the secret in a string, got {shown(name)}")
+            return None
+        try:
+            return Secret(self._from_env(name, at) if key == "env" else self._from_file(name, at))
+        except _Refused as exc:
+            self.report((*at, key), str(exc))
+            return None
+
+    def _from_env(self, name: str, at: tuple[str, ...]) -> str:
+        self._note(at, f"${name}")
+        return self._variable(name, "a secret may not be")
+
+    def _from_file(self, name: str, at: tuple[str, ...]) -> str:
+        path = Path(self.environ.get("CREDENTIALS_DIRECTORY") or self.directory) / name
+        self._note(at, name)
+        try:
+            data = _read_secret(path)
+            text = data.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            # Not chained: the error holds the bytes.
+            raise _Refused(f"{_secret_file(path)} must be UTF-8") from None
+        except (OSError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "its name is invalid"
+            raise _Refused(f"{_secret_file(path)} cannot be read: {reason}") from exc
+        if not text:
+            raise _Refused(f"{_secret_file(path)} is empty")
+        return text
+
+    def _note(self, at: tuple[str, ...], source: str) -> None:
+        self.sources[at] = tuple(dict.fromkeys([*self.sources.get(at, ()), source]))
+
+
+def _secret_file(path: Path) -> str:
+    return f"the secret file {quoted(str(path), MAX_TEXT)}"
+
+
+def _read_secret(path: Path) -> bytes:
+    with open(path, "rb", opener=_open_at_once) as source:
+        mode = os.fstat(source.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise _Refused(f"{_secret_file(path)} must be a regular file")
+        if mode & _OTHERS_MAY_READ:
+            raise _Refused(f"{_secret_file(path)} may be read by everybody; run: chmod o-r on it")
+        data = source.read(MAX_SECRET_BYTES + 1)
+    if len(data) > MAX_SECRET_BYTES:
+        raise _Refused(f"{_secret_file(path)} is larger than {MAX_SECRET_BYTES} bytes")
+    return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Opening a FIFO would wait for its writer.
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -1,0 +1,329 @@
+"""The keys of the manifest that belong to the kernel, as attrs classes, and the tables split into those and the rest.
+
+Knows no plugin: what is left of a table when these keys are taken out goes to the plugin's `Config`.
+
+Here and in the other modules of resolving, attrs classes do without `==` and a repr, which nobody asks for: to write
+those methods takes attrs longer than all else, and every start pays for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Generic, TypeAlias, TypeVar, cast, final
+
+import attrs
+
+from .._convert.structure import structure
+from .._core.policies import BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy
+from .._core.spec import RetryPolicy, Strategy
+from .manifest import Manifest
+
+Report: TypeAlias = Callable[[tuple[str, ...], str], None]
+"""Takes every problem: where, and what."""
+
+MAX_CONCURRENCY: Final = 10_000
+MAX_GRACE_PERIOD: Final = 86_400.0
+
+SECTIONS: Final = {"driver": "drivers", "protocol": "protocols", "dispatcher": "dispatchers", "worker": "workers"}
+"""Kind of component -> its table of tables."""
+
+
+def seconds(default: float) -> float:
+    """Return an attrs field of seconds: more than 0, finite."""
+    field: float = attrs.field(default=default, validator=_check_seconds)
+    return field
+
+
+def _check_seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"'{attribute.name}' must be a finite number of seconds above 0, got {value!r}")
+
+
+def count(default: int) -> int:
+    """Return an attrs field of a number from 1 to `MAX_CONCURRENCY`."""
+    field: int = attrs.field(default=default, validator=_check_count)
+    return field
+
+
+def _check_count(_: object, attribute: attrs.Attribute[int], value: int | None) -> None:
+    if value is not None and not 1 <= value <= MAX_CONCURRENCY:
+        raise ValueError(f"'{attribute.name}' must be from 1 to {MAX_CONCURRENCY}, got {value!r}")
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class KernelTable:
+    """`[kernel]`."""
+
+    name: str | None = None
+    """Of the service; that of the manifest's folder by default."""
+    grace_period: float = seconds(25.0)
+    """Seconds from the stop request to the last exit; up to a day."""
+    drain_timeout: float = seconds(15.0)
+    """Seconds for what is in flight; less than `grace_period`."""
+    plugins: tuple[str, ...] | None = None
+    """Names of plugins that may be used; None allows all that are installed."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LifeTable:
+    """Keys of everything that is started and stopped."""
+
+    enabled: bool = True
+    depends: tuple[str, ...] = ()
+    """Components that must be ready first: `kind/name`, or the name alone where it is the only one."""
+    essential: bool = True
+    restart: RestartPolicy = RestartPolicy()
+    start_timeout: float = seconds(30.0)
+    stop_timeout: float = seconds(2.0)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DriverTable(LifeTable):
+    """`[drivers.NAME]`."""
+
+    plugin: str | None = None
+    """The component's own name by default."""
+    use: str | None = None
+    """Import path `module:Class` of a component class of the service's own, instead of a plugin."""
+    driver: str | None = None
+    protocol: str | None = None
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DispatcherTable(DriverTable):
+    """`[dispatchers.NAME]`."""
+
+    concurrency: int = count(10)
+    rate: RatePolicy | None = None
+    batch: BatchPolicy | None = None
+    fan_out: bool = False
+    """Whether each delivery goes to every worker that has a handler for it."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ProtocolTable:
+    """`[protocols.NAME]`."""
+
+    enabled: bool = True
+    plugin: str | None = None
+    use: str | None = None
+    inbound: tuple[str, ...] = ()
+    """Import paths `module:function`: what decoded messages pass through."""
+    outbound: tuple[str, ...] = ()
+    """Import paths `module:function`: what messages pass through before they are encoded."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RetryTable:
+    """`[workers.NAME.retry]`: a `RetryPolicy` whose exceptions are still names."""
+
+    attempts: int = attrs.field(default=RetryPolicy().attempts, validator=attrs.validators.ge(1))
+    backoff_initial: float = attrs.field(default=RetryPolicy().backoff_initial, validator=attrs.validators.ge(0))
+    backoff_factor: float = attrs.field(default=RetryPolicy().backoff_factor, validator=attrs.validators.ge(1))
+    backoff_max: float = attrs.field(default=RetryPolicy().backoff_max, validator=attrs.validators.ge(0))
+    jitter: float = attrs.field(
+        default=RetryPolicy().jitter, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(1))
+    )
+    on: tuple[str, ...] = ("Exception",)
+
+    @property
+    def waits(self) -> bool:
+        """Whether another attempt comes later, not at once."""
+        return self.attempts > 1 and self.backoff_initial > 0 and self.backoff_max > 0
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class WorkerTable(LifeTable):
+    """`[workers.NAME]`."""
+
+    use: str
+    dispatcher: str | None = None
+    drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    config: Mapping[str, object] | None = None
+    options: Mapping[str, object] | None = None
+    timeout: float = seconds(600.0)
+    retry: RetryTable = RetryTable()
+    kill_switch: KillSwitchPolicy | None = None
+    concurrency: int | None = attrs.field(default=None, validator=_check_count)
+    instances: int = count(1)
+    failure_worker: str | None = None
+    filter: str | None = None
+    """Import path `module:function`: asked whether a payload is to be handled."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class GroupTable:
+    """`[groups.NAME]`."""
+
+    strategy: Strategy
+    members: tuple[str, ...]
+    restart: RestartPolicy = RestartPolicy()
+
+
+TableT_co = TypeVar("TableT_co", covariant=True)
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Entry(Generic[TableT_co]):
+    """One component of the manifest, before anything is known of its plugin."""
+
+    id: str
+    """`kind/name`."""
+    name: str
+    at: tuple[str, ...]
+    table: TableT_co | None
+    """Its reserved keys, wrong ones left out; None if nothing can be said without those."""
+    wrong: frozenset[str]
+    """Keys that something is wrong with: what follows from them says nothing."""
+    given: Mapping[str, object]
+    """All that the manifest says."""
+
+    @property
+    def rest(self) -> dict[str, object]:
+        """What is the plugin's."""
+        return {key: value for key, value in self.given.items() if key not in RESERVED[self.at[0]]}
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Tables:
+    """The manifest's tables, disabled components left out."""
+
+    kernel: KernelTable
+    drivers: Mapping[str, Entry[DriverTable]]
+    protocols: Mapping[str, Entry[ProtocolTable]]
+    dispatchers: Mapping[str, Entry[DispatcherTable]]
+    workers: Mapping[str, Entry[WorkerTable]]
+    groups: Mapping[str, GroupTable]
+    disabled: frozenset[str]
+    """Ids."""
+
+    def of(self, kind: str) -> Mapping[str, Entry[object]]:
+        """Return the components of a kind by name."""
+        return {
+            "driver": self.drivers,
+            "protocol": self.protocols,
+            "dispatcher": self.dispatchers,
+            "worker": self.workers,
+        }[kind]
+
+    def with_lives(self) -> Iterator[Entry[DriverTable] | Entry[WorkerTable]]:
+        """Iterate over all components that are started and stopped."""
+        yield from self.drivers.values()
+        yield from self.dispatchers.values()
+        yield from self.workers.values()
+
+
+RESERVED: Final[Mapping[str, frozenset[str]]] = {
+    section: frozenset(field.name for field in attrs.fields(cls))
+    for section, cls in {
+        "drivers": DriverTable,
+        "protocols": ProtocolTable,
+        "dispatchers": DispatcherTable,
+        "workers": WorkerTable,
+    }.items()
+}
+"""Table of tables -> the keys that no plugin gets."""
+
+
+def under(report: Report, *at: str) -> Report:
+    """Return a report for paths relative to `at`."""
+    return lambda path, text: report((*at, *path), text)
+
+
+def read_tables(manifest: Manifest, report: Report) -> Tables:
+    """Structure all keys that belong to the kernel."""
+    disabled: set[str] = set()
+    drivers = _entries(manifest, "driver", DriverTable, disabled, report)
+    protocols = _entries(manifest, "protocol", ProtocolTable, disabled, report)
+    dispatchers = _entries(manifest, "dispatcher", DispatcherTable, disabled, report)
+    workers = _entries(manifest, "worker", WorkerTable, disabled, report)
+    return Tables(
+        kernel=_read_kernel(manifest, report),
+        drivers=drivers,
+        protocols=protocols,
+        dispatchers=dispatchers,
+        workers=workers,
+        groups=_read_groups(manifest, report),
+        disabled=frozenset(disabled),
+    )
+
+
+def section(manifest: Manifest, name: str) -> Mapping[str, Mapping[str, object]]:
+    """Return a table of tables, empty if the manifest has none."""
+    return cast("Mapping[str, Mapping[str, object]]", manifest.tables.get(name, {}))
+
+
+def _read_kernel(manifest: Manifest, report: Report) -> KernelTable:
+    table = _checked_kernel(manifest, report)
+    return KernelTable() if table is None else table
+
+
+def _checked_kernel(manifest: Manifest, report: Report) -> KernelTable | None:
+    report = under(report, "kernel")
+    given = cast("Mapping[str, object]", manifest.tables.get("kernel", {}))
+    table, wrong = _structure_rest(given, KernelTable, report)
+    if table is None or wrong & {"grace_period", "drain_timeout"}:
+        return table
+    if table.grace_period > MAX_GRACE_PERIOD:
+        report(("grace_period",), f"must be at most {MAX_GRACE_PERIOD:g} s, got {table.grace_period!r}")
+    if table.drain_timeout >= table.grace_period:
+        text = f"must be less than grace_period = {table.grace_period!r}, of which it is a part"
+        report(("drain_timeout",), f"{text}, got {table.drain_timeout!r}")
+    return table
+
+
+def _read_groups(manifest: Manifest, report: Report) -> dict[str, GroupTable]:
+    read = {
+        name: structure(given, GroupTable, report=under(report, "groups", name))
+        for name, given in section(manifest, "groups").items()
+    }
+    return {name: table for name, table in read.items() if table is not None}
+
+
+TableT = TypeVar("TableT")
+
+
+def _entries(
+    manifest: Manifest, kind: str, cls: type[TableT], disabled: set[str], report: Report
+) -> dict[str, Entry[TableT]]:
+    entries: dict[str, Entry[TableT]] = {}
+    for name, given in section(manifest, SECTIONS[kind]).items():
+        if given.get("enabled") is False:
+            disabled.add(f"{kind}/{name}")
+        else:
+            entries[name] = _read_entry(kind, name, given, cls, report)
+    return entries
+
+
+def _read_entry(kind: str, name: str, given: Mapping[str, object], cls: type[TableT], report: Report) -> Entry[TableT]:
+    at = (SECTIONS[kind], name)
+    # Workers have no plugin, so that a key that is not the kernel's is nobody's.
+    own = given if kind == "worker" else {key: given[key] for key in given if key in RESERVED[at[0]]}
+    table, wrong = _structure_rest(own, cls, under(report, *at))
+    return Entry(id=f"{kind}/{name}", name=name, at=at, table=table, wrong=wrong, given=given)
+
+
+def _structure_rest(
+    given: Mapping[str, object], cls: type[TableT], report: Report
+) -> tuple[TableT | None, frozenset[str]]:
+    """Structure a table; if that fails, do so without the keys at fault, so that the others are looked at too."""
+    wrong: set[str] = set()
+
+    def note(at: tuple[str, ...], text: str) -> None:
+        wrong.add(at[0])
+        report(at, text)
+
+    table = structure(given, cls, report=note)
+    if table is None:
+        rest = {key: value for key, value in given.items() if key not in wrong}
+        table = structure(rest, cls, report=lambda _at, _text: None)
+    return table, frozenset(wrong)

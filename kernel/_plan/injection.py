@@ -1,0 +1,243 @@
+"""What a worker's class or function asks for by the names of its parameters, and what it gets.
+
+A parameter named like a driver (or mapped to one in the manifest) receives its resource, `config` receives the
+worker's own configuration; any other needs a default.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter
+from pathlib import Path
+from typing import Any, Final, cast, final
+
+import attrs
+
+from .._convert.payload import payload_converter
+from .._convert.structure import structure
+from .._core.words import did_you_mean, listed
+from .._manifest.tables import Report, under
+from ..errors import ConversionError
+
+VARIADIC: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+_AS_IT_IS: Final = (Parameter.empty, object, Any, dict, Mapping)
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Offer:
+    """What one worker can be given."""
+
+    drivers: Mapping[str, type[object]]
+    """Name of a driver -> what it provides; `object` if that is not known."""
+    disabled: frozenset[str] = frozenset()
+    """Names of drivers that are."""
+    mapping: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Parameter -> name of a driver, as the manifest maps them."""
+    unusable: frozenset[str] = frozenset()
+    """Parameters that are mapped to a driver that does not exist, which is reported elsewhere."""
+    config: Mapping[str, object] | None = None
+    """The worker's `config` table, if it has one."""
+    directory: Path | None = None
+    """Searched first for modules that the table names."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Injection:
+    """What one worker is given."""
+
+    drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Parameter -> driver id."""
+    config_parameter: str | None = None
+    config: object = None
+
+
+@final
+@attrs.frozen(eq=False, repr=False)
+class Argument:
+    """A parameter and where the names in its annotation are to be looked up."""
+
+    name: str
+    parameter: Parameter
+    namespace: dict[str, object]
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a call without it fails."""
+        return self.parameter.default is Parameter.empty and self.parameter.kind not in VARIADIC
+
+    @property
+    def is_annotated(self) -> bool:
+        """Whether it has an annotation."""
+        return self.parameter.annotation is not Parameter.empty
+
+    def annotation(self) -> object:
+        """Return the annotation as an object.
+
+        Raises:
+            Exception: whatever evaluating it raises.
+        """
+        holder = types.SimpleNamespace(__annotations__={self.name: self.parameter.annotation})
+        return typing.get_type_hints(holder, globalns=self.namespace, include_extras=True)[self.name]
+
+
+def arguments_of(use: Callable[..., object], label: str, report: Report) -> list[Argument]:
+    """Return the parameters of a function, or of a class's constructor, reporting a signature that cannot be read."""
+    try:
+        parameters = inspect.signature(use).parameters.values()
+    except (ValueError, TypeError, NameError) as error:
+        report(("use",), f"the signature of {label} cannot be read: {error}")
+        return []
+    return [Argument(parameter.name, parameter, _namespace(use, parameter.name)) for parameter in parameters]
+
+
+def _namespace(use: Callable[..., object], name: str) -> dict[str, object]:
+    if isinstance(use, type):
+        declaring = _declaring_class(use, name)
+        if declaring is not None:
+            return vars(sys.modules[declaring.__module__])
+        use = cast("Callable[..., object]", getattr(use, "__init__"))  # noqa: B009  # mypy dislikes the plain way
+    while isinstance(use, functools.partial):
+        use = use.func
+    return getattr(inspect.unwrap(use), "__globals__", {})
+
+
+def _declaring_class(cls: type[object], name: str) -> type[object] | None:
+    # The __init__ that attrs and dataclasses write has annotations, but not always the globals to look them up in.
+    if not (attrs.has(cls) or hasattr(cls, "__dataclass_fields__")):
+        return None
+    fields = {name, f"_{name}"}
+    return next((base for base in cls.__mro__ if fields & set(vars(base).get("__annotations__", ()))), None)
+
+
+def resolve(argument: Argument, label: str, report: Report) -> object:
+    """Return an argument's annotation, or `Parameter.empty` if there is none or it cannot be resolved (reported)."""
+    if not argument.is_annotated:
+        return Parameter.empty
+    try:
+        return argument.annotation()
+    except Exception as error:  # noqa: BLE001  # annotations are code: they may raise anything
+        text = f'the annotation of "{argument.name}" of {label} cannot be resolved: {error}'
+        hint = "; import it outside TYPE_CHECKING" if isinstance(error, NameError) else ""
+        report(("use",), text + hint)
+        return Parameter.empty
+
+
+def inject(
+    arguments: Sequence[Argument], offer: Offer, label: str, report: Report, *, strict: bool = True
+) -> Injection:
+    """Find out what a worker is given.
+
+    Args:
+        arguments: Its parameters, those that are not injected left out.
+        offer: What there is.
+        label: What to call it in problems.
+        report: Takes the problems, with paths relative to the worker's table.
+        strict: Whether a parameter that nothing is offered for is a problem.
+    """
+    _check_mapping(arguments, offer, label, report)
+    drivers: dict[str, str] = {}
+    config_parameter, config = None, None
+    for argument in arguments:
+        driver = offer.mapping.get(argument.name, argument.name)
+        if argument.name in offer.unusable:
+            continue
+        if argument.name == "config" and "config" not in offer.mapping:
+            config_parameter, config = _inject_config(argument, offer, label, report)
+        elif argument.parameter.kind not in VARIADIC and driver in offer.drivers:
+            drivers[argument.name] = f"driver/{driver}"
+            _check_driver(argument, driver, offer, label, report)
+        elif argument.is_required and strict:
+            report(("use",), _not_offered(argument.name, offer, label))
+    drivers |= _into_keywords(arguments, offer)
+    if offer.config is not None and not any(argument.name == "config" for argument in arguments):
+        report(("config",), f'{label} has no parameter "config" that could take it')
+    return Injection(drivers=drivers, config_parameter=config_parameter, config=config)
+
+
+def _into_keywords(arguments: Sequence[Argument], offer: Offer) -> dict[str, str]:
+    if not _takes_any_keyword(arguments):
+        return {}
+    named = {argument.name for argument in arguments}
+    return {
+        parameter: f"driver/{driver}"
+        for parameter, driver in offer.mapping.items()
+        if parameter not in named and driver in offer.drivers
+    }
+
+
+def _takes_any_keyword(arguments: Sequence[Argument]) -> bool:
+    return any(argument.parameter.kind is Parameter.VAR_KEYWORD for argument in arguments)
+
+
+def _check_mapping(arguments: Sequence[Argument], offer: Offer, label: str, report: Report) -> None:
+    names = [argument.name for argument in arguments if argument.parameter.kind not in VARIADIC]
+    for parameter in sorted({*offer.mapping, *offer.unusable}):
+        if parameter not in names and not _takes_any_keyword(arguments):
+            has = f"; it has: {listed(names)}" if names else "; it has none"
+            report(("drivers", parameter), f"{label} has no such parameter{did_you_mean(parameter, names) or has}")
+
+
+def _check_driver(argument: Argument, driver: str, offer: Offer, label: str, report: Report) -> None:
+    provided, wanted = offer.drivers[driver], resolve(argument, label, report)
+    if argument.parameter.kind is Parameter.POSITIONAL_ONLY:
+        report(
+            ("use",),
+            f'parameter "{argument.name}" of {label} is positional-only, but what is injected is given by name',
+        )
+    elif not _fits(provided, wanted):
+        at = ("drivers", argument.name) if argument.name in offer.mapping else ("use",)
+        text = f'parameter "{argument.name}" of {label} wants {_type_name(wanted)}'
+        report(at, f"{text}, but driver/{driver} provides {_type_name(provided)}")
+
+
+def _fits(provided: type[object], wanted: object) -> bool:
+    # `Any` is a class from Python 3.11 on.
+    if provided is object or wanted is Parameter.empty or wanted is Any or not isinstance(wanted, type):
+        return True
+    try:
+        return issubclass(provided, wanted)
+    except TypeError:  # parameterised, or a typing.Protocol with data: nothing can be said
+        return True
+
+
+def _type_name(cls: object) -> str:
+    return cls.__qualname__ if isinstance(cls, type) else str(cls)
+
+
+def _not_offered(name: str, offer: Offer, label: str) -> str:
+    if name in offer.disabled:
+        return f'parameter "{name}" of {label} has no default, and driver/{name} is disabled'
+    near = did_you_mean(name, [*offer.drivers, "config"])
+    text = f'parameter "{name}" of {label} has no default and is neither "config" nor a driver'
+    return text + (
+        near or (f"; there are: {listed(offer.drivers)}" if offer.drivers else "; the manifest has no drivers")
+    )
+
+
+def _inject_config(
+    argument: Argument, offer: Offer, label: str, report: Report
+) -> tuple[str, object] | tuple[None, None]:
+    if offer.config is None and not argument.is_required:
+        return None, None
+    table = dict(offer.config or {})
+    annotation = resolve(argument, label, report)
+    return argument.name, _read_config(annotation, table, offer.directory, under(report, "config"))
+
+
+def _read_config(annotation: object, table: dict[str, object], directory: Path | None, report: Report) -> object:
+    if any(annotation is plain or typing.get_origin(annotation) is plain for plain in _AS_IT_IS):
+        return table
+    if isinstance(annotation, type) and attrs.has(annotation):
+        return structure(table, annotation, report=report, directory=directory)
+    try:
+        return payload_converter(annotation)(table)
+    except (ConversionError, TypeError) as error:  # a wrong table, or a type that no table becomes
+        report((), str(error))
+        return None

@@ -1,0 +1,355 @@
+"""Manifest + registry -> `Plan`: the second arrow of a service's way. Pure: nothing is opened, nothing is started.
+
+Finds everything that is wrong at once: each step reports and goes on, and only the end raises.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, TypedDict, cast
+
+import attrs
+
+from .._core.policies import RestartPolicy
+from .._core.spec import (
+    AnySpec,
+    ComponentSpec,
+    DispatcherSpec,
+    DriverSpec,
+    GroupSpec,
+    Plan,
+    RetryPolicy,
+    StopBudget,
+    Value,
+    WorkerSpec,
+)
+from .._core.words import did_you_mean, listed
+from .._manifest.manifest import Manifest
+from .._manifest.registry import Registry
+from .._manifest.tables import (
+    DispatcherTable,
+    DriverTable,
+    Entry,
+    ProtocolTable,
+    RetryTable,
+    Tables,
+    WorkerTable,
+    read_tables,
+)
+from .._manifest.values import values_of
+from ..abc import Dispatcher, Driver
+from ..errors import PlanError, Problem
+from .graph import edges_of, find_cycles, start_order, stop_budget
+from .staff import Hired, fed_by, hire, read_groups, shape_of
+from .wiring import Ground, Wired, Wiring, plugin_of, refer, wire
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_KINDS: Final = ("driver", "dispatcher", "worker")
+"""Of components that are started and stopped."""
+_TOLERANCE: Final = 1e-6
+"""Seconds that adding floats may be off."""
+
+
+def resolve(manifest: Manifest, registry: Registry) -> Plan:
+    """Check that a manifest fits together and to what is installed, and freeze what follows from it.
+
+    Imports the plugins and workers that the manifest names, and no other.
+
+    Raises:
+        PlanError: listing every problem, if there is any.
+    """
+    problems: list[Problem] = []
+    tables = read_tables(manifest, lambda at, text: problems.append(manifest.problem(at, text)))
+    ground = Ground(
+        manifest=manifest,
+        registry=registry.allowing(tables.kernel.plugins),
+        tables=tables,
+        report=lambda at, text: problems.append(manifest.problem(at, text)),
+    )
+    name = _service_name(ground)
+    wiring = wire(ground)
+    workers = hire(ground, wiring)
+    groups = read_groups(ground)
+    lives = _lives(ground, wiring, workers, groups)
+    budget = _prove(ground, lives)
+    if problems or budget is None:
+        raise PlanError(problems)
+    specs = _specs(lives, wiring, workers)
+    return Plan(
+        path=manifest.path,
+        name=name,
+        grace_period=tables.kernel.grace_period,
+        drain_timeout=tables.kernel.drain_timeout,
+        protocols=wiring.protocols,
+        components={id_: specs[id_] for id_ in start_order(edges_of(lives))},
+        groups=groups,
+        budget=budget,
+        values=functools.partial(_values, ground, name, wiring, workers),
+    )
+
+
+def _service_name(ground: Ground) -> str:
+    given = ground.tables.kernel.name
+    if given is None:
+        folder = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(ground.manifest.directory).absolute().name)
+        return re.sub(r"^[^A-Za-z]+", "", folder)[:64] or "service"
+    if not _NAME.fullmatch(given):
+        ground.report(("kernel", "name"), "must be at most 64 of A-Z, a-z, 0-9, _ and -, and start with a letter")
+    return given
+
+
+# --- what stands on what ------------------------------------------------------------------------------------------
+
+
+def _lives(
+    ground: Ground, wiring: Wiring, workers: Mapping[str, Hired], groups: Sequence[GroupSpec]
+) -> dict[str, ComponentSpec]:
+    """Return what the supervisor needs of every component, in the order of the manifest's kinds."""
+    uses, after = _uses(wiring, workers), _after(workers, groups)
+    lives: dict[str, ComponentSpec] = {}
+    known = {entry.id for entry in ground.tables.with_lives() if entry.table is not None}
+    for entry in ground.tables.with_lives():
+        if entry.table is not None:
+            depends = tuple(_depends(ground, entry, entry.table.depends))
+            lives[entry.id] = ComponentSpec(
+                id=entry.id,
+                name=entry.name,
+                where=ground.manifest.origin(entry.at),
+                restart=entry.table.restart,
+                essential=entry.table.essential,
+                start_timeout=entry.table.start_timeout,
+                stop_timeout=entry.table.stop_timeout,
+                uses=_among(known, (*uses.get(entry.id, ()), *depends)),
+                after=_among(known, after.get(entry.id, ())),
+            )
+    return lives
+
+
+def _among(known: set[str], ids: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(id_ for id_ in ids if id_ in known))
+
+
+def _uses(wiring: Wiring, workers: Mapping[str, Hired]) -> dict[str, tuple[str, ...]]:
+    wired = (*wiring.drivers.values(), *wiring.dispatchers.values())
+    uses = {one.entry.id: (f"driver/{one.driver}",) for one in wired if one.driver}
+    return uses | {
+        worker.entry.id: tuple(worker.shape.injection.drivers.values()) for worker in workers.values() if worker.shape
+    }
+
+
+def _after(workers: Mapping[str, Hired], groups: Sequence[GroupSpec]) -> dict[str, list[str]]:
+    after: dict[str, list[str]] = {}
+    for worker in workers.values():
+        if worker.dispatcher:
+            after.setdefault(f"dispatcher/{worker.dispatcher}", []).append(worker.entry.id)
+        if worker.failure_worker:
+            after.setdefault(worker.entry.id, []).append(f"worker/{worker.failure_worker}")
+    for group in groups:
+        for member, before in zip(group.members[1:], group.members, strict=False):
+            after.setdefault(member, []).append(before)
+    return after
+
+
+def _depends(ground: Ground, entry: Entry[DriverTable] | Entry[WorkerTable], names: Sequence[str]) -> Iterator[str]:
+    for index, name in enumerate(names):
+        at = (*entry.at, "depends", str(index))
+        kind, slash, short = name.rpartition("/")
+        if not slash:
+            yield from _depend_on_name(ground, name, at)
+        elif kind not in _KINDS:
+            ground.report(at, f'"{kind}" is no kind of component that starts; there are: {listed(_KINDS)}')
+        elif refer(ground.tables, kind, short, at, ground.report):
+            yield name
+
+
+def _depend_on_name(ground: Ground, name: str, at: tuple[str, ...]) -> Iterator[str]:
+    tables = ground.tables
+    found = [f"{kind}/{name}" for kind in _KINDS if name in tables.of(kind)]
+    disabled = [f"{kind}/{name}" for kind in _KINDS if f"{kind}/{name}" in tables.disabled]
+    if len(found) > 1:
+        ground.report(at, f'"{name}" may mean {listed(found, last="or")}; write one of them')
+    elif not found and disabled:
+        ground.report(at, f"{disabled[0]} is disabled (enabled = false)")
+    elif not found:
+        known = [known for kind in _KINDS for known in tables.of(kind)]
+        there_are = f"; there are: {listed(dict.fromkeys(known))}"
+        ground.report(at, f'there is no component "{name}"{did_you_mean(name, known) or there_are}')
+    yield from found[:1]
+
+
+# --- proofs -------------------------------------------------------------------------------------------------------
+
+
+def _prove(ground: Ground, lives: Mapping[str, ComponentSpec]) -> StopBudget | None:
+    """Return the stop budget if everything can be started in order and stopped in time, else report why not."""
+    kernel = ground.tables.kernel
+    cycles = find_cycles(edges_of(lives))
+    for cycle in cycles:
+        _report_cycle(ground, cycle)
+    if cycles or kernel.drain_timeout >= kernel.grace_period:
+        return None
+    budget = stop_budget(lives, drain_timeout=kernel.drain_timeout, grace_period=kernel.grace_period)
+    is_known = not any("stop_timeout" in entry.wrong for entry in ground.tables.with_lives())
+    if is_known and budget.seconds > budget.grace_period + _TOLERANCE:
+        _report_budget(ground, budget)
+    return budget
+
+
+def _report_cycle(ground: Ground, cycle: Sequence[str]) -> None:
+    entries = {entry.id: entry for entry in ground.tables.with_lives()}
+    steps = [f"{id_}{_line(ground, entries[id_].at)}" for id_ in cycle]
+    text = " -> ".join([*steps, cycle[0]])
+    ground.report(entries[cycle[0]].at, f"can never start, because each of these waits for the next: {text}")
+
+
+def _line(ground: Ground, at: tuple[str, ...]) -> str:
+    line = ground.manifest.line(at)
+    return f" (line {line})" if line else ""
+
+
+def _report_budget(ground: Ground, budget: StopBudget) -> None:
+    parts = " + ".join(f"{wait.what} {wait.seconds!r}" for wait in budget.waits)
+    text = f"a stop can take {round(budget.seconds, 3)!r} s ({parts}), more than grace_period = {budget.grace_period!r}"
+    ground.report(("kernel", "grace_period"), f"{text}; raise it, or lower drain_timeout or a stop_timeout")
+
+
+# --- specifications -----------------------------------------------------------------------------------------------
+
+
+class _Life(TypedDict):
+    id: str
+    name: str
+    where: str
+    restart: RestartPolicy
+    essential: bool
+    start_timeout: float
+    stop_timeout: float
+    uses: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+def _life(spec: ComponentSpec) -> _Life:
+    return cast("_Life", attrs.asdict(spec, recurse=False))
+
+
+def _specs(lives: Mapping[str, ComponentSpec], wiring: Wiring, workers: Mapping[str, Hired]) -> dict[str, AnySpec]:
+    specs: dict[str, AnySpec] = {}
+    for wired in wiring.drivers.values():
+        specs[wired.entry.id] = _driver_spec(lives[wired.entry.id], wired)
+    fed = fed_by(workers.values())
+    for name, wired in wiring.dispatchers.items():
+        names = tuple(worker.entry.name for worker in fed.get(name, ()))
+        specs[wired.entry.id] = _dispatcher_spec(lives[wired.entry.id], wired, names)
+    for worker in workers.values():
+        specs[worker.entry.id] = _worker_spec(lives[worker.entry.id], worker)
+    return specs
+
+
+def _driver_spec(life: ComponentSpec, wired: Wired) -> DriverSpec:
+    return DriverSpec(
+        **_life(life),
+        cls=cast("type[Driver[object]]", wired.cls),
+        config=wired.config,
+        driver=_id("driver", wired.driver),
+        protocol=wired.protocol,
+    )
+
+
+def _dispatcher_spec(life: ComponentSpec, wired: Wired, workers: tuple[str, ...]) -> DispatcherSpec:
+    table = cast("DispatcherTable", wired.entry.table)
+    return DispatcherSpec(
+        **_life(life),
+        cls=cast("type[Dispatcher]", wired.cls),
+        config=wired.config,
+        driver=_id("driver", wired.driver),
+        protocol=wired.protocol,
+        concurrency=table.concurrency,
+        rate=table.rate,
+        batch=table.batch,
+        fan_out=table.fan_out,
+        workers=workers,
+    )
+
+
+def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
+    shape, table = shape_of(worker), worker.table
+    return WorkerSpec(
+        **_life(life),
+        use=shape.use,
+        is_function=shape.is_function,
+        dispatcher=_id("dispatcher", worker.dispatcher),
+        options=worker.options,
+        drivers=shape.injection.drivers,
+        config_parameter=shape.injection.config_parameter,
+        config=shape.injection.config,
+        handlers=shape.handlers,
+        is_context=shape.is_context,
+        runs=shape.runs,
+        instances=table.instances,
+        concurrency=table.concurrency,
+        timeout=table.timeout,
+        retry=_retry_policy(table.retry, worker.retry_on),
+        kill_switch=table.kill_switch,
+        failure_worker=worker.failure_worker,
+        filter=worker.filter,
+    )
+
+
+def _retry_policy(table: RetryTable, exceptions: tuple[type[Exception], ...]) -> RetryPolicy:
+    return RetryPolicy(
+        attempts=table.attempts,
+        backoff_initial=table.backoff_initial,
+        backoff_factor=table.backoff_factor,
+        backoff_max=table.backoff_max,
+        jitter=table.jitter,
+        on=exceptions,
+    )
+
+
+def _id(kind: Literal["driver", "dispatcher"], name: str | None) -> str | None:
+    return None if name is None else f"{kind}/{name}"
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+
+
+def _values(ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired]) -> list[Value]:
+    return values_of(ground.manifest, _parts(ground, name, wiring, workers))
+
+
+def _parts(
+    ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired]
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    tables: Tables = ground.tables
+    yield ("kernel",), attrs.evolve(tables.kernel, name=name)
+    for wired in (*wiring.drivers.values(), *wiring.dispatchers.values()):
+        yield wired.entry.at, _with_source(wired.entry)
+        yield from _config_parts(wired.entry.at, wired.config)
+    for key, spec in wiring.protocols.items():
+        declared = tables.protocols.get(key)
+        yield ("protocols", key), _protocol_values(declared) if declared else {"plugin": key}
+        yield from _config_parts(("protocols", key), spec.config)
+    for worker in workers.values():
+        table = attrs.asdict(worker.table, recurse=False)
+        config = shape_of(worker).injection.config
+        yield worker.entry.at, table | {"config": config, "options": worker.options}
+    for group, members in tables.groups.items():
+        yield ("groups", group), members
+
+
+def _protocol_values(entry: Entry[ProtocolTable]) -> Mapping[str, object]:
+    table = cast("ProtocolTable", entry.table)
+    return {"plugin": plugin_of(entry), "inbound": table.inbound, "outbound": table.outbound}
+
+
+def _with_source(entry: Entry[DriverTable]) -> DriverTable:
+    table = cast("DriverTable", entry.table)
+    return table if table.use else attrs.evolve(table, plugin=plugin_of(entry))
+
+
+def _config_parts(at: tuple[str, ...], config: object) -> Iterator[tuple[tuple[str, ...], object]]:
+    if attrs.fields(type(cast("attrs.AttrsInstance", config))):
+        yield at, config

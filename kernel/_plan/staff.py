@@ -1,0 +1,325 @@
+"""Workers with their code imported: what each asks for, and whether it fits its dispatcher, failure worker and group."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, cast, final
+
+import attrs
+
+from .._convert.imports import NotImportableError, import_function, import_object
+from .._convert.structure import structure
+from .._core.broker import Capability
+from .._core.spec import Filter, GroupSpec
+from .._core.words import did_you_mean, listed
+from .._manifest.tables import DispatcherTable, DriverTable, Entry, Report, RetryTable, WorkerTable, section, under
+from ..errors import PluginError, PluginNotFoundError
+from .batches import fit, has_batches
+from .injection import Offer
+from .signature import ANY_SUBJECT, Role, Shape, inspect_worker
+from .wiring import Ground, Wired, Wiring, is_broker, lacks, refer
+
+if TYPE_CHECKING:
+    from ..abc import Dispatcher
+
+_SHAPING: Final = frozenset({"dispatcher", "drivers", "config"})
+"""Keys that decide what a worker must look like."""
+_FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker", "kill_switch", "filter")
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Hired:
+    """A worker with what is known of it; what is wrong has been reported."""
+
+    entry: Entry[WorkerTable]
+    table: WorkerTable
+    shape: Shape | None
+    dispatcher: str | None
+    """Name of a dispatcher that exists."""
+    failure_worker: str | None
+    """Name of a worker that exists."""
+    options: object
+    retry_on: tuple[type[Exception], ...]
+    filter: Filter | None
+
+
+def hire(ground: Ground, wiring: Wiring) -> dict[str, Hired]:
+    """Import all workers and check them."""
+    entries = ground.tables.workers
+    last_resorts = {entry.table.failure_worker for entry in entries.values() if entry.table}
+    workers = {
+        name: _hire_one(ground, wiring, entry, entry.table, is_last_resort=name in last_resorts)
+        for name, entry in entries.items()
+        if entry.table is not None
+    }
+    for worker in workers.values():
+        for path, text in (*_retry_faults(worker, wiring), *_last_resort_faults(ground, worker, workers)):
+            ground.report((*worker.entry.at, *path), text)
+    _check_dispatchers(ground, wiring, workers)
+    return workers
+
+
+def _hire_one(
+    ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: WorkerTable, *, is_last_resort: bool
+) -> Hired:
+    tables, at = ground.tables, entry.at
+    report = under(ground.report, *at)
+    dispatcher = refer(tables, "dispatcher", table.dispatcher, (*at, "dispatcher"), ground.report)
+    failure_worker = refer(tables, "worker", table.failure_worker, (*at, "failure_worker"), ground.report)
+    cls = wiring.dispatcher_class(dispatcher)
+    role = _role(table, cls, is_last_resort=is_last_resort)
+    offer = _offer(ground, wiring, entry, table)
+    use = _import_use(ground, table.use, report)
+    is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
+    shape = inspect_worker(use, role=role, offer=offer, report=report) if is_clear and role else None
+    options = _read_options(table, cls, report) if cls and "options" not in entry.wrong else None
+    batched = has_batches(tables.dispatchers.get(dispatcher or ""))
+    shape = fit(shape, batched=batched, report=report) if shape else None
+    if cls is not None and use is not None and not (options is None and cls.WorkerOptions):
+        for text in cls.check_worker(use, options):
+            report(("use",), text)
+    if role is Role.LOOP:
+        _check_useless(entry, report)
+    else:
+        _check_unasked(table, role, report)
+    return Hired(
+        entry=entry,
+        table=table,
+        shape=shape,
+        dispatcher=dispatcher,
+        failure_worker=failure_worker,
+        options=options,
+        retry_on=tuple(_exceptions(ground, table.retry, under(report, "retry", "on"))),
+        filter=_import_filter(ground, table, report),
+    )
+
+
+def _role(table: WorkerTable, cls: type[Dispatcher] | None, *, is_last_resort: bool) -> Role | None:
+    """Return who calls a worker, or None if that is not known because its dispatcher could not be loaded."""
+    if cls is not None:
+        return Role.HANDLER if cls.delivers else Role.HOSTED
+    if is_last_resort:
+        return Role.HANDLER
+    return None if table.dispatcher is not None else Role.LOOP
+
+
+def _offer(ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: WorkerTable) -> Offer:
+    tables = ground.tables
+    classes = {name: wiring.driver_class(name) for name in tables.drivers}
+    mapping = {
+        parameter: driver
+        for parameter, driver in table.drivers.items()
+        if refer(tables, "driver", driver, (*entry.at, "drivers", parameter), ground.report)
+    }
+    return Offer(
+        drivers={name: cls.provides if cls else object for name, cls in classes.items()},
+        disabled=frozenset(id_.removeprefix("driver/") for id_ in tables.disabled if id_.startswith("driver/")),
+        mapping=mapping,
+        unusable=frozenset(table.drivers) - frozenset(mapping),
+        config=table.config,
+        directory=ground.manifest.directory,
+    )
+
+
+def _import_use(ground: Ground, use: str, report: Report) -> object | None:
+    try:
+        if ":" in use:
+            return import_object(use, directory=ground.manifest.directory)
+        return ground.registry.load("worker", use)
+    except PluginNotFoundError:
+        report(("use",), _not_found(ground, use))
+    except PluginError as error:
+        report(("use",), str(error))
+    except NotImportableError as error:
+        report(("use",), str(error))
+    return None
+
+
+def _not_found(ground: Ground, use: str) -> str:
+    module, dot, name = use.rpartition(".")
+    installed = [plugin.name for plugin in ground.registry.plugins if plugin.kind == "worker"]
+    near = f'; did you mean "{module}:{name}"?' if dot else did_you_mean(use, installed)
+    return f'must be "module:Name", or the name of a worker that is installed{near}'
+
+
+def _read_options(table: WorkerTable, cls: type[Dispatcher], report: Report) -> object | None:
+    if cls.WorkerOptions is not None:
+        return structure(table.options or {}, cls.WorkerOptions, report=under(report, "options"))
+    if table.options is not None:
+        report(("options",), f"dispatcher/{table.dispatcher} takes no options for its workers")
+    return None
+
+
+def _check_useless(entry: Entry[WorkerTable], report: Report) -> None:
+    for key in _FOR_HANDLERS:
+        if key in entry.given:
+            report((key,), "has no effect: the worker has no dispatcher, so it handles nothing")
+
+
+def _check_unasked(table: WorkerTable, role: Role | None, report: Report) -> None:
+    for key in ("kill_switch", "filter") if role is Role.HOSTED else ():
+        if getattr(table, key) is not None:
+            report((key,), f"has no effect: dispatcher/{table.dispatcher} delivers no messages")
+    if role is Role.HANDLER and table.dispatcher is None and table.filter is not None:
+        report(("filter",), "has no effect: the worker has no dispatcher, and failures pass no filter")
+
+
+def _import_filter(ground: Ground, table: WorkerTable, report: Report) -> Filter | None:
+    if table.filter is None:
+        return None
+    try:
+        return import_function(table.filter, directory=ground.manifest.directory, taking="the payload")
+    except NotImportableError as error:
+        report(("filter",), str(error))
+        return None
+
+
+def _exceptions(ground: Ground, retry: RetryTable, report: Report) -> Iterator[type[Exception]]:
+    for index, name in enumerate(retry.on):
+        try:
+            found = (
+                import_object(name, directory=ground.manifest.directory)
+                if ":" in name
+                else getattr(builtins, name, None)
+            )
+        except NotImportableError as error:
+            report((str(index),), str(error))
+            continue
+        if isinstance(found, type) and issubclass(found, Exception):
+            yield found
+        else:
+            report((str(index),), _no_exception(name))
+
+
+def _no_exception(name: str) -> str:
+    if ":" in name:
+        return f'"{name}" is no exception'
+    known = [word for word, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)]
+    hint = did_you_mean(name, known) or '; name one of Python, such as "OSError", or "module:Name"'
+    return f'"{name}" is no exception{hint}'
+
+
+# --- what they are tied to ----------------------------------------------------------------------------------------
+
+
+def _retry_faults(worker: Hired, wiring: Wiring) -> Iterator[tuple[tuple[str, ...], str]]:
+    dispatcher = wiring.dispatchers.get(worker.dispatcher) if worker.dispatcher else None
+    driver = wiring.driver_class(dispatcher.driver) if dispatcher else None
+    retry = worker.table.retry
+    if (
+        dispatcher is None
+        or driver is None
+        or not is_broker(driver)
+        or not retry.waits
+        or "retry" in worker.entry.wrong
+    ):
+        return
+    if Capability.DELAY not in driver.capabilities:
+        text = f'retries after {retry.backoff_initial!r} s need "delay", which {lacks(wiring, dispatcher.driver)}'
+        yield ("retry", "backoff_initial"), f"{text}; set backoff_initial = 0.0 or attempts = 1"
+
+
+def _last_resort_faults(
+    ground: Ground, worker: Hired, workers: Mapping[str, Hired]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    last = workers.get(worker.failure_worker) if worker.failure_worker else None
+    if last is None or last.shape is None:
+        return
+    if has_batches(ground.tables.dispatchers.get(last.dispatcher or "")):
+        text = f"worker/{worker.failure_worker} is given batches by dispatcher/{last.dispatcher}"
+        yield ("failure_worker",), f"{text}, so it cannot be given failures, which come one by one"
+    if any(handler.parameters is not None for handler in last.shape.handlers):
+        text = f"worker/{worker.failure_worker} is marked with @answers, but a failure is a payload"
+        yield ("failure_worker",), f'{text}; mark it with @handles("{ANY_SUBJECT}")'
+    patterns = [pattern for handler in last.shape.handlers for pattern in handler.patterns]
+    if patterns != [ANY_SUBJECT]:
+        has = f"it has: {listed(patterns)}" if patterns else "it has none"
+        text = f'worker/{worker.failure_worker} must have exactly one handler, for "{ANY_SUBJECT}"'
+        yield ("failure_worker",), f"{text}; {has}"
+
+
+def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hired]) -> None:
+    named = {entry.given.get("dispatcher") for entry in ground.tables.workers.values()}
+    fed = fed_by(workers.values())
+    for name, wired in wiring.dispatchers.items():
+        cls = wiring.dispatcher_class(name)
+        if cls is not None and cls.delivers and name not in named:
+            ground.report(wired.entry.at, _idle(ground, name))
+        if not _fans_out(wired.entry):
+            _check_patterns(ground, fed.get(name, []))
+        _check_together(ground, wired, cls, fed.get(name, []))
+
+
+def _fans_out(entry: Entry[DriverTable]) -> bool:
+    """Return whether a dispatcher gives a subject to several workers, or may be meant to."""
+    return "fan_out" in entry.wrong or (isinstance(entry.table, DispatcherTable) and entry.table.fan_out)
+
+
+def _check_together(ground: Ground, wired: Wired, cls: type[Dispatcher] | None, workers: Sequence[Hired]) -> None:
+    if cls is not None and wired.config is not None:
+        for text in cls.check_workers(wired.config, {worker.entry.name: worker.options for worker in workers}):
+            ground.report(wired.entry.at, text)
+
+
+def _idle(ground: Ground, name: str) -> str:
+    given = section(ground.manifest, "workers")
+    disabled = [f"worker/{worker}" for worker, table in given.items() if table.get("dispatcher") == name]
+    if disabled:
+        return f"has no worker: {listed(disabled)} is disabled (enabled = false)"
+    return f'has no worker: write dispatcher = "{name}" in the table of one'
+
+
+def _check_patterns(ground: Ground, workers: list[Hired]) -> None:
+    owners: dict[str, str] = {}
+    for worker in workers:
+        handlers = worker.shape.handlers if worker.shape else ()
+        for pattern in dict.fromkeys(pattern for handler in handlers for pattern in handler.patterns):
+            if pattern in owners:
+                text = f'"{pattern}" goes to {owners[pattern]} already; a dispatcher gives a subject to one worker, or with fan_out = true to all'
+                ground.report((*worker.entry.at, "use"), text)
+            owners.setdefault(pattern, worker.entry.id)
+
+
+def fed_by(workers: Iterable[Hired]) -> dict[str, list[Hired]]:
+    """Return the workers of each dispatcher that has some, by its name."""
+    fed: dict[str, list[Hired]] = {}
+    for worker in workers:
+        if worker.dispatcher is not None:
+            fed.setdefault(worker.dispatcher, []).append(worker)
+    return fed
+
+
+def shape_of(worker: Hired) -> Shape:
+    """Return the shape of a worker with which nothing is wrong."""
+    return cast("Shape", worker.shape)
+
+
+# --- groups -------------------------------------------------------------------------------------------------------
+
+
+def read_groups(ground: Ground) -> list[GroupSpec]:
+    """Check that groups name workers that exist, each in one group only."""
+    owners: dict[str, str] = {}
+    groups: list[GroupSpec] = []
+    for name, table in ground.tables.groups.items():
+        at = ("groups", name, "members")
+        if not table.members:
+            ground.report(at, "must name at least one worker")
+        members = [
+            f"worker/{member}"
+            for index, member in enumerate(table.members)
+            if refer(ground.tables, "worker", member, (*at, str(index)), ground.report)
+            and _joins(ground, member, (*at, str(index)), owners, name)
+        ]
+        groups.append(GroupSpec(name=name, strategy=table.strategy, members=tuple(members), restart=table.restart))
+    return groups
+
+
+def _joins(ground: Ground, member: str, at: tuple[str, ...], owners: dict[str, str], group: str) -> bool:
+    if member in owners:
+        ground.report(at, f'worker "{member}" is in [groups.{owners[member]}] already; a worker is in one group')
+        return False
+    owners[member] = group
+    return True

@@ -1,0 +1,362 @@
+"""Drivers, dispatchers and protocols with their plugins loaded, and whether each fits what it is tied to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, cast, final
+
+import attrs
+
+from .._convert.imports import NotImportableError, import_function, import_object
+from .._convert.strict import is_table
+from .._convert.structure import structure
+from .._core.broker import Broker
+from .._core.spec import ProtocolSpec, Translator
+from .._core.words import did_you_mean, listed, unknown
+from .._manifest.manifest import Manifest
+from .._manifest.registry import CONTRACTS, Registry, component_fault
+from .._manifest.tables import (
+    RESERVED,
+    SECTIONS,
+    DispatcherTable,
+    DriverTable,
+    Entry,
+    ProtocolTable,
+    Report,
+    Tables,
+    under,
+)
+from ..abc import Component, Dispatcher, Driver, Protocol
+from ..errors import PluginError, PluginNotFoundError
+
+AnyDriver: TypeAlias = Driver[object]
+
+_OPTIONS: Final = "options"
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Ground:
+    """What every step of resolving reads."""
+
+    manifest: Manifest
+    registry: Registry
+    tables: Tables
+    report: Report
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Wired:
+    """A driver or dispatcher with what is known of it; what is wrong has been reported."""
+
+    entry: Entry[DriverTable]
+    cls: type[Component] | None
+    config: object
+    driver: str | None
+    """Name of a driver that exists."""
+    protocol: str | None
+    """Key of a protocol that exists."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Wiring:
+    """All that is not a worker."""
+
+    drivers: Mapping[str, Wired]
+    dispatchers: Mapping[str, Wired]
+    protocols: Mapping[str, ProtocolSpec]
+
+    def driver_class(self, name: str | None) -> type[AnyDriver] | None:
+        """Return the class of a driver, or None if there is none or it could not be loaded."""
+        wired = self.drivers.get(name) if name is not None else None
+        return cast("type[AnyDriver] | None", wired.cls) if wired else None
+
+    def dispatcher_class(self, name: str | None) -> type[Dispatcher] | None:
+        """Return the class of a dispatcher, or None if there is none or it could not be loaded."""
+        wired = self.dispatchers.get(name) if name is not None else None
+        return cast("type[Dispatcher] | None", wired.cls) if wired else None
+
+
+def refer(tables: Tables, kind: str, name: str | None, at: tuple[str, ...], report: Report) -> str | None:
+    """Return a name if there is such a component, else report the problem with it and return None."""
+    entries = tables.of(kind)
+    if name is None or name in entries:
+        return name
+    if f"{kind}/{name}" in tables.disabled:
+        report(at, f"{kind}/{name} is disabled (enabled = false)")
+    else:
+        there_are = f"; there are: {listed(entries)}" if entries else f": the manifest has no [{SECTIONS[kind]}]"
+        report(at, f'there is no {kind} "{name}"{did_you_mean(name, entries) or there_are}')
+    return None
+
+
+def wire(ground: Ground) -> Wiring:
+    """Load all plugins that the manifest names, structure their tables and check what each is tied to."""
+    tables, report = ground.tables, ground.report
+    drivers = {name: _load(ground, "driver", entry) for name, entry in tables.drivers.items()}
+    dispatchers = {name: _load(ground, "dispatcher", entry) for name, entry in tables.dispatchers.items()}
+    protocols = _Protocols(ground)
+    for name, entry in tables.protocols.items():
+        protocols.declare(name, entry)
+    wiring = Wiring(
+        drivers={
+            name: _wire_one(ground, tables.drivers[name], cls, drivers, protocols) for name, cls in drivers.items()
+        },
+        dispatchers={
+            name: _wire_one(ground, tables.dispatchers[name], cls, drivers, protocols)
+            for name, cls in dispatchers.items()
+        },
+        protocols=protocols.found,
+    )
+    for wired in (*wiring.drivers.values(), *wiring.dispatchers.values()):
+        for path, text in _faults(wired, wiring, tables):
+            report((*wired.entry.at, *path), text)
+    return wiring
+
+
+def _load(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolTable]) -> type[Component] | None:
+    if entry.table is None or entry.wrong & {"plugin", "use"}:
+        return None
+    if entry.table.use is not None:
+        if entry.table.plugin is not None:
+            ground.report((*entry.at, "plugin"), "does not go with use: write one of them")
+        return _import_own(ground, kind, entry.table.use, (*entry.at, "use"))
+    if entry.table.plugin is None and (key := _misspelt_plugin(ground, kind, entry)):
+        ground.report((*entry.at, key), unknown("key", key, sorted(RESERVED[entry.at[0]])))
+        return None
+    at = (*entry.at, "plugin") if entry.table.plugin else entry.at
+    return _load_plugin(ground, kind, entry.table.plugin or entry.name, at)
+
+
+def _misspelt_plugin(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolTable]) -> str | None:
+    """Return the key that must have been meant as `plugin` or `use`, where the component's name is no plugin."""
+    try:
+        ground.registry.find(kind, entry.name)
+    except PluginNotFoundError:
+        return next((key for key in entry.rest if did_you_mean(key, ("plugin", "use"))), None)
+    except PluginError:
+        pass
+    return None
+
+
+def _import_own(ground: Ground, kind: str, path: str, at: tuple[str, ...]) -> type[Component] | None:
+    """Import a component class of the service's own."""
+    try:
+        found = import_object(path, directory=ground.manifest.directory)
+    except NotImportableError as error:
+        ground.report(at, str(error))
+        return None
+    if fault := component_fault(found, CONTRACTS[kind]):
+        ground.report(at, f'"{path}" is no {kind}: {fault}')
+        return None
+    return cast("type[Component]", found)
+
+
+def _load_plugin(ground: Ground, kind: str, name: str, at: tuple[str, ...]) -> type[Component] | None:
+    try:
+        return cast("type[Component]", ground.registry.load(kind, name))  # the registry has looked
+    except PluginError as error:
+        ground.report(at, str(error))
+        return None
+
+
+def plugin_of(entry: Entry[DriverTable] | Entry[ProtocolTable]) -> str:
+    """Return the name of a component's plugin, or the import path of its class."""
+    table = entry.table
+    return (table and (table.use or table.plugin)) or entry.name
+
+
+class _Protocols:
+    """Protocols by key: those with tables, and those that are only named, with the plugin's default configuration."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._broken: set[str] = set()
+        self.found: dict[str, ProtocolSpec] = {}
+
+    def declare(self, name: str, entry: Entry[ProtocolTable]) -> None:
+        cls = _load(self._ground, "protocol", entry)
+        inbound, outbound = (tuple(_translators(self._ground, entry, key)) for key in ("inbound", "outbound"))
+        self._add(name, cls, entry.rest, under(self._ground.report, *entry.at))
+        if name in self.found:
+            self.found[name] = attrs.evolve(self.found[name], inbound=inbound, outbound=outbound)
+
+    def refer(self, name: str | None, at: tuple[str, ...]) -> str | None:
+        """Return the key of a protocol, loading the plugin of that name if the manifest has no table for it."""
+        tables = self._ground.tables
+        if name is None or name in self.found:
+            return name
+        if name in self._broken or f"protocol/{name}" in tables.disabled:
+            return refer(tables, "protocol", name, at, self._ground.report)
+        if near := did_you_mean(name, tables.protocols):
+            self._ground.report(at, f'there is no protocol "{name}"{near}')
+            return None
+        cls = _load_plugin(self._ground, "protocol", name, at)
+        self._add(name, cls, {}, _needing_a_table(self._ground.report, name, at))
+        return name if name in self.found else None
+
+    def _add(self, name: str, cls: type[Component] | None, given: Mapping[str, object], report: Report) -> None:
+        config = None if cls is None else _structured(self._ground, cls, given, "protocols", report)
+        if cls is None or config is None:
+            self._broken.add(name)
+        else:
+            self.found[name] = ProtocolSpec(name=name, cls=cast("type[Protocol]", cls), config=config)
+
+
+def _translators(ground: Ground, entry: Entry[ProtocolTable], key: str) -> Iterator[Translator]:
+    """Import the functions that a protocol's messages pass through."""
+    paths: tuple[str, ...] = getattr(entry.table, key, ())
+    for index, path in enumerate(paths):
+        try:
+            yield import_function(path, directory=ground.manifest.directory, taking="the message")
+        except NotImportableError as error:
+            ground.report((*entry.at, key, str(index)), str(error))
+
+
+def _needing_a_table(report: Report, name: str, at: tuple[str, ...]) -> Report:
+    prefix = f'plugin "{name}" needs a table, [protocols.{name}]'
+    return lambda path, text: report(at, f"{prefix}: {'.'.join(path)}{' ' if path else ''}{text}")
+
+
+def _structured(
+    ground: Ground, cls: type[Component], given: Mapping[str, object], section: str, report: Report
+) -> object | None:
+    directory = ground.manifest.directory
+    config = structure(given, cls.Config, report=report, also_allowed=RESERVED[section], directory=directory)
+    for text in cls.check(config) if config is not None else ():
+        report((), text)
+    return config
+
+
+def _wire_one(
+    ground: Ground,
+    entry: Entry[DriverTable],
+    cls: type[Component] | None,
+    drivers: Mapping[str, type[Component] | None],
+    protocols: _Protocols,
+) -> Wired:
+    table = entry.table or DriverTable()
+    driver = refer(ground.tables, "driver", table.driver, (*entry.at, "driver"), ground.report)
+    protocol = protocols.refer(table.protocol, (*entry.at, "protocol"))
+    config = _read_config(ground, entry, cls, _driver_class(drivers, driver)) if cls else None
+    return Wired(entry=entry, cls=cls, config=config, driver=driver, protocol=protocol)
+
+
+def _driver_class(drivers: Mapping[str, type[Component] | None], name: str | None) -> type[AnyDriver] | None:
+    return cast("type[AnyDriver] | None", drivers.get(name)) if name else None
+
+
+def _read_config(
+    ground: Ground, entry: Entry[DriverTable], cls: type[Component], driver: type[AnyDriver] | None
+) -> object | None:
+    rest = entry.rest
+    options = rest.pop(_OPTIONS, None) if driver and _leaves_options_to_the_broker(cls) else None
+    config = _structured(ground, cls, rest, entry.at[0], under(ground.report, *entry.at))
+    if driver is None or options is None:
+        return config
+    structured = _read_options(options, driver, entry, ground.report)
+    return attrs.evolve(cast("Any", config), options=structured) if config is not None else None
+
+
+def _leaves_options_to_the_broker(cls: type[Component]) -> bool:
+    fields = attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls.Config))
+    return _OPTIONS in fields and fields[_OPTIONS].type in {object, "object"}
+
+
+def _read_options(options: object, driver: type[AnyDriver], entry: Entry[DriverTable], report: Report) -> object | None:
+    name = entry.table.driver if entry.table else None
+    if driver.BrokerOptions is None:
+        report((*entry.at, _OPTIONS), f"driver/{name} takes no options")
+    elif not is_table(options):
+        report((*entry.at, _OPTIONS), f"must be a table: options of driver/{name}")
+    else:
+        return structure(options, driver.BrokerOptions, report=under(report, *entry.at, _OPTIONS))
+    return None
+
+
+# --- what each is tied to -----------------------------------------------------------------------------------------
+
+Fault: TypeAlias = tuple[tuple[str, ...], str]
+"""Path below the component's table, and what is wrong."""
+
+
+def _faults(wired: Wired, wiring: Wiring, tables: Tables) -> Iterator[Fault]:
+    if wired.cls is None or wired.entry.table is None:
+        return
+    yield from _driver_faults(wired, wired.cls, wired.entry.table, wiring)
+    yield from _protocol_faults(wired, wired.cls, wired.entry.table, tables)
+    yield from _capability_faults(wired, wired.cls, wiring)
+    if isinstance(wired.entry.table, DispatcherTable):
+        yield from _delivery_faults(wired, cast("type[Dispatcher]", wired.cls), wired.entry.table)
+
+
+def _delivery_faults(wired: Wired, cls: type[Dispatcher], table: DispatcherTable) -> Iterator[Fault]:
+    for key in ("rate", "batch", "fan_out"):
+        if getattr(table, key) and not cls.delivers:
+            yield (key,), f'has no effect: plugin "{plugin_of(wired.entry)}" delivers no messages'
+    if table.batch is not None and table.fan_out:
+        yield ("fan_out",), "does not go with batch: the messages of a batch are for one worker"
+    if table.batch is not None and table.batch.size > table.concurrency and "concurrency" not in wired.entry.wrong:
+        text = f"must be at most concurrency = {table.concurrency}, since each message of a batch has its slot"
+        yield ("batch", "size"), f"{text}; got {table.batch.size}"
+
+
+def _driver_faults(wired: Wired, cls: type[Component], table: DriverTable, wiring: Wiring) -> Iterator[Fault]:
+    plugin = plugin_of(wired.entry)
+    if "driver" in wired.entry.wrong:
+        return
+    if cls.needs is None:
+        if table.driver is not None:
+            yield ("driver",), f'plugin "{plugin}" uses no driver'
+        return
+    fitting = [name for name in wiring.drivers if name != wired.entry.name and _provides(wiring, name, cls.needs)]
+    wants = f'plugin "{plugin}" needs a driver that provides {cls.needs.__name__}'
+    if table.driver is None:
+        yield ("driver",), f"is missing: {wants}; {_choice(fitting)}"
+    elif (driver := wiring.driver_class(wired.driver)) and not issubclass(driver.provides, cls.needs):
+        yield ("driver",), f"{wants}, and driver/{wired.driver} provides {_what(driver)}; {_choice(fitting)}"
+
+
+def _provides(wiring: Wiring, name: str, needed: type[object]) -> bool:
+    cls = wiring.driver_class(name)
+    return cls is not None and issubclass(cls.provides, needed)
+
+
+def _what(driver: type[AnyDriver]) -> str:
+    return "nothing that it declares" if driver.provides is object else driver.provides.__name__
+
+
+def _choice(names: Iterable[str]) -> str:
+    return f"there are: {listed(names)}" if names else "the manifest has no such driver"
+
+
+def _protocol_faults(wired: Wired, cls: type[Component], table: DriverTable, tables: Tables) -> Iterator[Fault]:
+    plugin = plugin_of(wired.entry)
+    if "protocol" in wired.entry.wrong:
+        return
+    if cls.speaks and table.protocol is None:
+        some = f"; there are: {listed(tables.protocols)}" if tables.protocols else ', such as "json"'
+        yield ("protocol",), f'is missing: plugin "{plugin}" needs a protocol{some}'
+    elif table.protocol is not None and not cls.speaks:
+        yield ("protocol",), f'plugin "{plugin}" speaks no protocol'
+
+
+def _capability_faults(wired: Wired, cls: type[Component], wiring: Wiring) -> Iterator[Fault]:
+    driver = wiring.driver_class(wired.driver)
+    if driver is None or wired.config is None or cls.needs is None or not issubclass(driver.provides, cls.needs):
+        return
+    for capability in sorted(cls.requires(wired.config) - driver.capabilities, key=lambda lacking: lacking.value):
+        yield ("driver",), f'this configuration needs "{capability.value}", which {lacks(wiring, wired.driver)}'
+
+
+def lacks(wiring: Wiring, driver: str | None) -> str:
+    """Return `driver/queue (plugin "memory") cannot do`."""
+    plugin = plugin_of(wiring.drivers[driver].entry) if driver else ""
+    return f'driver/{driver} (plugin "{plugin}") cannot do'
+
+
+def is_broker(driver: type[AnyDriver] | None) -> bool:
+    """Return whether a driver's resource is a broker."""
+    return driver is not None and issubclass(driver.provides, Broker)

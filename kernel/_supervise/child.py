@@ -1,0 +1,189 @@
+"""What the supervisor knows of one child, and what follows from that alone.
+
+Nothing here waits or changes anything: `supervisor` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeAlias, assert_never, cast, final
+
+import attrs
+import trio
+
+from .._core.lifecycle import FINAL, USABLE, State
+from .._core.policies import Ending, RestartHistory, RestartPolicy
+from .._core.spec import Strategy
+from ..errors import StartupError
+from .life import Life
+
+Body: TypeAlias = Callable[[Life], Awaitable[None]]
+"""Lives one life: opens, calls `life.started(value)`, does its work inside `life.inner`, closes."""
+
+
+@final
+@attrs.define(eq=False)
+class Group:
+    """Children that belong together."""
+
+    strategy: Strategy
+    history: RestartHistory
+    members: list[Child] = attrs.field(factory=list["Child"], init=False)
+    """In start order; each comes `after` the one before it."""
+    failed: bool = attrs.field(default=False, init=False)
+    """Whether its members were restarted too often, so that none starts again."""
+
+    def followers(self, child: Child) -> list[Child]:
+        """Return the members that restart with `child`."""
+        match self.strategy:
+            case Strategy.ONE_FOR_ONE:
+                return []
+            case Strategy.ONE_FOR_ALL:
+                return [member for member in self.members if member is not child]
+            case Strategy.REST_FOR_ONE:
+                return self.members[self.members.index(child) + 1 :]
+            case _:
+                assert_never(self.strategy)
+
+
+@final
+@attrs.define(eq=False)
+class Child:
+    """One supervised component."""
+
+    id: str
+    body: Body
+    policy: RestartPolicy
+    history: RestartHistory
+    essential: bool = True
+    start_timeout: float = 30.0
+    stop_timeout: float = 2.0
+    accepts: bool = False
+    """Whether its `inner` brings in work from outside, and so is the first thing that a stop cancels."""
+    resident: bool = False
+    """Whether it is there for others only, so that the service has ended when all that are not have."""
+    group: Group | None = None
+    uses: list[Child] = attrs.field(factory=list["Child"], init=False)
+    after: list[Child] = attrs.field(factory=list["Child"], init=False)
+    users: list[Child] = attrs.field(factory=list["Child"], init=False)
+    followers: list[Child] = attrs.field(factory=list["Child"], init=False)
+    """Those that use it or come after it."""
+    state: State = attrs.field(default=State.CREATED, init=False)
+    value: object = attrs.field(default=None, init=False)
+    """What `started` was given."""
+    life: Life | None = attrs.field(default=None, init=False)
+    task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    retired: bool = attrs.field(default=False, init=False)
+    """Whether it must not start again."""
+    held: int = attrs.field(default=0, init=False)
+    """How many restarts and stops of others are under way that it must not start in."""
+    left_behind: bool = attrs.field(default=False, init=False)
+    healthy_for: float = attrs.field(default=0.0, init=False)
+    """Seconds that its last life was ready."""
+    changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its group has failed."""
+        return self.group is not None and self.group.failed
+
+    @property
+    def escalates(self) -> bool:
+        """Whether its failure is the failure of the service. A group fails as a whole."""
+        return self.essential or (
+            self.group is not None and self.group.failed and any(one.essential for one in self.group.members)
+        )
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it holds nothing, or nobody waits for it any more."""
+        return self.life is None or self.left_behind
+
+    def depends_on(self, *, uses: Iterable[Child] = (), after: Iterable[Child] = ()) -> None:
+        """Say what must be up before it starts; both ways of depending give an order, only `uses` a restart."""
+        self.uses.extend(uses)
+        self.after.extend(after)
+        for other in self.uses:
+            other.users.append(self)
+        for other in (*self.uses, *self.after):
+            other.followers.append(self)
+
+
+def is_free_to_start(child: Child) -> bool:
+    """Whether all that the child waits for is up, and nobody holds it down."""
+    return child.held == 0 and next(obstacles(child), None) is None
+
+
+def obstacles(child: Child) -> Iterator[Child]:
+    """Yield what the child waits for, one at a time, each as often as it is asked for while it is not up.
+
+    So a child that comes after thousands is not compared with all of them whenever one gets ready. Those passed
+    are not looked at again, and may have gone down since.
+    """
+    for other in child.uses:
+        while other.state not in USABLE and other.state is not State.STOPPED:
+            yield other
+    for other in _comes_after(child):
+        while other.state not in USABLE and other.state not in FINAL:
+            yield other
+
+
+def _comes_after(child: Child) -> list[Child]:
+    """Return what has to be up before it; one that has ended for good leaves its place to those before it."""
+    return _reach(child, child.after, lambda one: (*one.uses, *one.after) if one.state in FINAL else ())
+
+
+def standing_on(child: Child) -> list[Child]:
+    """Return the children that stop before `child`: those that use it or come after it, and theirs in turn."""
+    return _reach(child, [child], lambda one: one.followers)
+
+
+def affected(child: Child) -> list[Child]:
+    """Return the children that restart with `child`, besides it: its users and its group's, and theirs in turn."""
+    return _reach(child, [child], lambda one: (*one.users, *(() if one.group is None else one.group.followers(one))))
+
+
+def lost_with(child: Child) -> list[Child]:
+    """Return the children that end when `child` has failed, besides it: its users, and its group if that failed."""
+    roots = child.group.members if child.group is not None and child.group.failed else [child]
+    return _reach(child, roots, lambda one: one.users)
+
+
+def _reach(child: Child, roots: Iterable[Child], following: Callable[[Child], Iterable[Child]]) -> list[Child]:
+    found = dict.fromkeys(roots)
+    todo = list(found)
+    while todo:
+        new = [other for other in following(todo.pop()) if other not in found]
+        found |= dict.fromkeys(new)
+        todo += new
+    return [one for one in found if one is not child]
+
+
+def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
+    """Say how a life that is over ended."""
+    if child.retired:
+        return Ending.RETIRED
+    if life.recalled:
+        return Ending.RECALLED
+    if error is not None:
+        return Ending.REFUSED if _is_startup_error(error) else Ending.RAISED
+    if life.whole.cancelled_caught:
+        return Ending.RAISED if life.is_ready else Ending.NOT_READY
+    return Ending.RETURNED
+
+
+def _is_startup_error(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).subgroup(StartupError) is not None
+    return isinstance(error, StartupError)
+
+
+def cause(child: Child, how: Ending) -> BaseException:
+    """Return the error that an ending is if the component raised none."""
+    match how:
+        case Ending.NOT_READY:
+            return TimeoutError(f"{child.id} was not ready within start_timeout = {child.start_timeout:g} s")
+        case Ending.RAISED:
+            return TimeoutError(f"{child.id} did not close within stop_timeout = {child.stop_timeout:g} s")
+        case _:
+            return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")

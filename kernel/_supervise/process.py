@@ -1,0 +1,134 @@
+"""A plan as a whole process: signals, the watchdog, the exit status.
+
+SIGTERM and the first SIGINT ask for the stop; a second SIGINT skips the drain; SIGHUP is noted and changes nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from .._core.events import EventHub, LoopBlocked, StopRequested
+from .._core.spec import DispatcherSpec, DriverSpec, Plan
+from .run import ExitStatus, Kernel, Result, serve
+from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def run(plan: Plan, *, log: FilteringBoundLogger, hub: EventHub | None = None, ends_process: bool = False) -> Result:
+    """Run a service as this process until it ends. Call it from the main thread, outside of trio.
+
+    Args:
+        plan: What to run.
+        log: Where components and the kernel itself log to.
+        hub: Where events go; a new one if None.
+        ends_process: Whether the process ends next. Then a late signal is ignored, since it would change how the
+            process ends, and the grace period bounds that end too; else the handlers of signals are put back.
+
+    Returns:
+        How it ended. If the grace period is over before everything has stopped, it does not return: what hangs is
+        named on standard error and the process ends with status 3.
+    """
+    hub = EventHub() if hub is None else hub
+
+    def on_stall(seconds: float, place: str) -> None:
+        log.warning("the event loop is blocked", seconds=round(seconds, 1), where=place)
+
+    def after_stall(seconds: float, place: str) -> None:
+        hub.emit(LoopBlocked(component="kernel", seconds=seconds, where=place))
+
+    watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall, after_stall)
+    hub.subscribe(lambda _event: watchdog.arm(), StopRequested)
+    _preload(plan)
+    try:
+        return trio.run(_main, plan, log, hub, watchdog, ends_process, instruments=[watchdog])
+    finally:
+        if not ends_process:
+            watchdog.stop()
+
+
+def _preload(plan: Plan) -> None:
+    """Let every plugin import what it runs with, while no event loop waits for it."""
+    for spec in plan.components.values():
+        if isinstance(spec, DriverSpec | DispatcherSpec):
+            spec.cls.preload()
+
+
+async def _main(
+    plan: Plan,
+    log: FilteringBoundLogger,
+    hub: EventHub,
+    watchdog: Watchdog,
+    ends_process: bool,  # noqa: FBT001  trio.run passes no keywords
+) -> Result:
+    result: list[Result] = []
+
+    async def serve_to_end(task_status: trio.TaskStatus[Kernel]) -> None:
+        result.append(await serve(plan, log=log, hub=hub, task_status=task_status))
+
+    watchdog.start()
+    inbox = _Signals(log)
+    # Before anything starts: a service that is told to stop while it starts must unwind, not die.
+    with _handling(inbox.receive, watchdog, ends_process=ends_process):
+        async with trio.open_nursery() as nursery:
+            kernel: Kernel = await nursery.start(serve_to_end)
+            watchdog.hanging = kernel.hanging
+            inbox.pass_on_to(kernel)
+    return result[0]
+
+
+@contextmanager
+def _handling(receive: Callable[[int], None], watchdog: Watchdog, *, ends_process: bool) -> Generator[None]:
+    """Pass signals to the event loop, and tell the watchdog at once: the loop may be blocked."""
+    token = trio.lowlevel.current_trio_token()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        if number != signal.SIGHUP:
+            watchdog.arm()
+        token.run_sync_soon(receive, number)
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if ends_process else handler)
+
+
+@final
+@attrs.define(eq=False)
+class _Signals:
+    """What signals mean to a service."""
+
+    _log: FilteringBoundLogger
+    _kernel: Kernel | None = attrs.field(default=None, init=False)
+    _early: list[int] = attrs.field(factory=list[int], init=False)
+    _interrupted: bool = attrs.field(default=False, init=False)
+
+    def pass_on_to(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        for number in self._early:
+            self.receive(number)
+
+    def receive(self, number: int) -> None:
+        if self._kernel is None:
+            self._early.append(number)
+        elif number == signal.SIGHUP:
+            self._log.warning("SIGHUP: a running service cannot be reloaded; restart it")
+        elif number == signal.SIGINT and self._interrupted:
+            self._log.warning("SIGINT again: skipping the drain")
+            self._kernel.hasten()
+        else:
+            self._interrupted = self._interrupted or number == signal.SIGINT
+            self._kernel.request_stop(signal.Signals(number).name)

@@ -1,0 +1,198 @@
+"""Plan -> running service: start, wait for a reason to stop, stop in order, say how it went.
+
+Works inside any trio program (tests run it in virtual time); signals and the process are `process`'s.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, final
+
+import attrs
+import trio
+
+from .._core.events import ComponentFailed, EventHub, KernelReady, KernelStopped, StopRequested
+from .._core.lifecycle import USABLE, State
+from .._core.spec import Plan
+from .._core.stacks import where
+from ..errors import StartupError, UnavailableError
+from .supervisor import Child, Supervisor
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+
+class ExitStatus(enum.IntEnum):
+    """How a service ended, as the exit status of its process."""
+
+    STOPPED = 0
+    FAILED = 1
+    """An essential component failed, or something was raised while stopping."""
+    INVALID = 2
+    """The manifest or the command line is wrong; nothing was started."""
+    CUT = 3
+    """It stopped, but something had to be cancelled or left behind at a deadline."""
+
+
+@final
+@attrs.frozen
+class Result:
+    """How a service ended."""
+
+    status: ExitStatus
+    errors: tuple[BaseException, ...]
+    """Why, if the status is `FAILED`."""
+
+
+@final
+@attrs.define(eq=False)
+class Kernel:
+    """A running service, as the program around it sees it."""
+
+    plan: Plan
+    hub: EventHub
+    _tree: Tree
+    _supervisor: Supervisor
+    _stop: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _stop_requested_at: float = attrs.field(default=math.inf, init=False)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it may receive work: every essential component is ready, and nobody asked it to stop."""
+        essential = (child for child in self._supervisor.children.values() if child.essential)
+        return not self._stop.is_set() and all(_serves(child) for child in essential)
+
+    @property
+    def states(self) -> Mapping[str, State]:
+        """Component -> state; a worker with `instances` is listed as `worker/name[1]` and so on."""
+        return {child.id: child.state for child in self._supervisor.children.values()}
+
+    def resource(self, component: str) -> object:
+        """Return what a component that is ready offers: a driver's resource, a worker's object.
+
+        Raises:
+            UnavailableError: if it is not ready.
+        """
+        child = self._supervisor.children.get(component)
+        if child is None or child.state not in USABLE:
+            raise UnavailableError(f"{component} is {child.state.value if child else 'not in the manifest'}")
+        return child.value
+
+    def request_stop(self, reason: str = "requested") -> None:
+        """Ask the service to stop in order; further calls change nothing. May be called from any of its tasks."""
+        if not self._stop.is_set():
+            self._stop_requested_at = trio.current_time()
+            self._stop.set()
+            self.hub.emit(StopRequested(component="kernel", reason=reason))
+
+    def hasten(self) -> None:
+        """Skip what is left of the drain: cancel what is in flight now."""
+        self._supervisor.hasten()
+
+    def hanging(self) -> list[str]:
+        """Return each component that has not stopped, with the line of user code that it is at."""
+        alive = [child for child in self._supervisor.children.values() if child.life is not None]
+        return [f"{child.id} at {where(child.task)}" for child in alive if child.task is not None]
+
+    async def wait_ready(self) -> None:
+        """Wait until every component has been ready.
+
+        Raises:
+            StartupError: if the service is stopped before.
+
+        Cancellation: Is a checkpoint.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_after, self._stop.wait, nursery.cancel_scope)
+            nursery.start_soon(_cancel_after, self._supervisor.up.wait, nursery.cancel_scope)
+        if self._stop.is_set():
+            failure = next(iter(self._supervisor.errors), None)
+            raise StartupError(f"{self.plan.name} stopped before it was ready") from failure
+
+    async def wait_stop_requested(self) -> float:
+        """Wait until somebody asks for the stop; return when that was.
+
+        Cancellation: Is a checkpoint.
+        """
+        await self._stop.wait()
+        return self._stop_requested_at
+
+
+async def serve(
+    plan: Plan,
+    *,
+    log: FilteringBoundLogger,
+    hub: EventHub | None = None,
+    task_status: trio.TaskStatus[Kernel] = trio.TASK_STATUS_IGNORED,
+) -> Result:
+    """Run a service until it is asked to stop, fails, or has nothing left to do.
+
+    Args:
+        plan: What to run.
+        log: What components' own logs are bound to.
+        hub: Where events go; a new one if None.
+        task_status: Is given the `Kernel` as soon as the first component may start.
+
+    Returns:
+        How it ended; failures are in it, and not raised.
+
+    Cancellation: Is a checkpoint. If cancelled, everything is cancelled without a drain: prefer
+        `Kernel.request_stop`.
+    """
+    began = trio.current_time()
+    hub = EventHub() if hub is None else hub
+    supervisor = Supervisor(
+        hub,
+        on_failure=lambda child: kernel.request_stop(f"{child.id} failed"),
+        on_finished=lambda: kernel.request_stop("nothing is left to run"),
+    )
+    tree = Tree(plan, hub, log, supervisor)
+    kernel = Kernel(plan, hub, tree, supervisor)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_announce, kernel, supervisor, began)
+        _build(tree, kernel, supervisor)
+        task_status.started(kernel)
+        supervisor.start(nursery)
+        requested = await kernel.wait_stop_requested()
+        with trio.CancelScope(deadline=requested + plan.grace_period) as patience:
+            await supervisor.stop(drain_until=requested + plan.drain_timeout)
+        supervisor.cut |= patience.cancelled_caught
+        nursery.cancel_scope.cancel()
+    result = _result(supervisor)
+    seconds = trio.current_time() - requested
+    hub.emit(KernelStopped(component="kernel", status=result.status, seconds=seconds))
+    return result
+
+
+def _build(tree: Tree, kernel: Kernel, supervisor: Supervisor) -> None:
+    """Make the children; if that fails, there are none, and the service is over."""
+    try:
+        tree.build()
+    except StartupError as error:
+        supervisor.errors.append(error)
+        kernel.hub.emit(ComponentFailed(component="kernel", error=error, restart_in=None))
+        kernel.request_stop("a protocol cannot be built")
+
+
+def _result(supervisor: Supervisor) -> Result:
+    if supervisor.errors:
+        return Result(ExitStatus.FAILED, tuple(supervisor.errors))
+    return Result(ExitStatus.CUT if supervisor.cut else ExitStatus.STOPPED, ())
+
+
+async def _announce(kernel: Kernel, supervisor: Supervisor, began: float) -> None:
+    await supervisor.up.wait()
+    if kernel.is_ready:
+        kernel.hub.emit(KernelReady(component="kernel", seconds=trio.current_time() - began))
+
+
+async def _cancel_after(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await wait()
+    scope.cancel()
+
+
+def _serves(child: Child) -> bool:
+    return child.state in USABLE or child.state is State.STOPPED

@@ -1,0 +1,139 @@
+"""A thread that sees what no task can: code that blocks the event loop or ignores its cancellation.
+
+It names a line that blocks the loop, and when the grace period of a stop is over it names what still runs and ends
+the process. A thread, because whoever blocks the loop blocks every task with it. It writes in further threads: what
+blocks the loop may be a standard error that nobody reads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, final
+
+import attrs
+import trio
+
+from .._core.stacks import where_in_thread
+
+STALL: Final = 0.5
+"""Seconds that the event loop may be busy with one step before the line is named."""
+_PERIOD: Final = 0.1
+_ANSWER_WITHIN: Final = 0.3
+_WRITE_WITHIN: Final = 0.2
+
+
+@final
+@attrs.define(eq=False)
+class Watchdog(trio.abc.Instrument):
+    """Watches one run of trio from outside. Pass it as an instrument, and call `start` inside the run."""
+
+    grace_period: float
+    """Seconds from `arm` until the process is ended."""
+    exit_status: int
+    on_stall: Callable[[float, str], None]
+    """Called with the seconds so far and `file:line`, once for each stall, in a thread, while it lasts."""
+    after_stall: Callable[[float, str], None]
+    """Called with all its seconds and the same `file:line`, in the event loop, once that goes on."""
+    hanging: Callable[[], Sequence[str]] = attrs.field(default=list)
+    """Returns what has not stopped; called in the event loop."""
+    _busy_since: float | None = attrs.field(default=None, init=False)
+    _stall: tuple[float, str] | None = attrs.field(default=None, init=False)
+    """When the stall that was named began, and where it is."""
+    _end_at: float | None = attrs.field(default=None, init=False)
+    _over: threading.Event = attrs.field(factory=threading.Event, init=False)
+    _loop_thread: int = attrs.field(default=0, init=False)
+    _token: trio.lowlevel.TrioToken = attrs.field(init=False)
+
+    def start(self) -> None:
+        """Begin to watch the calling thread's event loop."""
+        self._loop_thread = threading.get_ident()
+        self._token = trio.lowlevel.current_trio_token()
+        threading.Thread(target=self._watch, name="kernel-watchdog", daemon=True).start()
+
+    def arm(self) -> None:
+        """Begin to count the grace period; later calls change nothing. Safe in a signal handler."""
+        if self._end_at is None:
+            self._end_at = time.monotonic() + self.grace_period
+
+    def stop(self) -> None:
+        """Stop watching; without it, the grace period also bounds what the process does after the run."""
+        self._over.set()
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Note that the loop has nothing to do. Called by trio."""
+        del timeout
+        self._busy_since = None
+        if self._stall is not None:
+            (began, place), self._stall = self._stall, None
+            self.after_stall(time.monotonic() - began, place)
+
+    def after_run(self) -> None:
+        """Note that there is no loop any more. Called by trio."""
+        self._busy_since = None
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Note that the loop runs tasks. Called by trio."""
+        del timeout
+        self._busy_since = time.monotonic()
+
+    def _watch(self) -> None:
+        named: float | None = None
+        while not self._over.wait(_PERIOD):
+            now, busy = time.monotonic(), self._busy_since
+            if busy is not None and busy != named and now - busy > STALL:
+                named = busy
+                with suppress(RuntimeError):  # no thread can be started: who watches goes on
+                    self._name_stall(busy, now)
+            if self._end_at is not None and now >= self._end_at:
+                self._end_process()
+
+    def _name_stall(self, began: float, now: float) -> None:
+        place = where_in_thread(self._loop_thread)
+        self._stall = (began, place)
+        _in_thread(self.on_stall, now - began, place)
+
+    def _end_process(self) -> None:
+        try:
+            text = f"kernel: grace_period = {self.grace_period:g} s is over; ending the process. Still running:\n"
+            text += "".join(f"  {culprit}\n" for culprit in self._culprits())
+            _in_thread(_write, text).join(_WRITE_WITHIN)
+        finally:
+            os._exit(self.exit_status)  # nothing gentler ends a process whose main thread does not return
+
+    def _culprits(self) -> Sequence[str]:
+        """Ask the event loop what still runs; if it does not answer, name the line that blocks it."""
+        answer: list[str] = []
+        answered = threading.Event()
+
+        def ask() -> None:
+            answer.extend(self.hanging())
+            answered.set()
+
+        try:
+            self._token.run_sync_soon(ask)
+        except trio.RunFinishedError:
+            return _threads()
+        if answered.wait(_ANSWER_WITHIN):
+            return answer or _threads()
+        return [f"the event loop, blocked at {where_in_thread(self._loop_thread)}"]
+
+
+def _in_thread(call: Callable[..., object], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=call, args=arguments, name="kernel-watchdog-writer", daemon=True)
+    thread.start()
+    return thread
+
+
+def _threads() -> list[str]:
+    threads = [thread for thread in threading.enumerate() if not thread.daemon]
+    return [f"thread {thread.name} at {where_in_thread(thread.ident or 0)}" for thread in threads]
+
+
+def _write(text: str) -> None:
+    # Not by sys.stderr: whoever hangs may hold its lock.
+    with suppress(OSError):
+        os.write(2, text.encode(errors="backslashreplace"))

@@ -1,0 +1,268 @@
+"""What bodies may raise, and what is told of children: readiness, degradation, the last one's end."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from kernel._core.events import StateChanged
+from kernel._core.lifecycle import State
+from kernel._supervise.life import Life
+from kernel._supervise.supervisor import Child
+
+from ._stage import NEVER, ON_FAILURE, Script, Stage, fails, policy, returns
+
+
+def scripted_by_hand(stage: Stage, body: object, **more: object) -> Child:
+    child = stage.add("hand", **more)
+    child.body = body
+    return child
+
+
+async def test_system_exit_in_a_component_is_its_failure(stage: Stage, autojump_clock: MockClock) -> None:
+    child = stage.add("a", fails(error=SystemExit(3)), Script())
+
+    async with stage.running():
+        await trio.sleep(5)
+        assert child.state is State.READY
+
+    assert [type(error) for error in stage.failures("a")] == [SystemExit]
+
+
+async def test_system_exit_in_a_group_is_a_failure_too(stage: Stage, autojump_clock: MockClock) -> None:
+    error = BaseExceptionGroup("two", [SystemExit(3), ValueError("broken")])
+    stage.add("a", fails(error=error), Script())
+
+    async with stage.running():
+        await trio.sleep(5)
+
+    (found,) = stage.failures("a")
+    assert [type(one) for one in found.exceptions] == [SystemExit, ValueError]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), BaseExceptionGroup("two", [KeyboardInterrupt(), ValueError("broken")])],
+    ids=["alone", "in_a_group"],
+)
+async def test_keyboard_interrupt_is_nobodys_failure(
+    stage: Stage, autojump_clock: MockClock, error: BaseException
+) -> None:
+    stage.add("a", fails(error=error))
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with stage.running():
+            await trio.sleep(5)
+
+    assert caught.value.subgroup(KeyboardInterrupt) is not None
+    assert caught.value.subgroup(ValueError) is None
+
+
+async def test_errors_beside_a_cancellation_from_outside_are_reported(stage: Stage, autojump_clock: MockClock) -> None:
+    async def body(life: Life) -> None:
+        life.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_cancelled)
+            nursery.start_soon(trio.sleep_forever)
+
+    scripted_by_hand(stage, body)
+
+    async with trio.open_nursery() as nursery:
+        stage.supervisor.start(nursery)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+    (error,) = stage.supervisor.errors
+    assert [str(one) for one in error.exceptions] == ["cleanup"]
+
+
+async def test_a_cancellation_that_a_component_makes_itself_is_its_own(stage: Stage, autojump_clock: MockClock) -> None:
+    async def body(life: Life) -> None:
+        life.started()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await trio.sleep_forever()
+
+    child = scripted_by_hand(stage, body, restart=policy(ON_FAILURE))
+
+    async with stage.running():
+        await trio.sleep(1)
+
+    assert child.state is State.STOPPED
+    assert stage.failures("hand") == []
+
+
+async def test_a_real_error_wins_over_the_cancellation_of_a_stop(stage: Stage, autojump_clock: MockClock) -> None:
+    async def body(life: Life) -> None:
+        life.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_cancelled)
+            await trio.sleep_forever()
+
+    scripted_by_hand(stage, body)
+
+    async with stage.running():
+        await trio.sleep(1)
+
+    (error,) = stage.supervisor.errors
+    assert [str(one) for one in error.exceptions] == ["cleanup"]
+
+
+async def test_a_component_that_ends_by_itself_and_hangs_in_its_close_has_failed(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    async def body(life: Life) -> None:
+        life.started()
+        await trio.sleep(1)
+        life.drained()
+        await trio.sleep_forever()
+
+    scripted_by_hand(stage, body, stop_timeout=4.0)
+
+    async with stage.running():
+        await trio.sleep(4.5)
+
+    assert [str(error) for error in stage.failures("hand")] == ["hand did not close within stop_timeout = 4 s"]
+
+
+async def test_started_twice_is_a_failure(stage: Stage, autojump_clock: MockClock) -> None:
+    async def body(life: Life) -> None:
+        life.started()
+        life.started()
+
+    scripted_by_hand(stage, body, restart=policy(NEVER))
+
+    async with stage.running():
+        await trio.sleep(1)
+
+    assert [str(error) for error in stage.supervisor.errors] == ["started() was called twice"]
+
+
+async def test_a_body_that_never_waits_does_not_stop_others_from_running(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    async def body(life: Life) -> None:
+        life.started()
+
+    scripted_by_hand(stage, body, restart=policy(backoff_initial=0.0, max_restarts=100))
+    stage.add("a")
+
+    async with stage.running():
+        await trio.sleep(1)
+
+    assert stage.given_up == ["hand"]
+    assert stage.log == "+a -a"
+
+
+async def test_degraded_and_ready_follow_what_the_component_reports(stage: Stage, autojump_clock: MockClock) -> None:
+    child = stage.add("a")
+
+    async with stage.running() as supervisor:
+        await trio.sleep(1)
+        supervisor.report(child, State.DEGRADED, "no connection")
+        supervisor.report(child, State.DEGRADED, "still none")
+        supervisor.report(child, State.READY)
+
+    assert stage.states("a")[1:4] == [State.READY, State.DEGRADED, State.READY]
+    assert "no connection" in [event.reason for event in stage.of(StateChanged)]
+    assert "still none" not in [event.reason for event in stage.of(StateChanged)]
+
+
+async def test_a_report_from_a_child_that_is_not_up_is_too_late(stage: Stage, autojump_clock: MockClock) -> None:
+    child = stage.add("a", fails(1))
+
+    async with stage.running() as supervisor:
+        await trio.sleep(1.5)
+        supervisor.report(child, State.DEGRADED, "no connection")
+        assert child.state is State.BACKOFF
+
+
+async def test_a_degraded_child_can_be_used_and_be_stopped(stage: Stage, autojump_clock: MockClock) -> None:
+    a = stage.add("a")
+    b = stage.add("b", fails(2), Script(), uses=[a])
+
+    async with stage.running() as supervisor:
+        await trio.sleep(1)
+        supervisor.report(a, State.DEGRADED)
+        await trio.sleep(5)
+        assert b.state is State.READY
+
+    assert stage.states("a")[-3:] == [State.DEGRADED, State.STOPPING, State.STOPPED]
+
+
+async def test_up_is_set_when_the_last_child_has_become_ready(stage: Stage, autojump_clock: MockClock) -> None:
+    stage.add("a")
+    stage.add("b", Script(opening=3.0))
+
+    async with stage.running() as supervisor:
+        start = trio.current_time()
+        await supervisor.up.wait()
+        assert trio.current_time() == start + 3.0
+
+
+async def test_up_waits_for_a_child_that_fails_at_first(stage: Stage, autojump_clock: MockClock) -> None:
+    stage.add("a", Script(fails_to_open=ValueError("broken")), Script(opening=2.0))
+
+    async with stage.running() as supervisor:
+        await supervisor.up.wait()
+        assert trio.current_time() == 3.0
+
+
+async def test_up_does_not_wait_for_a_child_that_has_ended(stage: Stage, autojump_clock: MockClock) -> None:
+    stage.add("a", Script(fails_to_open=ValueError("broken")), restart=policy(NEVER), essential=False)
+    stage.add("b", Script(opening=1.0))
+
+    async with stage.running() as supervisor:
+        await supervisor.up.wait()
+        assert trio.current_time() == 1.0
+
+
+async def test_up_stays_set_when_a_child_restarts(stage: Stage, autojump_clock: MockClock) -> None:
+    stage.add("a", fails(1), Script())
+
+    async with stage.running() as supervisor:
+        await trio.sleep(1.5)
+        assert supervisor.up.is_set()
+
+
+async def test_up_is_set_at_once_where_there_are_no_children(stage: Stage, autojump_clock: MockClock) -> None:
+    async with stage.running() as supervisor:
+        assert supervisor.up.is_set()
+
+
+async def test_a_service_has_finished_when_only_residents_are_left(stage: Stage, autojump_clock: MockClock) -> None:
+    db = stage.add("db", resident=True)
+    stage.add("a", returns(2), uses=[db], restart=policy(ON_FAILURE))
+    stage.add("b", returns(5), uses=[db], restart=policy(ON_FAILURE))
+
+    async with stage.running():
+        await stage.finished.wait()
+        assert trio.current_time() == 5.0
+        assert db.state is State.READY
+
+
+async def test_a_service_of_residents_only_goes_on(stage: Stage, autojump_clock: MockClock) -> None:
+    stage.add("db", resident=True)
+
+    async with stage.running():
+        await trio.sleep(1000)
+
+    assert not stage.finished.is_set()
+
+
+async def test_an_illegal_move_changes_nothing(stage: Stage, autojump_clock: MockClock) -> None:
+    child = stage.add("a")
+
+    async with stage.running() as supervisor:
+        await trio.sleep(1)
+        with pytest.raises(ValueError, match="cannot go from ready to created"):
+            supervisor._move(child, State.CREATED)
+        assert child.state is State.READY
+
+
+async def fail_when_cancelled() -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise ValueError("cleanup")
