@@ -133,8 +133,14 @@ def _check(path: str, overrides: Sequence[str], registry: Registry) -> bool:
         return False
     finally:
         _forget_modules(known, Path(path).parent)
+    _warn(plan)
     say(summary(plan))
     return True
+
+
+def _warn(plan: Plan) -> None:
+    for warning in plan.warnings:
+        complain(f"warning: {warning}")
 
 
 def _forget_modules(known: set[str], directory: Path) -> None:
@@ -166,6 +172,7 @@ def plan(manifest: str | None, overrides: Sequence[str], form: str | None) -> No
 
     registry = _discover()
     resolved = _resolve(_path(manifest), overrides, registry)
+    _warn(resolved)
     if form == "json":
         say(json.dumps(show.plan_as_json(resolved, registry), indent=2))
     elif form == "mermaid":

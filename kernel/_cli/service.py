@@ -47,6 +47,8 @@ def run_service(plan: Plan, options: ServiceOptions) -> int:
     colour = look_of(sys.stderr).colour and not options.as_json
     log = open_log(LogSettings(level=options.log_level, as_json=options.as_json, colour=colour))
     log_events(hub, log)
+    for warning in plan.warnings:
+        log.warning(str(warning))
     origins = _keep_origins(plan, hub)
     with capture_logging(log), nullcontext() if options.as_json else _showing(Tree(plan), hub):
         result = run(plan, log=log, hub=hub, ends_process=True)

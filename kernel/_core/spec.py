@@ -11,6 +11,7 @@ from typing import TypeAlias, final
 
 import attrs
 
+from ..errors import Problem
 from .components import Dispatcher, Driver, Protocol
 from .envelope import Message
 from .policies import BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy
@@ -261,5 +262,7 @@ class Plan:
     """By id, in start order: whatever a component `uses` or comes `after` stands before it."""
     groups: Sequence[GroupSpec]
     budget: StopBudget
+    warnings: tuple[Problem, ...] = ()
+    """What is allowed and does something that its author may not expect, in the order of the file."""
     values: Callable[[], Sequence[Value]] = attrs.field(default=tuple, eq=False, repr=False)
     """Lists what the manifest means: only `kernel plan` asks, and a service need not hold the answer."""

@@ -51,6 +51,8 @@ class Manifest:
     """Paths that `--set` wrote, with the tables that it had to create."""
     sources: Mapping[tuple[str, ...], tuple[str, ...]] = attrs.field(factory=dict[tuple[str, ...], tuple[str, ...]])
     """What came from outside: `$NAME`, or the file of a secret."""
+    warnings: tuple[Problem, ...] = ()
+    """What was read all the same, and should be looked at."""
 
     def line(self, at: tuple[str, ...]) -> int:
         """Return the 1-based line of a key, or of the nearest table around it; 0 if no line can be named."""

@@ -42,7 +42,7 @@ from .._manifest.tables import (
 from .._manifest.values import values_of
 from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
-from .graph import edges_of, find_cycles, start_order, stop_budget
+from .graph import dependents, edges_of, find_cycles, start_order, stop_budget
 from .staff import Hired, fed_by, hire, read_groups, shape_of
 from .wiring import Ground, Wired, Wiring, plugin_of, refer, wire
 
@@ -62,12 +62,14 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         PlanError: listing every problem, if there is any.
     """
     problems: list[Problem] = []
+    warnings = list(manifest.warnings)
     tables = read_tables(manifest, lambda at, text: problems.append(manifest.problem(at, text)))
     ground = Ground(
         manifest=manifest,
         registry=registry.allowing(tables.kernel.plugins),
         tables=tables,
         report=lambda at, text: problems.append(manifest.problem(at, text)),
+        warn=lambda at, text: warnings.append(manifest.problem(at, text)),
     )
     name = _service_name(ground)
     wiring = wire(ground)
@@ -75,6 +77,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
     groups = read_groups(ground)
     lives = _lives(ground, wiring, workers, groups)
     budget = _prove(ground, lives)
+    _warn_of_essential_users(ground, lives)
     if problems or budget is None:
         raise PlanError(problems)
     specs = _specs(lives, wiring, workers)
@@ -87,6 +90,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         components={id_: specs[id_] for id_ in start_order(edges_of(lives))},
         groups=groups,
         budget=budget,
+        warnings=tuple(sorted(set(warnings))),
         values=functools.partial(_values, ground, name, wiring, workers),
     )
 
@@ -214,6 +218,19 @@ def _report_budget(ground: Ground, budget: StopBudget) -> None:
     parts = " + ".join(f"{wait.what} {wait.seconds!r}" for wait in budget.waits)
     text = f"a stop can take {round(budget.seconds, 3)!r} s ({parts}), more than grace_period = {budget.grace_period!r}"
     ground.report(("kernel", "grace_period"), f"{text}; raise it, or lower drain_timeout or a stop_timeout")
+
+
+def _warn_of_essential_users(ground: Ground, lives: Mapping[str, ComponentSpec]) -> None:
+    """Say where `essential = false` keeps nothing going, because what uses the component is essential."""
+    uses = {id_: spec.uses for id_, spec in lives.items()}
+    for entry in ground.tables.with_lives():
+        spec = lives.get(entry.id)
+        if spec is not None and not spec.essential:
+            ends = [id_ for id_ in dependents(uses, [entry.id]) if lives[id_].essential]
+            if ends:
+                text = f"does not keep the service going: {listed(ends)} {'use' if ends[1:] else 'uses'} it"
+                cure = "set essential = false there too, or leave it out here"
+                ground.warn((*entry.at, "essential"), f"{text}, and {'are' if ends[1:] else 'is'} essential; {cure}")
 
 
 # --- specifications -----------------------------------------------------------------------------------------------

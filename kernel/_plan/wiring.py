@@ -43,6 +43,8 @@ class Ground:
     registry: Registry
     tables: Tables
     report: Report
+    warn: Report
+    """As `report`, for what is allowed."""
 
 
 @final

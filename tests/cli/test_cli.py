@@ -95,6 +95,24 @@ def test_values_can_be_set_with_their_types(folder: Path, capsys: pytest.Capture
     assert err == '--set: [kernel].drain_timeout: must be a number, got "two"\n'
 
 
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_a_warning_is_a_line_on_standard_error_and_changes_no_exit_status(
+    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "tea.py").write_text("async def run(queue): ...")
+    (folder / "kernel.toml").write_text(SERVICE.replace("[drivers.queue]", "[drivers.queue]\nessential = false"))
+
+    status = execute([command])
+
+    out, err = capsys.readouterr()
+    assert status == 0
+    assert out.startswith(("kernel.toml: ok", "shop"))
+    assert err == (
+        "warning: kernel.toml:7: [drivers.queue].essential: does not keep the service going: worker/loop uses it, "
+        "and is essential; set essential = false there too, or leave it out here\n"
+    )
+
+
 def test_a_check_imports_nothing_that_only_a_run_needs(folder: Path) -> None:
     code = """
 import sys

@@ -305,3 +305,33 @@ def test_an_empty_service_is_a_plan_with_nothing_in_it(registry: Registry) -> No
     plan = resolve(manifest({"kernel": {"name": "idle"}}), registry)
 
     assert not plan.components
+
+
+@pytest.mark.parametrize(
+    ("not_essential", "warned"),
+    [
+        ("", []),
+        ("w", []),
+        ("bw", []),
+        ("abw", []),
+        ("b", ["[drivers.b].essential"]),
+        ("a", ["[drivers.a].essential"]),
+        ("ab", ["[drivers.a].essential", "[drivers.b].essential"]),
+        ("aw", ["[drivers.a].essential"]),
+    ],
+)
+def test_what_keeps_nothing_going_though_it_is_not_essential_is_warned_of(
+    registry: Registry, not_essential: str, warned: list[str]
+) -> None:
+    """`b` uses `a`, and `w` uses `b`."""
+    tables = {
+        "drivers": {"a": {"plugin": "queue"}, "b": {"plugin": "queue", "depends": ["driver/a"]}},
+        "workers": {"w": {"use": "good_small:sweep", "depends": ["driver/b"]}},
+    }
+    for name in not_essential:
+        section = tables["drivers"] if name in tables["drivers"] else tables["workers"]
+        section[name]["essential"] = False
+
+    plan = resolve(manifest(tables), registry)
+
+    assert [warning.path for warning in plan.warnings] == warned
