@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 from .._core.words import did_you_mean
@@ -33,8 +34,23 @@ def import_object(path: str, *, directory: Path | None) -> object:
         raise NotImportableError('must be "module:Name"')
     # Not relative: Python remembers forever what it found below a relative entry.
     directory = directory and directory.absolute()
+    _forget_stand_in(module.partition(".")[0], directory)
     with _first_on_path(directory):
         return _find(module, name, directory)
+
+
+def _forget_stand_in(name: str, directory: Path | None) -> None:
+    """Forget a package without a file if the folder has a module of its name, which Python itself would prefer.
+
+    pytest makes such packages, for each folder between its root and a test file.
+    """
+    found = sys.modules.get(name)
+    if found is not None and _is_namespace(found) and name in _modules_in(directory):
+        del sys.modules[name]
+
+
+def _is_namespace(module: ModuleType) -> bool:
+    return getattr(module, "__file__", None) is None and module.__name__ not in sys.builtin_module_names
 
 
 @contextmanager
@@ -56,7 +72,7 @@ def _find(module: str, name: str, directory: Path | None) -> object:
     try:
         found: object = importlib.import_module(module)
         for part in name.split("."):
-            found = _attribute(module, found, part)
+            found = _attribute(module, found, part, directory)
     except NotImportableError:
         raise
     except (Exception, SystemExit) as error:
@@ -64,11 +80,22 @@ def _find(module: str, name: str, directory: Path | None) -> object:
     return found
 
 
-def _attribute(module: str, owner: object, name: str) -> object:
+def _attribute(module: str, owner: object, name: str, directory: Path | None) -> object:
     if not hasattr(owner, name):
         near = did_you_mean(name, (known for known in dir(owner) if not known.startswith("_")))
-        raise NotImportableError(f'"{getattr(owner, "__qualname__", module)}" has no "{name}"{near}')
+        raise NotImportableError(
+            f'"{getattr(owner, "__qualname__", module)}"{_whence(owner, directory)} has no "{name}"{near}'
+        )
     return getattr(owner, name)
+
+
+def _whence(owner: object, directory: Path | None) -> str:
+    """Say which file or folder a module is from: it may not be the one that was meant."""
+    if directory is None or not isinstance(owner, ModuleType) or owner.__name__ in sys.builtin_module_names:
+        return ""
+    if owner.__file__ is not None:
+        return f" (from {_shown(owner.__file__, directory)})"
+    return f" (from {', '.join(getattr(owner, '__path__', ())) or 'nowhere'}, a namespace package)"
 
 
 def _why(error: BaseException, module: str, directory: Path | None) -> str:
@@ -96,10 +123,12 @@ def _origin(error: BaseException) -> tuple[str | None, int | None]:
 def _place(filename: str | None, line: int | None, directory: Path | None) -> str:
     if filename is None:
         return "somewhere"
+    return f"{_shown(filename, directory)}:{line}"
+
+
+def _shown(filename: str, directory: Path | None) -> str:
     path = Path(filename)
-    if directory is not None and path.is_relative_to(directory):
-        path = path.relative_to(directory)
-    return f"{path}:{line}"
+    return str(path.relative_to(directory) if directory is not None and path.is_relative_to(directory) else path)
 
 
 def describe(error: BaseException) -> str:

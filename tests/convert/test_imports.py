@@ -1,0 +1,74 @@
+"""Facts about `module:Name`: the module is the one of the manifest's folder, and what is missing says where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kernel._convert.imports import NotImportableError, import_object
+
+
+@pytest.fixture(autouse=True)
+def modules_are_forgotten() -> Iterator[None]:
+    before = dict(sys.modules)
+    yield
+    for name in sys.modules.keys() - before.keys():
+        del sys.modules[name]
+
+
+def bare(name: str, folder: Path) -> ModuleType:
+    """What pytest makes of a folder above a test file."""
+    del folder
+    return ModuleType(name)
+
+
+def namespace(name: str, folder: Path) -> ModuleType:
+    """What Python makes of a folder without `__init__.py`."""
+    made = ModuleType(name)
+    made.__path__ = [str(folder)]
+    return made
+
+
+@pytest.mark.parametrize("stand_in", [bare, namespace])
+@pytest.mark.parametrize("file", ["greens.py", "greens/__init__.py"])
+def test_the_module_of_the_folder_is_found_behind_a_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: object, file: str
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("class Leek: pass\n")
+    assert callable(stand_in)
+    monkeypatch.setitem(sys.modules, "greens", stand_in("greens", tmp_path))
+
+    assert import_object("greens:Leek", directory=tmp_path) is sys.modules["greens"].Leek
+
+
+def test_a_module_that_has_a_file_stays_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "roots.py").write_text("class Beet: pass\n")
+    first = import_object("roots:Beet", directory=tmp_path)
+
+    assert import_object("roots:Beet", directory=tmp_path) is first
+
+
+def test_a_namespace_package_that_lacks_a_name_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "herbs").mkdir()
+
+    with pytest.raises(NotImportableError) as caught:
+        import_object("herbs:Mint", directory=tmp_path)
+
+    assert str(caught.value) == f'"herbs" (from {tmp_path / "herbs"}, a namespace package) has no "Mint"'
+
+
+def test_a_module_from_elsewhere_that_lacks_a_name_is_told_with_its_file(tmp_path: Path) -> None:
+    with pytest.raises(NotImportableError, match=r'"json" \(from /.*json/__init__.py\) has no "Mint"'):
+        import_object("json:Mint", directory=tmp_path)
+
+
+def test_a_module_without_a_file_is_no_stand_in_if_it_is_built_in(tmp_path: Path) -> None:
+    (tmp_path / "time.py").write_text("class Noon: pass\n")
+
+    with pytest.raises(NotImportableError, match='"time" has no "Noon"'):
+        import_object("time:Noon", directory=tmp_path)
