@@ -1,4 +1,4 @@
-"""What the manifest may ask of deliveries on their way to a worker; each table is off unless it is there."""
+"""What the manifest may ask of deliveries on their way to a worker, and when what failed is tried or started again."""
 
 from __future__ import annotations
 
@@ -94,25 +94,45 @@ class Verdict(enum.Enum):
     FAIL = "fail"
 
 
+@attrs.frozen(kw_only=True)
+class Backoff:
+    """How waits grow from one try to the next."""
+
+    backoff_initial: float = attrs.field(default=1.0, validator=ge(0))
+    """Seconds before the second try."""
+    backoff_factor: float = attrs.field(default=2.0, validator=ge(1))
+    backoff_max: float = attrs.field(default=60.0, validator=ge(0))
+    """Seconds; no wait is longer."""
+    jitter: float = attrs.field(default=0.1, validator=and_(ge(0), le(1)))
+    """The fraction of a wait that chance may take off it, so that many do not try again at once. 0 to 1."""
+
+
 @final
 @attrs.frozen(kw_only=True)
-class RestartPolicy:
+class RetryPolicy(Backoff):
+    """The `retry` table of a worker: what happens to a delivery whose handler raised."""
+
+    attempts: int = attrs.field(default=3, validator=ge(1))
+    """Attempts in all; then the delivery is dead-lettered."""
+    on: tuple[type[Exception], ...] = (Exception,)
+    """Exceptions that are worth another attempt; in the manifest as import paths (`httpx:TransportError`) or names
+    of builtins. All others dead-letter at once."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RestartPolicy(Backoff):
     """The `restart` table of a component or group in the manifest."""
 
     policy: Restart = Restart.ALWAYS
-    max_restarts: int = attrs.field(default=5, validator=attrs.validators.ge(0))
+    max_restarts: int = attrs.field(default=5, validator=ge(0))
     """More restarts than this within `window` are a failure for good. Source: OTP, restart intensity."""
-    window: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    window: float = attrs.field(default=30.0, validator=gt(0))
     """Seconds."""
-    backoff_initial: float = attrs.field(default=0.2, validator=attrs.validators.ge(0))
+    backoff_initial: float = attrs.field(default=0.2, validator=ge(0))
     """Seconds before the first restart."""
-    backoff_factor: float = attrs.field(default=2.0, validator=attrs.validators.ge(1))
-    backoff_max: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))
+    backoff_max: float = attrs.field(default=30.0, validator=ge(0))
     """Seconds; no wait is longer."""
-    jitter: float = attrs.field(
-        default=0.1, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(1))
-    )
-    """The fraction of a wait that chance may take off it, so that many do not restart at once. 0 to 1."""
 
 
 _VERDICTS = {
@@ -138,18 +158,19 @@ def verdict(policy: Restart, ending: Ending) -> Verdict:
     return _VERDICTS[policy].get(ending) or _SAME_FOR_ALL[ending]
 
 
-def backoff(policy: RestartPolicy, attempt: int, chance: float) -> float:
-    """Return the seconds to wait before restart number `attempt` (from 1).
+def backoff(policy: Backoff, attempt: int, chance: float) -> float:
+    """Return the seconds to wait after try number `attempt` (from 1) has failed.
 
     Args:
-        policy: Where initial wait, factor, maximum and jitter stand.
-        attempt: How many restarts there were since the last healthy interval, this one included.
+        policy: How waits grow.
+        attempt: How many tries failed one after the other: attempts of a delivery, or lives since the last healthy
+            interval.
         chance: A random number from 0 to 1.
     """
     return min(_grown(policy, attempt), policy.backoff_max) * (1 - policy.jitter * chance)
 
 
-def _grown(policy: RestartPolicy, attempt: int) -> float:
+def _grown(policy: Backoff, attempt: int) -> float:
     if policy.backoff_initial == 0:  # times infinity it would not be a number
         return 0.0
     try:

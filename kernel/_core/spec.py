@@ -14,7 +14,7 @@ import attrs
 from ..errors import Problem
 from .components import Dispatcher, Driver, Protocol
 from .envelope import Message
-from .policies import BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy
+from .policies import BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy, RetryPolicy
 
 Filter: TypeAlias = Callable[[object], object]
 """Payload -> whether the worker is to handle it."""
@@ -28,27 +28,6 @@ class Strategy(enum.Enum):
     ONE_FOR_ONE = "one_for_one"
     ONE_FOR_ALL = "one_for_all"
     REST_FOR_ONE = "rest_for_one"
-
-
-@final
-@attrs.frozen(kw_only=True)
-class RetryPolicy:
-    """The `retry` table of a worker: what happens to a delivery whose handler raised."""
-
-    attempts: int = attrs.field(default=3, validator=attrs.validators.ge(1))
-    """Attempts in all; then the delivery is dead-lettered."""
-    backoff_initial: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
-    """Seconds before the second attempt."""
-    backoff_factor: float = attrs.field(default=2.0, validator=attrs.validators.ge(1))
-    backoff_max: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
-    """Seconds; no wait is longer."""
-    jitter: float = attrs.field(
-        default=0.1, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(1))
-    )
-    """The fraction of a wait that chance may take off it."""
-    on: tuple[type[Exception], ...] = (Exception,)
-    """Exceptions that are worth another attempt; in the manifest as import paths (`httpx:TransportError`) or names
-    of builtins. All others dead-letter at once."""
 
 
 @attrs.frozen(kw_only=True, repr=False)

@@ -9,8 +9,7 @@ from typing import Final, cast, final
 import attrs
 
 from .._core.envelope import DeadLetter, Envelope, Retry
-from .._core.policies import RestartPolicy, backoff
-from .._core.spec import RetryPolicy
+from .._core.policies import RetryPolicy, backoff
 from ..errors import PermanentError, TransientError
 
 MAX_REASON: Final = 500
@@ -58,18 +57,7 @@ def decide(
     if attempt >= policy.attempts:
         return DeadLetter(f"{reason} (attempt {attempt} of {policy.attempts})")
     after = next((leaf.after for leaf in leaves if isinstance(leaf, TransientError)), None)
-    return Retry(retry_wait(policy, attempt, chance()) if after is None else after, reason)
-
-
-def retry_wait(policy: RetryPolicy, attempt: int, chance: float) -> float:
-    """Return the seconds to wait after failed attempt number `attempt` (from 1)."""
-    shape = RestartPolicy(
-        backoff_initial=policy.backoff_initial,
-        backoff_factor=policy.backoff_factor,
-        backoff_max=policy.backoff_max,
-        jitter=policy.jitter,
-    )
-    return backoff(shape, attempt, chance)
+    return Retry(backoff(policy, attempt, chance()) if after is None else after, reason)
 
 
 def _describe_one(error: BaseException) -> str:

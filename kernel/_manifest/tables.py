@@ -15,8 +15,8 @@ from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 import attrs
 
 from .._convert.structure import structure
-from .._core.policies import BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy
-from .._core.spec import RetryPolicy, Strategy
+from .._core.policies import Backoff, BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy, RetryPolicy
+from .._core.spec import Strategy
 from .manifest import Manifest
 
 Report: TypeAlias = Callable[[tuple[str, ...], str], None]
@@ -119,16 +119,10 @@ class ProtocolTable:
 
 @final
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class RetryTable:
+class RetryTable(Backoff):
     """`[workers.NAME.retry]`: a `RetryPolicy` whose exceptions are still names."""
 
     attempts: int = attrs.field(default=RetryPolicy().attempts, validator=attrs.validators.ge(1))
-    backoff_initial: float = attrs.field(default=RetryPolicy().backoff_initial, validator=attrs.validators.ge(0))
-    backoff_factor: float = attrs.field(default=RetryPolicy().backoff_factor, validator=attrs.validators.ge(1))
-    backoff_max: float = attrs.field(default=RetryPolicy().backoff_max, validator=attrs.validators.ge(0))
-    jitter: float = attrs.field(
-        default=RetryPolicy().jitter, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(1))
-    )
     on: tuple[str, ...] = ("Exception",)
 
     @property

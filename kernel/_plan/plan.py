@@ -13,7 +13,7 @@ from typing import Final, Literal, TypedDict, cast
 
 import attrs
 
-from .._core.policies import RestartPolicy
+from .._core.policies import RestartPolicy, RetryPolicy
 from .._core.spec import (
     AnySpec,
     ComponentSpec,
@@ -21,7 +21,6 @@ from .._core.spec import (
     DriverSpec,
     GroupSpec,
     Plan,
-    RetryPolicy,
     StopBudget,
     Value,
     WorkerSpec,

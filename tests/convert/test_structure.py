@@ -16,8 +16,7 @@ from typing_extensions import TypeAliasType
 
 from kernel import Secret
 from kernel._convert.structure import structure
-from kernel._core.policies import Restart, RestartPolicy
-from kernel._core.spec import RetryPolicy
+from kernel._core.policies import Restart, RestartPolicy, RetryPolicy
 
 T = TypeVar("T")
 Name = NewType("Name", str)
@@ -340,9 +339,9 @@ def test_a_validator_of_ones_own_is_reported_at_its_field() -> None:
 
 def test_every_validator_that_refuses_is_reported() -> None:
     assert refused(RetryPolicy, {"attempts": 0, "jitter": 2, "backoff_factor": 0.5}) == [
-        "attempts: must be at least 1, got 0",
         "backoff_factor: must be at least 1, got 0.5",
         "jitter: must be at most 1, got 2.0",
+        "attempts: must be at least 1, got 0",
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kernel import DeadLetter, Retry
-from kernel._core.spec import RetryPolicy
+from kernel._core.policies import RetryPolicy
 from kernel._delivery.failure import MAX_REASON, add_note, decide, describe
 from kernel.errors import PermanentError, TransientError
 
