@@ -35,7 +35,8 @@ _TLS_REASONS: Final = {
 class Listener:
     """A socket that listens; `close` may be called again."""
 
-    socket: trio.socket.SocketType
+    socket: socket.socket
+    """Does not block."""
     address: Address
     _inode: int = 0
     """Of a unix socket's file, so that the file of a successor is not removed."""
@@ -52,6 +53,7 @@ class Listener:
         """Stop listening at once; connections that nobody accepted are reset."""
         if self.socket.fileno() == -1:
             return
+        trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
         if self.address.path:
             with suppress(OSError):
@@ -132,7 +134,8 @@ def _bind(raw: socket.socket, place: Address, config: WebConfig) -> Listener:
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         raw.bind((place.host, place.port))
     raw.listen(config.backlog)
-    return Listener(trio.socket.from_stdlib_socket(raw), place, inode)
+    raw.setblocking(False)  # noqa: FBT003
+    return Listener(raw, place, inode)
 
 
 def _remove_stale(path: str) -> None:

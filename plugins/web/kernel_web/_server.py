@@ -32,6 +32,9 @@ CLOSING_SHARE: Final = 0.5
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 0.1
 """Seconds before the next try when the process has no file descriptor left."""
+ACCEPTS: Final = 64
+"""Connections accepted in one turn. With one, a client that comes waits for as many turns as came before it, and each of
+those turns is as long as all the requests in it."""
 _UNLIMITED: Final = 2**62
 
 
@@ -107,14 +110,23 @@ class Server:
 
     async def _accept_from(self, listener: Listener) -> None:
         while True:
-            pause = 0.0
-            try:
-                sock, peer = await listener.socket.accept()
-                self._admit(sock, listener.address, peer)
-            except OSError as error:
-                pause = self._pause_after(error, listener)
+            await trio.lowlevel.wait_readable(listener.socket)
+            pause = self._accept_those_that_wait(listener)
             if pause:
                 await trio.sleep(pause)
+
+    def _accept_those_that_wait(self, listener: Listener) -> float:
+        """Accept what has come, up to `ACCEPTS`; return the seconds to wait before the next try."""
+        try:
+            for _ in range(ACCEPTS):
+                sock, peer = listener.socket.accept()
+                sock.setblocking(False)  # noqa: FBT003
+                self._admit(trio.socket.from_stdlib_socket(sock), listener.address, peer)
+        except BlockingIOError:
+            return 0.0
+        except OSError as error:
+            return self._pause_after(error, listener)
+        return 0.0
 
     def _pause_after(self, error: OSError, listener: Listener) -> float:
         """Return the seconds to wait before the next client; raises the error if there cannot be one."""

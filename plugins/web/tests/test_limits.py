@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -222,6 +223,19 @@ async def test_connections_beyond_the_limit_are_closed(web: Any, limit: str) -> 
     assert refused == b""
     assert answered.startswith(b"HTTP/1.1 200")
     assert [log["event"] for log in service.logs] == ["connections are refused"]
+
+
+async def test_clients_that_come_together_are_let_in_together(web: Any) -> None:
+    async with web(Counting()) as service:
+        clients = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(60)]
+        for _ in range(4):
+            await trio.lowlevel.checkpoint()
+        let_in = service.connections
+        for client in clients:
+            client.close()
+        await service.wait_connections(0)
+
+    assert let_in == 60
 
 
 @pytest.mark.slow
