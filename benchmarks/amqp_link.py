@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
-from kernel_amqp._connect import LinkSettings
-from kernel_amqp._link import open_link
-from kernel_amqp._link_channel import LinkChannel
 from kernel_amqp.core import Delivered, Properties, Settings, TooLarge
+from kernel_amqp.link.channel import LinkChannel
+from kernel_amqp.link.connect import LinkSettings
+from kernel_amqp.link.link import open_link
 from pamqp import commands
 
 from kernel import new_id

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 import trio
-from kernel_amqp._connect import LinkSettings  # noqa: PLC2701  what a test declared, only it deletes
 from kernel_amqp._errors import ChannelClosedError  # noqa: PLC2701  as above
-from kernel_amqp._link import open_link  # noqa: PLC2701  as above
 from kernel_amqp.core import Settings
+from kernel_amqp.link.connect import LinkSettings
+from kernel_amqp.link.link import open_link
 from pamqp import base, commands
 
 from kernel import new_id

@@ -12,7 +12,7 @@ import trustme
 from kernel_amqp import AmqpConfig, AmqpDriver
 from kernel_amqp._driver import link_settings
 from kernel_amqp._errors import LinkError
-from kernel_amqp._link import open_link
+from kernel_amqp.link.link import open_link
 
 from kernel import Ack, Envelope, Secret
 from kernel._convert.structure import structure

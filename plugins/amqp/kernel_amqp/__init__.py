@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ._broker import AmqpBroker as AmqpBroker
 from ._config import AmqpConfig as AmqpConfig
 from ._config import AmqpOptions as AmqpOptions
 from ._driver import AmqpDriver as AmqpDriver
 from ._errors import ConsumerCancelledError as ConsumerCancelledError
 from ._errors import LoginRefusedError as LoginRefusedError
-from ._events import MessageDropped as MessageDropped
+from .broker.broker import AmqpBroker as AmqpBroker
+from .broker.events import MessageDropped as MessageDropped

@@ -14,19 +14,19 @@ from typing_extensions import override
 from kernel.abc import Broker, Capability, Context, Driver
 from kernel.errors import ConflictError, KernelError, StartupError
 
-from ._broker import AmqpBroker
-from ._catalog import Catalog
 from ._config import AmqpConfig, AmqpOptions, TlsTable
-from ._connect import LinkSettings
-from ._declaring import Step, perform
-from ._delays import PLUGIN
-from ._health import Health
-from ._keeper import Keeper
-from ._outbox import Outbox
-from ._post import Post
-from ._postponing import Postponer
-from ._session import Session
+from .broker.broker import AmqpBroker
+from .broker.catalog import Catalog
+from .broker.declaring import Step, perform
+from .broker.delays import PLUGIN
+from .broker.outbox import Outbox
+from .broker.post import Post
+from .broker.postponing import Postponer
 from .core import Settings
+from .link.connect import LinkSettings
+from .link.health import Health
+from .link.keeper import Keeper
+from .link.session import Session
 
 
 @final

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import trio
 from kernel_amqp import AmqpBroker, AmqpConfig, AmqpDriver
-from kernel_amqp._connect import LinkSettings
 from kernel_amqp._errors import ChannelClosedError
-from kernel_amqp._link import open_link
 from kernel_amqp.core import Settings
+from kernel_amqp.link.connect import LinkSettings
+from kernel_amqp.link.link import open_link
 from pamqp import base, commands
 
 from kernel import Event

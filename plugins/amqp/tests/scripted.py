@@ -9,10 +9,10 @@ from typing import Any
 
 import attrs
 import trio
-from kernel_amqp._connect import Joined, shake_hands
-from kernel_amqp._link import Link, link_on
-from kernel_amqp._link_channel import LinkChannel
 from kernel_amqp.core import Properties, Settings
+from kernel_amqp.link.channel import LinkChannel
+from kernel_amqp.link.connect import Joined, shake_hands
+from kernel_amqp.link.link import Link, link_on
 from pamqp.heartbeat import Heartbeat
 from trio.testing import MockClock, memory_stream_pair
 

@@ -5,35 +5,35 @@ r"""AMQP 0-9-1 without I/O: bytes in, events out; frames queued, bytes out. Usab
     send(connection.data_to_send())
     for event in connection.receive(received): ...
 
-`_connection` and `_channel` are the state machines, their tables are in `_states`; `_reader` cuts bytes into frames,
-`_assembly` makes messages of them; `_messages`, `_properties`, `_table`, `_methods` say how things look on the wire.
+`connection` and `channel` are the state machines, their tables are in `states`; `reader` cuts bytes into frames,
+`assembly` makes messages of them; `messages`, `properties`, `table`, `methods` say how things look on the wire.
 A connection belongs to one task at a time; nothing in it blocks.
 """
 
 from __future__ import annotations
 
-from ._channel import Channel as Channel
-from ._connection import Connection as Connection
-from ._errors import CoreError as CoreError
-from ._errors import EncodingError as EncodingError
-from ._errors import LocalError as LocalError
-from ._events import Blocked as Blocked
-from ._events import ChannelClosed as ChannelClosed
-from ._events import ChannelOpened as ChannelOpened
-from ._events import Closed as Closed
-from ._events import Confirmed as Confirmed
-from ._events import ConsumerCancelled as ConsumerCancelled
-from ._events import Delivered as Delivered
-from ._events import Event as Event
-from ._events import Opened as Opened
-from ._events import Replied as Replied
-from ._events import Returned as Returned
-from ._events import TooLarge as TooLarge
-from ._events import Unblocked as Unblocked
-from ._properties import Properties as Properties
-from ._settings import Settings as Settings
-from ._states import ChannelState as ChannelState
-from ._states import ConnectionState as ConnectionState
+from .channel import Channel as Channel
+from .connection import Connection as Connection
+from .errors import CoreError as CoreError
+from .errors import EncodingError as EncodingError
+from .errors import LocalError as LocalError
+from .events import Blocked as Blocked
+from .events import ChannelClosed as ChannelClosed
+from .events import ChannelOpened as ChannelOpened
+from .events import Closed as Closed
+from .events import Confirmed as Confirmed
+from .events import ConsumerCancelled as ConsumerCancelled
+from .events import Delivered as Delivered
+from .events import Event as Event
+from .events import Opened as Opened
+from .events import Replied as Replied
+from .events import Returned as Returned
+from .events import TooLarge as TooLarge
+from .events import Unblocked as Unblocked
+from .properties import Properties as Properties
+from .settings import Settings as Settings
+from .states import ChannelState as ChannelState
+from .states import ConnectionState as ConnectionState
 
 __all__ = [
     "Blocked",

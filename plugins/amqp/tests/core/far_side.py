@@ -74,7 +74,7 @@ def open_connection(settings: Settings = SETTINGS, *, tune: Frame = TUNE) -> Con
 def open_channel(connection: Connection) -> Channel:
     """Return an open channel of an open connection that has sent everything."""
     channel = connection.open_channel()
-    assert connection.receive(frames(channel.number, commands.Channel.OpenOk())) == [ChannelOpened(channel)]
+    assert connection.receive(frames(channel.number, commands.Channel.OpenOk())) == [ChannelOpened(channel.number)]
     connection.data_to_send()
     return channel
 

@@ -54,11 +54,14 @@ class Client:
 
     queue: str = "q"
     core: Connection = attrs.field(factory=lambda: Connection(SETTINGS))
+    opened: list[Channel] = attrs.field(factory=list)
+    """All that there were, in their order."""
     channels: list[Channel] = attrs.field(factory=list)
+    """Those that the conversation uses."""
     told: list[Event] = attrs.field(factory=list)
-    over: set[Channel] = attrs.field(factory=set)
-    """Channels whose last event was told."""
-    waiting: dict[Channel, set[int]] = attrs.field(factory=dict)
+    over: set[int] = attrs.field(factory=set)
+    """Numbers of channels whose last event was told, and that no new channel has."""
+    waiting: dict[int, set[int]] = attrs.field(factory=dict)
     """Numbers of messages without a confirm."""
     deliveries: int = 0
 
@@ -75,8 +78,7 @@ class Client:
     def check(self, event: Event) -> None:
         """Assert what must hold for an event, whatever the broker did."""
         assert not any(isinstance(before, Closed) for before in self.told[-1:]), "nothing follows Closed"
-        channel = getattr(event, "channel", None)
-        assert channel not in self.over, "nothing follows the last event of a channel"
+        assert getattr(event, "channel", None) not in self.over, "nothing follows the last event of a channel"
         self.told.append(event)
         match event:
             case Delivered():
@@ -107,19 +109,31 @@ class Client:
         """Do what the conversation does after an event."""
         match event:
             case Opened():
-                self.channels += [self.core.open_channel(), self.core.open_channel()]
+                self.channels += [self.open_channel(), self.open_channel()]
             case ChannelOpened():
-                self.begin(event.channel)
+                self.begin(self.named(event.channel))
             case Delivered() | TooLarge():
                 self.settle(event)
             case ConsumerCancelled():
-                event.channel.call(commands.Queue.Declare(queue=self.queue + "-none", passive=True))
+                self.named(event.channel).call(commands.Queue.Declare(queue=self.queue + "-none", passive=True))
             case ChannelClosed():
-                self.channels.append(self.core.open_channel())
+                self.channels.append(self.open_channel())
             case Replied() if event.method.name == "Channel.CloseOk":
                 self.core.close()
             case _:
                 pass
+
+    def open_channel(self) -> Channel:
+        """Open one more; it may have the number of one that is over."""
+        channel = self.core.open_channel()
+        self.opened.append(channel)
+        self.over.discard(channel.number)
+        self.waiting[channel.number] = set()
+        return channel
+
+    def named(self, number: int) -> Channel:
+        """Return the channel that has a number."""
+        return next(channel for channel in reversed(self.opened) if channel.number == number)
 
     def begin(self, channel: Channel) -> None:
         """Use a channel that is open: the first confirms, the second does not, the third only closes."""
@@ -140,14 +154,15 @@ class Client:
     def publish(self, channel: Channel, key: str, properties: Properties, body: bytes) -> None:
         """Publish, and remember the number that must be confirmed once."""
         number = channel.publish(exchange="", routing_key=key, properties=properties, body=body, mandatory=True)
-        self.waiting.setdefault(channel, set()).add(number)
+        self.waiting[channel.number].add(number)
 
     def settle(self, event: Delivered | TooLarge) -> None:
         """Settle in turns; after the last delivery the queue of the second channel goes away."""
+        channel = self.named(event.channel)
         if event.delivery_tag % 2:
-            event.channel.ack(event.delivery_tag, multiple=event.delivery_tag % 3 == 0)
+            channel.ack(event.delivery_tag, multiple=event.delivery_tag % 3 == 0)
         else:
-            event.channel.nack(event.delivery_tag, requeue=False)
+            channel.nack(event.delivery_tag, requeue=False)
         self.deliveries += 1
         if self.deliveries == 2 * len(MESSAGES):
             self.channels[0].call(commands.Queue.Delete(queue=f"{self.queue}-1"))
@@ -207,7 +222,7 @@ def interfere(rng: random.Random, client: Client) -> None:
     channel = rng.choice(client.channels) if client.channels else None
     try:
         if channel is None or rng.random() < 0.2:
-            rng.choice((client.core.close, client.core.open_channel, client.core.send_heartbeat))()
+            rng.choice((client.core.close, client.open_channel, client.core.send_heartbeat))()
         else:
             rng.choice((channel.close, lambda: channel.ack(1), lambda: client.publish(channel, "k", *MESSAGES[2])))()
     except LocalError:
@@ -235,8 +250,6 @@ def meaning(client: Client) -> list[tuple[Any, ...]]:
 
 def plain(value: Any) -> object:
     """Return a value that can be compared."""
-    if isinstance(value, Channel):
-        return value.number
     if isinstance(value, Properties):
         return repr(value)
     return repr(dict(value)) if hasattr(value, "amqp_type") else repr(value)

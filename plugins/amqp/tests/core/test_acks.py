@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_amqp.core import Channel, Connection
-from kernel_amqp.core._acks import Acks
+from kernel_amqp.core.acks import Acks
 from pamqp import commands
 from pamqp.frame import unmarshal
 from pamqp.header import ContentHeader

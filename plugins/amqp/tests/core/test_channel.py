@@ -77,7 +77,7 @@ def test_a_channel_is_opened_with_a_handshake() -> None:
 
     assert names(connection) == ["Channel.Open"]
     assert channel.state is ChannelState.OPENING
-    assert connection.receive(frames(1, commands.Channel.OpenOk())) == [ChannelOpened(channel)]
+    assert connection.receive(frames(1, commands.Channel.OpenOk())) == [ChannelOpened(channel.number)]
     assert channel.state is ChannelState.OPEN
 
 
@@ -269,7 +269,7 @@ def test_what_pamqp_delivers_is_delivered(given_ones: dict[str, Any], payload: b
     [event] = connection.receive(deliver(1, 7, payload, room=4088, **in_pamqp(given_ones)))
 
     assert isinstance(event, Delivered)
-    assert event.channel is channel
+    assert event.channel == channel.number
     assert fields(event) == ("c", 7, False, "e", "k", attrs.astuple(Properties(**given_ones)), payload)
 
 
@@ -322,8 +322,8 @@ def test_channels_may_be_interleaved_frame_by_frame() -> None:
     events = connection.receive(b"".join(part for pair in both for part in pair))
 
     assert [(event.channel, event.body) for event in events if isinstance(event, Delivered)] == [
-        (one, b"1" * 5000),
-        (two, b"2" * 5000),
+        (one.number, b"1" * 5000),
+        (two.number, b"2" * 5000),
     ]
 
 
@@ -521,7 +521,7 @@ def test_a_consumer_is_cancelled_by_the_broker() -> None:
     connection = open_connection()
     channel = open_channel(connection)
 
-    assert connection.receive(frames(1, commands.Basic.Cancel("c", True))) == [ConsumerCancelled(channel, "c")]
+    assert connection.receive(frames(1, commands.Basic.Cancel("c", True))) == [ConsumerCancelled(channel.number, "c")]
     assert connection.data_to_send() == b""
 
 
@@ -529,7 +529,7 @@ def test_a_broker_that_waits_for_an_answer_to_its_cancel_gets_it() -> None:
     connection = open_connection()
     channel = open_channel(connection)
 
-    assert connection.receive(frames(1, commands.Basic.Cancel("c", False))) == [ConsumerCancelled(channel, "c")]
+    assert connection.receive(frames(1, commands.Basic.Cancel("c", False))) == [ConsumerCancelled(channel.number, "c")]
     [(_, answer)] = sent(connection)
     assert (answer.name, answer.consumer_tag) == ("Basic.CancelOk", "c")
 
@@ -540,7 +540,7 @@ def test_a_channel_that_the_broker_closes_says_what_failed_and_hurts_nobody() ->
 
     events = connection.receive(frames(1, commands.Channel.Close(406, "PRECONDITION_FAILED", 50, 10)))
 
-    assert events == [ChannelClosed(failed, 406, "PRECONDITION_FAILED", "queue.declare")]
+    assert events == [ChannelClosed(failed.number, 406, "PRECONDITION_FAILED", "queue.declare")]
     assert names(connection) == ["Channel.CloseOk"]
     assert other.state is ChannelState.OPEN
 
@@ -551,7 +551,7 @@ def test_a_channel_that_is_closed_in_the_middle_of_a_message_is_closed() -> None
     connection.receive(frames(1, DELIVER, HEAD))
 
     assert connection.receive(frames(1, commands.Channel.Close(541, "INTERNAL_ERROR", 0, 0))) == [
-        ChannelClosed(channel, 541, "INTERNAL_ERROR", "")
+        ChannelClosed(channel.number, 541, "INTERNAL_ERROR", "")
     ]
 
 
@@ -577,7 +577,7 @@ def test_both_may_close_a_channel_at_once_and_it_is_told_once() -> None:
 
     events = connection.receive(frames(1, commands.Channel.Close(404, "NOT_FOUND", 60, 40)))
 
-    assert events == [ChannelClosed(channel, 404, "NOT_FOUND", "basic.publish")]
+    assert events == [ChannelClosed(channel.number, 404, "NOT_FOUND", "basic.publish")]
     assert names(connection) == ["Channel.CloseOk"]
     assert connection.open_channel().number == 2
     assert connection.receive(frames(1, commands.Channel.CloseOk())) == []

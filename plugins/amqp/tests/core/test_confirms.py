@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_amqp.core._confirms import Confirms
-from kernel_amqp.core._errors import ViolationError
+from kernel_amqp.core.confirms import Confirms
+from kernel_amqp.core.errors import ViolationError
 
 from .strategies import unhurried
 

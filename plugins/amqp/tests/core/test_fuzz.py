@@ -19,7 +19,7 @@ def test_a_recorded_conversation_is_understood_to_its_end(segments: Segments) ->
     kinds = [type(event) for event in client.told]
     assert (kinds.count(Delivered), kinds.count(TooLarge), kinds.count(Returned)) == (6, 2, 2)
     assert client.told[-1] == Closed(200, "")
-    assert client.waiting[client.channels[0]] == set()
+    assert client.waiting[client.channels[0].number] == set()
 
 
 @pytest.mark.parametrize("segments", CONVERSATIONS, ids=range(len(CONVERSATIONS)))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_amqp.core import EncodingError
-from kernel_amqp.core._errors import ViolationError
-from kernel_amqp.core._methods import decode_method, encode_method, method_name
+from kernel_amqp.core.errors import ViolationError
+from kernel_amqp.core.methods import decode_method, encode_method, method_name
 from pamqp import commands, frame
 from pamqp.base import Frame
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_amqp.core import EncodingError, Properties
-from kernel_amqp.core._errors import TooDeepError, ViolationError
-from kernel_amqp.core._properties import decode_properties, encode_properties
+from kernel_amqp.core.errors import TooDeepError, ViolationError
+from kernel_amqp.core.properties import decode_properties, encode_properties
 from pamqp import commands, header
 
 from .strategies import properties, unhurried

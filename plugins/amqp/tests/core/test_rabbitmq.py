@@ -70,7 +70,7 @@ class Blocking:
 
     def open_channel(self) -> Channel:
         channel = self.core.open_channel()
-        assert self.wait(ChannelOpened).channel is channel
+        assert self.wait(ChannelOpened).channel == channel.number
         return channel
 
     def call(self, channel: Channel, method: Any) -> Any:
@@ -184,7 +184,7 @@ def test_an_error_closes_one_channel(blocking: Blocking) -> None:
     channel.call(commands.Queue.Declare(queue=f"no-{uuid.uuid4()}", passive=True))
     closed = blocking.wait(ChannelClosed)
 
-    assert (closed.channel, closed.code, closed.method) == (channel, 404, "queue.declare")
+    assert (closed.channel, closed.code, closed.method) == (channel.number, 404, "queue.declare")
     assert blocking.call(other, commands.Basic.Qos(prefetch_count=1)).name == "Basic.QosOk"
     assert blocking.open_channel().number == channel.number
 
@@ -208,7 +208,7 @@ def test_a_consumer_whose_queue_goes_away_is_cancelled(blocking: Blocking, queue
 
     blocking.call(other, commands.Queue.Delete(queue=queue))
 
-    assert blocking.wait(ConsumerCancelled) == ConsumerCancelled(channel, "c")
+    assert blocking.wait(ConsumerCancelled) == ConsumerCancelled(channel.number, "c")
 
 
 @pytest.mark.parametrize("name", ["spaces and <brackets>", "x" * 200, "straße"])

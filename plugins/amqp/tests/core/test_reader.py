@@ -6,8 +6,8 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_amqp.core._errors import ViolationError
-from kernel_amqp.core._reader import Frame, FrameReader
+from kernel_amqp.core.errors import ViolationError
+from kernel_amqp.core.reader import Frame, FrameReader
 from pamqp import body, frame, heartbeat
 
 from .far_side import raw

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from kernel_amqp.core import Channel, ChannelState, Closed, Connection, ConnectionState, LocalError, Properties
-from kernel_amqp.core._states import (
+from kernel_amqp.core.states import (
     CHANNEL_ASKED,
     CHANNEL_RECEIVES,
     CONNECTION_ASKED,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from kernel_amqp.core import EncodingError
-from kernel_amqp.core._errors import TooDeepError, ViolationError
-from kernel_amqp.core._table import MAX_DEPTH, decode_table, encode_table
+from kernel_amqp.core.errors import TooDeepError, ViolationError
+from kernel_amqp.core.table import MAX_DEPTH, decode_table, encode_table
 from pamqp import decode, encode
 
 from .strategies import INT32, INT64, tables, unhurried

@@ -1,0 +1,5 @@
+"""The broker of `kernel.abc` over two connections: what it declares, sends, takes and settles.
+
+In come topologies, envelopes and subscriptions; out go deliveries, each settled once. Read `broker.py` first, then
+`consumer.py` for what is taken and `outbox.py` for what is sent.
+"""

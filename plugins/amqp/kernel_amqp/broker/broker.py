@@ -1,0 +1,162 @@
+"""The broker: two connections behind the contract of `kernel.abc.Broker`, one to send and one to consume.
+
+A broker that is short of memory reads nothing from connections that send: acknowledgements must not wait behind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, final
+
+import attrs
+import trio
+from pamqp import commands
+from typing_extensions import override
+
+from kernel import Envelope, Pace
+from kernel.abc import Broker, Delivery, Queue, Subscription, Topology
+from kernel.errors import UnavailableError
+
+from .._errors import ChannelClosedError, LinkLostError
+from ..link.keeper import Keeper
+from ..link.session import Held, Session
+from .catalog import Catalog
+from .conflicts import consume_error
+from .consumer import TAG, Consumer
+from .declaring import perform, queue_step
+from .letters import write_letter
+from .outbox import Outbox
+from .post import Post
+from .postponing import Postponer
+
+_LEAVE_TIMEOUT: Final = 1.0
+"""Seconds that leaving a subscription waits for the broker."""
+
+
+@final
+@attrs.define(eq=False)
+class AmqpBroker(Broker):
+    """RabbitMQ, through connections that heal.
+
+    Sending waits for a connection inside the caller's own deadline. A subscription ends with its connection. A queue
+    whose `dead_letters` nobody declared is refused. Where several queues are bound and one of them is full, the
+    others may get what is refused.
+    """
+
+    _catalog: Catalog
+    _consuming: Keeper
+    _outbox: Outbox
+    _postponer: Postponer
+    _make_post: Callable[[AmqpBroker], Post]
+    _post: Post = attrs.field(init=False)
+    _pace: Pace = attrs.field(factory=Pace, init=False)
+    _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._post = self._make_post(self)
+
+    @override
+    async def declare(self, topology: Topology) -> None:
+        while True:
+            session = await self._consuming.session()
+            try:
+                await self._catalog.declare(session.link, topology)
+            except LinkLostError:
+                await trio.lowlevel.checkpoint()
+            else:
+                return
+
+    @override
+    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return self._subscribe(subscription)
+
+    @asynccontextmanager
+    async def _subscribe(self, subscription: Subscription) -> AsyncGenerator[AsyncIterator[Delivery]]:
+        if subscription.prefetch < 1:
+            raise ValueError(f"prefetch must be 1 or more, not {subscription.prefetch}")
+        consumer = await self._join(subscription)
+        self._consumers.add(consumer)
+        try:
+            yield consumer
+        finally:
+            with trio.move_on_after(_LEAVE_TIMEOUT, shield=True):
+                await consumer.leave()
+            self._consumers.discard(consumer)
+            if (queue := self._catalog.queue(subscription.queue)) is not None and queue.exclusive:
+                self._catalog.forget(queue.name)
+
+    # No coroutine of its own: each that a message goes through costs. mypy and pyright differ about what `async def` is.
+    @override
+    def send(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, envelope: Envelope, *, exchange: str, mandatory: bool = False
+    ) -> Coroutine[Any, Any, None]:
+        now = 0.0 if envelope.deadline == math.inf else trio.current_time()
+        letter = write_letter(envelope, now=now)
+        if envelope.delay <= 0:
+            return self._outbox.publish(
+                letter, envelope.body, exchange=exchange, routing_key=envelope.subject, mandatory=mandatory
+            )
+        kind = self._post.delay_kind(None if exchange else self._catalog.queue(envelope.subject))
+        return self._postponer.publish(
+            letter, envelope.body, exchange=exchange, routing_key=envelope.subject, delay=envelope.delay, kind=kind
+        )
+
+    async def redeclare(self, name: str) -> bool:
+        """Make a queue exist again that this service has declared; returns whether it has.
+
+        Raises:
+            ConflictError: if it exists with other properties.
+
+        Cancellation: Is a checkpoint.
+        """
+        queue = self._catalog.queue(name)
+        session = await self._consuming.session()
+        if queue is not None:
+            await perform(session.link, [queue_step(queue)])
+        await trio.lowlevel.checkpoint()
+        return queue is not None
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for consumer in self._consumers:
+            consumer.end(lambda: UnavailableError("the connection to the broker is closed"))
+
+    async def _join(self, subscription: Subscription) -> Consumer:
+        while True:
+            session = await self._consuming.session()
+            queue = self._catalog.queue(subscription.queue)
+            consumer = Consumer(subscription, queue, self._post, self._pace)
+            try:
+                await self._consume(session, consumer, subscription.queue, queue)
+            except LinkLostError:
+                await trio.lowlevel.checkpoint()
+            except ChannelClosedError as error:
+                raise consume_error(subscription.queue, error) from error
+            else:
+                return consumer
+
+    async def _consume(self, session: Session, consumer: Consumer, name: str, queue: Queue | None) -> None:
+        """Have a consumer fed from a channel of its own."""
+        held = await session.hold(on_closed=consumer.lose)
+        consumer.start(held)
+        try:
+            await held.channel.call(commands.Basic.Qos(prefetch_count=consumer.prefetch))
+            await held.channel.consume(
+                name,
+                consumer_tag=TAG,
+                on_delivery=consumer.take_in,
+                on_cancel=consumer.cancelled,
+                exclusive=queue is not None and queue.exclusive,
+            )
+        except BaseException:
+            await _drop(held)  # noqa: ASYNC102  it shields itself
+            raise
+
+
+async def _drop(held: Held) -> None:
+    """Have a channel closed, and what it was brought given back."""
+    held.release()
+    with trio.move_on_after(_LEAVE_TIMEOUT, shield=True):
+        await held.wait_closed()

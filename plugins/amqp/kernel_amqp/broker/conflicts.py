@@ -1,0 +1,81 @@
+"""What the broker says when it refuses to declare or to consume, as errors that name the manifest's keys."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+
+from kernel.abc import Exchange, Queue
+from kernel.errors import ConflictError, KernelError, SendError
+
+from .._errors import ChannelClosedError
+
+NOT_FOUND: Final = 404
+REFUSED: Final = 403
+LOCKED: Final = 405
+UNEQUAL: Final = 406
+_ARGUMENT: Final = re.compile(r"inequivalent arg '([^']*)'")
+_KEYS: Final = {
+    "x-max-length": "max_length",
+    "x-overflow": "overflow",
+    "x-message-ttl": "ttl",
+    "x-dead-letter-exchange": "dead_letters",
+    "x-dead-letter-routing-key": "dead_letters",
+    "x-single-active-consumer": "partition_by",
+    "x-max-priority": "options.max_priority",
+    "x-queue-type": "options.type",
+    "auto_delete": "options.auto_delete",
+    "exclusive": "options.exclusive",
+}
+
+
+def declare_error(kind: str, name: str, error: ChannelClosedError) -> KernelError:
+    """Return the error for a declaration that the broker refused; names both values where two do not agree."""
+    match error.code:
+        case 406 | 405 if found := _ARGUMENT.search(error.text):
+            key = _key(kind, found[1])
+            return ConflictError(
+                f'{kind} "{name}" exists with another `{key}`: {error.text}; change the manifest, delete the {kind},'
+                " or take what exists with `adopt = true`"
+            )
+        case 404:
+            return ConflictError(f'{kind} "{name}" does not exist, or what it is bound to does not: {error.text}')
+        case 405:
+            return ConflictError(f'{kind} "{name}" belongs to another connection alone: {error.text}')
+        case _:
+            return ConflictError(f'{kind} "{name}" cannot be declared: {error.code} {error.text}')
+
+
+def consume_error(queue: str, error: ChannelClosedError) -> KernelError:
+    """Return the error for a queue that cannot be consumed from."""
+    match error.code:
+        case 404:
+            return ConflictError(f'there is no queue "{queue}"')
+        case 403 | 405:
+            return ConflictError(f'queue "{queue}" is exclusive, or not for this user: {error.text}')
+        case _:
+            return ConflictError(f'queue "{queue}" cannot be consumed from: {error.code} {error.text}')
+
+
+def send_error(exchange: str, error: ChannelClosedError) -> KernelError:
+    """Return the error for a message that made the broker close the channel."""
+    return SendError(f'exchange "{exchange}" did not take a message: {error.code} {error.text}')
+
+
+def check_same(wanted: Exchange | Queue, known: Exchange | Queue) -> None:
+    """Raise ConflictError if two components of this service ask for one name with different properties."""
+    kind = "exchange" if isinstance(wanted, Exchange) else "queue"
+    for field in attrs.fields(type(wanted)):
+        asked, found = getattr(wanted, field.name), getattr(known, field.name)
+        if asked != found:
+            raise ConflictError(
+                f'{kind} "{wanted.name}" was declared with {field.name} = {found!r}, and is asked for with {asked!r}'
+            )
+
+
+def _key(kind: str, argument: str) -> str:
+    if kind == "exchange":
+        return argument
+    return _KEYS.get(argument, f"options.arguments.{argument}" if argument.startswith("x-") else argument)

@@ -1,0 +1,255 @@
+"""What takes from a queue: one for each subscription, with a channel of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final, final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
+from kernel.abc import Delivery, Queue, Subscription
+from kernel.errors import UnavailableError, UnknownOutcomeError
+
+from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
+from ..core import Delivered, TooLarge
+from ..link.session import Held
+from .delivery import AmqpDelivery, Desk
+from .post import Post
+from .shelf import OrderedShelf, PlainShelf, Shelf
+from .topology import has_dead_exchange, options_of
+
+TAG: Final = "kernel"
+"""The consumer's name on its channel, which has no other."""
+
+
+@final
+@attrs.define(eq=False)
+class Consumer(AsyncIterator[Delivery], Desk):
+    """Takes from one queue; settles what it brought, as long as its channel is open.
+
+    The channel stays open until the subscription has been left and everything that was taken is settled. An ordered
+    queue keeps its consumer until then: no other consumer gets a key that is under way here.
+    """
+
+    _wish: Subscription
+    _spec: Queue | None
+    """How the queue was declared; None if somebody else did."""
+    _post: Post
+    _pace: Pace
+    _shelf: Shelf = attrs.field(init=False)
+    _ordered: OrderedShelf | None = attrs.field(default=None, init=False)
+    _held: Held | None = attrs.field(default=None, init=False)
+    _error: Callable[[], UnavailableError] | None = attrs.field(default=None, init=False)
+    """Why nothing comes any more."""
+    _left: bool = attrs.field(default=False, init=False)
+    _unsettled: int = attrs.field(default=0, init=False)
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self._spec is not None and self._spec.partition_by:
+            self._ordered = OrderedShelf(self._spec.partition_by, self._wish.prefetch)
+        self._shelf = self._ordered or PlainShelf()
+
+    @property
+    def prefetch(self) -> int:
+        """What the broker may send ahead."""
+        ahead = options_of(self._spec).lookahead if self._ordered and self._spec else 0
+        return min(self._wish.prefetch + ahead, 65535)
+
+    # --- what the reading task calls: it only notes and wakes
+
+    def start(self, held: Held) -> None:
+        """Take note of the channel that it consumes on."""
+        self._held = held
+
+    def take_in(self, event: Delivered | TooLarge) -> None:
+        """Take what the broker brings."""
+        if isinstance(event, TooLarge):
+            self._refuse(event)
+            return
+        self._shelf.put(AmqpDelivery(event, self))
+        if self._waiting:
+            self._waiting.unpark()
+
+    def cancelled(self, _: str) -> None:
+        """Take note that the broker has cancelled the consumer."""
+        self.end(lambda: ConsumerCancelledError(self._wish.queue))
+
+    def lose(self, error: ChannelClosedError | LinkLostError) -> None:
+        """Take note that the channel is gone."""
+        self._shelf.clear()
+        text = f'the channel that consumed from queue "{self._wish.queue}" is gone: {error}'
+        self.end(lambda: UnavailableError(text))
+
+    def end(self, error: Callable[[], UnavailableError]) -> None:
+        """Hand out nothing any more, and say so to whoever waits."""
+        self._error = self._error or error
+        self._waiting.unpark_all()
+
+    # --- what the dispatcher calls
+
+    @override
+    async def __anext__(self) -> Delivery:
+        while True:
+            if self._error is not None or self._left:
+                raise self._reason()
+            delivery = self._shelf.take()
+            if delivery is not None:
+                self._unsettled += 1
+                return delivery  # noqa: ASYNC910  no more than `prefetch` are at hand: it waits soon enough
+            with trio.move_on_at(self._shelf.due):
+                await self._waiting.park()
+
+    async def leave(self) -> None:  # noqa: ASYNC910  it may be that the channel is gone
+        """Stop the source and give back what was not taken.
+
+        Cancellation: Is a checkpoint. If cancelled, the broker may still bring something, which is not handed out.
+        """
+        self._left = True
+        self._waiting.unpark_all()
+        assert self._held is not None
+        if not self._unsettled:
+            self._held.release()
+            await self._held.wait_closed()
+        elif self._ordered is None:
+            try:
+                await self._held.channel.cancel_consumer(TAG)
+            except (ChannelClosedError, LinkLostError):
+                pass
+            finally:
+                self._give_back()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    # --- what those who settle call
+
+    @override
+    def settle_nowait(self, delivery: AmqpDelivery, outcome: Outcome) -> bool:
+        if isinstance(outcome, Ack):  # as nearly every outcome is: to match the patterns takes longer
+            if outcome.reply is None:
+                self._ack(delivery)
+            return outcome.reply is None
+        match outcome:
+            case Return() if self._ordered is not None:
+                self._keep(delivery, attempts=0, after=0.0)
+            case Return():
+                self._nack(delivery, requeue=True)
+            case Retry(after) if self._ordered is not None:
+                self._keep(delivery, attempts=1, after=after)
+            case DeadLetter(reason) if self._spec is None or not self._spec.dead_letters:
+                self._discard(delivery, reason)
+            case _:
+                return False
+        return True
+
+    @override
+    async def settle(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
+        await self._pace.step()
+        if isinstance(outcome, Retry) and delivery.envelope.deadline <= trio.current_time() + outcome.after:
+            outcome = DeadLetter("expired")
+        if delivery.settle_nowait(outcome):
+            return
+        delivery.settled = True
+        self._check(delivery)
+        try:
+            await self._send(delivery, outcome)
+        except BaseException:
+            # It must not stay with us: the broker delivers it again.
+            with contextlib.suppress(UnknownOutcomeError):
+                self._nack(delivery, requeue=True)
+            raise
+        self._ack(delivery)
+
+    async def _send(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
+        """Send what an outcome needs before the delivery is acknowledged."""
+        queue = self._wish.queue
+        match outcome:
+            case Ack(reply) if reply is not None:
+                await self._post.reply(reply, exchange=self._wish.reply_exchange)
+            case Retry(after):
+                await self._post.again(delivery, queue=queue, after=after, spec=self._spec)
+            case DeadLetter(reason) if self._spec is not None:
+                await self._post.bury(delivery, queue=queue, grave=self._spec.dead_letters, reason=reason)
+            case _:
+                raise AssertionError(f"{outcome} takes no waiting")
+
+    def _ack(self, delivery: AmqpDelivery) -> None:
+        delivery.settled = True
+        assert self._held is not None
+        try:
+            self._held.channel.ack(delivery.event.delivery_tag)
+        except (ChannelClosedError, LinkLostError) as error:
+            raise self._too_late(delivery) from error
+        finally:
+            self._end(delivery)
+
+    def _nack(self, delivery: AmqpDelivery, *, requeue: bool) -> None:
+        delivery.settled = True
+        assert self._held is not None
+        try:
+            self._held.channel.nack(delivery.event.delivery_tag, requeue=requeue)
+        except (ChannelClosedError, LinkLostError) as error:
+            raise self._too_late(delivery) from error
+        finally:
+            self._end(delivery)
+
+    def _keep(self, delivery: AmqpDelivery, *, attempts: int, after: float) -> None:
+        """Keep a delivery of an ordered queue, unacknowledged, until it is taken again."""
+        delivery.settled = True
+        assert self._ordered is not None
+        self._check(delivery)
+        self._ordered.put_back(delivery.next(attempts=attempts), after=after)
+        self._end_one()
+
+    def _discard(self, delivery: AmqpDelivery, reason: str) -> None:
+        if self._is_lost():
+            self._post.drop(delivery.envelope, queue=self._wish.queue, reason=reason)
+        self._nack(delivery, requeue=False)
+
+    def _end(self, delivery: AmqpDelivery) -> None:
+        if self._ordered is not None:
+            self._ordered.release(delivery)
+        self._end_one()
+
+    def _end_one(self) -> None:
+        self._unsettled -= 1
+        if self._ordered is not None:
+            self._waiting.unpark_all()
+        if self._left and not self._unsettled and self._held is not None:
+            self._held.release()
+
+    def _give_back(self) -> None:
+        assert self._held is not None
+        with contextlib.suppress(ChannelClosedError, LinkLostError):
+            for delivery in self._shelf.clear():
+                self._held.channel.nack(delivery.event.delivery_tag, requeue=True)
+
+    def _refuse(self, event: TooLarge) -> None:
+        """Put aside what is too large to be read; the broker does it, with the bytes that we do not have."""
+        assert self._held is not None
+        self._held.channel.nack(event.delivery_tag, requeue=False)
+        self._post.refuse(event, queue=self._wish.queue, is_lost=self._is_lost())
+
+    def _is_lost(self) -> bool:
+        """Whether what is rejected goes nowhere; of a queue that somebody else declared it is not known."""
+        return self._spec is not None and not has_dead_exchange(self._spec)
+
+    def _check(self, delivery: AmqpDelivery) -> None:
+        assert self._held is not None
+        if self._held.channel.closed is not None:
+            self._end(delivery)
+            raise self._too_late(delivery)
+
+    def _reason(self) -> UnavailableError:
+        if self._error is None:
+            return UnavailableError(f'nobody consumes from queue "{self._wish.queue}" here any more')
+        return self._error()
+
+    def _too_late(self, delivery: AmqpDelivery) -> UnknownOutcomeError:
+        return UnknownOutcomeError(
+            f"delivery {delivery.envelope.id} outlived its channel: the broker has delivered it again, or will"
+        )

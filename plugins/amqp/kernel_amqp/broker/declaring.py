@@ -1,0 +1,137 @@
+"""Makes exchanges, queues and bindings exist: one step after the other, on a channel of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, final
+
+import attrs
+import trio
+from pamqp import base, commands
+
+from kernel.abc import Exchange, Queue
+from kernel.errors import ConflictError
+
+from .._config import ExchangeTable
+from .._errors import ChannelClosedError, LinkLostError
+from ..link.link import Link
+from .conflicts import NOT_FOUND, declare_error
+from .topology import Bound, exchange_method, options_of, queue_method
+
+_UNKNOWN_TYPE: Final = "unknown exchange type"
+
+
+@final
+@attrs.frozen
+class Step:
+    """One thing that must exist."""
+
+    kind: str
+    name: str
+    method: base.Frame
+    """Makes it exist."""
+    look: base.Frame | None = None
+    """Asks whether something of the name exists, which is then taken as it is; None does not ask."""
+
+
+def exchange_step(exchange: Exchange, table: ExchangeTable | None) -> Step:
+    """Return the step for an exchange and its table in the manifest."""
+    look = exchange_look(exchange.name) if table is not None and table.adopt else None
+    return Step("exchange", exchange.name, exchange_method(exchange, table), look)
+
+
+def queue_step(queue: Queue) -> Step:
+    """Return the step for a queue.
+
+    Raises:
+        ConflictError: if it is asked for what its type cannot be.
+    """
+    look = queue_look(queue.name)
+    if options_of(queue).passive:
+        return Step("queue", queue.name, look)
+    return Step("queue", queue.name, queue_method(queue), look if options_of(queue).adopt else None)
+
+
+def binding_step(bound: Bound) -> Step:
+    """Return the step for a binding."""
+    return Step("exchange" if bound.is_exchange else "queue", bound.destination, bound.method())
+
+
+def exchange_look(name: str) -> commands.Exchange.Declare:
+    """Return what asks whether an exchange exists."""
+    return commands.Exchange.Declare(exchange=name, passive=True)
+
+
+def queue_look(name: str) -> commands.Queue.Declare:
+    """Return what asks whether a queue exists."""
+    return commands.Queue.Declare(queue=name, passive=True)
+
+
+async def perform(link: Link, steps: Sequence[Step]) -> None:
+    """Do all steps, in their order.
+
+    Raises:
+        ConflictError: if the broker refuses one; those before it are done.
+        LinkLostError: if the connection is gone.
+
+    Cancellation: Is a checkpoint. If cancelled, any of them may have been done.
+    """
+    async with link.open_channel() as channel:
+        for step in steps:
+            if step.look is not None and await exists(link, step.look):
+                continue
+            try:
+                await channel.call(step.method)
+            except ChannelClosedError as error:
+                raise declare_error(step.kind, step.name, error) from error
+            except LinkLostError as error:
+                # The broker closes the whole connection for it, and would do so again and again.
+                if _UNKNOWN_TYPE in error.reason:
+                    raise ConflictError(f'exchange "{step.name}" cannot be declared: {error.reason}') from error
+                raise
+
+
+async def perform_each(link: Link, steps: Iterable[Step]) -> list[ConflictError]:
+    """Do each step that can be done; return why others could not.
+
+    Raises:
+        LinkLostError: if the connection is gone.
+
+    Cancellation: as `perform`.
+    """
+    wanted = list(steps)
+    try:
+        await perform(link, wanted)
+    except ConflictError:
+        pass
+    else:
+        return []
+    await trio.lowlevel.checkpoint()
+    return [error for step in wanted if (error := await _refusal(link, step)) is not None]
+
+
+async def exists(link: Link, look: base.Frame) -> bool:
+    """Return whether the broker has what `look` asks for.
+
+    Raises:
+        ConflictError: if it must not be asked for.
+        LinkLostError: if the connection is gone.
+
+    Cancellation: Is a checkpoint.
+    """
+    async with link.open_channel() as channel:
+        try:
+            await channel.call(look)
+        except ChannelClosedError as error:
+            if error.code == NOT_FOUND:
+                return False
+            raise ConflictError(f"what may exist cannot be asked for: {error}") from error
+    return True
+
+
+async def _refusal(link: Link, step: Step) -> ConflictError | None:
+    try:
+        await perform(link, [step])
+    except ConflictError as error:
+        return error  # noqa: ASYNC910  it comes from the broker
+    return None

@@ -1,0 +1,167 @@
+"""Sends messages, each confirmed by the broker: one channel for each exchange, through all connections there will be.
+
+What one message does to its channel disturbs those of no other exchange.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, final
+
+import attrs
+import trio
+
+from kernel.errors import EncodeError, KernelError, QueueFullError, UnknownOutcomeError, UnroutableError
+
+from .._errors import ChannelClosedError, LinkLostError, RefusedError, ReturnedError
+from ..core import EncodingError, Properties
+from ..link.keeper import Keeper
+from ..link.session import Held, Session
+from .conflicts import NOT_FOUND, send_error
+from .declaring import exchange_look
+
+_MAX_LANES: Final = 64
+"""Channels that stay open while nobody sends on them: the ones used last."""
+
+
+@final
+@attrs.define(eq=False)
+class _Lane:
+    """The channel of one exchange, in one life of the connection."""
+
+    exchange: str
+    session: Session
+    held: Held | None = attrs.field(default=None, init=False)
+    users: int = attrs.field(default=0, init=False)
+    """Tasks that send on it or are about to."""
+    _lock: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    closed: bool = attrs.field(default=False, init=False)
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.closed and self.session.link.lost is None
+
+    async def open(self) -> Held:
+        """Open the channel, unless somebody else does meanwhile."""
+        async with self._lock:
+            if self.held is None:
+                self.held = await self._open()
+        return self.held
+
+    async def _open(self) -> Held:
+        held = await self.session.hold(on_closed=self._note)
+        try:
+            if self.exchange:
+                await held.channel.call(exchange_look(self.exchange))
+            await held.channel.confirm_select()
+        except BaseException:
+            held.release()
+            raise
+        return held
+
+    def _note(self, _: object) -> None:
+        self.closed = True
+
+    def leave(self) -> None:
+        self.closed = True
+        if self.held is not None:
+            self.held.release()
+
+
+@final
+@attrs.define(eq=False)
+class Outbox:
+    """Sends over the connection that is for sending. Safe to share between tasks."""
+
+    _keeper: Keeper
+    _lanes: OrderedDict[str, _Lane] = attrs.field(factory=OrderedDict[str, _Lane], init=False)
+
+    async def publish(
+        self, properties: Properties, body: bytes, *, exchange: str, routing_key: str, mandatory: bool
+    ) -> None:
+        """Send a message; returns when the broker has confirmed it.
+
+        Waits for a connection, and while the broker takes no messages.
+
+        Raises:
+            UnroutableError: if there is no such exchange; if mandatory, and no queue is bound.
+            QueueFullError: if a queue refused it.
+            EncodeError: if something of it has no place in AMQP.
+            SendError: if this user must not send there, or the broker takes no such message.
+            UnknownOutcomeError: if the connection broke, or the channel for another message's sake, before the
+                broker answered.
+            UnavailableError: if the driver is closed.
+
+        Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
+        """
+        while True:
+            session = self._keeper.current or await self._keeper.session()
+            lane = self._lane(exchange, session)
+            lane.users += 1
+            try:
+                held = lane.held or await self._open(lane)
+                await held.channel.publish(
+                    exchange=exchange, routing_key=routing_key, properties=properties, body=body, mandatory=mandatory
+                )
+            except (LinkLostError, ChannelClosedError) as error:
+                lane.closed = True
+                if error.written:
+                    raise _outcome(lane, error) from error
+            except (ReturnedError, RefusedError, EncodingError) as error:
+                raise _not_taken(error, exchange, routing_key) from error
+            else:
+                return
+            finally:
+                lane.users -= 1
+            await trio.lowlevel.checkpoint()  # certainly nothing was sent: try again
+
+    def _lane(self, exchange: str, session: Session) -> _Lane:
+        lane = self._lanes.get(exchange)
+        if lane is None or not lane.is_usable:
+            lane = self._lanes[exchange] = _Lane(exchange, session)
+            if len(self._lanes) > _MAX_LANES:
+                self._leave_oldest()
+        if len(self._lanes) > 1:
+            self._lanes.move_to_end(exchange)
+        return lane
+
+    def _leave_oldest(self) -> None:
+        idle = next((lane for lane in self._lanes.values() if not lane.users), None)
+        if idle is not None:
+            del self._lanes[idle.exchange]
+            idle.leave()
+
+    async def _open(self, lane: _Lane) -> Held:
+        """Open the channel of a lane; what goes wrong with it has nothing to do with the message."""
+        try:
+            return await lane.open()
+        except LinkLostError as error:
+            raise error.again(written=False) from error.__cause__
+        except ChannelClosedError as error:
+            lane.closed = True
+            raise _refusal(lane.exchange, error) from error
+
+
+def _not_taken(error: ReturnedError | RefusedError | EncodingError, exchange: str, routing_key: str) -> KernelError:
+    """Return what to raise for a message that no queue has."""
+    match error:
+        case ReturnedError():
+            return UnroutableError.naming(routing_key, exchange=exchange)
+        case RefusedError():
+            full = f'a queue for "{routing_key}" on exchange "{exchange}"' if exchange else f'queue "{routing_key}"'
+            return QueueFullError(f"{full} is full")
+        case EncodingError():
+            return EncodeError(f'the message for "{routing_key}" cannot be written in AMQP: {error}')
+
+
+def _refusal(exchange: str, error: ChannelClosedError) -> KernelError:
+    if error.code == NOT_FOUND:
+        return UnroutableError(f'there is no exchange "{exchange}" to send to: {error.text}')
+    return send_error(exchange, error)
+
+
+def _outcome(lane: _Lane, error: LinkLostError | ChannelClosedError) -> KernelError:
+    """Return what is known of a message whose channel or connection went before it was confirmed."""
+    if isinstance(error, ChannelClosedError) and lane.users == 1:
+        return _refusal(lane.exchange, error)  # nobody else can have caused it
+    return UnknownOutcomeError(f'it is not known whether exchange "{lane.exchange}" took a message: {error}')

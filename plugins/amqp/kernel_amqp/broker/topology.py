@@ -1,0 +1,170 @@
+"""Topology of the kernel and tables of the manifest -> what is declared over AMQP. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, cast, final
+
+import attrs
+from pamqp import commands
+from pamqp.common import FieldTable
+
+from kernel.abc import Binding, Exchange, Queue
+from kernel.errors import ConflictError
+
+from .._config import AmqpOptions, Arguments, BindingTable, ExchangeTable, QueueTable
+
+MAX_PRIORITY: Final = 9
+DEFAULTS: Final = AmqpOptions()
+_DEAD_EXCHANGE: Final = "x-dead-letter-exchange"
+
+
+@final
+@attrs.frozen
+class Bound:
+    """One binding as AMQP has it: of a queue, or of an exchange to another."""
+
+    destination: str
+    source: str
+    pattern: str
+    arguments: tuple[tuple[str, object], ...] = ()
+    is_exchange: bool = False
+
+    def method(self) -> commands.Queue.Bind | commands.Exchange.Bind:
+        """Return what makes it exist."""
+        arguments = field_table(dict(self.arguments))
+        if self.is_exchange:
+            return commands.Exchange.Bind(
+                destination=self.destination, source=self.source, routing_key=self.pattern, arguments=arguments
+            )
+        return commands.Queue.Bind(
+            queue=self.destination, exchange=self.source, routing_key=self.pattern, arguments=arguments
+        )
+
+
+def options_of(queue: Queue) -> AmqpOptions:
+    """Return the options of a queue."""
+    if queue.options is None:
+        return DEFAULTS
+    if not isinstance(queue.options, AmqpOptions):
+        raise ConflictError(f'queue "{queue.name}" has options of {type(queue.options).__name__}, not AmqpOptions')
+    return queue.options
+
+
+def exchange_method(exchange: Exchange, table: ExchangeTable | None) -> commands.Exchange.Declare:
+    """Return what makes an exchange exist; its table in the manifest has the last word."""
+    table = table or ExchangeTable(durable=exchange.durable)
+    return commands.Exchange.Declare(
+        exchange=exchange.name,
+        exchange_type=table.type,
+        durable=table.durable,
+        auto_delete=table.auto_delete,
+        internal=table.internal,
+        arguments=field_table(table.arguments),
+    )
+
+
+def queue_method(queue: Queue) -> commands.Queue.Declare:
+    """Return what makes a queue exist.
+
+    Raises:
+        ConflictError: if it is asked for what its type cannot be.
+    """
+    options = options_of(queue)
+    exclusive = queue.exclusive or options.exclusive
+    auto_delete = queue.exclusive or options.auto_delete
+    if options.type == "quorum" and (exclusive or auto_delete or options.max_priority or not queue.durable):
+        raise ConflictError(
+            f'queue "{queue.name}" cannot be of `type = "quorum"`: such a queue is durable, not exclusive, not'
+            " auto_delete, and has no priorities"
+        )
+    return commands.Queue.Declare(
+        queue=queue.name,
+        durable=queue.durable,
+        exclusive=exclusive,
+        auto_delete=auto_delete,
+        arguments=field_table(queue_arguments(queue, options)),
+    )
+
+
+def queue_arguments(queue: Queue, options: AmqpOptions) -> dict[str, object]:
+    """Return the arguments of a queue. Source: RabbitMQ, Queues, optional arguments."""
+    arguments: dict[str, object] = {}
+    if options.type == "quorum":
+        arguments["x-queue-type"] = "quorum"
+    if queue.ttl is not None:
+        arguments["x-message-ttl"] = math.ceil(queue.ttl * 1000)
+    if queue.max_length is not None:
+        arguments["x-max-length"] = queue.max_length
+        arguments["x-overflow"] = "reject-publish" if queue.overflow == "refuse" else "drop-head"
+    if queue.dead_letters:
+        arguments |= _dead_letter_arguments(queue, options)
+    if queue.partition_by or options.single_active_consumer:
+        arguments["x-single-active-consumer"] = True
+    if priority := max_priority(queue, options):
+        arguments["x-max-priority"] = priority
+    return arguments | dict(options.arguments)
+
+
+def field_table(arguments: Mapping[str, object]) -> FieldTable:
+    """Return arguments as `pamqp` types them; the manifest or we ourselves have written them."""
+    return cast("FieldTable", dict(arguments))
+
+
+def max_priority(queue: Queue, options: AmqpOptions) -> int:
+    """Return the highest priority that a queue tells apart, 0 for none.
+
+    Priorities would break the order of an ordered queue, and have no use in one that is for replies.
+    """
+    if options.max_priority is not None:
+        return options.max_priority
+    has_use = options.type == "classic" and not (queue.partition_by or queue.exclusive or options.exclusive)
+    return MAX_PRIORITY if has_use else 0
+
+
+def has_dead_exchange(queue: Queue) -> bool:
+    """Whether the broker knows where to put what it dead-letters, of our own or by arguments."""
+    return bool(queue.dead_letters) or _DEAD_EXCHANGE in options_of(queue).arguments
+
+
+def refuses(queue: Queue) -> bool:
+    """Whether a queue may refuse a message since it is full."""
+    return queue.max_length is not None and queue.overflow == "refuse"
+
+
+def binding_of(binding: Binding) -> Bound:
+    """Return a binding of the kernel's as AMQP has it."""
+    return Bound(binding.queue, binding.exchange, binding.pattern)
+
+
+def bindings_of(name: str, tables: tuple[BindingTable, ...], *, is_exchange: bool) -> list[Bound]:
+    """Return the bindings that a table of the manifest asks for."""
+    return [Bound(name, table.exchange, table.pattern, _items(table.arguments), is_exchange) for table in tables]
+
+
+def queue_of(name: str, table: QueueTable) -> Queue:
+    """Return the queue that a table of the manifest describes."""
+    options = {field.name: getattr(table, field.name) for field in attrs.fields(AmqpOptions) if field.name != "passive"}
+    return Queue(
+        name=name,
+        durable=table.durable,
+        max_length=table.max_length,
+        overflow=table.overflow,
+        ttl=table.ttl,
+        dead_letters=table.dead_letters,
+        partition_by=table.partition_by,
+        options=AmqpOptions(**options),
+    )
+
+
+def _dead_letter_arguments(queue: Queue, options: AmqpOptions) -> Mapping[str, object]:
+    arguments = {_DEAD_EXCHANGE: "", "x-dead-letter-routing-key": queue.dead_letters}
+    if options.type == "quorum" and queue.overflow == "refuse":
+        # Without it the broker forgets a message as soon as it has sent the dead letter, whatever becomes of that.
+        return arguments | {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+    return arguments
+
+
+def _items(arguments: Arguments) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(arguments.items()))

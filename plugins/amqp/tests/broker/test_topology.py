@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kernel_amqp import AmqpOptions
+from kernel_amqp._config import ExchangeTable, QueueTable
+from kernel_amqp._errors import ChannelClosedError
+from kernel_amqp.broker.conflicts import consume_error, declare_error
+from kernel_amqp.broker.post import Post
+from kernel_amqp.broker.topology import exchange_method, has_dead_exchange, queue_method, queue_of
+
+from kernel.abc import Exchange, Queue
+from kernel.errors import ConflictError
+
+
+def arguments(queue: Queue) -> dict[str, object]:
+    return dict(queue_method(queue).arguments or {})
+
+
+@pytest.mark.parametrize(
+    ("queue", "wanted"),
+    [
+        (Queue(name="q"), {"x-max-priority": 9}),
+        (Queue(name="q", exclusive=True), {}),
+        (Queue(name="q", partition_by="subject"), {"x-single-active-consumer": True}),
+        (Queue(name="q", options=AmqpOptions(max_priority=0)), {}),
+        (Queue(name="q", options=AmqpOptions(max_priority=3)), {"x-max-priority": 3}),
+        (Queue(name="q", options=AmqpOptions(type="quorum")), {"x-queue-type": "quorum"}),
+        (
+            Queue(name="q", max_length=5, ttl=1.5, options=AmqpOptions(max_priority=0)),
+            {"x-max-length": 5, "x-overflow": "reject-publish", "x-message-ttl": 1500},
+        ),
+        (
+            Queue(name="q", max_length=5, overflow="drop_oldest", options=AmqpOptions(max_priority=0)),
+            {"x-max-length": 5, "x-overflow": "drop-head"},
+        ),
+        (
+            Queue(name="q", dead_letters="d", options=AmqpOptions(max_priority=0, single_active_consumer=True)),
+            {
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": "d",
+                "x-single-active-consumer": True,
+            },
+        ),
+        (
+            Queue(name="q", dead_letters="d", options=AmqpOptions(type="quorum")),
+            {
+                "x-queue-type": "quorum",
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": "d",
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            },
+        ),
+        (
+            Queue(name="q", options=AmqpOptions(max_priority=0, arguments={"x-queue-mode": "lazy", "x-expires": 5})),
+            {"x-queue-mode": "lazy", "x-expires": 5},
+        ),
+    ],
+    ids=str,
+)
+def test_a_queue_becomes_arguments(queue: Queue, wanted: dict[str, object]) -> None:
+    assert arguments(queue) == wanted
+
+
+def test_an_exclusive_queue_goes_away_with_its_consumer() -> None:
+    method = queue_method(Queue(name="q", durable=False, exclusive=True))
+
+    assert (method.durable, method.exclusive, method.auto_delete) == (False, True, True)
+
+
+@pytest.mark.parametrize("queue", [Queue(name="q", durable=False), Queue(name="q", exclusive=True)])
+def test_what_a_quorum_queue_cannot_be_is_refused(queue: Queue) -> None:
+    options = AmqpOptions(type="quorum")
+
+    with pytest.raises(ConflictError, match='queue "q" cannot be of `type = "quorum"`'):
+        queue_method(Queue(name="q", durable=queue.durable, exclusive=queue.exclusive, options=options))
+
+
+def test_options_of_another_broker_are_refused() -> None:
+    with pytest.raises(ConflictError, match="options of dict"):
+        queue_method(Queue(name="q", options={"a": 1}))
+
+
+def test_the_table_of_an_exchange_has_the_last_word() -> None:
+    table = ExchangeTable(type="headers", durable=False, auto_delete=True, internal=True, arguments={"a": 1})
+    plain, special = (exchange_method(Exchange(name="e"), given) for given in (None, table))
+
+    assert (plain.exchange_type, plain.durable, plain.auto_delete, plain.internal) == ("topic", True, False, False)
+    assert (special.exchange_type, special.durable, special.auto_delete, special.internal) == (
+        "headers",
+        False,
+        True,
+        True,
+    )
+    assert special.arguments == {"a": 1}
+
+
+def test_a_table_describes_a_queue_as_a_consumer_does() -> None:
+    table = QueueTable(
+        durable=False, max_length=5, ttl=2.0, dead_letters="d", partition_by="subject", max_priority=0, lookahead=7
+    )
+
+    assert queue_of("q", table) == Queue(
+        name="q",
+        durable=False,
+        max_length=5,
+        ttl=2.0,
+        dead_letters="d",
+        partition_by="subject",
+        options=AmqpOptions(max_priority=0, lookahead=7),
+    )
+
+
+@pytest.mark.parametrize(
+    ("queue", "kind"),
+    [
+        (None, "classic"),
+        (Queue(name="q"), "classic"),
+        (Queue(name="q", max_length=5, overflow="drop_oldest"), "classic"),
+        (Queue(name="q", max_length=5), "quorum"),
+        (Queue(name="q", options=AmqpOptions(type="quorum")), "quorum"),
+    ],
+    ids=str,
+)
+def test_what_may_refuse_is_fed_by_what_does_not_forget(queue: Queue | None, kind: str) -> None:
+    nothing: Any = None
+    post = Post("driver/rabbit", nothing, nothing, nothing, nothing, nothing, "classic")
+
+    assert post.delay_kind(queue) == kind
+
+
+def test_the_broker_may_have_a_place_for_dead_letters_of_its_own() -> None:
+    options = AmqpOptions(arguments={"x-dead-letter-exchange": "dlx"})
+
+    assert has_dead_exchange(Queue(name="q", options=options))
+    assert has_dead_exchange(Queue(name="q", dead_letters="d"))
+    assert not has_dead_exchange(Queue(name="q"))
+
+
+# --- what the broker says -------------------------------------------------------------------------------------------
+
+
+def unequal(argument: str) -> ChannelClosedError:
+    text = f"PRECONDITION_FAILED - inequivalent arg '{argument}' for queue 'q' in vhost '/': received '1' but current is '2'"
+    return ChannelClosedError(406, text, "queue.declare")
+
+
+@pytest.mark.parametrize(
+    ("argument", "key"),
+    [
+        ("durable", "durable"),
+        ("x-max-length", "max_length"),
+        ("x-message-ttl", "ttl"),
+        ("x-max-priority", "options.max_priority"),
+        ("x-queue-type", "options.type"),
+        ("x-queue-mode", "options.arguments.x-queue-mode"),
+    ],
+)
+def test_a_conflict_names_the_key_of_the_manifest_and_both_values(argument: str, key: str) -> None:
+    error = declare_error("queue", "q", unequal(argument))
+
+    assert isinstance(error, ConflictError)
+    assert f'queue "q" exists with another `{key}`' in str(error)
+    assert "received '1' but current is '2'" in str(error)
+
+
+@pytest.mark.parametrize(("code", "text"), [(404, "does not exist"), (405, "another connection"), (403, "cannot be")])
+def test_other_refusals_are_named(code: int, text: str) -> None:
+    assert text in str(declare_error("exchange", "e", ChannelClosedError(code, "WORDS", "exchange.declare")))
+
+
+@pytest.mark.parametrize(("code", "text"), [(404, "no queue"), (403, "exclusive"), (540, "WORDS")])
+def test_who_cannot_consume_is_told_why(code: int, text: str) -> None:
+    assert text in str(consume_error("q", ChannelClosedError(code, "WORDS", "basic.consume")))
