@@ -32,6 +32,7 @@ from ._core.components import Intake as Intake
 from ._core.components import NoConfig as NoConfig
 from ._core.components import Protocol as Protocol
 from ._core.components import Target as Target
+from ._core.components import Work as Work
 from ._core.envelope import DEADLINE_HEADER as DEADLINE_HEADER
 from ._core.envelope import read_deadline as read_deadline
 from ._core.envelope import write_deadline as write_deadline

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
 import attrs
+from typing_extensions import override
 
 from ..errors import StartupError
 from .broker import Broker, Capability, Delivery
@@ -104,6 +105,64 @@ class Target(ABC):
         """
 
 
+class Work(ABC):
+    """What occupies a slot without being a delivery. Compared by identity."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What to call it when it must be named as a culprit; asked for only then."""
+
+    @property
+    @abstractmethod
+    def worker(self) -> str:
+        """Name of the worker that does it; may be empty."""
+
+    @property
+    @abstractmethod
+    def task(self) -> trio.lowlevel.Task:
+        """The task that does it, to say where it hangs."""
+
+    @abstractmethod
+    def cut(self) -> None:
+        """Make an end of it soon: the drain deadline is over. May be called again."""
+
+
+class _ScopedWork(Work):
+    """What runs in the body of `Intake.slot`."""
+
+    __slots__ = ("_label", "_task", "_worker", "scope")
+
+    def __init__(self, label: str, worker: str) -> None:
+        import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
+
+        self._label = label
+        self._worker = worker
+        self._task = trio.lowlevel.current_task()
+        self.scope = trio.CancelScope()
+
+    @property
+    @override
+    def label(self) -> str:
+        return self._label
+
+    @property
+    @override
+    def worker(self) -> str:
+        return self._worker
+
+    @property
+    @override
+    def task(self) -> trio.lowlevel.Task:
+        return self._task
+
+    @override
+    def cut(self) -> None:
+        self.scope.cancel()
+
+
 class Intake(ABC):
     """Where a dispatcher puts what it brings in. At most `concurrency` are in flight at a time."""
 
@@ -156,11 +215,37 @@ class Intake(ABC):
         """
 
     @abstractmethod
-    def slot(self, label: str = "", *, worker: str = "") -> AbstractAsyncContextManager[None]:
-        """Occupy a slot, for work that the pipeline does not run, such as an ASGI request.
+    def enter_nowait(self, work: Work, *, counts: bool = True) -> None:
+        """Take a slot for work that the pipeline does not run, such as an ASGI request.
 
-        What runs inside is counted as in flight, waited for when draining, and cancelled at the drain deadline
-        (the body then ends early, as with `trio.move_on_after`).
+        The work is in flight until `leave`: waited for when draining, and cut at the drain deadline.
+
+        Args:
+            work: What occupies the slot. If the drain deadline is over already, it is cut at once.
+            counts: Whether it takes one of the `concurrency` slots. What does not is bounded by the dispatcher itself,
+                such as websockets, which are open for long and seldom do anything.
+
+        Raises:
+            trio.WouldBlock: if no slot is free.
+        """
+
+    @abstractmethod
+    async def enter(self, work: Work) -> None:
+        """Wait for a free slot, then take it as `enter_nowait` does.
+
+        Cancellation: Is a checkpoint. If cancelled, the work is not in flight.
+        """
+
+    @abstractmethod
+    def leave(self, work: Work) -> None:
+        """Give the slot of the work back."""
+
+    @final
+    @asynccontextmanager
+    async def slot(self, label: str = "", *, worker: str = "") -> AsyncGenerator[None]:
+        """Occupy a slot; a form of `enter` and `leave` that costs ten times as much.
+
+        What runs inside is cancelled when the work is cut (the body then ends early, as with `trio.move_on_after`).
 
         Args:
             label: What to call it when it must be named as a culprit.
@@ -168,6 +253,13 @@ class Intake(ABC):
 
         Cancellation: Is a checkpoint on entry.
         """
+        work = _ScopedWork(label, worker)
+        await self.enter(work)
+        try:
+            with work.scope:
+                yield
+        finally:
+            self.leave(work)
 
 
 # --- what a plugin implements -----------------------------------------------------------------------------------

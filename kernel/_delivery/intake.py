@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Sequence
 from typing import Final, final
 
 import attrs
@@ -13,7 +12,7 @@ from .._core.broker import Delivery
 from .._core.envelope import Ack, Outcome, Return
 from .._core.events import DeliveryDone, DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
 from .._core.stacks import where
-from ..abc import Intake, Target
+from ..abc import Intake, Target, Work
 from .attempt import Attempting, Verdict
 from .bucket import Bucket
 from .runners import Ended, Errand, Revocable, Runners
@@ -49,10 +48,10 @@ class KernelIntake(Intake):
     _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _revocables: dict[str, list[Revocable]] = attrs.field(factory=dict[str, list[Revocable]], init=False)
     """By name; several where a source delivered the same thing twice."""
-    _slots: dict[trio.CancelScope, tuple[str, trio.lowlevel.Task]] = attrs.field(
-        factory=dict[trio.CancelScope, tuple[str, trio.lowlevel.Task]], init=False
-    )
-    """What the pipeline does not run: its label, and its task."""
+    _works: dict[Work, bool] = attrs.field(factory=dict["Work", bool], init=False)
+    """What the pipeline does not run, and whether it takes a slot."""
+    _apart: int = attrs.field(default=0, init=False)
+    """How many of those take none."""
     _over: bool = attrs.field(default=False, init=False)
     _runners: Runners = attrs.field(init=False)
 
@@ -73,7 +72,7 @@ class KernelIntake(Intake):
     @property
     def in_flight(self) -> int:
         """How many slots are taken."""
-        return self._concurrency - self._free
+        return self._concurrency - self._free + self._apart
 
     async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
         """Wait for a slot, then handle the delivery in a task of its own."""
@@ -107,20 +106,33 @@ class KernelIntake(Intake):
         await ended.event.wait()
         return ended.outcome
 
-    @asynccontextmanager
-    async def slot(self, label: str = "", *, worker: str = "") -> AsyncGenerator[None]:
-        """Occupy a slot."""
+    def enter_nowait(self, work: Work, *, counts: bool = True) -> None:
+        """Take a slot for what the pipeline does not run."""
+        if counts:
+            if not self._free:
+                raise trio.WouldBlock
+            self._free -= 1
+        else:
+            self._apart += 1
+        self._begin(work, counts=counts)
+
+    async def enter(self, work: Work) -> None:
+        """Wait for a slot for what the pipeline does not run."""
         await self._take(None)
-        scope = trio.CancelScope()
-        if self._over:  # it waited for its slot until after the cut
-            scope.cancel()
-        self._slots[scope] = f"worker/{worker} {label}" if worker else label, trio.lowlevel.current_task()
-        try:
-            with scope:
-                yield
-        finally:
-            del self._slots[scope]
+        self._begin(work, counts=True)
+
+    def _begin(self, work: Work, *, counts: bool) -> None:
+        self._works[work] = counts
+        if self._over:  # it came, or waited for its slot, until after the cut
+            work.cut()
+
+    def leave(self, work: Work) -> None:
+        """Take note that it has ended."""
+        if self._works.pop(work):
             self._free_slot()
+        else:
+            self._apart -= 1
+            self._tell_if_idle()
 
     async def wait_idle(self) -> None:
         """Wait until nothing is in flight.
@@ -138,13 +150,14 @@ class KernelIntake(Intake):
     def cut_slots(self) -> None:
         """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it."""
         self._over = True
-        for scope in self._slots:
-            scope.cancel()
+        for work in list(self._works):
+            work.cut()
 
     def culprits(self) -> tuple[str, ...]:
         """Return what is in flight, each with the line of user code that it is at."""
+        working = [(_named(work), work.task) for work in self._works]
         handled = [(_label(delivery), task) for delivery, task in self._runners.at_work()]
-        return tuple(f"{label} at {where(task)}" for label, task in (*self._slots.values(), *handled))
+        return tuple(f"{label} at {where(task)}" for label, task in (*working, *handled))
 
     async def _take(self, delivery: Delivery | None) -> None:
         """Take a slot; if cancelled while waiting for it, return the delivery to its source."""
@@ -186,7 +199,11 @@ class KernelIntake(Intake):
             self._waiting.unpark()
             return
         self._free += 1
-        if self._free == self._concurrency and self._idle:
+        if self._free == self._concurrency:
+            self._tell_if_idle()
+
+    def _tell_if_idle(self) -> None:
+        if self._idle and not self.in_flight:
             self._idle.unpark_all()
 
     def _end(self, errand: Errand, verdict: Verdict) -> Awaitable[None] | None:
@@ -263,6 +280,10 @@ class KernelIntake(Intake):
                     seconds=trio.current_time() - began,
                 )
             )
+
+
+def _named(work: Work) -> str:
+    return f"worker/{work.worker} {work.label}" if work.worker else work.label
 
 
 def _label(delivery: Delivery) -> str:

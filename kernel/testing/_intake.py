@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import attrs
@@ -10,7 +10,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, Outcome, Return
-from kernel.abc import Delivery, Intake, Target
+from kernel.abc import Delivery, Intake, Target, Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -50,7 +50,9 @@ class RecordingIntake(Intake):
     """All that was given to `submit` and `handle`, whether it got a slot or not."""
     settled: list[Settled] = attrs.field(factory=list[Settled], init=False)
     slots: list[tuple[str, str]] = attrs.field(factory=list[tuple[str, str]], init=False)
-    """`(label, worker)` of each `slot()` that was entered."""
+    """`(label, worker)` of each work that entered."""
+    works: set[Work] = attrs.field(factory=set[Work], init=False)
+    """What has entered and not left."""
     _revocables: dict[str, trio.CancelScope] = attrs.field(factory=dict[str, trio.CancelScope], init=False)
     waiting: int = attrs.field(default=0, init=False)
     """How many wait for a slot at this moment."""
@@ -98,6 +100,8 @@ class RecordingIntake(Intake):
     def cut(self) -> None:
         """Cancel what is in flight, as the kernel does at the drain deadline."""
         self._nursery.cancel_scope.cancel()
+        for work in list(self.works):
+            work.cut()
 
     @override
     async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
@@ -133,16 +137,29 @@ class RecordingIntake(Intake):
         return ended
 
     @override
-    @asynccontextmanager
-    async def slot(self, label: str = "", *, worker: str = "") -> AsyncGenerator[None]:
-        holder = object()
-        await self._occupy(holder)
-        self.slots.append((label, worker))
+    def enter_nowait(self, work: Work, *, counts: bool = True) -> None:
+        if counts:
+            self._limiter.acquire_on_behalf_of_nowait(work)
+        self._begin(work)
+
+    @override
+    async def enter(self, work: Work) -> None:
+        await self._occupy(work)
+        self._begin(work)
+
+    def _begin(self, work: Work) -> None:
+        self.works.add(work)
+        self.slots.append((work.label, work.worker))
         self._changed.unpark_all()
-        try:
-            yield
-        finally:
-            self._limiter.release_on_behalf_of(holder)
+        if self._nursery.cancel_scope.cancel_called:
+            work.cut()
+
+    @override
+    def leave(self, work: Work) -> None:
+        self.works.remove(work)
+        with suppress(RuntimeError):  # it took no slot
+            self._limiter.release_on_behalf_of(work)
+        self._changed.unpark_all()
 
     async def _occupy(self, holder: object) -> None:
         self.waiting += 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import Any
 
 import attrs
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 from typing_extensions import override
 
@@ -16,7 +18,7 @@ from kernel._core.router import Router
 from kernel._delivery.attempt import Attempting, Leash, Verdict
 from kernel._delivery.intake import KernelIntake
 from kernel._delivery.pipeline import Pipeline
-from kernel.abc import Delivery
+from kernel.abc import Delivery, Work
 
 MARK: ContextVar[str] = ContextVar("mark", default="")
 
@@ -86,6 +88,62 @@ async def test_culprits_name_the_worker_the_label_and_the_line(nursery: trio.Nur
     assert culprit.startswith("worker/api GET / at ")
     assert "test_intake.py:" in culprit
     nursery.cancel_scope.cancel()
+
+
+class Request(Work):
+    label = "GET /"
+    worker = "api"
+    task: Any = None
+
+    def __init__(self) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.cuts = 0
+
+    def cut(self) -> None:
+        self.cuts += 1
+
+
+async def test_work_takes_a_slot_until_it_leaves(nursery: trio.Nursery) -> None:
+    slots, first, second = intake(nursery), Request(), Request()
+    slots.enter_nowait(first)
+    with pytest.raises(trio.WouldBlock):
+        slots.enter_nowait(second)
+    seen = slots.in_flight, slots.culprits()[0].partition(" at ")[0]
+    slots.leave(first)
+    await slots.enter(second)
+    slots.leave(second)
+
+    assert seen == (1, "worker/api GET /")
+    assert slots.in_flight == 0
+
+
+async def test_work_that_does_not_count_takes_no_slot_and_is_waited_for_and_cut(nursery: trio.Nursery) -> None:
+    slots, apart, idle = intake(nursery), Request(), trio.Event()
+    slots.enter_nowait(Request())
+    slots.enter_nowait(apart, counts=False)
+
+    async def wait() -> None:
+        await slots.wait_idle()
+        idle.set()
+
+    nursery.start_soon(wait)
+    slots.cut_slots()
+    for work in list(slots._works):
+        await trio.testing.wait_all_tasks_blocked()
+        assert not idle.is_set()
+        slots.leave(work)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert apart.cuts == 1
+    assert idle.is_set()
+
+
+async def test_work_that_comes_after_the_cut_is_cut_at_once(nursery: trio.Nursery) -> None:
+    slots, late = intake(nursery), Request()
+    slots.cut_slots()
+    slots.enter_nowait(late)
+
+    assert late.cuts == 1
 
 
 async def test_waiting_until_idle_returns_at_once_when_nothing_is_in_flight(nursery: trio.Nursery) -> None:

@@ -13,7 +13,7 @@ import trio
 from kernel_web import WebConfig, WebDispatcher, WebOptions
 
 from kernel import Listening
-from kernel.abc import Delivery, Intake, Target
+from kernel.abc import Delivery, Intake, Target, Work
 from kernel.errors import UnavailableError
 from kernel.testing import fake_context
 
@@ -44,7 +44,7 @@ class FakeIntake(Intake):
         self.concurrency = concurrency
         self.targets = targets
         self.entered: list[tuple[str, str]] = []
-        self.active: set[trio.CancelScope] = set()
+        self.active: dict[Work, bool] = {}
         self.changed = trio.Event()
         self.free = trio.Semaphore(concurrency)
         self.is_cut = False
@@ -58,22 +58,26 @@ class FakeIntake(Intake):
     async def handle(self, delivery: Delivery) -> Any:
         raise NotImplementedError
 
-    @asynccontextmanager
-    async def slot(self, label: str = "", *, worker: str = "") -> AsyncIterator[None]:
+    def enter_nowait(self, work: Work, *, counts: bool = True) -> None:
+        if counts:
+            self.free.acquire_nowait()
+        self._begin(work, counts)
+
+    async def enter(self, work: Work) -> None:
         await self.free.acquire()
-        scope = trio.CancelScope()
-        if self.is_cut:
-            scope.cancel()
-        self.active.add(scope)
-        self.entered.append((label, worker))
+        self._begin(work, True)
+
+    def _begin(self, work: Work, counts: bool) -> None:
+        self.active[work] = counts
+        self.entered.append((work.label, work.worker))
         self._tell()
-        try:
-            with scope:
-                yield
-        finally:
-            self.active.discard(scope)
+        if self.is_cut:
+            work.cut()
+
+    def leave(self, work: Work) -> None:
+        if self.active.pop(work):
             self.free.release()
-            self._tell()
+        self._tell()
 
     def _tell(self) -> None:
         self.changed.set()
@@ -89,8 +93,8 @@ class FakeIntake(Intake):
             while self.active:
                 await self.changed.wait()
         self.is_cut = True
-        for scope in self.active:
-            scope.cancel()
+        for work in list(self.active):
+            work.cut()
         with trio.fail_after(PATIENCE):
             while self.active:
                 await self.changed.wait()
