@@ -61,7 +61,7 @@ class LogSettings:
     level: str = "info"
     """One of `LEVELS`."""
     as_json: bool = False
-    stream: TextIO | None = None
+    stream: TextIO | None = attrs.field(default=None, repr=False)
     """None is standard error."""
     colour: bool = False
 

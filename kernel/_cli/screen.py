@@ -21,7 +21,7 @@ _CALM: Final = "bright_black"
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Tree:
     """What is known of every component."""
 

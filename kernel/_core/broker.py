@@ -105,7 +105,7 @@ class Queue:
     sender and dropped, with an event, even where the queue is full; it does not make the window longer. Retries,
     returns and dead letters are never duplicates. Needs `Capability.DEDUPLICATION`.
     """
-    options: object = None
+    options: object = attrs.field(default=None, repr=False)
     """An instance of the broker's `BrokerOptions`, or None."""
 
 
@@ -147,6 +147,9 @@ class Delivery(ABC):
     """One attempt to hand an envelope over. Settled exactly once, by the kernel."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.envelope!r}, attempt {self.attempt}>"
 
     @property
     @abstractmethod
@@ -303,7 +306,7 @@ def _deaths(headers: Mapping[str, object]) -> list[object]:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Batch:
     """The deliveries of one call of a handler whose dispatcher has a `batch` table."""
 

@@ -33,7 +33,7 @@ class NoConfig:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Context:
     """What a component is given when it is built, besides its `Config`."""
 
@@ -56,6 +56,9 @@ class Context:
     protocol_or_none: Protocol | None = None
     stop_timeout: float = 2.0
     """Seconds that closing may take, all in all."""
+
+    def __repr__(self) -> str:
+        return f"<Context of {self.id} in {self.service}>"
 
     @property
     def broker(self) -> Broker:

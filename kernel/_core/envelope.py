@@ -47,6 +47,11 @@ def new_id() -> str:
         return first
 
 
+def _size(value: bytes | Mapping[str, object]) -> str:
+    """Return what a repr says of something that may be huge, or secret: how much there is."""
+    return f"<{len(value)} {'bytes' if isinstance(value, bytes) else 'keys'}>"
+
+
 @final
 @_value(kw_only=True)
 class Envelope:
@@ -54,8 +59,8 @@ class Envelope:
 
     subject: str
     """What the message is about, in words joined by dots (`order.created`); the router matches it."""
-    body: bytes = b""
-    headers: Mapping[str, object] = NO_HEADERS
+    body: bytes = attrs.field(default=b"", repr=_size)
+    headers: Mapping[str, object] = attrs.field(default=NO_HEADERS, repr=_size)
     """Values are what JSON can say."""
     id: str = attrs.field(factory=new_id)
     content_type: str = ""
@@ -77,9 +82,9 @@ class Message:
     """One message as the program understands it."""
 
     subject: str
-    payload: object
+    payload: object = attrs.field(repr=False)
     """What the protocol made of the body: usually dicts, lists, strings and numbers."""
-    headers: Mapping[str, object] = NO_HEADERS
+    headers: Mapping[str, object] = attrs.field(default=NO_HEADERS, repr=_size)
 
 
 def _as_tuple(values: Iterable[object]) -> tuple[object, ...]:
@@ -91,9 +96,9 @@ def _as_tuple(values: Iterable[object]) -> tuple[object, ...]:
 class Arguments:
     """The payload of a call that is made like that of a function; `@answers` marks what takes it."""
 
-    args: tuple[object, ...] = attrs.field(default=(), converter=_as_tuple)
+    args: tuple[object, ...] = attrs.field(default=(), converter=_as_tuple, repr=lambda args: f"<{len(args)}>")
     """Given by position."""
-    kwargs: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    kwargs: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=_size)
     """Given by name."""
 
     @classmethod

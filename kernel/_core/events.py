@@ -159,7 +159,7 @@ _Entry: TypeAlias = tuple[tuple[type[Event], ...], tuple[type[Event], ...], Hook
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class EventHub:
     """Passes each event to the hooks that asked for its type."""
 

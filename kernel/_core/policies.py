@@ -180,7 +180,7 @@ def _grown(policy: Backoff, attempt: int) -> float:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class RestartHistory:
     """The restarts of one component (or group) that still count."""
 

@@ -83,7 +83,7 @@ def specificity(pattern: str) -> tuple[object, ...]:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Router(Generic[T]):
     """Subject -> target: the exact pattern if there is one, else the most specific that matches."""
 

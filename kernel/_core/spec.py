@@ -57,7 +57,7 @@ class ComponentSpec:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ProtocolSpec:
     """A protocol; it has no life of its own, so the supervisor does not know it."""
 
@@ -110,7 +110,7 @@ class HandlerSpec:
     """Name of the method; empty if the worker is a function."""
     patterns: tuple[str, ...]
     """Subjects it handles; `*` stands for one word, `#` for any number."""
-    convert: Callable[[object], object]
+    convert: Callable[[object], object] = attrs.field(repr=False)
     """Payload -> the annotated type of the first parameter; raises `ConversionError`. Identity if unannotated.
 
     For a call: payload -> `Arguments`, ready to be called with; raises `ArgumentsError`."""
@@ -122,7 +122,7 @@ class HandlerSpec:
     """Name of the parameter that wants the `Delivery`."""
     batch_parameter: str | None = None
     """Name of the parameter that wants the `Batch`."""
-    item: object = None
+    item: object = attrs.field(default=None, repr=False)
     """The annotated type of the items, if the first parameter is a list; only the plan asks."""
     is_plain: bool = attrs.field(
         init=False,

@@ -23,7 +23,7 @@ _GRID: Final = 1 / 16
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Verdict:
     """How one attempt ended."""
 
@@ -43,7 +43,7 @@ class Verdict:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Route:
     """Where a subject leads: a handler of a worker."""
 
@@ -58,7 +58,7 @@ class Route:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Work:
     """An attempt that may be started."""
 
@@ -74,7 +74,7 @@ Judge: TypeAlias = Callable[[Instance, Work, Raised], Verdict]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Leash:
     """The cancel scope in which a task makes one attempt after the other: one for each costs as much as many a handler.
 
@@ -156,7 +156,7 @@ class Attempting(ABC):
         """Say that nothing new comes: what waits for a paused worker goes back, and batches wait for no more."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Relay(Delivery):
     """Passes on what another delivery says, and settles that one."""
 

@@ -14,7 +14,7 @@ _TOLERANCE: Final = 1e-9
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Bucket:
     """Holds at most `messages` tokens, full at first, and gets as many again in each `per` seconds."""
 

@@ -22,7 +22,7 @@ from .pool import Instance
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Item:
     """One delivery of a batch."""
 
@@ -40,7 +40,7 @@ class _Item:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Group:
     """What has been collected for one handler."""
 
@@ -51,7 +51,7 @@ class _Group:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Collector(Collecting):
     """Collects the deliveries of one life of a dispatcher."""
 

@@ -17,7 +17,7 @@ MAX_REASON: Final = 500
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Failure:
     """What a failure worker is given: the delivery that another worker failed at for good."""
 

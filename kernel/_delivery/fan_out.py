@@ -110,7 +110,7 @@ def _error(verdicts: Sequence[Verdict]) -> BaseException | None:
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Copy(Relay):
     """A delivery as each of its workers sees it: decoded already."""
 

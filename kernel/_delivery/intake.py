@@ -28,7 +28,7 @@ of what is written and of what is read; in larger ones the broker waits for us, 
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class KernelIntake(Intake):
     """The intake of one life of a dispatcher."""
 

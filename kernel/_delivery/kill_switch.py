@@ -27,7 +27,7 @@ class _Part:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class KillSwitch:
     """Counts the calls of one worker that fail, and holds calls back while it is open.
 

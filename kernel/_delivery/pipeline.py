@@ -42,7 +42,7 @@ _SHOWN: Final = 200
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pipeline(Attempting):
     """Handles deliveries with the one worker that each is for."""
 
@@ -286,7 +286,7 @@ class Pipeline(Attempting):
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Unanswered(Relay):
     """A delivery as its failure worker sees it: the same, but nobody waits for an answer, and time is not up."""
 

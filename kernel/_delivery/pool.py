@@ -17,7 +17,7 @@ from .kill_switch import KillSwitch
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Instance:
     """One ready object of a worker."""
 
@@ -32,7 +32,7 @@ class Instance:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pool(Target):
     """The ready instances of one worker."""
 

@@ -22,7 +22,7 @@ _RETURNED: Final = Verdict(Return())
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ended:
     """What somebody waits for who wants to know the outcome."""
 
@@ -31,7 +31,7 @@ class Ended:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Revocable:
     """A delivery whose handler can be cancelled from outside."""
 
@@ -40,7 +40,7 @@ class Revocable:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Errand:
     """A delivery that has its slot."""
 
@@ -52,7 +52,7 @@ class Errand:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Runner:
     """One task."""
 
@@ -73,7 +73,7 @@ class _Runner:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Runners:
     """The tasks of one life of a dispatcher: as many as errands were under way at a time, at most."""
 

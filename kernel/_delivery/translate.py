@@ -27,7 +27,7 @@ def translated(protocol: Protocol, *, inbound: Sequence[Translator], outbound: S
     return cls(protocol, inbound, outbound)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Translated(Protocol):
     """Translates, and leaves all else to another protocol."""
 
@@ -76,7 +76,7 @@ class _Translated(Protocol):
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _AnsweringAlways(_Translated):
     """Translates for a protocol that is asked about every result."""
 

@@ -44,7 +44,7 @@ class Manifest:
     """Of the file, as the user gave it."""
     directory: Path
     """Of the file: relative paths in the manifest start here."""
-    tables: Mapping[str, object]
+    tables: Mapping[str, object] = attrs.field(repr=False)
     """Dicts, lists and scalars as TOML knows them, and `Secret`s."""
     lines: Lines = attrs.field(factory=Lines)
     overridden: frozenset[tuple[str, ...]] = frozenset()

@@ -71,7 +71,7 @@ class Plugin:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Registry:
     """The plugins that may be used."""
 

@@ -34,7 +34,7 @@ class _Refused(Exception):  # noqa: N818 -- a signal
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Substitution:
     """Replaces what comes from outside in a tree of plain values."""
 

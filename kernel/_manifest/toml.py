@@ -38,7 +38,7 @@ _BARE: Final = re.compile(r"[^\n,\]}#]++")
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Lines:
     """The line of every key and table of a TOML text. Array elements are keys `"0"`, `"1"`, ..."""
 

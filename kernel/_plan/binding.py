@@ -30,7 +30,7 @@ _BY_NAME: Final = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Slot:
     """One parameter that an argument of the call goes to."""
 

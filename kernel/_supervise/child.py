@@ -22,7 +22,7 @@ Body: TypeAlias = Callable[[Life], Awaitable[None]]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Group:
     """Children that belong together."""
 
@@ -47,7 +47,7 @@ class Group:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Child:
     """One supervised component."""
 
@@ -81,6 +81,9 @@ class Child:
     healthy_for: float = attrs.field(default=0.0, init=False)
     """Seconds that its last life was ready."""
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Child {self.id}: {self.state.value}>"
 
     @property
     def is_given_up(self) -> bool:

@@ -19,7 +19,7 @@ CLOSING_SHARE: Final = 0.75
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Life:
     """One life of a component, as its body and its supervisor share it."""
 

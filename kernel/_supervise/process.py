@@ -107,7 +107,7 @@ def _handling(receive: Callable[[int], None], watchdog: Watchdog, *, ends_proces
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Signals:
     """What signals mean to a service."""
 

@@ -48,7 +48,7 @@ class Result:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Kernel:
     """A running service, as the program around it sees it."""
 
@@ -58,6 +58,9 @@ class Kernel:
     _supervisor: Supervisor
     _stop: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stop_requested_at: float = attrs.field(default=math.inf, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Kernel {self.plan.name}: {'ready' if self.is_ready else 'not ready'}>"
 
     @property
     def is_ready(self) -> bool:

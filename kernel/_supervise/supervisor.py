@@ -32,7 +32,7 @@ from .life import Life
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Supervisor:
     """Keeps the children of one service."""
 

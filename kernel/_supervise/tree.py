@@ -44,7 +44,7 @@ UNBOUNDED_CALLS: Final = 1_000_000
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Tree:
     """The children of one service and what they share."""
 

@@ -27,7 +27,7 @@ _WRITE_WITHIN: Final = 0.2
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Watchdog(trio.abc.Instrument):
     """Watches one run of trio from outside. Pass it as an instrument, and call `start` inside the run."""
 

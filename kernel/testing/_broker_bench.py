@@ -26,7 +26,7 @@ _ENDLESS: Final = 1000
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Bench:
     """One broker for one case; names are new in each, so that what an earlier run left behind is out of the way."""
 
@@ -108,7 +108,7 @@ Case = Callable[[Bench], Awaitable[None]]
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Promise:
     """One sentence of the contract and the case that fails if it is broken."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Trigger(trio.abc.Instrument):
     """Cancels a scope when a task or one of its descendants stops for the n-th time."""
 

@@ -64,7 +64,7 @@ async def check_dispatcher(
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Status(trio.TaskStatus[None]):
     """Counts, where trio's own would raise into the dispatcher."""
 
@@ -78,7 +78,7 @@ class _Status(trio.TaskStatus[None]):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Stage:
     """A dispatcher that accepts."""
 
@@ -106,7 +106,7 @@ class _Stage:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Bench:
     make: MakeDispatcher
     waiting: int
@@ -209,7 +209,7 @@ class _Bench:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Block:
     """An answer that is not given before it is let go."""
 

@@ -49,7 +49,7 @@ async def check_driver(
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Bench(Generic[ResourceT]):
     make: Callable[[], Driver[ResourceT]]
     use: Callable[[ResourceT], Awaitable[None]]

@@ -61,7 +61,7 @@ async def check_worker(
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Bench:
     use: Callable[..., object]
     samples: Mapping[str, object] | None
@@ -181,7 +181,7 @@ class _FirstDelivery(Delivery):
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Function:
     """A function with its resources, as the instance of a worker."""
 

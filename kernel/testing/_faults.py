@@ -27,7 +27,7 @@ ResourceT = TypeVar("ResourceT")
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Stall:
     """A call that hangs."""
 
@@ -50,7 +50,7 @@ class _Lose:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Cancel:
     scope: trio.CancelScope
 
@@ -59,7 +59,7 @@ _Fault: TypeAlias = _Fail | _Lose | _Cancel | Stall
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Faults:
     """The script of a test: what goes wrong, and at which call."""
 

@@ -22,7 +22,7 @@ SETTLE_TIMEOUT = 5.0
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Settled:
     """A delivery, the outcome it was settled with, and what settling it raised."""
 
@@ -38,7 +38,7 @@ async def acknowledge(_delivery: Delivery) -> Outcome:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class RecordingIntake(Intake):
     """What `open_intake` yields."""
 

@@ -19,7 +19,7 @@ _PATIENCE: Final = 100
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Held:
     """What the process holds, each with a name that says what it is."""
 

@@ -32,7 +32,7 @@ class _Caller(Protocol):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class OpenKernel:
     """A running service in a test."""
 
@@ -48,6 +48,9 @@ class OpenKernel:
     """Whether the test called `stop`, and so looks at the result itself."""
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __repr__(self) -> str:
+        return f"<OpenKernel {self.plan.name}: {len(self.events)} events>"
 
     def resource(self, component: str) -> Any:  # noqa: ANN401  what a driver offers is the test's to know
         """Return what a component offers, for example `resource("driver/queue")`.

@@ -30,7 +30,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Connection:
     """A client, its own connection to the server, and what goes between them."""
 
@@ -89,7 +89,7 @@ class _Connection:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Proxy:
     """A proxy that runs: what goes wrong can be set at any time."""
 

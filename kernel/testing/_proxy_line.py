@@ -48,7 +48,7 @@ _EVENLY = 0.02
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Line:
     """One direction of a proxy, for all of its connections."""
 

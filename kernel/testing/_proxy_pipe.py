@@ -28,7 +28,7 @@ class Ending(enum.Enum):
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Piece:
     due: float
     data: bytes | None
@@ -36,7 +36,7 @@ class _Piece:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pipe:
     """One direction of one connection."""
 

@@ -28,11 +28,11 @@ _API_VERSION: Final = "1.0"
 class Heading:
     """What a body says besides its params."""
 
-    system_from: object
-    system_to: object
+    system_from: object = attrs.field(repr=False)
+    system_to: object = attrs.field(repr=False)
     subject: tuple[str, str]
     """Object and action."""
-    reference_id: object
+    reference_id: object = attrs.field(repr=False)
     message_id: str
     created: datetime
     """In UTC."""

@@ -19,7 +19,7 @@ class Routed:
     `errors` count: the rest of a reply follows from its request.
     """
 
-    params: object = attrs.field(factory=dict[str, object])
+    params: object = attrs.field(factory=dict[str, object], repr=False)
     """What is written as an object of JSON."""
     system_to: str = ""
     """Whom it is for; empty is the one of the protocol's configuration."""
@@ -31,5 +31,5 @@ class Routed:
     """The id of the message that this one is a reply to, to publish a reply by hand; a reply has a `status`."""
     success: bool = True
     """Of a reply: what its `status` says."""
-    errors: Sequence[object] = ()
+    errors: Sequence[object] = attrs.field(default=(), repr=False)
     """Of a reply: what its `status` says went wrong."""

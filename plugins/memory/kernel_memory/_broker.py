@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MemoryBroker(Broker):
     """A broker inside the process; what it holds ends with it.
 

@@ -21,7 +21,7 @@ from ._waiting import Entry
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Waiter(Wish):
     """A task that waits in `__anext__`."""
 
@@ -37,7 +37,7 @@ class _Waiter(Wish):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Consumer(AsyncIterator[Delivery]):
     """Takes from one queue, at most `prefetch` deliveries that are not settled.
 

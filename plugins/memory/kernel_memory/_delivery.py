@@ -17,7 +17,7 @@ from ._waiting import Entry
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MemoryDelivery(Delivery):
     """One entry on its way to a consumer."""
 

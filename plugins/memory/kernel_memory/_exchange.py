@@ -14,7 +14,7 @@ _REMEMBERED: Final = 1024
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MemoryExchange:
     """The bindings of an exchange."""
 

@@ -13,7 +13,7 @@ _Line: TypeAlias = "OrderedDict[Entry, None]"
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lanes:
     """The entries of a queue with `partition_by`, one line for each key.
 

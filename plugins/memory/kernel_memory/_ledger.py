@@ -51,7 +51,7 @@ class Stats:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ledger:
     """The running counts of one broker."""
 

@@ -32,7 +32,7 @@ class Wish(ABC):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MemoryQueue:
     """Holds at most `limit` messages that wait, delays included, besides those that consumers gave back.
 

@@ -10,7 +10,7 @@ import trio
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Seen:
     """Remembers each id for `window` seconds, at most `limit` of them: beyond that, the oldest is forgotten early."""
 

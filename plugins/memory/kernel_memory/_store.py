@@ -21,7 +21,7 @@ from ._waiting import Entry
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Store:
     """What a broker holds."""
 

@@ -16,7 +16,7 @@ _SPARE: Final = 64
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Timer:
     """One thing to do at a time; None when it is done or cancelled."""
 
@@ -25,7 +25,7 @@ class Timer:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Timers:
     """Calls functions at times of trio's clock while `run` runs.
 

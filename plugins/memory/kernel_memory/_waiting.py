@@ -39,7 +39,7 @@ class Entry:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Waiting:
     """Entries by priority, 9 first, and within one priority by `order`."""
 

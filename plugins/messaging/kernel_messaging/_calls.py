@@ -15,7 +15,7 @@ from ._cancellation import Teller
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Call:
     """A call under way."""
 
@@ -29,7 +29,7 @@ class _Call:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Calls:
     """Sends requests to one exchange and gives each the answer that is for it. Safe to share between tasks."""
 

@@ -28,7 +28,7 @@ _PREFETCH: Final = 100
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Teller:
     """Tells callees which calls nobody waits for any more, in a task of its own: no caller waits for it.
 
@@ -86,7 +86,7 @@ class Teller:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Hearer:
     """Hears which requests nobody waits for any more, and revokes those that are in flight or come later."""
 
@@ -134,7 +134,7 @@ class Hearer:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class CancellationQueue:
     """The queue of one callee: it gets the cancellations of the subjects that it handles."""
 

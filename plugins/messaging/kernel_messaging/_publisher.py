@@ -33,13 +33,16 @@ class PublisherConfig:
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Publisher:
     """Publishes messages to one exchange, or straight to queues. Safe to share between tasks."""
 
     _broker: Broker
     _protocol: Protocol
     _config: PublisherConfig
+
+    def __repr__(self) -> str:
+        return f"<Publisher to {self._config.exchange!r}>"
 
     async def publish(
         self,

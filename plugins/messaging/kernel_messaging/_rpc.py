@@ -87,6 +87,9 @@ class RpcClient:
     _protocol: Protocol
     _timeout: float
 
+    def __repr__(self) -> str:
+        return f"<RpcClient with {self.in_flight} calls in flight>"
+
     @property
     def in_flight(self) -> int:
         """Calls that wait for their answer."""

@@ -27,7 +27,7 @@ LOG_LIMIT: Final = 256 * 1024 * 1024
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Access:
     """Begins and ends transactions. Used by one thread at a time."""
 

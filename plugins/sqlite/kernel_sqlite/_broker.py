@@ -27,7 +27,7 @@ from ._transaction import open_transaction
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Hub(Kitchen):
     """Who waits for what."""
 
@@ -74,7 +74,7 @@ class _Hub(Kitchen):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SqliteBroker(Broker, Transactional):
     """A broker in one file, which several processes may use at a time.
 

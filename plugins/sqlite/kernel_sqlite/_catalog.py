@@ -30,7 +30,7 @@ class StoredQueue:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Catalog:
     """The topology of one file, inside a transaction of somebody else."""
 

@@ -41,7 +41,7 @@ class Kitchen(ABC):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Waiter:
     """A task that waits in `__anext__`."""
 
@@ -50,7 +50,7 @@ class _Waiter:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Consumer(AsyncIterator[Delivery]):
     """Takes from one queue, at most `prefetch` deliveries that are not settled.
 

@@ -20,7 +20,7 @@ from ._store import Store
 from ._thread import StoreThread
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Claimed(Delivery):
     """What is known of a message in its queue."""
 
@@ -44,7 +44,7 @@ class _Claimed(Delivery):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SqliteDelivery(_Claimed):
     """A claim on its way to a handler.
 
@@ -91,7 +91,7 @@ class SqliteDelivery(_Claimed):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class PeekedDelivery(_Claimed):
     """A message that somebody looks at in its queue."""
 

@@ -56,7 +56,7 @@ class Waiting(NamedTuple):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Entries:
     """Reads and writes entries of one file, inside a transaction of somebody else."""
 

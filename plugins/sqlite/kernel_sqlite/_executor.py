@@ -23,7 +23,7 @@ _RETRY_WAIT: Final = 1.0
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Executor:
     """Runs batches of operations, and keeps what the file did not take and must."""
 

@@ -38,7 +38,7 @@ class Identity:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Opened:
     """A connection and the file behind it."""
 

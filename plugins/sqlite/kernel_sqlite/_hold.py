@@ -14,7 +14,7 @@ from ._operation import Operation
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Hold:
     """What a task asks for, one operation after the other. Everybody else waits until it is over."""
 

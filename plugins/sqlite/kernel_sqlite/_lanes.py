@@ -27,7 +27,7 @@ class Successor(NamedTuple):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lanes:
     """The keys of all queues with `partition_by`, inside a transaction of somebody else."""
 

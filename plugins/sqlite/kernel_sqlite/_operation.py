@@ -16,7 +16,7 @@ ResultT = TypeVar("ResultT")
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Operation(Generic[ResultT]):
     """Runs in the thread, together with others in one transaction; is told about in the event loop."""
 

@@ -33,7 +33,7 @@ class Drop:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Effects:
     """What the transaction does that others must hear of when it is committed."""
 
@@ -47,7 +47,7 @@ class Effects:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Shelves:
     """The messages of all queues, inside a transaction of somebody else."""
 

@@ -26,7 +26,7 @@ Clock = Callable[[], float]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Store:
     """The queues of one file, over a connection in autocommit mode that nobody else uses."""
 

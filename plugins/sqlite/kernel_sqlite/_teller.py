@@ -14,7 +14,7 @@ from ._shelves import Effects
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Listener:
     """Who is told, in the event loop, what becomes of the file."""
 
@@ -26,7 +26,7 @@ class Listener:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Teller:
     """Calls what has to be called in the event loop, in the order in which it happened. For any thread."""
 

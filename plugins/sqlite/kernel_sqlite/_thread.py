@@ -37,7 +37,7 @@ _LARGEST: Final = 1000
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StoreThread:
     """Runs operations on the file; all methods are for the event loop, those with an underscore for the thread."""
 

@@ -17,7 +17,7 @@ _CLEANING: Final = 60.0
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Upkeep:
     """Knows when something is due, and finds it. Inside a transaction of somebody else.
 

@@ -73,7 +73,7 @@ class Schedule(ABC):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class IntervalSchedule(Schedule):
     """Every `interval` seconds of trio's clock, which knows no jumps. Moments do not drift: each is computed anew."""
 
@@ -122,7 +122,7 @@ class IntervalSchedule(Schedule):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CronSchedule(Schedule):
     """By a cron expression. Moments are seconds since 1970 on the wall clock, so no zone can make two of them equal."""
 

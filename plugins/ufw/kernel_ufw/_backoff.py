@@ -32,9 +32,9 @@ def _as_tuple(values: Iterable[object]) -> tuple[object, ...]:
 class BackOff:
     """One more attempt at a target: what it is called with, and how often it was tried."""
 
-    args: tuple[object, ...] = attrs.field(default=(), converter=_as_tuple)
+    args: tuple[object, ...] = attrs.field(default=(), converter=_as_tuple, repr=False)
     """Given by position; of an event, its payload."""
-    kwargs: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    kwargs: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
     """Given by name."""
     retry_count: int = 0
     """1 for the first retry."""

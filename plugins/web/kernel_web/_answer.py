@@ -25,7 +25,7 @@ class ClientGoneError(ConnectionError):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Answer:
     """The answer to one request, or what goes out of a websocket."""
 

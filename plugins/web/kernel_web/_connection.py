@@ -37,7 +37,7 @@ async def _no_app(*_: object) -> None:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Connection:
     """A client. `run` is its life."""
 

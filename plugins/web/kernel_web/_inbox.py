@@ -17,7 +17,7 @@ QUEUE_MESSAGES: Final = 64
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Inbox:
     """The messages of one request."""
 

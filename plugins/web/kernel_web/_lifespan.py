@@ -22,7 +22,7 @@ CUT_TIMEOUT: Final = 1.0
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Hosted:
     """An application that is running."""
 
@@ -94,7 +94,7 @@ async def hosting(instance: object) -> AsyncGenerator[Hosted]:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Lifespan:
     app: Application
     state: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)

@@ -31,7 +31,7 @@ _TLS_REASONS: Final = {
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Listener:
     """A socket that listens; `close` may be called again."""
 

@@ -24,7 +24,7 @@ BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Output:
     """What a client has yet to take."""
 

@@ -30,7 +30,7 @@ _SPEC_VERSION: Final = "2.4"
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Request:
     """A request or websocket; `spawn_app` of `Requests` makes it."""
 

@@ -29,7 +29,7 @@ _VERSIONS: Final = frozenset({"1.1", _HTTP2, "1.0"})
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Requests:
     """Those that have not ended."""
 

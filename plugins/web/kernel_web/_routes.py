@@ -13,7 +13,7 @@ from ._config import WebOptions
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Route:
     """A worker and what its application is told of the path that led there."""
 

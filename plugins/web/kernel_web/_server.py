@@ -60,7 +60,7 @@ class _Silent:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Server:
     """The shared part."""
 

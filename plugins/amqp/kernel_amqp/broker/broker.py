@@ -36,7 +36,7 @@ _LEAVE_TIMEOUT: Final = 1.0
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class AmqpBroker(Broker):
     """RabbitMQ, through connections that heal.
 

@@ -21,7 +21,7 @@ from .topology import Bound, binding_of, bindings_of, options_of, queue_of
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Catalog:
     """Exchanges, queues and bindings that this service has asked for; as many as the manifest has names."""
 

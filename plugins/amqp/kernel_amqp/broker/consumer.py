@@ -27,7 +27,7 @@ TAG: Final = "kernel"
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Consumer(AsyncIterator[Delivery], Desk):
     """Takes from one queue; settles what it brought, as long as its channel is open.
 

@@ -22,7 +22,7 @@ _UNKNOWN_TYPE: Final = "unknown exchange type"
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Step:
     """One thing that must exist."""
 

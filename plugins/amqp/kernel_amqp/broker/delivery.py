@@ -32,7 +32,7 @@ class Desk(ABC):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class AmqpDelivery(Delivery):
     """One message on its way to a consumer. What it says is read when somebody asks."""
 

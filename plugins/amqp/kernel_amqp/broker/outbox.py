@@ -25,7 +25,7 @@ _MAX_LANES: Final = 64
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Lane:
     """The channel of one exchange, in one life of the connection."""
 
@@ -69,7 +69,7 @@ class _Lane:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outbox:
     """Sends over the connection that is for sending. Safe to share between tasks."""
 

@@ -29,7 +29,7 @@ _FULL_WAIT: Final = 1.0
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Post:
     """Sends for those who settle. Whoever is not sure whether something was sent sends it again."""
 

@@ -23,7 +23,7 @@ _TRIES: Final = 3
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Postponer:
     """Has messages wait in the broker, not in this process."""
 

@@ -41,7 +41,7 @@ class Shelf(ABC):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class PlainShelf(Shelf):
     """First come, first served."""
 
@@ -68,7 +68,7 @@ class PlainShelf(Shelf):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class OrderedShelf(Shelf):
     """Of each key only the first may be taken, until `release`; it stays the first while it waits for a retry."""
 

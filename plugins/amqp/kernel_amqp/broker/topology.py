@@ -28,7 +28,7 @@ class Bound:
     destination: str
     source: str
     pattern: str
-    arguments: tuple[tuple[str, object], ...] = ()
+    arguments: tuple[tuple[str, object], ...] = attrs.field(default=(), repr=False)
     is_exchange: bool = False
 
     def method(self) -> commands.Queue.Bind | commands.Exchange.Bind:

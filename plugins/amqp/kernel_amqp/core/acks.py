@@ -12,7 +12,7 @@ import attrs
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Acks:
     """The acknowledgements of one channel.
 

@@ -36,7 +36,7 @@ _BODY: Final = Expected.BODY
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Assembly:
     """The message of a channel that is under way."""
 

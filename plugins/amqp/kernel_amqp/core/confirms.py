@@ -13,7 +13,7 @@ Ranges = list[tuple[int, int]]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Confirms:
     """The published messages of a channel in confirm mode."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Opened:
     """The connection is open: channels may be opened."""
 
-    server_properties: dict[str, object]
+    server_properties: dict[str, object] = attrs.field(repr=False)
     heartbeat: float
     """Negotiated seconds; 0 means none."""
 
@@ -56,7 +56,7 @@ class Replied:
     """The answer to the oldest `call` of the channel that has none, or to its `close`."""
 
     channel: int
-    method: Frame
+    method: Frame = attrs.field(repr=lambda method: type(method).__name__)
 
 
 @final

@@ -18,7 +18,7 @@ _flags: Final = _FLAGS.unpack_from
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Properties:
     """What a message carries besides its body; None means absent.
 

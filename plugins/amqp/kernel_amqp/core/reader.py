@@ -28,7 +28,7 @@ _head: Final = struct.Struct(">BHI").unpack_from
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class FrameReader:
     """Cuts what arrives into frames."""
 

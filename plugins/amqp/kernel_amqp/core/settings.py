@@ -33,5 +33,5 @@ class Settings:
     channel_max: int = attrs.field(default=2047, validator=[validators.ge(1), validators.le(65535)])
     max_message_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=validators.ge(0))
     """A message with a larger body is skipped, and is an event `TooLarge`."""
-    properties: Mapping[str, object] = attrs.field(factory=_no_properties)
+    properties: Mapping[str, object] = attrs.field(factory=_no_properties, repr=False)
     """What the client tells about itself; `capabilities` are set by the core."""

@@ -14,7 +14,7 @@ from .._errors import ChannelClosedError, LinkLostError
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Calls:
     """Keeps methods apart: the next is sent when the one before is answered, even if nobody waits for that any more."""
 

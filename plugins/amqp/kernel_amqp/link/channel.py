@@ -25,14 +25,14 @@ _CLOSE_TIMEOUT: Final = 2.0
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class _Consumer:
     on_delivery: Callable[[Delivered | TooLarge], None]
     on_cancel: Callable[[str], None]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class LinkChannel:
     """One channel, open from the beginning to the end of `Link.open_channel`.
 

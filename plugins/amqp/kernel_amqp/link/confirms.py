@@ -28,7 +28,7 @@ def mark_of(exchange: str, routing_key: str, properties: Properties) -> Mark:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Confirms:
     """Who waits for which publish number.
 

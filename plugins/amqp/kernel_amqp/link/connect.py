@@ -25,7 +25,7 @@ _REFUSED: Final = (403, 530)
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class LinkSettings:
     """Where a broker is, and how to talk to it."""
 
@@ -44,7 +44,7 @@ class LinkSettings:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Joined:
     """A connection that is open."""
 

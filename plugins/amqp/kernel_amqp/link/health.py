@@ -10,7 +10,7 @@ from kernel.abc import Context
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Health:
     """The complaints of the parts; the context is told when the first comes, when they change, and when all are over."""
 

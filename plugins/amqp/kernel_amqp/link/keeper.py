@@ -21,7 +21,7 @@ _LOOK: Final = 0.5
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Keeper:
     """One connection that heals; `session` waits for it."""
 

@@ -40,7 +40,7 @@ _Rare: TypeAlias = Closed | Blocked | Unblocked | Opened | _OfChannel
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Link:
     """One open connection. Once lost it stays so: whoever needs another opens another."""
 

@@ -16,7 +16,7 @@ _FRAMING: Final = 128
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Wish:
     """A publish that waits for its turn."""
 
@@ -27,7 +27,7 @@ class _Wish:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Room:
     """What is left for publishes on one connection. Acknowledgements and methods are written without asking."""
 

@@ -18,7 +18,7 @@ OnClosed: TypeAlias = Callable[[ChannelClosedError | LinkLostError], None]
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Held:
     """A channel that a task of its session keeps open until it is released."""
 
@@ -72,7 +72,7 @@ class Held:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Session:
     """One connection from its opening to its loss."""
 

@@ -29,7 +29,7 @@ again, which it does while those who handle the others have their turn; fewer ma
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Writer:
     """Writes what the core has to send."""
 
