@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -55,6 +55,13 @@ def _resolve(path: str, overrides: Sequence[str], registry: Registry) -> Plan:
         return resolve(load(path, environ=os.environ, overrides=overrides), registry)
 
 
+def _beside(path: str) -> AbstractContextManager[None]:
+    """Return what finds the modules beside a manifest while inside."""
+    from .._convert.folder import on_path  # noqa: PLC0415  as above
+
+    return on_path(Path(path).parent)
+
+
 @contextmanager
 def _without_collecting() -> Generator[None]:
     """Keep the garbage collector still: what is imported and planned stays, and looking it through takes a tenth."""
@@ -97,8 +104,9 @@ def run(manifest: str | None, overrides: Sequence[str], log_level: str, log_form
     """
     from .service import ServiceOptions, run_service  # noqa: PLC0415  structlog and trio
 
-    plan = _resolve(_path(manifest), overrides, _discover())
-    status = run_service(plan, ServiceOptions(log_level=log_level, as_json=log_format == "json"))
+    with _beside(path := _path(manifest)):
+        plan = _resolve(path, overrides, _discover())
+        status = run_service(plan, ServiceOptions(log_level=log_level, as_json=log_format == "json"))
     raise click.exceptions.Exit(status)
 
 
@@ -127,7 +135,8 @@ def _check(path: str, overrides: Sequence[str], registry: Registry) -> bool:
 
     known = set(sys.modules)
     try:
-        plan = _resolve(path, overrides, registry)
+        with _beside(path):
+            plan = _resolve(path, overrides, registry)
     except (ManifestError, PlanError) as error:
         complain(str(error))
         return False
@@ -171,7 +180,8 @@ def plan(manifest: str | None, overrides: Sequence[str], form: str | None) -> No
     from . import show  # noqa: PLC0415  see the module docstring
 
     registry = _discover()
-    resolved = _resolve(_path(manifest), overrides, registry)
+    with _beside(path := _path(manifest)):
+        resolved = _resolve(path, overrides, registry)
     _warn(resolved)
     if form == "json":
         say(json.dumps(show.plan_as_json(resolved, registry), indent=2))

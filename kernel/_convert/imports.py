@@ -6,13 +6,13 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
 from .._core.words import did_you_mean
+from .folder import first_on_path, modules_in, name_fault
 
 
 class NotImportableError(Exception):
@@ -32,39 +32,10 @@ def import_object(path: str, *, directory: Path | None) -> object:
     module, _, name = path.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         raise NotImportableError('must be "module:Name"')
-    # Not relative: Python remembers forever what it found below a relative entry.
-    directory = directory and directory.absolute()
-    _forget_stand_in(module.partition(".")[0], directory)
-    with _first_on_path(directory):
-        return _find(module, name, directory)
-
-
-def _forget_stand_in(name: str, directory: Path | None) -> None:
-    """Forget a package without a file if the folder has a module of its name, which Python itself would prefer.
-
-    pytest makes such packages, for each folder between its root and a test file.
-    """
-    found = sys.modules.get(name)
-    if found is not None and _is_namespace(found) and name in _modules_in(directory):
-        del sys.modules[name]
-
-
-def _is_namespace(module: ModuleType) -> bool:
-    return getattr(module, "__file__", None) is None and module.__name__ not in sys.builtin_module_names
-
-
-@contextmanager
-def _first_on_path(directory: Path | None) -> Generator[None]:
-    if directory is None:
-        yield
-        return
-    entry = str(directory)
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        if entry in sys.path:
-            sys.path.remove(entry)
+    if fault := name_fault(module, directory):
+        raise NotImportableError(fault)
+    with first_on_path(directory):
+        return _find(module, name, directory and directory.absolute())
 
 
 def _find(module: str, name: str, directory: Path | None) -> object:
@@ -100,7 +71,7 @@ def _whence(owner: object, directory: Path | None) -> str:
 
 def _why(error: BaseException, module: str, directory: Path | None) -> str:
     if isinstance(error, ModuleNotFoundError) and _is_part_of(error.name or "", module):
-        return f'there is no module "{error.name}"{did_you_mean(module, _modules_in(directory))}'
+        return f'there is no module "{error.name}"{did_you_mean(module, modules_in(directory))}'
     if isinstance(error, SyntaxError):
         return f'cannot import "{module}": {_place(error.filename, error.lineno, directory)}: {error.msg}'
     return f'cannot import "{module}": {_place(*_origin(error), directory)}: {describe(error)}'
@@ -108,11 +79,6 @@ def _why(error: BaseException, module: str, directory: Path | None) -> str:
 
 def _is_part_of(missing: str, module: str) -> bool:
     return f"{module}.".startswith(f"{missing}.")
-
-
-def _modules_in(directory: Path | None) -> list[str]:
-    entries = directory.iterdir() if directory is not None and directory.is_dir() else ()
-    return [entry.stem for entry in entries if entry.suffix == ".py" or (entry / "__init__.py").is_file()]
 
 
 def _origin(error: BaseException) -> tuple[str | None, int | None]:

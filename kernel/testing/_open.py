@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast, final
 import attrs
 import trio
 
+from .._convert.folder import on_path
 from .._core.events import DeliverySettled, Event, EventHub, SettleFailed
 from .._core.spec import DriverSpec, Plan
 from .._manifest.manifest import Manifest, from_mapping, load
@@ -166,6 +167,8 @@ async def open_kernel(
 ) -> AsyncGenerator[OpenKernel]:
     """Run a service while inside, in this process and on this test's clock.
 
+    Modules are looked for in the manifest's folder first, while inside.
+
     Args:
         manifest: A path, or the tables as a mapping.
         replace: `"drivers.queue"` -> the table to use instead (a mapping with its `plugin`), or, for a driver, any
@@ -183,7 +186,14 @@ async def open_kernel(
 
     Cancellation: Is a checkpoint. If cancelled, the service is stopped at once, without a drain.
     """
-    plan = _plan(manifest, replace or {}, registry, environ or {}, faults)
+    with on_path(Path() if isinstance(manifest, Mapping) else Path(manifest).parent):
+        plan = _plan(manifest, replace or {}, registry, environ or {}, faults)
+        async with _serving(plan, ready=ready) as service:
+            yield service
+
+
+@asynccontextmanager
+async def _serving(plan: Plan, *, ready: bool) -> AsyncGenerator[OpenKernel]:
     service = OpenKernel(cast("Kernel", None), plan)
     hub = EventHub()
     hub.subscribe(service.hear)

@@ -1,0 +1,120 @@
+"""The modules beside a manifest: found while its service is planned and runs, never mistaken for others of their names.
+
+Python has one name space of modules for a process. So what stands beside a manifest must not be called like something
+that Python or the kernel needs, and two manifests in one process must not get each other's modules.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from ..errors import ManifestError, Problem
+
+NEEDED: Final = frozenset({
+    *("attr", "attrs", "cattr", "cattrs", "click", "idna", "kernel", "orjson", "outcome", "pygments", "rich"),
+    *("sniffio", "sortedcontainers", "structlog", "tomli", "trio", "typing_extensions"),
+})
+"""Modules of the libraries that the kernel runs on."""
+_OF_TESTS: Final = ("conftest", "test_")
+"""What pytest may have imported from anywhere; no service imports it."""
+
+
+@contextmanager
+def on_path(directory: Path) -> Generator[None]:
+    """Find the modules of a manifest's folder first, while inside: when its service is planned and while it runs.
+
+    Modules of the same names that came from a folder which is not on the path any more are forgotten.
+
+    Raises:
+        ManifestError: if a module that stands there is loaded from another folder that is in use.
+    """
+    texts = [_in_the_way(name, directory) for name in sorted(modules_in(directory)) if name in sys.modules]
+    if any(texts):
+        raise ManifestError([Problem(str(directory), 0, "", text) for text in texts if text])
+    with first_on_path(directory):
+        yield
+
+
+@contextmanager
+def first_on_path(directory: Path | None) -> Generator[None]:
+    """Let Python look into a folder first, while inside; None changes nothing."""
+    if directory is None:
+        yield
+        return
+    entry = str(directory.absolute())  # not relative: Python remembers forever what it found below a relative entry
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        if entry in sys.path:
+            sys.path.remove(entry)
+
+
+def modules_in(directory: Path | None) -> list[str]:
+    """Return the names of the modules and packages of a folder."""
+    entries = directory.iterdir() if directory is not None and directory.is_dir() else ()
+    return [entry.stem for entry in entries if entry.suffix == ".py" or (entry / "__init__.py").is_file()]
+
+
+def name_fault(module: str, directory: Path | None) -> str:
+    """Return why a module beside the manifest cannot be had by its name; empty if it can, or stands elsewhere."""
+    name = module.partition(".")[0]
+    if directory is None or not _stands_in(name, directory):
+        return ""
+    if name in sys.stdlib_module_names:
+        return f'"{name}" is the name of a module of Python itself; rename the one beside the manifest'
+    if name in NEEDED:
+        return f'"{name}" is the name of a module that the kernel needs; rename the one beside the manifest'
+    return _in_the_way(name, directory)
+
+
+def _stands_in(name: str, directory: Path) -> bool:
+    return (directory / f"{name}.py").is_file() or (directory / name / "__init__.py").is_file()
+
+
+def place_of(module: object) -> str:
+    """Return where a module came from, for people; empty if it stands nowhere."""
+    file = getattr(module, "__file__", None)
+    paths = list(getattr(module, "__path__", ()))
+    return file or (f"{paths[0]}, a folder without __init__.py" if paths else "")
+
+
+def _in_the_way(name: str, directory: Path) -> str:
+    """Forget a module of another folder that has a name; if that folder is in use, return what is to be said."""
+    loaded = sys.modules.get(name)
+    homes = list(_homes(loaded))
+    if loaded is None or directory.resolve() in homes or name.startswith(_OF_TESTS) or name in NEEDED:
+        return ""  # of what is needed, only who asks for it is told
+    if getattr(loaded, "__file__", None) is None:
+        # A mere folder: pytest makes such packages, one for each folder between its root and a test file.
+        del sys.modules[name]
+        return ""
+    if homes[0] in _paths(sys.path):
+        is_installed = homes[0] in _paths(sysconfig.get_paths().values())
+        return "" if is_installed else f'the module "{name}" beside it is not {place_of(loaded)}, which is in use'
+    _forget(name)
+    return ""
+
+
+def _homes(module: ModuleType | None) -> Iterator[Path]:
+    """Return the folders that a module stands in."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        yield from (Path(path).resolve().parent for path in getattr(module, "__path__", ()))
+    else:
+        yield Path(file).resolve().parents[Path(file).stem == "__init__"]
+
+
+def _paths(entries: Iterable[str]) -> set[Path]:
+    return {Path(entry).resolve() for entry in entries}
+
+
+def _forget(name: str) -> None:
+    for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+        del sys.modules[known]
