@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from ._supervise.run import serve as serve
     from .errors import error_args as error_args
 
+    __version__: str
+
 _LATER: Final = {
     "Batch": "_core.broker",
     "ComponentFailed": "_core.events",
@@ -109,6 +111,10 @@ _LATER: Final = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415  reads files, and nearly nobody asks
+
+        return version("trio-kernel")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

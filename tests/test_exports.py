@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import entry_points, packages_distributions
+from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -250,3 +250,7 @@ def test_no_file_names_this_machine_or_a_registry() -> None:
 
 def test_the_lock_file_is_not_part_of_the_repository() -> None:
     assert ROOT / "uv.lock" not in tracked_files()
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert kernel.__version__ == version("trio-kernel")

@@ -124,10 +124,14 @@ def _build(
     overrides: Sequence[str],
 ) -> Manifest:
     problems: list[Problem] = []
+    warnings: list[Problem] = []
     edited, overridden = _override(tables, overrides, problems)
     draft = Manifest(path=file, directory=directory, tables=edited, lines=lines, overridden=frozenset(overridden))
     substitution = Substitution(
-        environ=environ, directory=directory, report=lambda at, text: problems.append(draft.problem(at, text))
+        environ=environ,
+        directory=directory,
+        report=lambda at, text: problems.append(draft.problem(at, text)),
+        warn=lambda at, text: warnings.append(draft.problem(at, text)),
     )
     substituted = {
         key: substitution.value(value, (key,), secrets=key in COMPONENT_TABLES) for key, value in edited.items()
@@ -135,7 +139,7 @@ def _build(
     problems += _misshapen(draft)
     if problems:
         raise ManifestError(problems)
-    return attrs.evolve(draft, tables=substituted, sources=substitution.sources)
+    return attrs.evolve(draft, tables=substituted, sources=substitution.sources, warnings=tuple(warnings))
 
 
 # --- shape ------------------------------------------------------------------------------------------------------

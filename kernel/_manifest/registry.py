@@ -30,7 +30,13 @@ _KINDS: Final = {group: kind for kind, group in GROUPS.items()}
 CONTRACTS: Final[Mapping[str, type[Component]]] = {"driver": Driver, "protocol": Protocol, "dispatcher": Dispatcher}
 _CONFIGS: Final = ("Config", "BrokerOptions", "WorkerOptions")
 _PREFIX: Final = "trio-kernel-"
-_HINT: Final = "for the plugins of the kernel's own repository, run there: pip install -r requirements.txt"
+_SHIPPED: Final[Mapping[str, str]] = {
+    **{name: name for name in ("amqp", "bpm", "json", "memory", "raw", "sqlite", "timer", "web")},
+    **dict.fromkeys(("consumer", "publisher", "rpc_client"), "messaging"),
+    **dict.fromkeys(("nameko_events", "nameko_rpc"), "nameko"),
+    **dict.fromkeys(("ufw_backoff", "ufw_rpc", "ufw_targets"), "ufw"),
+}
+"""Plugins of the kernel's own distributions -> what follows `trio-kernel-` in their names; for advice alone."""
 
 
 @final
@@ -155,7 +161,13 @@ class Registry:
         installed = sorted({plugin.name for plugin in self.plugins if plugin.kind == kind})
         others = [plugin.kind for plugin in self.plugins if plugin.name == name]
         hint = f"; {name} is a {others[0]};" if others else did_you_mean(name, installed) or ";"
-        return f"no installed distribution provides the {kind} {name}{hint} installed: {listed(installed)}; {_HINT}"
+        return f"no installed distribution provides the {kind} {name}{hint} installed: {listed(installed)}; {_advice(name)}"
+
+
+def _advice(name: str) -> str:
+    if name in _SHIPPED:
+        return f"to install it: pip install {_PREFIX}{_SHIPPED[name]}"
+    return f"the kernel's own plugins are installed with: pip install {_PREFIX}NAME"
 
 
 def discover() -> Registry:

@@ -20,7 +20,8 @@ from .._core.secret import Secret
 from .._core.words import MAX_TEXT, quoted, shown
 
 MAX_SECRET_BYTES: Final = 64 * 1024
-_OTHERS_MAY_READ: Final = 0o004
+_OTHERS_MAY_WRITE: Final = 0o022
+_EVERYBODY_MAY_READ: Final = 0o004
 _SECRET_SHAPES: Final = (("env",), ("file",))
 _COMPONENT_DEPTH: Final = 2
 _PATTERN: Final = re.compile(
@@ -43,6 +44,8 @@ class Substitution:
     """Where relative names of secret files start, unless `$CREDENTIALS_DIRECTORY` is set."""
     report: Callable[[tuple[str, ...], str], None]
     """Takes every problem: where, and what."""
+    warn: Callable[[tuple[str, ...], str], None]
+    """As `report`, for what is read all the same."""
     sources: dict[tuple[str, ...], tuple[str, ...]] = attrs.field(factory=dict[tuple[str, ...], tuple[str, ...]])
     """Values that came from outside, by path: `$NAME`, `default of $NAME`, or the file of a secret."""
 
@@ -111,7 +114,7 @@ class Substitution:
         path = Path(self.environ.get("CREDENTIALS_DIRECTORY") or self.directory) / name
         self._note(at, name)
         try:
-            data = _read_secret(path)
+            data, warning = _read_secret(path)
             text = data.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             # Not chained: the error holds the bytes.
@@ -121,6 +124,8 @@ class Substitution:
             raise _Refused(f"{_secret_file(path)} cannot be read: {reason}") from exc
         if not text:
             raise _Refused(f"{_secret_file(path)} is empty")
+        if warning:
+            self.warn((*at, "file"), f"{_secret_file(path)} {warning}")
         return text
 
     def _note(self, at: tuple[str, ...], source: str) -> None:
@@ -131,17 +136,21 @@ def _secret_file(path: Path) -> str:
     return f"the secret file {quoted(str(path), MAX_TEXT)}"
 
 
-def _read_secret(path: Path) -> bytes:
+def _read_secret(path: Path) -> tuple[bytes, str]:
+    """Return what a file holds, and what is to be said of who may read it."""
     with open(path, "rb", opener=_open_at_once) as source:
         mode = os.fstat(source.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise _Refused(f"{_secret_file(path)} must be a regular file")
-        if mode & _OTHERS_MAY_READ:
-            raise _Refused(f"{_secret_file(path)} may be read by everybody; run: chmod o-r on it")
+        if mode & _OTHERS_MAY_WRITE:
+            raise _Refused(f"{_secret_file(path)} may be written by others than its owner; run: chmod go-w on it")
+        # Containers are given secrets that everybody in them may read, where nothing can be changed about that.
+        is_fixed = os.fstatvfs(source.fileno()).f_flag & os.ST_RDONLY
         data = source.read(MAX_SECRET_BYTES + 1)
     if len(data) > MAX_SECRET_BYTES:
         raise _Refused(f"{_secret_file(path)} is larger than {MAX_SECRET_BYTES} bytes")
-    return data
+    is_open = mode & _EVERYBODY_MAY_READ and not is_fixed
+    return data, "may be read by everybody on this machine; chmod o-r would change that" if is_open else ""
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -130,10 +130,45 @@ def test_a_relative_secret_file_is_in_the_credentials_directory_or_beside_the_ma
     assert option({"file": "${D}/secret"}, {"D": str(credentials)}) == Secret("credential")
 
 
-def test_a_secret_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    path = secret_file(tmp_path, b"canary", 0o604)
+def secret_warnings(path: Path) -> list[str]:
+    manifest = from_mapping({"drivers": {"db": {"option": {"file": str(path)}}}})
+    assert manifest.tables["drivers"] == {"db": {"option": Secret("canary")}}
+    return [str(warning) for warning in manifest.warnings]
 
-    assert refusal({"file": str(path)}) == f'the secret file "{path}" may be read by everybody; run: chmod o-r on it'
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640, 0o550])
+def test_a_secret_file_that_not_everybody_may_read_is_taken_without_a_word(tmp_path: Path, mode: int) -> None:
+    assert not secret_warnings(secret_file(tmp_path, b"canary", mode))
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o644, 0o604, 0o755])
+def test_a_secret_file_as_containers_have_them_is_taken_with_a_warning(tmp_path: Path, mode: int) -> None:
+    path = secret_file(tmp_path, b"canary", mode)
+
+    [warning] = secret_warnings(path)
+
+    assert warning == (
+        f'<mapping>: [drivers.db.option].file: the secret file "{path}" may be read by everybody on this machine; '
+        "chmod o-r would change that"
+    )
+
+
+def test_nobody_is_warned_of_what_cannot_be_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume with secrets is mounted for reading only."""
+    mounted = os.statvfs(tmp_path)
+    flags = list(mounted)
+    flags[8] |= os.ST_RDONLY
+    monkeypatch.setattr("os.fstatvfs", lambda _: os.statvfs_result(flags))
+
+    assert not secret_warnings(secret_file(tmp_path, b"canary", 0o444))
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o622, 0o664, 0o666, 0o777])
+def test_a_secret_file_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    path = secret_file(tmp_path, b"canary", mode)
+
+    text = "may be written by others than its owner; run: chmod go-w on it"
+    assert refusal({"file": str(path)}) == f'the secret file "{path}" {text}'
 
 
 def test_a_secret_file_of_64_kib_is_read_and_a_larger_one_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kernel._manifest.registry import Plugin, Registry, discover
+from kernel._manifest.registry import _SHIPPED, Plugin, Registry, discover
 from kernel.abc import Driver
 from kernel.errors import PluginDuplicateError, PluginError, PluginLoadError, PluginNotFoundError
 
@@ -125,8 +125,31 @@ def test_an_unknown_name_is_an_error_with_suggestion_list_and_hint() -> None:
     assert (caught.value.kind, caught.value.name) == ("driver", "sqlit")
     assert str(caught.value) == (
         'no installed distribution provides the driver sqlit; did you mean "sqlite"? installed: redis, sqlite; '
-        "for the plugins of the kernel's own repository, run there: pip install -r requirements.txt"
+        "the kernel's own plugins are installed with: pip install trio-kernel-NAME"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "distribution"),
+    [("driver", "sqlite", "sqlite"), ("dispatcher", "consumer", "messaging"), ("protocol", "ufw_rpc", "ufw")],
+)
+def test_a_plugin_of_the_kernels_own_is_told_with_the_distribution_to_install(
+    kind: str, name: str, distribution: str
+) -> None:
+    with pytest.raises(PluginNotFoundError) as caught:
+        Registry().find(kind, name)
+
+    assert str(caught.value).endswith(f"to install it: pip install trio-kernel-{distribution}")
+
+
+def test_the_advice_knows_every_plugin_of_the_kernels_own_distributions() -> None:
+    shipped = {
+        plugin.name: plugin.distribution.removeprefix("trio-kernel-")
+        for plugin in discover().plugins
+        if plugin.distribution.startswith("trio-kernel-") and plugin.kind != "command"
+    }
+
+    assert shipped == _SHIPPED
 
 
 def test_a_name_of_another_kind_is_said_to_be_one() -> None:
