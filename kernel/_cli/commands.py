@@ -26,6 +26,8 @@ DEFAULT_MANIFEST: Final = "kernel.toml"
 LEVELS: Final = ("debug", "info", "warning", "error")
 KINDS: Final = ("driver", "protocol", "dispatcher")
 _INVALID: Final = 2
+_BY_UV: Final = "UV"
+"""The variable that uv sets for what it runs."""
 
 
 def _manifest(command: CommandT) -> CommandT:
@@ -233,20 +235,31 @@ def new(name: str) -> None:
     """
     from .new import write_service  # noqa: PLC0415  see the module docstring
 
-    _written(write_service(name, Path.cwd()), name, ["kernel check", "pytest", "kernel run"])
+    _written(
+        write_service(name, Path.cwd()), name, [_in_venv(line) for line in ("kernel check", "pytest", "kernel run")]
+    )
 
 
 @click.command("new-plugin")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What the plugin provides.")
-def new_plugin(name: str, kind: str) -> None:
+@click.option("--package", default="", help="What is imported; NAME if it is not given.")
+@click.option("--distribution", default="", help="What is installed; NAME if it is not given.")
+def new_plugin(name: str, kind: str, package: str, distribution: str) -> None:
     """Write a new plugin into a new folder NAME.
 
     It is a distribution of its own, with an entry point and tests that pass, the conformance check among them.
     """
     from .new import write_plugin  # noqa: PLC0415  see the module docstring
 
-    _written(write_plugin(name, kind, Path.cwd()), name, ["pip install -e .", "pytest", "kernel plugins"])
+    files = write_plugin(name, kind, Path.cwd(), package=package, distribution=distribution)
+    install = "uv pip install -e ." if _BY_UV in os.environ else "pip install -e ."
+    _written(files, name, [install, _in_venv("pytest"), _in_venv("kernel plugins")])
+
+
+def _in_venv(line: str) -> str:
+    """Return a command as it works where this one did: uv runs it in the environment of the folder above."""
+    return f"uv run --no-project {line}" if _BY_UV in os.environ else line
 
 
 def _written(files: Sequence[Path], folder: str, commands: Sequence[str]) -> None:

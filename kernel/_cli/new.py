@@ -6,6 +6,7 @@ the like in a text are replaced.
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 import sys
@@ -20,6 +21,7 @@ import click
 
 _SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 _PLUGIN_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
+_DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 _LONGEST: Final = 64
 _TAKEN: Final = frozenset({"kernel", "test", "tests", "trio", "attrs"})
 """Packages that a service would hide."""
@@ -47,13 +49,15 @@ def write_service(name: str, parent: Path) -> list[Path]:
     return _write("service", {"name": name, "package": package}, parent / name)
 
 
-def write_plugin(name: str, kind: str, parent: Path) -> list[Path]:
+def write_plugin(name: str, kind: str, parent: Path, *, package: str = "", distribution: str = "") -> list[Path]:
     """Write the skeleton of a plugin into a new folder.
 
     Args:
-        name: Of the folder and of the plugin; the package is `kernel_NAME`.
+        name: Of the folder and of the plugin.
         kind: `driver`, `protocol` or `dispatcher`.
         parent: Where the folder goes.
+        package: What is imported; the name if empty.
+        distribution: What is installed; the name, with - for _, if empty.
 
     Returns:
         The files, relative to `parent`.
@@ -61,10 +65,23 @@ def write_plugin(name: str, kind: str, parent: Path) -> list[Path]:
     Raises:
         click.ClickException: as `write_service`.
     """
-    if not _PLUGIN_NAME.fullmatch(name) or len(name) > _LONGEST:
-        raise click.UsageError(f"{name!r} must be lower-case words of a-z and 0-9, joined by _")
-    words = {"name": name, "package": f"kernel_{name}", "class_": "".join(map(str.capitalize, name.split("_")))}
+    package, distribution = package or name, distribution or name.replace("_", "-")
+    for word in (name, package):
+        if not _PLUGIN_NAME.fullmatch(word) or len(word) > _LONGEST:
+            raise click.UsageError(f"{word!r} must be lower-case words of a-z and 0-9, joined by _")
+    if not _DISTRIBUTION.fullmatch(distribution) or len(distribution) > _LONGEST:
+        raise click.UsageError(f"{distribution!r} must be lower-case words of a-z and 0-9, joined by - or _")
+    if _is_taken(package):
+        raise click.UsageError(f"{package!r} is the name of a Python module; say another one with --package")
+    class_ = "".join(map(str.capitalize, name.split("_")))
+    words = {"name": name, "package": package, "distribution": distribution, "class_": class_}
     return _write(kind, words, parent / name)
+
+
+def _is_taken(package: str) -> bool:
+    """Whether a package of this name would hide another one, or be hidden by it."""
+    known = keyword.iskeyword(package) or package in sys.stdlib_module_names or package in _TAKEN
+    return known or importlib.util.find_spec(package) is not None
 
 
 def _write(template: str, words: Mapping[str, str], folder: Path) -> list[Path]:

@@ -37,7 +37,29 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_new_service_has_its_files_and_says_what_to_type(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+NEXT = {
+    "new": ["kernel check", "pytest", "kernel run"],
+    "new-plugin": ["pip install -e .", "pytest", "kernel plugins"],
+}
+
+
+@pytest.mark.parametrize("by_uv", [False, True])
+@pytest.mark.parametrize("command", NEXT)
+def test_what_to_type_next_works_where_the_command_was_typed(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, by_uv: bool
+) -> None:
+    """`tests/docs/test_reader.py` types it, in a clone and outside of one."""
+    monkeypatch.delenv("UV", raising=False)
+    if by_uv:
+        monkeypatch.setenv("UV", "/somewhere/uv")
+    execute([command, "tea_shop", *(["--kind", "driver"] if command == "new-plugin" else [])])
+
+    said = [line.strip() for line in capsys.readouterr().out.split("Next:")[1].splitlines() if line.strip()]
+    of_uv = [f"uv {line}" if line.startswith("pip") else f"uv run --no-project {line}" for line in NEXT[command]]
+    assert said == ["cd tea_shop", *(of_uv if by_uv else NEXT[command])]
+
+
+def test_a_new_service_has_its_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = execute(["new", "tea-shop"])
 
     said = capsys.readouterr().out
@@ -51,7 +73,6 @@ def test_a_new_service_has_its_files_and_says_what_to_type(folder: Path, capsys:
         "tests/test_service.py",
     ]
     assert "wrote tea-shop/kernel.toml" in said
-    assert said.split("Next:")[1].split() == ["cd", "tea-shop", "kernel", "check", "pytest", "kernel", "run"]
 
 
 @pytest.mark.slow
@@ -95,13 +116,39 @@ def test_what_is_written_is_formatted_and_typed(
 
 
 @every_kind
-def test_a_new_plugin_is_a_distribution_with_an_entry_point(folder: Path, kind: str) -> None:
-    execute(["new-plugin", "tea_pot", "--kind", kind])
+@pytest.mark.parametrize(
+    ("options", "package", "distribution"),
+    [
+        ([], "tea_pot", "tea-pot"),
+        (
+            ["--package", "kernel_tea_pot", "--distribution", "trio-kernel-tea_pot"],
+            "kernel_tea_pot",
+            "trio-kernel-tea_pot",
+        ),
+    ],
+    ids=["of-its-own-name", "of-another"],
+)
+def test_a_new_plugin_is_a_distribution_with_an_entry_point(
+    folder: Path, kind: str, options: Sequence[str], package: str, distribution: str
+) -> None:
+    execute(["new-plugin", "tea_pot", "--kind", kind, *options])
 
     project = (folder / "tea_pot" / "pyproject.toml").read_text(encoding="utf-8")
-    assert 'name = "trio-kernel-tea_pot"' in project
-    assert f'[project.entry-points."kernel.{kind}s"]\ntea_pot = "kernel_tea_pot:TeaPot{kind.capitalize()}"' in project
-    assert "kernel_tea_pot/py.typed" in files(folder / "tea_pot")
+    assert f'name = "{distribution}"' in project
+    assert f'[project.entry-points."kernel.{kind}s"]\ntea_pot = "{package}:TeaPot{kind.capitalize()}"' in project
+    assert f"{package}/py.typed" in files(folder / "tea_pot")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["json"], ["trio"], ["attrs"], ["kernel"], ["tea", "--package", "json"], ["tea", "--distribution", "a b"]],
+)
+def test_a_plugin_that_would_hide_a_module_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: Sequence[str]
+) -> None:
+    assert execute(["new-plugin", "--kind", "driver", *arguments]) == 2
+    assert "Error: " in capsys.readouterr().err
+    assert files(folder) == []
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from kernel._manifest.tables import (
 )
 from kernel.testing import _LATER
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "plugins/*/README.md", "examples/*/README.md")
