@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._context import fake_context as fake_context
     from ._faults import Faults as Faults
     from ._faults import Stall as Stall
-    from ._faults import faulty as faulty
+    from ._faulty import faulty as faulty
     from ._intake import RecordingIntake as RecordingIntake
     from ._intake import Settled as Settled
     from ._intake import acknowledge as acknowledge
@@ -52,7 +52,7 @@ _LATER: Final = {
     "check_protocol": "_check_protocol",
     "check_worker": "_check_worker",
     "fake_context": "_context",
-    "faulty": "_faults",
+    "faulty": "_faulty",
     "no_leaks": "_leaks",
     "no_task_leaks": "_leaks",
     "open_intake": "_intake",

@@ -4,26 +4,57 @@
     faults.fail("driver/queue", "send", at=3, error=UnroutableError("no queue"))
     broker = faulty(broker, faults, "driver/queue")
 
-Nothing is left to chance and nothing depends on time, so a test that uses it fails the same way every time.
+Nothing is left to chance and nothing depends on time, so a test that uses it fails the same way every time. What cannot
+be applied is an error at once, and what was never reached can be asked for.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
 import trio
 
+from .._core.words import did_you_mean, listed
+from ._calling import Way, methods, way_of
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Collection
 
-    AnyCall: TypeAlias = Callable[..., object]
+REACH_SECONDS: Final = 3600.0
+"""Seconds on the test's clock that a test waits for a call that is to be stalled."""
 
-ResourceT = TypeVar("ResourceT")
+
+@final
+@attrs.frozen(eq=False, repr=False)
+class Reached:
+    """The moment at which a call is made that hangs."""
+
+    _faults: Faults
+    _call: str
+    _event: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def is_set(self) -> bool:
+        """Whether the call has been made."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Say that the call is made. `faulty` calls it."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until the call is made.
+
+        Raises:
+            AssertionError: listing the calls that were made, if this one is not within an hour of the test's clock.
+
+        Cancellation: Is a checkpoint.
+        """
+        with trio.move_on_after(REACH_SECONDS):
+            await self._event.wait()
+            return
+        raise AssertionError(f"{self._call} was not made within {REACH_SECONDS:g} s; calls: {self._faults.calls()}")
 
 
 @final
@@ -31,7 +62,7 @@ ResourceT = TypeVar("ResourceT")
 class Stall:
     """A call that hangs."""
 
-    reached: trio.Event = attrs.field(factory=trio.Event)
+    reached: Reached
     """Set when the call is made."""
     release: trio.Event = attrs.field(factory=trio.Event)
     """Set it to let the call go on."""
@@ -39,189 +70,151 @@ class Stall:
 
 @final
 @attrs.frozen
-class _Fail:
+class Fail:
+    """A call that raises instead of being made."""
+
     error: BaseException
 
 
 @final
 @attrs.frozen
-class _Lose:
+class Lose:
+    """A call that is made, and raises."""
+
     error: BaseException
 
 
 @final
 @attrs.frozen(repr=False)
-class _Cancel:
+class Cancel:
+    """A call that cancels a scope."""
+
     scope: trio.CancelScope
 
 
-_Fault: TypeAlias = _Fail | _Lose | _Cancel | Stall
+Fault: TypeAlias = Fail | Lose | Cancel | Stall
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class Faults:
-    """The script of a test: what goes wrong, and at which call."""
+    """The script of a test: what goes wrong, and at which call.
 
-    _script: dict[tuple[str, str, int], _Fault] = attrs.field(factory=dict[tuple[str, str, int], _Fault], init=False)
+    A name or method that does not exist is a `ValueError`: when it is scripted, or, if that is earlier, as soon as
+    it is known what exists. Give each service a script of its own.
+    """
+
+    may_miss: bool = attrs.field(default=False, kw_only=True)
+    """Whether it is all right if a fault is never reached, as in a test that tries one call after the other."""
+    _script: dict[tuple[str, str, int], Fault] = attrs.field(factory=dict[tuple[str, str, int], Fault], init=False)
     _calls: Counter[tuple[str, str]] = attrs.field(factory=Counter[tuple[str, str]], init=False)
+    _names: Collection[str] | None = attrs.field(default=None, init=False)
+    _resources: dict[str, object] = attrs.field(factory=dict[str, object], init=False)
+    _told: bool = attrs.field(default=False, init=False)
 
     def fail(self, name: str, method: str, *, error: BaseException, at: int = 1) -> None:
         """Have a call raise instead of being made.
 
         Args:
-            name: What the resource was called in `faulty`.
+            name: What the resource was called in `faulty`: the id of its driver, in `open_kernel`.
             method: Name of the method.
             error: What is raised.
             at: Which call of the method; 1 is the first.
+
+        Raises:
+            ValueError: if there is no such name or method.
         """
-        self._plan(name, method, at, _Fail(error))
+        self._plan(name, method, at, Fail(error))
 
     def lose(self, name: str, method: str, *, error: BaseException, at: int = 1) -> None:
         """Have a call made and then raise instead of returning, as when the answer is lost."""
-        self._plan(name, method, at, _Lose(error))
+        self._plan(name, method, at, Lose(error))
 
     def stall(self, name: str, method: str, *, at: int = 1) -> Stall:
-        """Have an asynchronous call hang before it is made, until it is released or cancelled."""
-        stall = Stall()
+        """Have an asynchronous call hang before it is made, until it is released or cancelled.
+
+        Raises:
+            ValueError: if there is no such name or method, or it returns nothing that is awaited or entered.
+        """
+        stall = Stall(Reached(self, f"call {at} of {name}.{method}"))
         self._plan(name, method, at, stall)
         return stall
 
     def cancel(self, name: str, method: str, *, scope: trio.CancelScope, at: int = 1) -> None:
         """Cancel a scope at a call, before it is made."""
-        self._plan(name, method, at, _Cancel(scope))
+        self._plan(name, method, at, Cancel(scope))
 
     def count(self, name: str, method: str) -> int:
         """Return how often a method was called."""
         return self._calls[name, method]
 
-    def next_fault(self, name: str, method: str) -> _Fault | None:
+    def calls(self) -> str:
+        """Return what was called how often, as a text."""
+        return listed(f"{name}.{method} ({count})" for (name, method), count in sorted(self._calls.items()))
+
+    def unreached(self) -> list[str]:
+        """Return each fault whose call has not been made."""
+        return [f"call {at} of {name}.{method}" for name, method, at in self._script if self._calls[name, method] < at]
+
+    def check_reached(self) -> None:
+        """Fail if a fault was never reached. `open_kernel` does so at its end, and the fixture after the test.
+
+        Raises:
+            AssertionError: naming each, and the calls that were made; but not a second time.
+        """
+        unreached = [] if self.may_miss or self._told else self.unreached()
+        self._told = True
+        if unreached:
+            raise AssertionError(f"faults that were never reached: {listed(unreached)}; calls: {self.calls()}")
+
+    def injected(self, error: BaseException) -> bool:
+        """Return whether an error is one of the script's."""
+        return any(isinstance(fault, Fail | Lose) and fault.error is error for fault in self._script.values())
+
+    def scripts(self, name: str, method: str) -> bool:
+        """Return whether the script has a fault for a method."""
+        return any((name, method) == call[:2] for call in self._script)
+
+    def next_fault(self, name: str, method: str) -> Fault | None:
         """Count a call and return what is to go wrong with it, if anything."""
         self._calls[name, method] += 1
         return self._script.get((name, method, self._calls[name, method]))
 
-    def _plan(self, name: str, method: str, at: int, fault: _Fault) -> None:
+    def meet(self, resource: object, name: str) -> None:
+        """Learn what a name stands for. `faulty` calls it.
+
+        Raises:
+            ValueError: if the script has a method of it that does not exist, or stalls one that cannot be.
+        """
+        self._resources[name] = resource
+        self._check_all()
+
+    def allow_only(self, names: Collection[str]) -> None:
+        """Learn which names there are. `open_kernel` calls it.
+
+        Raises:
+            ValueError: if the script has another one.
+        """
+        self._names = names
+        self._check_all()
+
+    def _check_all(self) -> None:
+        for (name, method, _), fault in self._script.items():
+            self._check(name, method, fault)
+
+    def _plan(self, name: str, method: str, at: int, fault: Fault) -> None:
         if at < 1:
             raise ValueError(f"calls are counted from 1, not from {at}")
+        self._check(name, method, fault)
         self._script[name, method, at] = fault
 
-
-def faulty(resource: ResourceT, faults: Faults, name: str) -> ResourceT:
-    """Return a stand-in that passes everything on to a resource, except for what the script says.
-
-    Calls of methods are counted and may fail: special methods (`async with`, `len`) too. Other attributes pass
-    through. `isinstance` answers as for the resource itself. What a method returns is not wrapped; but the fault of
-    a method made by `contextlib.asynccontextmanager` strikes on entry.
-
-    Args:
-        resource: Any object; it is not changed.
-        faults: The script.
-        name: What the script calls the resource.
-    """
-    kind = type(resource)
-    namespace: dict[str, object] = {
-        special: _special(special)
-        for special in dir(kind)
-        if special.startswith("__") and special not in _OWN and callable(getattr(kind, special))
-    }
-    namespace["__class__"] = property(lambda _: kind)  # what isinstance asks when the type itself does not fit
-    stand_in: object = type(f"Faulty{kind.__name__}", (_Faulty,), namespace)(resource, faults, name)
-    return cast("ResourceT", stand_in)
-
-
-class _Faulty:
-    """Base of the classes that `faulty` makes."""
-
-    def __init__(self, resource: object, faults: Faults, name: str) -> None:
-        object.__setattr__(self, "_faulty", (resource, faults, name))
-
-    def __getattr__(self, attribute: str) -> object:
-        resource, faults, name = object.__getattribute__(self, "_faulty")
-        value: object = getattr(resource, attribute)
-        return _scripted(value, faults, name, attribute) if inspect.isroutine(value) else value
-
-    def __setattr__(self, attribute: str, value: object) -> None:
-        resource, _, _ = object.__getattribute__(self, "_faulty")
-        setattr(resource, attribute, value)
-
-
-_OWN = (
-    frozenset(dir(object)) - {"__eq__", "__ne__", "__hash__", "__repr__", "__str__"}
-    | set(vars(_Faulty))
-    | {
-        "__slots__",
-        "__class_getitem__",
-        "__attrs_init__",
-        "__del__",
-    }
-)
-"""Special methods of the stand-in itself."""
-
-
-def _special(attribute: str) -> AnyCall:
-    def call(self: object, *args: object) -> object:
-        method = cast("AnyCall", _Faulty.__getattr__(cast("_Faulty", self), attribute))
-        return method(*args)
-
-    return call
-
-
-def _scripted(method: AnyCall, faults: Faults, name: str, attribute: str) -> AnyCall:
-    def call(*args: object, **kwargs: object) -> object:
-        fault = faults.next_fault(name, attribute)
-        if fault is None:
-            return method(*args, **kwargs)
-        if inspect.iscoroutinefunction(method):
-            return _awaited(method, args, kwargs, fault)
-        if inspect.isasyncgenfunction(getattr(method, "__wrapped__", None)):
-            return _entered(method, args, kwargs, fault)
-        return _called(method, args, kwargs, fault)
-
-    return call
-
-
-def _called(method: AnyCall, args: tuple[object, ...], kwargs: dict[str, object], fault: _Fault) -> object:
-    if isinstance(fault, Stall):
-        raise TypeError(f"{method!r} is not asynchronous: it cannot be stalled")
-    _before(fault)
-    result = method(*args, **kwargs)
-    _after(fault)
-    return result
-
-
-async def _awaited(method: AnyCall, args: tuple[object, ...], kwargs: dict[str, object], fault: _Fault) -> object:
-    await _reach(fault)
-    result = await cast("Awaitable[object]", method(*args, **kwargs))
-    _after(fault)
-    return result
-
-
-@asynccontextmanager
-async def _entered(
-    method: AnyCall, args: tuple[object, ...], kwargs: dict[str, object], fault: _Fault
-) -> AsyncGenerator[object]:
-    await _reach(fault)
-    async with cast("AbstractAsyncContextManager[object]", method(*args, **kwargs)) as value:
-        _after(fault)
-        yield value
-
-
-async def _reach(fault: _Fault) -> None:
-    if isinstance(fault, Stall):
-        fault.reached.set()
-        await fault.release.wait()
-        return
-    _before(fault)
-    await trio.lowlevel.checkpoint()
-
-
-def _before(fault: _Fault) -> None:
-    if isinstance(fault, _Fail):
-        raise fault.error
-    if isinstance(fault, _Cancel):
-        fault.scope.cancel()
-
-
-def _after(fault: _Fault) -> None:
-    if isinstance(fault, _Lose):
-        raise fault.error
+    def _check(self, name: str, method: str, fault: Fault) -> None:
+        if self._names is not None and name not in self._names:
+            raise ValueError(f'no driver "{name}"{did_you_mean(name, self._names)}; there are: {listed(self._names)}')
+        if name not in self._resources:
+            return
+        has = methods(self._resources[name], method)
+        if method not in has:
+            raise ValueError(f'{name} has no method "{method}"{did_you_mean(method, has)}; it has: {listed(has)}')
+        if isinstance(fault, Stall) and way_of(self._resources[name], method) is Way.CALLED:
+            raise ValueError(f"{name}.{method} is not asynchronous: it cannot be stalled")

@@ -35,8 +35,10 @@ def no_leaks() -> Iterator[None]:
 
 
 @pytest.fixture
-def faults() -> Faults:
-    """A new script of `kernel.testing.Faults`, for `open_kernel(..., faults=faults)`."""
+def faults() -> Iterator[Faults]:
+    """A new script of `kernel.testing.Faults`, for `open_kernel(..., faults=faults)`; fails if one is never reached."""
     from kernel.testing import Faults as NewFaults  # noqa: PLC0415  see the module docstring
 
-    return NewFaults()
+    script = NewFaults()
+    yield script
+    script.check_reached()

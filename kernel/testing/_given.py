@@ -10,10 +10,13 @@ import trio
 from typing_extensions import override
 
 from ..abc import Broker, Capability, Context, Driver
-from ._faults import Faults, faulty
+from ..errors import StartupError
+from ._faulty import faulty
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+
+    from ._faults import Faults
 
 
 def given_driver(resource: object) -> type[Driver[object]]:
@@ -53,6 +56,10 @@ def faulty_driver(cls: type[Driver[object]], faults: Faults, name: str) -> type[
         @asynccontextmanager
         async def open(self) -> AsyncGenerator[object]:
             async with self._inner.open() as resource:
-                yield faulty(resource, faults, name)
+                try:
+                    stand_in = faulty(resource, faults, name)
+                except ValueError as error:
+                    raise StartupError(f"a fault that cannot be applied: {error}") from error  # no restart helps
+                yield stand_in
 
     return Scripted

@@ -182,7 +182,9 @@ async def open_kernel(
         InvalidError: if the manifest is wrong.
         StartupError: if the service does not become ready.
         ExceptionGroup: on exit, of what failed while it ran, unless the test called `stop` itself.
-        AssertionError: on exit, if a delivery could not be settled, and nothing failed that would explain it.
+        AssertionError: on exit, if a delivery could not be settled, and nothing failed that would explain it; or if
+            a fault was never reached.
+        ValueError: if there is no driver that a fault is for.
 
     Cancellation: Is a checkpoint. If cancelled, the service is stopped at once, without a drain.
     """
@@ -190,6 +192,8 @@ async def open_kernel(
         plan = _plan(manifest, replace or {}, registry, environ or {}, faults)
         async with _serving(plan, ready=ready) as service:
             yield service
+    if faults is not None:
+        faults.check_reached()
 
 
 @asynccontextmanager
@@ -258,6 +262,7 @@ def _replaced(source: Manifest, registry: Registry, replace: Mapping[str, object
 
 
 def _with_faults(plan: Plan, faults: Faults) -> Plan:
+    faults.allow_only([spec.id for spec in plan.components.values() if isinstance(spec, DriverSpec)])
     components = {
         key: attrs.evolve(spec, cls=faulty_driver(spec.cls, faults, spec.id)) if isinstance(spec, DriverSpec) else spec
         for key, spec in plan.components.items()

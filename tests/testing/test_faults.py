@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +23,7 @@ from kernel.testing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 
     from trio.testing import MockClock
 
@@ -162,12 +162,155 @@ async def test_a_stand_in_is_taken_for_the_resource() -> None:
     assert faults.count("driver/queue", "send") == 0
 
 
-def test_what_is_not_asynchronous_cannot_be_stalled() -> None:
-    faults = Faults()
-    faults.stall("driver/queue", "__len__")
+class Quick(Store):
+    """Sends as a transport does that has nothing to wait for: no coroutine function, but what it returns is awaited."""
 
-    with pytest.raises(TypeError, match="not asynchronous"):
-        len(faulty(Store(), faults, "driver/queue"))
+    @override
+    def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> Awaitable[None]:
+        return super().send(envelope, exchange=exchange)
+
+
+class Wordless(Store):
+    """Like `Quick`, and only the contract says that `send` is asynchronous."""
+
+    @override
+    def send(self, envelope, *, exchange, mandatory=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        return Store.send(self, envelope, exchange=exchange)
+
+
+class Handing(Store):
+    """Like `Store`, with methods that are attributes of the object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.send = partial(Store.send, self)  # type: ignore[method-assign]
+
+
+class Unsaid(Store):
+    """Like `Handing`, and nothing says what the callable returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.send = lambda *args, **kwargs: Store.send(self, *args, **kwargs)  # type: ignore[method-assign]
+
+
+SENDING = pytest.mark.parametrize("store", [Store, Quick, Wordless, Handing, Unsaid])
+
+
+@SENDING
+async def test_whatever_returns_an_awaitable_can_be_stalled(store: type[Store]) -> None:
+    faults, inner = Faults(), store()
+    stall = faults.stall("driver/queue", "send")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send, faulty(inner, faults, "driver/queue"), "one")
+        await stall.reached.wait()
+        before = list(inner.sent)
+        stall.release.set()
+
+    assert (before, inner.sent) == ([], ["one"])
+
+
+@SENDING
+async def test_an_answer_is_lost_after_what_was_returned_has_been_awaited(store: type[Store]) -> None:
+    faults, inner = Faults(), store()
+    faults.lose("driver/queue", "send", error=OSError("no answer"))
+
+    with pytest.raises(OSError, match="no answer"):
+        await send(faulty(inner, faults, "driver/queue"), "one")
+
+    assert inner.sent == ["one"]
+
+
+class Passing(Store):
+    @override
+    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        return super().subscribe(subscription)
+
+
+@pytest.mark.parametrize("store", [Store, Passing])
+async def test_whatever_is_entered_can_be_stalled(store: type[Store]) -> None:
+    faults = Faults()
+    stall = faults.stall("driver/queue", "subscribe")
+    broker = faulty(store(), faults, "driver/queue")
+
+    async def subscribe() -> None:
+        async with broker.subscribe(Subscription(queue="q", prefetch=1)):
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(subscribe)
+        await stall.reached.wait()
+        stall.release.set()
+
+
+def test_what_is_not_asynchronous_cannot_be_stalled() -> None:
+    early, late = Faults(), Faults()
+    early.stall("driver/queue", "__len__")
+    faulty(Store(), late, "driver/queue")
+
+    with pytest.raises(ValueError, match="not asynchronous"):
+        faulty(Store(), early, "driver/queue")
+    with pytest.raises(ValueError, match="not asynchronous"):
+        late.stall("driver/queue", "__len__")
+
+
+# --- scripts that mean nothing, or are not played ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["sent", "Send", "sends", "__call__", "_send", ""])
+def test_a_method_that_does_not_exist_is_an_error_at_once(method: str) -> None:
+    early, late = Faults(), Faults()
+    early.fail("driver/queue", method, error=OSError())
+    faulty(Store(), late, "driver/queue")
+
+    with pytest.raises(ValueError, match=r"has no method .*; it has: declare, peek, send, subscribe$"):
+        faulty(Store(), early, "driver/queue")
+    with pytest.raises(ValueError, match=r"has no method .*; it has: declare, peek, send, subscribe$"):
+        late.stall("driver/queue", method)
+
+
+def test_a_name_that_does_not_exist_is_an_error_at_once() -> None:
+    early, late = Faults(), Faults()
+    early.fail("driver/queu", "send", error=OSError())
+    late.allow_only(["driver/queue"])
+
+    with pytest.raises(ValueError, match=r'no driver "driver/queu"; did you mean "driver/queue"\?'):
+        early.allow_only(["driver/queue"])
+    with pytest.raises(ValueError, match=r"there are: driver/queue$"):
+        late.fail("worker/shop", "order", error=OSError())
+
+
+async def test_what_was_not_reached_is_told_once_with_what_was_called() -> None:
+    faults = Faults()
+    broker = faulty(Store(), faults, "driver/queue")
+    faults.fail("driver/queue", "send", at=2, error=OSError())
+    faults.cancel("driver/queue", "declare", scope=trio.CancelScope())
+    await send(broker, "one")
+
+    told = r"call 2 of driver/queue.send, call 1 of driver/queue.declare; calls: driver/queue.send \(1\)"
+    with pytest.raises(AssertionError, match=told):
+        faults.check_reached()
+    faults.check_reached()
+
+
+async def test_a_script_may_say_that_it_need_not_be_played() -> None:
+    faults = Faults(may_miss=True)
+    faults.fail("driver/queue", "send", error=OSError())
+
+    faults.check_reached()
+
+    assert faults.unreached() == ["call 1 of driver/queue.send"]
+
+
+async def test_a_call_that_is_never_made_is_not_waited_for_for_ever(autojump_clock: MockClock) -> None:
+    faults = Faults()
+    broker = faulty(Store(), faults, "driver/queue")
+    stall = faults.stall("driver/queue", "send", at=2)
+    await send(broker, "one")
+
+    with pytest.raises(AssertionError, match=r"call 2 of driver/queue.send was not made .* driver/queue.send \(1\)"):
+        await stall.reached.wait()
 
 
 def test_calls_are_counted_from_one() -> None:

@@ -42,6 +42,9 @@ async def test_opens(open_kernel, autojump_clock):
 def test_faults_are_new_for_each_test(faults):
     assert type(faults).__name__ == "Faults"
 
+def test_reaches_no_fault(faults):
+    faults.fail("driver/store", "save", error=OSError())
+
 def test_leaks_a_descriptor(no_leaks):
     KEPT.append(os.open(os.devnull, os.O_RDONLY))
 
@@ -64,9 +67,10 @@ def test_fixtures_are_there_and_fail_tests_that_leave_something_behind(pytester:
 
     result = pytester.runpytest_subprocess("-p", "no:randomly", "-p", "no:cacheprovider", "-rE")
 
-    result.assert_outcomes(passed=6, errors=4)
+    result.assert_outcomes(passed=7, errors=5)
     result.stdout.fnmatch_lines_random([
         "*left behind: descriptor * (/dev/null)",
         "*left behind: thread *",
         "*left behind: child process *",
+        "*never reached: call 1 of driver/store.save*",
     ])

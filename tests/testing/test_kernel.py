@@ -356,6 +356,68 @@ async def test_faults_meet_the_calls_of_a_resource(autojump_clock: Any) -> None:
     assert [(event.attempt, repr(event.error)) for event in settled] == [(1, "OSError('gone')"), (2, "None")]
 
 
+class Caller:
+    """A worker that calls another one, in each of the ways in which a client can be asked to."""
+
+    WAYS: Mapping[str, Any] = {
+        "call": lambda rpc: rpc.call("order.one", 7),
+        "attributes": lambda rpc: rpc.order.one(7),
+        "items": lambda rpc: rpc["order"]["one"](7),
+        "both": lambda rpc: rpc.order["one"](7),
+    }
+
+    def __init__(self, rpc: Any, config: Mapping[str, str]) -> None:
+        self.ask = self.WAYS[config["way"]]
+        self.rpc = rpc
+
+    async def run(self) -> None:
+        await self.ask(self.rpc)
+
+
+@pytest.mark.parametrize("way", list(Caller.WAYS))
+async def test_a_fault_of_a_call_meets_it_however_it_is_made(autojump_clock: Any, way: str) -> None:
+    faults = Faults()
+    faults.fail("driver/rpc", "call", error=OSError("gone"))
+    worker = {"use": "caller", "config": {"way": way}, "restart": {"policy": "never"}}
+    manifest = {**MANIFEST, "workers": {**MANIFEST["workers"], "caller": worker}}
+    async with open_kernel(manifest, registry=registry(caller=Caller), faults=faults, ready=False) as service:
+        await trio.sleep(1)
+        result = await service.stop()
+
+    assert [repr(error) for error in result.errors] == ["OSError('gone')"]
+
+
+async def test_a_fault_for_a_driver_that_does_not_exist_is_refused() -> None:
+    faults = Faults()
+    faults.fail("driver/payment", "pay", error=OSError())
+    with pytest.raises(ValueError, match='did you mean "driver/payments"'):
+        async with open_kernel(MANIFEST, registry=registry(), faults=faults):
+            raise NotImplementedError
+
+
+async def test_a_fault_for_a_method_that_does_not_exist_keeps_the_service_from_starting(autojump_clock: Any) -> None:
+    faults = Faults()
+    faults.fail("driver/payments", "play", error=OSError())
+    with pytest.raises(StartupError) as caught:
+        async with open_kernel(MANIFEST, registry=registry(), faults=faults):
+            raise NotImplementedError
+
+    assert 'has no method "play"; did you mean "pay"?; it has: pay' in str(caught.value.__cause__)
+
+
+async def test_a_fault_that_was_never_reached_fails_the_test(autojump_clock: Any) -> None:
+    faults = Faults()
+    faults.fail("driver/payments", "pay", at=2, error=OSError())
+    with pytest.raises(AssertionError, match=r"never reached: call 2 of driver/payments.pay; calls: .*pay \(1\)"):
+        await settle_one(open_kernel(MANIFEST, registry=registry(), faults=faults))
+
+
+async def settle_one(opened: Any) -> None:
+    async with opened as service:
+        await service.publish("events", "order.one", 1)
+        await service.wait_settled(1)
+
+
 # --- leaks ------------------------------------------------------------------------------------------------------------
 
 
