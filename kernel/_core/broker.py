@@ -183,7 +183,8 @@ class Delivery(ABC):
             SettledError: if it was settled already.
             UnknownOutcomeError: if the connection is gone: the source will deliver again.
 
-        Cancellation: The kernel calls it shielded, for at most 5 s.
+        Cancellation: The kernel calls it shielded, for at most 5 s, and while the dispatcher stops for at most three
+            quarters of its `stop_timeout`.
         """
 
     def settle_nowait(self, outcome: Outcome) -> bool:

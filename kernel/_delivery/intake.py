@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, final
 
 import attrs
@@ -18,13 +19,19 @@ from .bucket import Bucket
 from .runners import Ended, Errand, Revocable, Runners
 
 SETTLE_TIMEOUT: Final = 5.0
-"""Seconds that a source may take to note an outcome."""
+"""Seconds that a source may take to note an outcome, while its dispatcher is not asked to stop."""
 _RETURNED: Final = Verdict(Return())
 TURN: Final = 32
 """Slots that a source may take before the other tasks have two turns: one in which what it brought begins, and one in
 which what waited for nothing ends. So a broker that sends as much ahead as there are slots, 100 say, is told of a third
 while a third is being handled and a third is on its way. In smaller pieces each message takes a larger share of a turn,
 of what is written and of what is read; in larger ones the broker waits for us, and we for it."""
+
+
+@contextmanager
+def _shield(seconds: float) -> Generator[None]:
+    with trio.fail_after(seconds, shield=True):
+        yield
 
 
 @final
@@ -42,6 +49,8 @@ class KernelIntake(Intake):
     """In which submitted deliveries are handled."""
     _bucket: Bucket | None = None
     """Bounds how many deliveries are started in a time."""
+    _shield: Callable[[float], AbstractContextManager[None]] = _shield
+    """Keeps what is inside from being cancelled for so many seconds at most; raises `TooSlowError` after them."""
     _free: int = attrs.field(init=False)
     _taken: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -80,7 +89,10 @@ class KernelIntake(Intake):
             await self._submit_revocable(delivery, Revocable(revocable_as))
             return
         await self._take(delivery)
-        self._runners.start(Errand(delivery))
+        if self._over:
+            await self._give_back(delivery)
+        else:
+            self._runners.start(Errand(delivery))
 
     async def _submit_revocable(self, delivery: Delivery, revocable: Revocable) -> None:
         self._revocables.setdefault(revocable.name, []).append(revocable)
@@ -89,7 +101,11 @@ class KernelIntake(Intake):
         except BaseException:
             self._forget(revocable)
             raise
-        self._runners.start(Errand(delivery, revocable=revocable))
+        if self._over:
+            self._forget(revocable)
+            await self._give_back(delivery)
+        else:
+            self._runners.start(Errand(delivery, revocable=revocable))
 
     def revoke(self, name: str) -> bool:
         """Cancel the handlers of what was submitted under a name; return whether there was any."""
@@ -101,6 +117,9 @@ class KernelIntake(Intake):
     async def handle(self, delivery: Delivery) -> Outcome:
         """Wait for a slot, then handle the delivery in a task of its own and wait for the outcome."""
         await self._take(delivery)
+        if self._over:
+            await self._give_back(delivery)
+            return Return()
         ended = Ended()
         self._runners.start(Errand(delivery, ended))
         await ended.event.wait()
@@ -148,7 +167,10 @@ class KernelIntake(Intake):
         self._runners.working_on(delivery)
 
     def cut_slots(self) -> None:
-        """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it."""
+        """Cancel what runs in slots; submitted deliveries belong to the nursery and end with it.
+
+        What is submitted from now on is returned to its source.
+        """
         self._over = True
         for work in list(self._works):
             work.cut()
@@ -175,10 +197,19 @@ class KernelIntake(Intake):
                 await self._wait_for_token(self._bucket)
         except trio.Cancelled:
             if delivery is not None:
-                if not self._settle_nowait(delivery, Return()):
-                    await self._settle(delivery, Return())  # noqa: ASYNC102  it shields itself
-                self._tell(delivery, _RETURNED, trio.current_time())
+                await self._return(delivery)  # noqa: ASYNC102  it shields itself
             raise
+
+    async def _give_back(self, delivery: Delivery) -> None:  # noqa: ASYNC910  whoever took its slot has waited
+        """Return a delivery that has its slot, but came after the cut."""
+        await self._return(delivery)
+        self._free_slot()
+
+    async def _return(self, delivery: Delivery) -> None:  # noqa: ASYNC910  the source may take no waiting
+        """Return to its source what was not begun."""
+        if not self._settle_nowait(delivery, Return()):
+            await self._settle(delivery, Return())
+        self._tell(delivery, _RETURNED, trio.current_time())
 
     async def _let_others_run(self) -> None:
         """Give them the two turns that `TURN` tells of."""
@@ -256,7 +287,7 @@ class KernelIntake(Intake):
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:  # noqa: ASYNC910  it may end in an error
         """Settle, whatever happens around; a source that cannot is reported, and costs the others nothing."""
         try:
-            with trio.fail_after(SETTLE_TIMEOUT, shield=True):
+            with self._shield(SETTLE_TIMEOUT):
                 await delivery.settle(outcome)
         except Exception as error:  # noqa: BLE001  the boundary of a transport
             self._report(delivery, error)

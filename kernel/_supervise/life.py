@@ -8,7 +8,8 @@ being there. To stop is to cancel `inner`, to put the drain deadline on `drain` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Final, final
 
 import attrs
@@ -40,6 +41,7 @@ class Life:
     """Whether it was asked to end: its turn has come."""
     cut: bool = attrs.field(default=False, init=False)
     """Whether something had to be cancelled at a deadline of the stop."""
+    _shields: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
 
     @property
     def is_ready(self) -> bool:
@@ -91,6 +93,28 @@ class Life:
         """
         self._close_within(trio.current_time())
 
+    @contextmanager
+    def shield(self, seconds: float) -> Generator[None]:
+        """Keep what is inside from being cancelled: for so long, and no longer than this life may close undisturbed.
+
+        What begins later than that has a quarter of `stop_timeout`: nobody waits for this life any more.
+
+        Raises:
+            trio.TooSlowError: if the time is over.
+        """
+        now, last = trio.current_time(), self.whole.deadline if self.is_ready or self.stopping else math.inf
+        last = max(last, now + self.stop_timeout * (1 - CLOSING_SHARE))
+        with trio.CancelScope(deadline=min(now + seconds, last), shield=True) as scope:
+            self._shields.add(scope)
+            try:
+                yield
+            finally:
+                self._shields.remove(scope)
+        if scope.cancelled_caught:
+            raise trio.TooSlowError
+
     def _close_within(self, since: float) -> None:
         self.whole.deadline = min(self.whole.deadline, since + self.stop_timeout * CLOSING_SHARE)
+        for scope in self._shields:
+            scope.deadline = min(scope.deadline, self.whole.deadline)
         self.patience.deadline = min(self.patience.deadline, since + self.stop_timeout)

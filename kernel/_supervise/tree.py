@@ -233,7 +233,9 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
         async with trio.open_nursery() as in_flight:
             bucket = None if spec.rate is None else Bucket(spec.rate)
             pipeline = tree.attempting(spec)
-            intake = KernelIntake(spec.id, spec.concurrency, targets, pipeline, tree.hub, in_flight, bucket)
+            intake = KernelIntake(
+                spec.id, spec.concurrency, targets, pipeline, tree.hub, in_flight, bucket, life.shield
+            )
             if spec.batch is not None and isinstance(pipeline, Pipeline):
                 pipeline.collecting = Collector(spec.batch, pipeline, in_flight, intake.working_on)
             tree.intakes[spec.id] = intake

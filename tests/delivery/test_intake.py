@@ -316,3 +316,41 @@ async def test_a_task_that_is_idle_goes_with_its_nursery(autojump_clock: object)
 
     assert idle == 1
     assert not nursery.child_tasks
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["cut", "closed"])
+@pytest.mark.parametrize("how", ["submit", "submit revocable", "handle"])
+async def test_what_comes_after_the_cut_is_returned_and_costs_no_slot(
+    autojump_clock: object, nursery: trio.Nursery, closed: bool, how: str
+) -> None:
+    attempts, late = Noting(), Plain("late")
+    cut = trio.Event()
+
+    async def live(task_status: trio.TaskStatus[KernelIntake]) -> None:
+        async with trio.open_nursery() as in_flight:
+            slots = KernelIntake("dispatcher/test", 1, [], attempts, EventHub(), in_flight)
+            task_status.started(slots)
+            await cut.wait()
+            slots.cut_slots()
+            in_flight.cancel_scope.cancel()
+
+    slots: KernelIntake = await nursery.start(live)
+    cut.set()
+    if closed:
+        await trio.testing.wait_all_tasks_blocked()
+    else:
+        slots.cut_slots()
+    outcome = Return()
+    match how:
+        case "submit":
+            await slots.submit(late)
+        case "submit revocable":
+            await slots.submit(late, revocable_as="late")
+        case _:
+            outcome = await slots.handle(late)
+
+    assert late.outcomes == [Return()]
+    assert outcome == Return()
+    assert not slots.revoke("late")
+    assert slots.in_flight == 0
+    assert attempts.tasks == []
