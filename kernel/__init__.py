@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ._convert.json_writing import write_json as write_json
     from ._convert.payload import payload_converter as payload_converter
     from ._core.broker import Batch as Batch
+    from ._core.broker import Delivery as Delivery
     from ._core.broker import current_delivery as current_delivery
     from ._core.events import ComponentFailed as ComponentFailed
     from ._core.events import DeliveryDone as DeliveryDone
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 
 _LATER: Final = {
     "Batch": "_core.broker",
+    "Delivery": "_core.broker",
     "ComponentFailed": "_core.events",
     "DeliveryRevoked": "_core.events",
     "DeliveryDone": "_core.events",
