@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
 
@@ -63,10 +63,10 @@ class AmqpDriver(Driver[Broker]):
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[AmqpBroker]:
-        wires = _Wires(self._config, self._context)
         failure: KernelError | None = None
         async with trio.open_nursery() as nursery:
             try:
+                wires = _Wires(self._config, self._context, nursery.start_soon)
                 await wires.connect(nursery)
             except KernelError as error:
                 # Raised outside of the nursery, which would wrap it.
@@ -88,6 +88,7 @@ class _Wires:
 
     _config: AmqpConfig
     _context: Context
+    _start: Callable[[Callable[[], Awaitable[None]]], None]
     _catalog: Catalog = attrs.field(init=False)
     _sending: Keeper = attrs.field(init=False)
     _consuming: Keeper = attrs.field(init=False)
@@ -106,7 +107,7 @@ class _Wires:
             context, kind = self._context, self._config.delay_queues
             return Post(context.id, context.log, context.emit, outbox, postponer, broker.redeclare, kind)
 
-        self.broker = AmqpBroker(self._catalog, self._consuming, outbox, postponer, make_post)
+        self.broker = AmqpBroker(self._catalog, self._consuming, outbox, postponer, make_post, self._start)
 
     async def connect(self, nursery: trio.Nursery) -> None:
         """Open both connections, as soon as there is a broker, and declare what the tables of the driver ask for.

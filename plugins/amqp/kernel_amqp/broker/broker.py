@@ -6,7 +6,7 @@ A broker that is short of memory reads nothing from connections that send: ackno
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, final
 
@@ -50,6 +50,8 @@ class AmqpBroker(Broker):
     _outbox: Outbox
     _postponer: Postponer
     _make_post: Callable[[AmqpBroker], Post]
+    _start: Callable[[Callable[[], Awaitable[None]]], None]
+    """Starts a task that lives as long as the driver."""
     _post: Post = attrs.field(init=False)
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
@@ -127,7 +129,7 @@ class AmqpBroker(Broker):
         while True:
             session = await self._consuming.session()
             queue = self._catalog.queue(subscription.queue)
-            consumer = Consumer(subscription, queue, self._post, self._pace)
+            consumer = Consumer(subscription, queue, self._post, self._pace, self._start)
             try:
                 await self._consume(session, consumer, subscription.queue, queue)
             except LinkLostError:

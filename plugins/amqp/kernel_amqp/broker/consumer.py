@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Final, final
 
 import attrs
@@ -17,13 +19,19 @@ from kernel.errors import UnavailableError, UnknownOutcomeError
 from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
 from ..core import Delivered, TooLarge
 from ..link.session import Held
+from .delays import bounded
 from .delivery import AmqpDelivery, Desk
-from .post import Post
+from .post import Post, is_hopeless
 from .shelf import OrderedShelf, PlainShelf, Shelf
 from .topology import has_dead_exchange, options_of
 
 TAG: Final = "kernel"
 """The consumer's name on its channel, which has no other."""
+_PATIENCE: Final = 4.0
+"""Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
+_BACKOFF_INITIAL: Final = 0.25
+_BACKOFF_MAX: Final = 10.0
+"""Seconds between two tries to send an outcome, at first and at most."""
 
 
 @final
@@ -33,6 +41,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     The channel stays open until the subscription has been left and everything that was taken is settled. An ordered
     queue keeps its consumer until then: no other consumer gets a key that is under way here.
+
+    An outcome that cannot be sent at once is kept, and sent as soon as it can be, as long as the channel is open: what
+    was handled is not delivered again for that. One that never can be sent has the broker put the message aside.
     """
 
     _wish: Subscription
@@ -40,6 +51,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """How the queue was declared; None if somebody else did."""
     _post: Post
     _pace: Pace
+    _start: Callable[[Callable[[], Awaitable[None]]], None]
+    """Starts a task that lives as long as the driver."""
     _shelf: Shelf = attrs.field(init=False)
     _ordered: OrderedShelf | None = attrs.field(default=None, init=False)
     _held: Held | None = attrs.field(default=None, init=False)
@@ -48,6 +61,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _left: bool = attrs.field(default=False, init=False)
     _unsettled: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _telling: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    """Of those who have an outcome to send; no more than were delivered and not settled."""
 
     def __attrs_post_init__(self) -> None:
         if self._spec is not None and self._spec.partition_by:
@@ -82,6 +97,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     def lose(self, error: ChannelClosedError | LinkLostError) -> None:
         """Take note that the channel is gone."""
         self._shelf.clear()
+        for scope in self._telling:
+            scope.cancel()
         text = f'the channel that consumed from queue "{self._wish.queue}" is gone: {error}'
         self.end(lambda: UnavailableError(text))
 
@@ -139,7 +156,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             case Return():
                 self._nack(delivery, requeue=True)
             case Retry(after) if self._ordered is not None:
-                self._keep(delivery, attempts=1, after=after)
+                self._keep(delivery, attempts=1, after=bounded(after))
             case DeadLetter(reason) if self._spec is None or not self._spec.dead_letters:
                 self._discard(delivery, reason)
             case _:
@@ -149,20 +166,69 @@ class Consumer(AsyncIterator[Delivery], Desk):
     @override
     async def settle(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
         await self._pace.step()
-        if isinstance(outcome, Retry) and delivery.envelope.deadline <= trio.current_time() + outcome.after:
-            outcome = DeadLetter("expired")
+        if isinstance(outcome, Retry):
+            outcome = _in_time(outcome, delivery.envelope.deadline)
         if delivery.settle_nowait(outcome):
             return
         delivery.settled = True
         self._check(delivery)
+        is_over = False
+        try:
+            with trio.move_on_after(_PATIENCE):
+                is_over = await self._tell(delivery, outcome)
+        except trio.Cancelled:
+            self._start(partial(self._tell_later, delivery, outcome))
+            raise
+        if not is_over:
+            self._start(partial(self._tell_later, delivery, outcome))
+
+    async def _tell_later(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
+        """Send an outcome as soon as that is possible, or until the channel is gone."""
+        with trio.CancelScope() as scope:
+            self._telling.add(scope)
+            try:
+                await self._tell_again(delivery, outcome)
+            finally:
+                self._telling.discard(scope)
+        if scope.cancelled_caught:
+            self._end(delivery)
+
+    async def _tell_again(  # noqa: ASYNC910  the channel may be gone
+        self, delivery: AmqpDelivery, outcome: Outcome
+    ) -> None:
+        wait = _BACKOFF_INITIAL
+        with contextlib.suppress(UnknownOutcomeError):  # the channel is gone
+            while self._held is not None and self._held.channel.closed is None:
+                await trio.sleep(wait * random.uniform(0.5, 1.0))
+                if await self._tell(delivery, outcome):
+                    return
+                wait = min(2 * wait, _BACKOFF_MAX)
+            self._check(delivery)
+
+    async def _tell(self, delivery: AmqpDelivery, outcome: Outcome) -> bool:
+        """Send an outcome and be done with the delivery; return False if that has to be tried again.
+
+        Raises:
+            UnknownOutcomeError: if the channel is gone.
+        """
         try:
             await self._send(delivery, outcome)
-        except BaseException:
-            # It must not stay with us: the broker delivers it again.
-            with contextlib.suppress(UnknownOutcomeError):
-                self._nack(delivery, requeue=True)
-            raise
-        self._ack(delivery)
+        except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
+            if not is_hopeless(error):
+                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+                return False  # noqa: ASYNC910  it comes from the broker
+            self._give_up(delivery, outcome, error)
+        else:
+            self._ack(delivery)
+        return True  # noqa: ASYNC910  as above
+
+    def _give_up(self, delivery: AmqpDelivery, outcome: Outcome, error: Exception) -> None:
+        """Have the broker put aside what we cannot; it needs neither our headers nor our permissions."""
+        reason = outcome.reason if isinstance(outcome, DeadLetter) else "its retry cannot be sent"
+        self._post.surrender(
+            delivery.envelope, queue=self._wish.queue, reason=reason, error=error, is_lost=self._is_lost()
+        )
+        self._nack(delivery, requeue=False)
 
     async def _send(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
         """Send what an outcome needs before the delivery is acknowledged."""
@@ -253,3 +319,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
         return UnknownOutcomeError(
             f"delivery {delivery.envelope.id} outlived its channel: the broker has delivered it again, or will"
         )
+
+
+def _in_time(retry: Retry, deadline: float) -> Retry | DeadLetter:
+    """Return a retry that the broker can hold, or what becomes of one that would come too late."""
+    after = bounded(retry.after)
+    return Retry(after) if trio.current_time() + after < deadline else DeadLetter("expired")

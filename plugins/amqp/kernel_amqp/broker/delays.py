@@ -78,6 +78,11 @@ class DelayQueue:
         return arguments
 
 
+def bounded(seconds: float) -> float:
+    """Return a wait that the broker can hold: not longer than `MAX_DELAY`, and none for what is no time to wait."""
+    return min(seconds, MAX_DELAY) if seconds > 0 else 0.0
+
+
 def round_up(seconds: float) -> int:
     """Return a delay as milliseconds, rounded up to two significant digits: few queues serve all delays.
 

@@ -121,13 +121,13 @@ def _deaths_of(headers: Mapping[str, object]) -> dict[str, object]:
 def _copy(
     delivered: Delivered, envelope: Envelope, headers: dict[str, object], *, expiration: str | None
 ) -> Properties:
-    """Return properties like those that came. The user is left out: the broker takes only our own there."""
+    """Return properties like those that came, to the byte. The user is left out: the broker takes only our own there."""
     return attrs.evolve(
         delivered.properties,
         headers=headers,
         delivery_mode=_PERSISTENT,
         expiration=expiration,
-        message_id=envelope.id,
+        message_id=delivered.properties.message_id or envelope.id,
         user_id=None,
     )
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final, final
 
 import attrs
@@ -13,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from kernel import Envelope, Event
 from kernel.abc import Queue
-from kernel.errors import EncodeError, QueueFullError, SendError, UnknownOutcomeError, UnroutableError
+from kernel.errors import ConflictError, EncodeError, QueueFullError, SendError, UnknownOutcomeError, UnroutableError
 
 from ..core import TooLarge
 from .delays import Kind
@@ -24,6 +22,8 @@ from .outbox import Outbox
 from .postponing import Postponer
 from .topology import options_of, refuses
 
+_PASSING: Final = (QueueFullError, UnknownOutcomeError, UnroutableError)
+"""What can be otherwise the next time: there is room, the connection is back, the queue is there."""
 _FULL_WAIT: Final = 1.0
 """Seconds until a message is offered again to a queue that is full."""
 
@@ -31,7 +31,7 @@ _FULL_WAIT: Final = 1.0
 @final
 @attrs.define(eq=False, repr=False)
 class Post:
-    """Sends for those who settle. Whoever is not sure whether something was sent sends it again."""
+    """Sends for those who settle. Each method may be called again where it is not certain that something was sent."""
 
     component: str
     log: FilteringBoundLogger
@@ -46,26 +46,28 @@ class Post:
     async def reply(self, reply: Envelope, *, exchange: str) -> None:
         """Send an answer; if nobody can get it, it is dropped, with an event.
 
+        Raises:
+            UnknownOutcomeError: if the connection broke before the broker answered.
+            UnavailableError: if there is no way to the broker.
+
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             letter = write_letter(reply, now=trio.current_time())
-            await _surely(
-                partial(
-                    self.outbox.publish,
-                    letter,
-                    reply.body,
-                    exchange=exchange,
-                    routing_key=reply.subject,
-                    mandatory=True,
-                )
-            )
+            await self.outbox.publish(letter, reply.body, exchange=exchange, routing_key=reply.subject, mandatory=True)
+        except UnknownOutcomeError:
+            raise
         except (SendError, EncodeError, ValueError) as error:
             self.drop(reply, queue=reply.subject, reason=f"no way to answer: {error}")
 
     async def again(self, delivery: AmqpDelivery, *, queue: str, after: float, spec: Queue | None) -> None:
         """Send the copy of a delivery that its queue gets after some seconds.
+
+        Raises:
+            EncodeError: if what came together with what we note does not fit into one frame.
+            ConflictError, SendError: if this user must not do it.
+            UnknownOutcomeError, UnavailableError: as `reply`.
 
         Cancellation: as `reply`.
         """
@@ -76,55 +78,58 @@ class Post:
         )
         if after <= 0:
             try:
-                await _surely(
-                    partial(self.outbox.publish, letter, body, exchange="", routing_key=queue, mandatory=True)
-                )
+                await self.outbox.publish(letter, body, exchange="", routing_key=queue, mandatory=True)
             except QueueFullError:
                 after, kind = _FULL_WAIT, "quorum"
             except UnroutableError:
                 self.drop(delivery.envelope, queue=queue, reason="its queue is gone")
         if after > 0:
-            await _surely(
-                partial(self.postponer.publish, letter, body, exchange="", routing_key=queue, delay=after, kind=kind)
-            )
+            await self.postponer.publish(letter, body, exchange="", routing_key=queue, delay=after, kind=kind)
 
     async def bury(self, delivery: AmqpDelivery, *, queue: str, grave: str, reason: str) -> None:
-        """Send the dead letter of a delivery; waits while its queue is full.
+        """Send the dead letter of a delivery; a queue for it that is gone is made again if it was declared here.
 
         Raises:
-            UnroutableError: if the queue for it is gone, and was not declared here.
+            QueueFullError: if the queue for it is full.
+            UnroutableError: if it is gone, and somebody else has to make it.
+            EncodeError, SendError, UnknownOutcomeError, UnavailableError: as `again`.
 
         Cancellation: as `reply`.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         letter = write_dead_letter(
             delivery.event, delivery.envelope, reason=reason, queue=queue, attempts=delivery.attempt
         )
-        publish = partial(
-            self.outbox.publish, letter, delivery.event.body, exchange="", routing_key=grave, mandatory=True
-        )
-        while not await self._is_taken(publish, grave):  # noqa: ASYNC110  the broker does not say when there is room
-            await trio.sleep(_FULL_WAIT)
-
-    async def _is_taken(self, publish: Callable[[], Awaitable[None]], grave: str) -> bool:
-        """Send a dead letter; return whether its queue had room."""
+        body = delivery.event.body
         try:
-            await _surely(publish)
-        except QueueFullError:
-            return False  # noqa: ASYNC910  the broker has answered
-        except UnroutableError as error:
-            gone = error
-        else:
-            return True
-        if not await self.redeclare(grave):
-            raise gone
-        await _surely(publish)
-        return True
+            await self.outbox.publish(letter, body, exchange="", routing_key=grave, mandatory=True)
+        except UnroutableError:
+            if not await self.redeclare(grave):  # noqa: ASYNC120  of the two, being cancelled counts
+                raise
+            await self.outbox.publish(letter, body, exchange="", routing_key=grave, mandatory=True)
 
     def refuse(self, event: TooLarge, *, queue: str, is_lost: bool) -> None:
         """Say that a message was too large to be read, and whether nobody has it."""
         self.log.error("a message is larger than max_message_bytes", queue=queue, bytes=event.size, is_lost=is_lost)
         if is_lost:
             self.drop(Envelope(subject=clean(event.routing_key)), queue=queue, reason=f"too large: {event.size} bytes")
+
+    def hold(self, envelope: Envelope, *, queue: str, error: Exception) -> None:
+        """Say that an outcome is kept, since it cannot be sent now."""
+        self.log.warning("an outcome waits to be sent", queue=queue, delivery_id=envelope.id, error=str(error))
+
+    def surrender(self, envelope: Envelope, *, queue: str, reason: str, error: Exception, is_lost: bool) -> None:
+        """Say that the broker has to put a message aside, and whether nobody has it then."""
+        self.log.error(
+            "an outcome can never be sent: the broker puts the message aside",
+            queue=queue,
+            delivery_id=envelope.id,
+            reason=reason,
+            error=str(error),
+            is_lost=is_lost,
+        )
+        if is_lost:
+            self.drop(envelope, queue=queue, reason=f"{reason}; and it cannot be put aside: {error}")
 
     def delay_kind(self, queue: Queue | None) -> Kind:
         """Return what a delay queue has to be in front of a queue.
@@ -148,9 +153,8 @@ class Post:
         )
 
 
-async def _surely(publish: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        with contextlib.suppress(UnknownOutcomeError):
-            await publish()
-            return
-        await trio.lowlevel.checkpoint()
+def is_hopeless(error: Exception) -> bool:
+    """Whether what could not be sent never can be: for its own sake, or for what this user must not do."""
+    if isinstance(error, (EncodeError, ConflictError, ValueError)):
+        return True
+    return isinstance(error, SendError) and not isinstance(error, _PASSING)

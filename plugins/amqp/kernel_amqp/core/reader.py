@@ -24,6 +24,9 @@ Frame = tuple[int, int, bytes, int, int]
 _VERSION: Final = b"AMQP"
 """How the answer of a broker that speaks another version begins; the version follows. Source: AMQP 0-9-1, 4.2.2."""
 _KINDS: Final = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
+ADDED: Final = 64 * 1024
+"""Bytes that a header frame may have beyond what was agreed: RabbitMQ notes deaths in the headers of a message that
+filled its frame, and sends them in one all the same. Who took that for a violation would be sent it again for ever."""
 _head: Final = struct.Struct(">BHI").unpack_from
 
 
@@ -33,7 +36,7 @@ class FrameReader:
     """Cuts what arrives into frames."""
 
     frame_max: int
-    """Bytes of the largest frame that is taken."""
+    """Bytes of the largest frame that is taken; of a header frame, `ADDED` more."""
     _rest: bytearray = attrs.field(factory=bytearray, init=False)
     """The beginning of a frame that is not complete."""
     _needed: int = attrs.field(default=0, init=False)
@@ -57,7 +60,7 @@ class FrameReader:
             kind, channel, size = _head(data, at)
             if kind not in _KINDS:
                 raise _unknown(data, at)
-            if size + OVERHEAD > self.frame_max:
+            if size + OVERHEAD > self.frame_max and (kind != HEADER or size > self.frame_max + ADDED):
                 raise ViolationError(FRAME_ERROR, f"the peer sent a frame with {size} bytes, beyond what was agreed")
             begin = at + 7
             end = begin + size

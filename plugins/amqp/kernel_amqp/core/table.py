@@ -5,11 +5,13 @@
 
 An integer is written with 32 bits if it fits and with 64 if not, a float with 64. A string that is not UTF-8 is read as
 bytes, and a time that `datetime` does not have as its number of seconds: what another program put there must not hurt.
+What was read can be written. A time is read with a sign, as programs write those before 1970 whose times have one.
 Source: AMQP 0-9-1, 4.2.5.5, with the types of https://www.rabbitmq.com/amqp-0-9-1-errata.html.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -104,10 +106,7 @@ def _encode_decimal(value: Decimal, _depth: int) -> bytes:
 def _encode_datetime(value: datetime, _depth: int) -> bytes:
     if value.tzinfo is None:
         raise EncodingError(f"{value} has no time zone")
-    seconds = int(value.timestamp())
-    if seconds < 0:
-        raise EncodingError(f"{value} is before 1970")
-    return struct.pack(">cQ", b"T", seconds)
+    return struct.pack(">cq", b"T", math.floor(value.timestamp()))
 
 
 # The order counts for derived classes: a bool is an int.
@@ -235,7 +234,7 @@ def _decode_decimal(data: bytes, at: int) -> tuple[object, int]:
 
 
 def _decode_datetime(data: bytes, at: int) -> tuple[object, int]:
-    (seconds,) = struct.unpack_from(">Q", data, at)
+    (seconds,) = struct.unpack_from(">q", data, at)
     try:
         return datetime.fromtimestamp(seconds, UTC), at + 8
     except (ValueError, OverflowError, OSError):

@@ -31,6 +31,7 @@ from kernel_amqp.core import (
     Settings,
     TooLarge,
 )
+from kernel_amqp.core.reader import ADDED
 from pamqp import commands
 
 FOLDER: Final = Path(__file__).parent / "conversations"
@@ -70,7 +71,7 @@ class Client:
         events = self.core.receive(data)
         for event in events:
             self.check(event)
-        assert len(self.core._reader._rest) <= SETTINGS.frame_max + len(data)
+        assert len(self.core._reader._rest) <= SETTINGS.frame_max + ADDED + len(data)
         for channel in self.core._channels.values():
             assert len(channel._assembly._body) <= SETTINGS.max_message_bytes
         return events
@@ -251,7 +252,7 @@ def meaning(client: Client) -> list[tuple[Any, ...]]:
 def plain(value: Any) -> object:
     """Return a value that can be compared."""
     if isinstance(value, Properties):
-        return repr(value)
+        return repr(attrs.astuple(value))
     return repr(dict(value)) if hasattr(value, "amqp_type") else repr(value)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_amqp.core.errors import ViolationError
-from kernel_amqp.core.reader import Frame, FrameReader
+from kernel_amqp.core.reader import ADDED, Frame, FrameReader
 from pamqp import body, frame, heartbeat
 
 from .far_side import raw
@@ -120,3 +120,17 @@ def test_small_frames_in_one_large_chunk_cost_no_more_than_their_bytes() -> None
 
     assert len(feed(reader, wire + wire[:5])) == 131072
     assert time.process_time() - began < 2.0
+
+
+def test_headers_may_be_larger_than_was_agreed_by_what_the_broker_adds_and_no_more() -> None:
+    payload = b"x" * (LIMIT + ADDED)
+
+    assert feed(FrameReader(LIMIT), raw(2, 1, payload)) == [(2, 1, payload)]
+    with pytest.raises(ViolationError, match="beyond what was agreed"):
+        feed(FrameReader(LIMIT), raw(2, 1, payload + b"x"))
+
+
+@pytest.mark.parametrize("kind", [1, 3, 8])
+def test_other_frames_may_not_be_larger_than_was_agreed(kind: int) -> None:
+    with pytest.raises(ViolationError, match="beyond what was agreed"):
+        feed(FrameReader(LIMIT), raw(kind, 1, b"x" * (LIMIT - 7)))
