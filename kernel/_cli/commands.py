@@ -85,17 +85,29 @@ def _discover() -> Registry:
 # --- run ----------------------------------------------------------------------------------------------------------
 
 
+def _levels(_context: click.Context, _option: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """Return the level for each name; that of the service for the empty one."""
+    levels: dict[str, str] = {}
+    for one in given:
+        name, _, level = one.rpartition("=")
+        if level not in LEVELS:
+            raise click.BadParameter(f"{level!r} is not one of {', '.join(LEVELS)}.")
+        levels[name] = level
+    return levels
+
+
 @click.command()
 @_manifest
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged.")
 @click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How it is logged, one record a line.",
+    "--log-level",
+    "levels",
+    multiple=True,
+    metavar="[NAME=]LEVEL",
+    callback=_levels,
+    help=f"What is logged: {', '.join(LEVELS)}. With NAME=, of one logger or component; may be given often.",
 )
-def run(manifest: str | None, overrides: Sequence[str], log_level: str, log_format: str) -> None:
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How it is logged, one record a line.")
+def run(manifest: str | None, overrides: Sequence[str], levels: Mapping[str, str], log_format: str | None) -> None:
     """Run the service until it is told to stop.
 
     Ctrl-C or SIGTERM begins the stop: what has been accepted is finished first. A second Ctrl-C skips that. The log
@@ -108,7 +120,12 @@ def run(manifest: str | None, overrides: Sequence[str], log_level: str, log_form
 
     with _beside(path := _path(manifest)):
         plan = _resolve(path, overrides, _discover())
-        status = run_service(plan, ServiceOptions(log_level=log_level, as_json=log_format == "json"))
+        options = ServiceOptions(
+            log_level=levels.get(""),
+            log_levels={name: level for name, level in levels.items() if name},
+            as_json=None if log_format is None else log_format == "json",
+        )
+        status = run_service(plan, options)
     raise click.exceptions.Exit(status)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import cast, final
+from typing import TYPE_CHECKING, cast, final
 
 import attrs
 
@@ -23,18 +22,30 @@ from .._core.events import (
 from .._core.spec import Plan
 from .._delivery.failure import describe
 from .._supervise.process import run
+from .capture import capture
 from .console import OutputError, complain, look_of, say
-from .log import LogSettings, capture_logging, log_events, open_log
+from .event_log import log_events
+from .levels import Levels, own_packages
+from .log import LogSettings, open_log
+from .masks import Masks
+from .render import traceback_of
 from .screen import Tree
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 
 @final
 @attrs.frozen(kw_only=True)
 class ServiceOptions:
-    """How a service runs that the manifest does not say."""
+    """How a service runs that the manifest does not say, or says otherwise."""
 
-    log_level: str = "info"
-    as_json: bool = False
+    log_level: str | None = None
+    """None leaves it to the manifest."""
+    log_levels: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """In addition to those of the manifest."""
+    as_json: bool | None = None
+    """None leaves it to the manifest."""
 
 
 def run_service(plan: Plan, options: ServiceOptions) -> int:
@@ -44,17 +55,28 @@ def run_service(plan: Plan, options: ServiceOptions) -> int:
     once it is up; not if the log is JSON, which says all of it.
     """
     hub = EventHub()
-    colour = look_of(sys.stderr).colour and not options.as_json
-    log = open_log(LogSettings(level=options.log_level, as_json=options.as_json, colour=colour))
+    settings = _log_settings(plan, options)
+    log = open_log(settings)
     log_events(hub, log)
-    for warning in plan.warnings:
-        log.warning(str(warning))
     origins = _keep_origins(plan, hub)
-    with capture_logging(log), nullcontext() if options.as_json else _showing(Tree(plan), hub):
+    with capture(settings), nullcontext() if settings.as_json else _showing(Tree(plan), hub):
+        for warning in plan.warnings:
+            log.warning(str(warning))
         result = run(plan, log=log, hub=hub, ends_process=True)
-    for error in result.errors:
-        _show_error(error, origins.get(id(error), ""), with_traceback=options.log_level == "debug")
+        for error in result.errors:
+            _tell_error(error, origins.get(id(error), ""), settings, log)
     return int(result.status)
+
+
+def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:
+    as_json = plan.log.format == "json" if options.as_json is None else options.as_json
+    levels = Levels(
+        level=options.log_level or plan.log.level,
+        named={**plan.log.levels, **options.log_levels},
+        own=own_packages(plan),
+    )
+    colour = look_of(sys.stderr).colour and not as_json
+    return LogSettings(levels=levels, as_json=as_json, colour=colour, masks=Masks.of(plan.secrets))
 
 
 def _keep_origins(plan: Plan, hub: EventHub) -> Mapping[int, str]:
@@ -90,16 +112,20 @@ def _say_if_possible(text: str) -> None:
         say(text)
 
 
-def _show_error(error: BaseException, origin: str, *, with_traceback: bool) -> None:
+def _tell_error(error: BaseException, origin: str, settings: LogSettings, log: FilteringBoundLogger) -> None:
     """Say what ended the service; what many tasks failed of is said once."""
     told: dict[str, list[BaseException]] = {}
     for leaf in _leaves(error):
         notes = "; ".join(filter(None, (origin, *map(str, getattr(leaf, "__notes__", ())))))
         told.setdefault(f"{describe(leaf)}{f' ({notes})' * bool(notes)}", []).append(leaf)
     for line, same in told.items():
-        if with_traceback:
-            complain("".join(traceback.format_exception(same[0])).rstrip())
-        complain(f"kernel: failed: {line}{f' ({len(same)} times)' * (len(same) > 1)}")
+        text = f"failed: {line}{f' ({len(same)} times)' * (len(same) > 1)}"
+        if settings.as_json:  # of which every line is a record
+            log.error(text)
+            continue
+        if settings.levels.level == "debug":
+            complain(settings.masks.applied(traceback_of(same[0]).rstrip()))
+        complain(settings.masks.applied(f"kernel: {text}"))
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import attrs
 from attrs.validators import and_, ge, gt, le
@@ -208,3 +209,15 @@ class RestartHistory:
     def _forget(self, now: float) -> None:
         while self._times and now - self._times[0] > self.policy.window:
             self._times.popleft()
+
+
+@final
+@attrs.frozen(kw_only=True)
+class LogPolicy:
+    """`[kernel.log]`: what is logged, and how; the command line may say otherwise."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """For the service and the kernel. Libraries are logged from `warning` on."""
+    levels: Mapping[str, Literal["debug", "info", "warning", "error"]] = attrs.field(factory=dict[str, Any])
+    """Name of a logger or component -> its level, and that of loggers below it."""
+    format: Literal["text", "json"] = "text"

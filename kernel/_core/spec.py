@@ -14,7 +14,8 @@ import attrs
 from ..errors import Problem
 from .components import Dispatcher, Driver, Protocol
 from .envelope import Message
-from .policies import BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy, RetryPolicy
+from .policies import BatchPolicy, KillSwitchPolicy, LogPolicy, RatePolicy, RestartPolicy, RetryPolicy
+from .secret import Secret
 
 Filter: TypeAlias = Callable[[object], object]
 """Payload -> whether the worker is to handle it."""
@@ -243,5 +244,8 @@ class Plan:
     budget: StopBudget
     warnings: tuple[Problem, ...] = ()
     """What is allowed and does something that its author may not expect, in the order of the file."""
+    log: LogPolicy = LogPolicy()
+    secrets: tuple[Secret, ...] = attrs.field(default=(), eq=False)
+    """Every secret that the manifest names: what is inside of them is never logged."""
     values: Callable[[], Sequence[Value]] = attrs.field(default=tuple, eq=False, repr=False)
     """Lists what the manifest means: only `kernel plan` asks, and a service need not hold the answer."""

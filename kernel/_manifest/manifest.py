@@ -11,13 +11,14 @@ reserved: a plugin cannot be given a table whose only key is `env` or `file`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast, final
 
 import attrs
 
 from .._convert.strict import is_array, is_table
+from .._core.secret import Secret
 from .._core.words import listed, shown, toml_path, unknown
 from ..errors import ManifestError, Problem
 from .substitute import Substitution
@@ -53,6 +54,10 @@ class Manifest:
     """What came from outside: `$NAME`, or the file of a secret."""
     warnings: tuple[Problem, ...] = ()
     """What was read all the same, and should be looked at."""
+
+    def secrets(self) -> Iterator[Secret]:
+        """Return every secret, wherever it stands."""
+        return _secrets(self.tables)
 
     def line(self, at: tuple[str, ...]) -> int:
         """Return the 1-based line of a key, or of the nearest table around it; 0 if no line can be named."""
@@ -188,6 +193,14 @@ def _find(value: object, at: tuple[str, ...]) -> object:
     for key in at:
         value = _child(value, key)
     return value
+
+
+def _secrets(value: object) -> Iterator[Secret]:
+    if isinstance(value, Secret):
+        yield value
+    elif is_table(value) or is_array(value):
+        for item in value.values() if is_table(value) else value:
+            yield from _secrets(item)
 
 
 def _child(value: object, key: str) -> object:

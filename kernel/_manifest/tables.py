@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 import attrs
 
 from .._convert.structure import structure
-from .._core.policies import Backoff, BatchPolicy, KillSwitchPolicy, RatePolicy, RestartPolicy, RetryPolicy
+from .._core.policies import Backoff, BatchPolicy, KillSwitchPolicy, LogPolicy, RatePolicy, RestartPolicy, RetryPolicy
 from .._core.spec import Strategy
 from .manifest import Manifest
 
@@ -64,6 +64,7 @@ class KernelTable:
     """Seconds for what is in flight; less than `grace_period`."""
     plugins: tuple[str, ...] | None = None
     """Names of plugins that may be used; None allows all that are installed."""
+    log: LogPolicy = LogPolicy()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

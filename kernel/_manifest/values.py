@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import enum
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time
 from pathlib import PurePath
 from types import FunctionType
-from typing import Final, cast
+from typing import cast
 
 import attrs
 
@@ -18,8 +17,7 @@ from .._core.secret import Secret
 from .._core.spec import Value
 from .._core.words import toml_key, toml_path
 from .manifest import Manifest
-
-_USERINFO: Final = re.compile(r"://[^/@\s]*@")
+from .passwords import MASK, masked, names_a_password
 
 
 def values_of(manifest: Manifest, parts: Iterable[tuple[tuple[str, ...], object]]) -> list[Value]:
@@ -30,10 +28,14 @@ def values_of(manifest: Manifest, parts: Iterable[tuple[tuple[str, ...], object]
         parts: Where a table stands, and what it became.
     """
     return [
-        Value(path=toml_path(at[:-1], at[-1:]), shown=toml_text(value), origin=manifest.origin(at))
+        Value(path=toml_path(at[:-1], at[-1:]), shown=_shown(at[-1], value), origin=manifest.origin(at))
         for part in parts
         for at, value in _leaves(*part)
     ]
+
+
+def _shown(key: str, value: object) -> str:
+    return MASK if isinstance(value, str) and value and names_a_password(key) else toml_text(value)
 
 
 def _leaves(at: tuple[str, ...], value: object) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -56,7 +58,7 @@ def _items(value: object) -> Mapping[str, object]:
 def toml_text(value: object) -> str:
     """Return a value as TOML would say it; `none` for None, which TOML cannot say, and `***` for a secret."""
     if is_table(value) or attrs.has(type(value)):
-        pairs = (f"{toml_key(key)} = {toml_text(item)}" for key, item in _items(value).items())
+        pairs = (f"{toml_key(key)} = {_shown(key, item)}" for key, item in _items(value).items())
         return f"{{ {', '.join(pairs)} }}" if _items(value) else "{}"
     if isinstance(value, list | tuple | set | frozenset):
         return f"[{', '.join(map(toml_text, cast('Iterable[object]', value)))}]"
@@ -72,7 +74,7 @@ def _scalar_text(value: object) -> str:
         case enum.Enum():
             return toml_text(value.value)
         case str() | PurePath():
-            return json.dumps(_USERINFO.sub("://***@", str(value)), ensure_ascii=False)
+            return json.dumps(masked(str(value)), ensure_ascii=False)
         case int() | float() | Secret() | date() | time():
             return str(value)
         case _:

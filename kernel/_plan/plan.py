@@ -90,6 +90,8 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         groups=groups,
         budget=budget,
         warnings=tuple(sorted(set(warnings))),
+        log=tables.kernel.log,
+        secrets=tuple(manifest.secrets()),
         values=functools.partial(_values, ground, name, wiring, workers),
     )
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from kernel._cli.log import LogSettings, log_events, open_log
+from kernel._cli.capture import capture
+from kernel._cli.event_log import log_events
+from kernel._cli.levels import Levels
+from kernel._cli.log import LogSettings, open_log
 from kernel._core.events import Event, EventHub
 
 
@@ -18,10 +22,29 @@ class UnprintableError(Exception):
     __repr__ = __str__
 
 
+def settings_of(
+    stream: io.StringIO, *, level: str = "info", levels: Mapping[str, str] | None = None, **settings: Any
+) -> LogSettings:
+    return LogSettings(stream=stream, levels=Levels(level=level, named=levels or {}), **settings)
+
+
 def written(write: Callable[[Any], object], **settings: Any) -> str:
     stream = io.StringIO()
-    write(open_log(LogSettings(stream=stream, **settings)))
+    write(open_log(settings_of(stream, **settings)))
     return stream.getvalue()
+
+
+def captured(say: Callable[[], object], **settings: Any) -> str:
+    """Return what is written of what is said without the kernel's logger."""
+    stream = io.StringIO()
+    with capture(settings_of(stream, **settings)):
+        logging.getLogger().handlers[:] = logging.getLogger().handlers[-1:]  # pytest's own raise what a record raises
+        say()
+    return stream.getvalue()
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def record(write: Callable[[Any], object], **settings: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from kernel import Secret
-from kernel._cli.log import MAX_FIELD, MAX_TRACEBACK, LogSettings, open_log
+from kernel._cli.log import LogSettings, open_log
+from kernel._cli.render import MAX_FIELD, MAX_TRACEBACK
 from kernel._core.events import (
     ComponentFailed,
 )
@@ -103,11 +104,16 @@ def test_a_long_text_is_cut() -> None:
     assert len(fields["event"]) == len(fields["value"]) == MAX_FIELD + 3
 
 
-def test_a_long_traceback_is_cut() -> None:
-    event = ComponentFailed(component="driver/db", error=ValueError("x" * 1_000_000), restart_in=None)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_long_traceback_is_cut_in_its_middle(as_json: bool) -> None:
+    event = ComponentFailed(component="driver/db", error=ValueError("x" * 1_000_000 + " the end"), restart_in=None)
 
-    assert len(of_events(event)) < 2 * MAX_TRACEBACK
-    assert len(of_events(event, as_json=True)) < 2 * MAX_TRACEBACK
+    line = of_events(event, as_json=as_json)
+
+    assert len(line) < 2 * MAX_TRACEBACK
+    assert "ValueError: xxx" in line
+    assert "characters left out" in line
+    assert "the end" in line
 
 
 def test_a_traceback_cannot_pass_for_a_record() -> None:

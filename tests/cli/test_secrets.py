@@ -17,8 +17,10 @@ import trio
 from typing_extensions import override
 
 from kernel import DeliverySettled, Event, EventHub, Secret, handles
+from kernel._cli.capture import capture
 from kernel._cli.cli import execute
-from kernel._cli.log import LogSettings, capture_logging, log_events, open_log
+from kernel._cli.event_log import log_events
+from kernel._cli.log import open_log
 from kernel._core.spec import Plan
 from kernel._delivery.failure import add_note
 from kernel._manifest.manifest import from_mapping
@@ -27,6 +29,8 @@ from kernel._plan.plan import resolve
 from kernel._supervise.run import serve
 from kernel.abc import Context, Driver
 from kernel.errors import InvalidError
+
+from ._logs import settings_of
 
 CANARY = "yellow-feathers"
 CODE = """
@@ -132,11 +136,12 @@ def plan() -> Plan:
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 async def test_nothing_that_a_service_says_shows_a_secret(autojump_clock: Any, as_json: bool) -> None:
     stream, hub = io.StringIO(), EventHub()
-    log = open_log(LogSettings(stream=stream, level="debug", as_json=as_json))
+    settings = settings_of(stream, level="debug", as_json=as_json)
+    log = open_log(settings)
     events: list[Event] = []
     hub.subscribe(events.append)
     log_events(hub, log)
-    with capture_logging(log):
+    with capture(settings):
         result = await serve(plan(), log=log, hub=hub)
 
     said = stream.getvalue()

@@ -1,0 +1,162 @@
+"""Events -> log records."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, cast, final, get_args
+
+import attrs
+
+from .._core.envelope import Ack, DeadLetter, Retry, Return
+from .._core.events import (
+    ComponentFailed,
+    DeliveryDone,
+    DeliveryRevoked,
+    DeliverySettled,
+    DrainTimedOut,
+    Event,
+    EventHub,
+    KernelReady,
+    KernelStopped,
+    KillSwitchChanged,
+    Listening,
+    LoopBlocked,
+    SettleFailed,
+    StateChanged,
+    StopRequested,
+    StopTimedOut,
+)
+from .._core.lifecycle import State
+from .._delivery.failure import describe
+from ..errors import StartupError, UnavailableError
+from .render import traceback_of
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+
+_AS_BEFORE: Final = 600.0
+"""Seconds in which the traceback of a failure that comes again is not written again."""
+_PLACES: Final = re.compile(r'File "(.+)", line (\d+)')
+
+
+def log_events(hub: EventHub, log: FilteringBoundLogger) -> None:
+    """Write events to the log. Deliveries that go well are written at debug level, and not even made above it."""
+    failures = _Failures()
+    hub.subscribe(lambda event: _write(log, cast("_Written", event), failures), *get_args(_Written))
+    hub.subscribe(functools.partial(_write_revoked, log), DeliveryRevoked)
+    usual = () if log.is_enabled_for(logging.DEBUG) else (DeliveryDone,)
+    hub.subscribe(functools.partial(_write_settled, log), DeliverySettled, but=usual)
+
+
+_Written: TypeAlias = (
+    StateChanged
+    | ComponentFailed
+    | Listening
+    | KernelReady
+    | StopRequested
+    | KernelStopped
+    | KillSwitchChanged
+    | DrainTimedOut
+    | StopTimedOut
+    | LoopBlocked
+    | SettleFailed
+)
+
+
+@final
+@attrs.define(eq=False)
+class _Failures:
+    """The tracebacks that have been written: a component that is started again and again fails of one reason."""
+
+    _written: dict[str, tuple[object, float]] = attrs.field(factory=dict[str, tuple[object, float]], init=False)
+    """Component -> type and places of its last failure, and when its traceback was written."""
+
+    def traceback(self, component: str, error: BaseException) -> str:
+        """Return the traceback of a failure; `as before` if it comes from where the last one did."""
+        text = traceback_of(error)
+        known = type(error), tuple(_PLACES.findall(text))
+        last, written = self._written.get(component, (None, 0.0))
+        if last == known and time.monotonic() - written < _AS_BEFORE:
+            return "as before"
+        self._written[component] = known, time.monotonic()
+        return text
+
+
+def _write(log: FilteringBoundLogger, event: _Written, failures: _Failures) -> None:
+    bound = log.bind(component=event.component)
+    match event:
+        case StateChanged():
+            level = _STATE_LEVELS.get(event.new, "debug")
+            getattr(bound, level)(event.new.value, **({"reason": event.reason} if event.reason else {}))
+        case ComponentFailed():
+            _write_failure(bound, event, failures)
+        case Listening():
+            bound.info("listening", address=event.address)
+        case KernelReady():
+            bound.info("ready", seconds=round(event.seconds, 3))
+        case StopRequested():
+            bound.info("stopping", reason=event.reason)
+        case KernelStopped():
+            bound.info("stopped", status=int(event.status), seconds=round(event.seconds, 3))
+        case KillSwitchChanged():  # a worker that is paused says so too, as a warning
+            bound.info(f"kill switch {event.state.value}", reason=event.reason)
+        case DrainTimedOut():
+            bound.warning("drain_timeout is over, cancelled", culprits=event.culprits)
+        case StopTimedOut():
+            bound.warning("stop_timeout is over, left behind", where=event.where)
+        case LoopBlocked():
+            bound.warning("the event loop goes on", blocked_s=round(event.seconds, 1), where=event.where)
+        case SettleFailed():
+            bound.warning("not settled", delivery=event.delivery_id, error=describe(event.error))
+        case _:
+            assert_never(event)
+
+
+def _has_detail(log: FilteringBoundLogger, error: BaseException) -> bool:
+    """Return whether the traceback is to be written; not above debug level where the text says it all.
+
+    That is what is wrong with the configuration, and what cannot be reached at the moment: a broker that is away for a
+    minute would fill pages.
+    """
+    return not isinstance(error, StartupError | UnavailableError) or log.is_enabled_for(logging.DEBUG)
+
+
+def _write_failure(bound: FilteringBoundLogger, event: ComponentFailed, failures: _Failures) -> None:
+    wait = {} if event.restart_in is None else {"in_s": round(event.restart_in, 2)}
+    text = "failed, restarts" if wait else "failed"
+    shown = _has_detail(bound, event.error)
+    detail = {"traceback": failures.traceback(event.component, event.error)} if shown else {}
+    bound.error(text, **wait, error=describe(event.error), **detail)
+
+
+_STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
+
+
+def _write_settled(log: FilteringBoundLogger, event: Event) -> None:
+    assert isinstance(event, DeliverySettled)  # which is what it subscribes to
+    bound = log.bind(component=event.component, worker=event.worker, delivery=event.delivery_id, attempt=event.attempt)
+    match event.outcome:
+        case Ack():
+            if event.error is not None:
+                bound.warning("answered with an error", error=describe(event.error))
+            else:
+                bound.debug("done", subject=event.subject, seconds=round(event.seconds, 3))
+        case Retry(after=after, reason=reason):
+            bound.warning("failed, tries again", in_s=round(after, 2), error=reason)
+        case Return():
+            bound.info("returned to its source")
+        case DeadLetter(reason=reason):
+            detail = {} if event.error is None else {"traceback": traceback_of(event.error)}
+            bound.error("dead-lettered", subject=event.subject, reason=reason, **detail)
+        case _:
+            assert_never(event.outcome)
+
+
+def _write_revoked(log: FilteringBoundLogger, event: Event) -> None:
+    if isinstance(event, DeliveryRevoked):
+        raised = {} if event.error is None else {"error": describe(event.error)}
+        log.info("revoked", component=event.component, delivery=event.delivery_id, subject=event.subject, **raised)

@@ -1,0 +1,38 @@
+"""Passwords in strings that are no `Secret`: in addresses, in DSNs, and under keys that are called like one."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MASK: Final = "***"
+_WORDS: Final = (
+    r"(?:[\w.-]*[_.-])?(?:ssl)?(?:pass(?:word|wd|phrase)?|pwd|secret|token|credentials?|sig(?:nature)?"
+    r"|(?:api|access|account|private|shared|secret|sas)[_-]?(?:access)?[_-]?key)"
+)
+_KEY: Final = re.compile(_WORDS, re.IGNORECASE)
+_PAIR: Final = re.compile(
+    rf"""(?<![\w.-])({_WORDS}\s*=\s*)('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\{{[^}}]*\}}|[^\s;&]+)""", re.IGNORECASE
+)
+_IN_ADDRESS: Final = re.compile(r"(://).*@", re.DOTALL)
+_IN_DSN: Final = re.compile(r"\A[^\s:@/]+:[^\s@][^\s]*@(?=[\w\[(.-])")
+_IN_PROSE: Final = re.compile(r"""(://)[^\s"'/?#:]*:[^\s"']*@""")
+
+
+def masked(text: str) -> str:
+    """Return a value without the passwords in it: what comes before the last `@`, and what follows `password=`.
+
+    Of what may be one or not, too much is masked rather than too little.
+    """
+    text = _PAIR.sub(rf"\1{MASK}", text)
+    return _IN_ADDRESS.sub(rf"\1{MASK}@", text) if "://" in text else _IN_DSN.sub(f"{MASK}@", text)
+
+
+def masked_prose(text: str) -> str:
+    """Return a text in which addresses have no user and password."""
+    return _IN_PROSE.sub(rf"\1{MASK}@", text) if "://" in text and "@" in text else text
+
+
+def names_a_password(key: str) -> bool:
+    """Return whether what a key holds is to be masked, whatever it is."""
+    return _KEY.fullmatch(key) is not None
