@@ -200,9 +200,11 @@ class AmqpConfig:
     """A larger message is put aside unread."""
     delayed_exchange: bool = False
     """Whether delays go through the broker's delayed message exchange, a plugin, instead of queues with a TTL."""
-    delay_queues: QueueType = "classic"
-    """What the queues are in which delayed messages wait: a `classic` one may lose what it sends on in the moment in
-    which the broker is killed, a `quorum` one does not, and costs more. Where one is needed, it is a `quorum` one."""
+    delay_queues: QueueType = "quorum"
+    """What the queues are in which delayed messages wait: a `quorum` one keeps each until a queue has taken it. A
+    `classic` one costs less, and loses what its target does not take, and what it sends on in the moment in which the
+    broker is killed; it is only used for retries into, and delays straight to, queues that this service has declared
+    as classic and without a bound."""
     tls: TlsTable | None = None
     exchanges: Mapping[str, ExchangeTable] = attrs.field(factory=dict[str, ExchangeTable])
     queues: Mapping[str, QueueTable] = attrs.field(factory=dict[str, QueueTable])

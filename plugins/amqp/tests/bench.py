@@ -33,6 +33,7 @@ async def open_amqp(config: AmqpConfig | None = None, events: list[Event] | None
     finally:
         if broker is not None:
             with trio.move_on_after(SOON, shield=True):
+                await delete(queues=[place.name for place in broker._postponer._until])
                 await delete(queues=broker._catalog._queues, exchanges=broker._catalog._exchanges)
 
 

@@ -1,8 +1,9 @@
 """Where delayed messages wait: how such places are called, and how they are declared. Pure.
 
 A delay queue holds each message for the same time and then has the broker send it on, to one exchange. It is reached
-through a fanout exchange of its name, so that the message keeps its routing key. It goes away when nobody has declared
-it for a time, and takes what is in it along: whoever uses it declares it again in time (`lease`).
+through a fanout exchange of its name, so that the message keeps its routing key. One of the type quorum keeps a message
+until a queue has taken it, and stays for ever. A classic one forgets a message as soon as it has sent it on, and goes
+away when nobody has declared it for a time: whoever uses it declares it again in time (`lease`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ Kind = Literal["classic", "quorum"]
 MAX_DELAY: Final = 1_000_000.0
 """Seconds; with what a queue lives on beyond it, the most that fits into the broker's 32 bits of milliseconds."""
 _LONGEST_EXCHANGE: Final = 200
-_SPARE: Final[dict[Kind, int]] = {"classic": 60_000, "quorum": 86_400_000}
-"""Milliseconds that a queue lives on beyond two of its delays. A quorum queue keeps what its target refuses."""
+_SPARE: Final = 60_000
+"""Milliseconds that a classic queue lives on beyond two of its delays."""
 
 
 @final
@@ -41,18 +42,18 @@ class DelayQueue:
         target = self.target
         if len(target.encode()) > _LONGEST_EXCHANGE:
             target = hashlib.sha256(target.encode()).hexdigest()
-        mark = "quorum." if self.kind == "quorum" else ""
+        mark = "kept." if self.kind == "quorum" else ""
         return f"{DELAY_PREFIX}{mark}{self.milliseconds}.{target}"
 
     @property
-    def expires(self) -> int:
-        """Milliseconds without a declaration after which it goes away."""
-        return 2 * self.milliseconds + _SPARE[self.kind]
+    def expires(self) -> int | None:
+        """Milliseconds without a declaration after which it goes away; None for never, since it may hold messages."""
+        return 2 * self.milliseconds + _SPARE if self.kind == "classic" else None
 
     @property
     def lease(self) -> float:
         """Seconds after a declaration in which it may be used: what is put in last still comes out in time."""
-        return (self.expires - self.milliseconds) / 2000
+        return math.inf if self.expires is None else (self.expires - self.milliseconds) / 2000
 
     def methods(self) -> list[base.Frame]:
         """Return what makes it exist, or live on."""
@@ -64,18 +65,14 @@ class DelayQueue:
         ]
 
     def _arguments(self) -> dict[str, object]:
-        arguments: dict[str, object] = {
-            "x-message-ttl": self.milliseconds,
-            "x-expires": self.expires,
-            "x-dead-letter-exchange": self.target,
+        arguments: dict[str, object] = {"x-message-ttl": self.milliseconds, "x-dead-letter-exchange": self.target}
+        if self.expires is not None:
+            return arguments | {"x-queue-type": "classic", "x-expires": self.expires}
+        return arguments | {
+            "x-queue-type": "quorum",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
         }
-        if self.kind == "quorum":
-            arguments |= {
-                "x-queue-type": "quorum",
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",
-            }
-        return arguments
 
 
 def bounded(seconds: float) -> float:

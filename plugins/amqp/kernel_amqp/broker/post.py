@@ -20,7 +20,7 @@ from .events import MessageDropped
 from .letters import clean, write_dead_letter, write_letter, write_retry
 from .outbox import Outbox
 from .postponing import Postponer
-from .topology import options_of, refuses
+from .topology import takes_all
 
 _PASSING: Final = (QueueFullError, UnknownOutcomeError, UnroutableError)
 """What can be otherwise the next time: there is room, the connection is back, the queue is there."""
@@ -41,7 +41,7 @@ class Post:
     redeclare: Callable[[str], Awaitable[bool]]
     """Makes a queue exist again that this service has declared; returns whether it has."""
     delay_queues: Kind
-    """What delay queues are where nothing asks for more."""
+    """What delay queues may be where the target takes everything."""
 
     async def reply(self, reply: Envelope, *, exchange: str) -> None:
         """Send an answer; if nobody can get it, it is dropped, with an event.
@@ -132,13 +132,11 @@ class Post:
             self.drop(envelope, queue=queue, reason=f"{reason}; and it cannot be put aside: {error}")
 
     def delay_kind(self, queue: Queue | None) -> Kind:
-        """Return what a delay queue has to be in front of a queue.
+        """Return what a delay queue has to be in front of a queue; None is one that somebody else declares, or several.
 
         One of the classic type forgets a message as soon as it has sent it on: a queue that is full would lose it.
         """
-        if queue is not None and (options_of(queue).type == "quorum" or refuses(queue)):
-            return "quorum"
-        return self.delay_queues
+        return self.delay_queues if queue is not None and takes_all(queue) else "quorum"
 
     def drop(self, envelope: Envelope, *, queue: str, reason: str) -> None:
         """Say that a message ends nowhere."""

@@ -133,6 +133,12 @@ def refuses(queue: Queue) -> bool:
     return queue.max_length is not None and queue.overflow == "refuse"
 
 
+def takes_all(queue: Queue) -> bool:
+    """Whether a queue is known to take every message: it was declared here, is on one node and has no bound."""
+    options = options_of(queue)
+    return options.type == "classic" and not (options.passive or options.adopt or refuses(queue))
+
+
 def binding_of(binding: Binding) -> Bound:
     """Return a binding of the kernel's as AMQP has it."""
     return Bound(binding.queue, binding.exchange, binding.pattern)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from kernel_amqp import (
@@ -153,7 +155,7 @@ async def test_a_delay_queue_that_somebody_deletes_is_made_again() -> None:
         for _ in range(2):
             await broker.send(Envelope(subject=queue, delay=0.063), exchange="")
             await trio.sleep(0.2)
-            await delete(queues=["kernel.delay.63."])
+            await delete(queues=["kernel.delay.kept.63."])
 
         assert await depth(queue) == 2
 
@@ -271,9 +273,10 @@ async def test_a_retry_that_finds_its_queue_full_is_not_lost() -> None:
     assert (second.envelope.body, again.envelope.body, again.attempt) == (b"second", b"first", 2)
 
 
-async def test_delays_can_go_through_quorum_queues() -> None:
+@pytest.mark.parametrize(("kind", "place"), [("classic", "kernel.delay.78."), ("quorum", "kernel.delay.kept.78.")])
+async def test_a_delay_can_go_through_each_type_of_queue(kind: Any, place: str) -> None:
     queue = new_id()
-    async with open_amqp(AmqpConfig(delay_queues="quorum")) as broker:
+    async with open_amqp(AmqpConfig(delay_queues=kind)) as broker:
         await declare(broker, Queue(name=queue, durable=False))
         await put(broker, queue, "a")
         async with broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
@@ -282,8 +285,7 @@ async def test_delays_can_go_through_quorum_queues() -> None:
             await again.settle(Ack())
 
         assert (again.attempt, again.envelope.subject, dict(again.envelope.headers)) == (2, queue, {})
-        assert await depth("kernel.delay.quorum.78.") == 0
-    await delete(queues=["kernel.delay.quorum.78."])
+        assert await depth(place) == 0
 
 
 @pytest.mark.parametrize("outcome", [DeadLetter("no use"), Retry(3600.0)], ids=["dead", "expired"])

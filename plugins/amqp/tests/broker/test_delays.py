@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,11 +42,22 @@ def test_a_delay_that_no_queue_can_hold_is_refused(seconds: float) -> None:
         round_up(seconds)
 
 
-@given(st.integers(min_value=1, max_value=int(MAX_DELAY * 1000)), st.sampled_from(["classic", "quorum"]))
-def test_a_queue_outlives_what_is_put_in_last(milliseconds: int, kind: str) -> None:
-    queue = DelayQueue("events", milliseconds, kind)  # type: ignore[arg-type]
+@given(st.integers(min_value=1, max_value=int(MAX_DELAY * 1000)))
+def test_a_classic_queue_outlives_what_is_put_in_last(milliseconds: int) -> None:
+    queue = DelayQueue("events", milliseconds, "classic")
 
+    assert queue.expires is not None
     assert queue.lease * 1000 + milliseconds < queue.expires < 2**32
+
+
+@given(st.integers(min_value=1, max_value=int(MAX_DELAY * 1000)), st.sampled_from(["", "events"]))
+def test_a_queue_that_keeps_what_is_refused_never_goes_away(milliseconds: int, target: str) -> None:
+    queue = DelayQueue(target, milliseconds, "quorum")
+    _, declare, _ = queue.methods()
+
+    assert isinstance(declare, commands.Queue.Declare)
+    assert "x-expires" not in (declare.arguments or {})
+    assert queue.lease == math.inf
 
 
 def test_each_delay_exchange_and_kind_has_a_queue_of_its_own() -> None:

@@ -169,8 +169,7 @@ async def test_a_wait_beyond_what_the_broker_can_hold_is_the_longest_that_it_can
         await bench.handle()
 
         assert bench.runs == 1
-        assert (await depth(bench.queue), await depth("kernel.delay.1000000000.")) == (0, 1)
-    await delete(queues=["kernel.delay.1000000000."])
+        assert (await depth(bench.queue), await depth("kernel.delay.kept.1000000000.")) == (0, 1)
 
 
 @pytest.mark.parametrize("after", [math.nan, -1.0, -math.inf])
@@ -228,7 +227,7 @@ async def test_dead_letters_wait_for_a_queue_that_is_full() -> None:
 
 
 async def test_a_retry_that_can_wait_nowhere_is_put_aside_by_the_broker() -> None:
-    place = "kernel.delay.47."
+    place = "kernel.delay.kept.47."
     await ask(commands.Queue.Declare(queue=place, arguments={"x-max-length": 1}))
     async with open_amqp() as broker:
         bench = Bench(broker, Retry(0.047))
@@ -248,7 +247,7 @@ async def test_a_retry_that_can_wait_nowhere_is_put_aside_by_the_broker() -> Non
 
 
 async def test_a_retry_that_can_wait_nowhere_and_is_put_aside_nowhere_is_dropped_with_an_event() -> None:
-    place, events = "kernel.delay.46.", list[Event]()
+    place, events = "kernel.delay.kept.46.", list[Event]()
     await ask(commands.Queue.Declare(queue=place, arguments={"x-max-length": 1}))
     async with open_amqp(events=events) as broker:
         bench = Bench(broker, Retry(0.046))

@@ -116,8 +116,10 @@ def test_a_table_describes_a_queue_as_a_consumer_does() -> None:
 @pytest.mark.parametrize(
     ("queue", "kind"),
     [
-        (None, "classic"),
+        (None, "quorum"),
         (Queue(name="q"), "classic"),
+        (Queue(name="q", options=AmqpOptions(passive=True)), "quorum"),
+        (Queue(name="q", options=AmqpOptions(adopt=True)), "quorum"),
         (Queue(name="q", max_length=5, overflow="drop_oldest"), "classic"),
         (Queue(name="q", max_length=5), "quorum"),
         (Queue(name="q", options=AmqpOptions(type="quorum")), "quorum"),
