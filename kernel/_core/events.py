@@ -153,7 +153,7 @@ class SettleFailed(Event):
     error: BaseException
 
 
-Hook: TypeAlias = Callable[[Event], None]
+Hook: TypeAlias = Callable[[Event], object]
 """Receives events in order, synchronously; it must return at once, and what it raises is dropped and counted."""
 _Entry: TypeAlias = tuple[tuple[type[Event], ...], tuple[type[Event], ...], Hook]
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import attrs
 
 from ..errors import Problem
 from .components import Dispatcher, Driver, Protocol
 from .envelope import Message
+from .event import Event
 from .policies import BatchPolicy, KillSwitchPolicy, LogPolicy, RatePolicy, RestartPolicy, RetryPolicy
 from .secret import Secret
 
@@ -137,6 +138,17 @@ def _takes_payload_only(handler: HandlerSpec) -> bool:
     return all(extra is None for extra in extras)
 
 
+class Asked(enum.Enum):
+    """What a worker is given because a parameter is annotated with it."""
+
+    CONTEXT = "context"
+    """The worker's `Context`."""
+    LOG = "log"
+    """A logger of structlog, bound to the worker."""
+    LOGGER = "logger"
+    """A logger of `logging`, called like the worker."""
+
+
 @final
 @attrs.frozen(kw_only=True, repr=False)
 class WorkerSpec(ComponentSpec):
@@ -153,6 +165,8 @@ class WorkerSpec(ComponentSpec):
     """An instance of the dispatcher's `WorkerOptions`, or None."""
     drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Parameter -> driver id."""
+    asked: Mapping[str, Asked | tuple[type[Event], ...]] = attrs.field(factory=dict[str, Any])
+    """Parameter -> what it is given for its annotation; for types of events, a channel in which they arrive."""
     config_parameter: str | None = None
     config: object = None
     handlers: tuple[HandlerSpec, ...] = ()
@@ -184,6 +198,17 @@ class GroupSpec:
     """Ids, in start order."""
     restart: RestartPolicy
     """Restarts of all members count together; its `policy` is not used: each member has its own."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HookSpec:
+    """A function that receives events as they happen."""
+
+    name: str
+    """Its import path."""
+    call: Callable[[Event], object]
+    types: tuple[type[Event], ...]
 
 
 @final
@@ -244,6 +269,7 @@ class Plan:
     budget: StopBudget
     warnings: tuple[Problem, ...] = ()
     """What is allowed and does something that its author may not expect, in the order of the file."""
+    hooks: tuple[HookSpec, ...] = ()
     log: LogPolicy = LogPolicy()
     secrets: tuple[Secret, ...] = attrs.field(default=(), eq=False)
     """Every secret that the manifest names: what is inside of them is never logged."""

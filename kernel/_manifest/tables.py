@@ -64,6 +64,8 @@ class KernelTable:
     """Seconds for what is in flight; less than `grace_period`."""
     plugins: tuple[str, ...] | None = None
     """Names of plugins that may be used; None allows all that are installed."""
+    hooks: tuple[str, ...] = ()
+    """Import paths `module:function`: what receives events."""
     log: LogPolicy = LogPolicy()
 
 

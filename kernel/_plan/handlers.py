@@ -78,7 +78,8 @@ def offered(arguments: Sequence[Argument], offer: Offer) -> list[Argument]:
     """Return the parameters of a function that are the manifest's to give, and so no call's."""
     config = {"config"} if offer.config is not None else set[str]()
     names = {*offer.drivers, *offer.disabled, *offer.mapping, *offer.unusable, *config}
-    return [argument for argument in arguments if argument.name in names and argument.parameter.kind not in VARIADIC]
+    given = [argument for argument in arguments if argument.name in names or argument.asks() is not None]
+    return [argument for argument in given if argument.parameter.kind not in VARIADIC]
 
 
 def _check_answer(arguments: Sequence[Argument], called: Sequence[Argument], label: str, report: Report) -> None:

@@ -1,7 +1,8 @@
 """What a worker's class or function asks for by the names of its parameters, and what it gets.
 
-A parameter named like a driver (or mapped to one in the manifest) receives its resource, `config` receives the
-worker's own configuration; any other needs a default.
+A parameter that is mapped to a driver in the manifest receives its resource; so does one that is named like one, unless
+its annotation asks for something of the kernel's. `config` receives the worker's own configuration; any other needs a
+default.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import attrs
 
 from .._convert.payload import payload_converter
 from .._convert.structure import structure
+from .._core.event import Event
+from .._core.spec import Asked
 from .._core.words import did_you_mean, listed
 from .._manifest.tables import Report, under
 from ..errors import ConversionError
+from .asked import asked_by
 
 VARIADIC: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _AS_IT_IS: Final = (Parameter.empty, object, Any, dict, Mapping)
@@ -54,6 +58,8 @@ class Injection:
 
     drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Parameter -> driver id."""
+    asked: Mapping[str, Asked | tuple[type[Event], ...]] = attrs.field(factory=dict[str, Any])
+    """Parameter -> what it is given for its annotation."""
     config_parameter: str | None = None
     config: object = None
 
@@ -76,6 +82,13 @@ class Argument:
     def is_annotated(self) -> bool:
         """Whether it has an annotation."""
         return self.parameter.annotation is not Parameter.empty
+
+    def asks(self) -> Asked | tuple[type[Event], ...] | None:
+        """Return what it is given for its annotation, if that is something of the kernel's."""
+        try:
+            return asked_by(self.annotation()) if self.is_annotated else None
+        except Exception:  # noqa: BLE001  annotations are code; whoever needs this one reports it
+            return None
 
     def annotation(self) -> object:
         """Return the annotation as an object.
@@ -143,10 +156,14 @@ def inject(
     """
     _check_mapping(arguments, offer, label, report)
     drivers: dict[str, str] = {}
+    asked: dict[str, Asked | tuple[type[Event], ...]] = {}
     config_parameter, config = None, None
     for argument in arguments:
         driver = offer.mapping.get(argument.name, argument.name)
         if argument.name in offer.unusable:
+            continue
+        if argument.name not in offer.mapping and (what := argument.asks()) is not None:
+            asked[argument.name] = what
             continue
         if argument.name == "config" and "config" not in offer.mapping:
             config_parameter, config = _inject_config(argument, offer, label, report)
@@ -158,7 +175,7 @@ def inject(
     drivers |= _into_keywords(arguments, offer)
     if offer.config is not None and not any(argument.name == "config" for argument in arguments):
         report(("config",), f'{label} has no parameter "config" that could take it')
-    return Injection(drivers=drivers, config_parameter=config_parameter, config=config)
+    return Injection(drivers=drivers, asked=asked, config_parameter=config_parameter, config=config)
 
 
 def _into_keywords(arguments: Sequence[Argument], offer: Offer) -> dict[str, str]:

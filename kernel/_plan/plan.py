@@ -41,6 +41,7 @@ from .._manifest.tables import (
 from .._manifest.values import values_of
 from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
+from .asked import read_hooks
 from .graph import dependents, edges_of, find_cycles, start_order, stop_budget
 from .staff import Hired, fed_by, hire, read_groups, shape_of
 from .wiring import Ground, Wired, Wiring, plugin_of, refer, wire
@@ -76,6 +77,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
     groups = read_groups(ground)
     lives = _lives(ground, wiring, workers, groups)
     budget = _prove(ground, lives)
+    hooks = read_hooks(ground)
     _warn_of_essential_users(ground, lives)
     if problems or budget is None:
         raise PlanError(problems)
@@ -90,6 +92,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         groups=groups,
         budget=budget,
         warnings=tuple(sorted(set(warnings))),
+        hooks=hooks,
         log=tables.kernel.log,
         secrets=tuple(manifest.secrets()),
         values=functools.partial(_values, ground, name, wiring, workers),
@@ -301,6 +304,7 @@ def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
         dispatcher=_id("dispatcher", worker.dispatcher),
         options=worker.options,
         drivers=shape.injection.drivers,
+        asked=shape.injection.asked,
         config_parameter=shape.injection.config_parameter,
         config=shape.injection.config,
         handlers=shape.handlers,

@@ -147,6 +147,8 @@ async def serve(
     """
     began = trio.current_time()
     hub = EventHub() if hub is None else hub
+    for hook in plan.hooks:
+        hub.subscribe(hook.call, *hook.types)
     supervisor = Supervisor(
         hub,
         on_failure=lambda child: kernel.request_stop(f"{child.id} failed"),

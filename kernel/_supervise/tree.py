@@ -6,6 +6,7 @@ The bodies below are the three scopes of `life` spelt out for a driver, a dispat
 from __future__ import annotations
 
 import functools
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 import attrs
 import trio
 
-from .._core.events import DrainTimedOut, EventHub, KillSwitchChanged, StateChanged
+from .._core.events import DrainTimedOut, Event, EventHub, KillSwitchChanged, StateChanged
 from .._core.lifecycle import FINAL, State, SwitchState
 from .._core.policies import RestartHistory
 from .._core.router import Router
-from .._core.spec import ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, ProtocolSpec, WorkerSpec
+from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, ProtocolSpec, WorkerSpec
 from .._delivery.attempt import Attempting, Route
 from .._delivery.bucket import Bucket
 from .._delivery.collect import Collector
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EVENTS_KEPT: Final = 1_000
+"""Events that a worker has not taken yet; further ones are dropped, since whoever makes one does not wait."""
 UNBOUNDED_CALLS: Final = 1_000_000
 """Calls at a time in an instance that only its callers bound (a failure worker)."""
 
@@ -155,10 +158,19 @@ class Tree:
             context, driver=self.value(spec.driver), protocol_or_none=protocol, stop_timeout=spec.stop_timeout
         )
 
+    def given(self, spec: WorkerSpec, what: Asked) -> object:
+        """Return what a worker is given for an annotation."""
+        match what:
+            case Asked.CONTEXT:
+                return attrs.evolve(self._context(spec.id, spec.name), stop_timeout=spec.stop_timeout)
+            case Asked.LOG:
+                return self.log.bind(component=spec.id)
+            case Asked.LOGGER:
+                return logging.getLogger(spec.id)
+
     def _context(self, component: str, name: str) -> Context:
         def report(state: State, reason: str = "") -> None:
-            child = self.supervisor.children.get(component)
-            if child is not None:
+            for child in self._instances.get(component, ()):
                 self.supervisor.report(child, state, reason)
 
         return Context(
@@ -273,8 +285,8 @@ def _cut(tree: Tree, spec: DispatcherSpec, intake: KernelIntake, life: Life) -> 
 
 async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
     pool = tree.pools[spec.name]
-    worker = _build_worker(tree, spec)
     async with AsyncExitStack() as stack:
+        worker = _build_worker(tree, spec, stack)
         if spec.is_context:
             await stack.enter_async_context(worker)  # type: ignore[arg-type]  # the plan has looked at its class
         hosted = worker
@@ -302,13 +314,24 @@ async def _run_loop(spec: WorkerSpec, worker: object) -> None:
     await run()  # type: ignore[operator]
 
 
-def _build_worker(tree: Tree, spec: WorkerSpec) -> object:
+def _build_worker(tree: Tree, spec: WorkerSpec, stack: AsyncExitStack) -> object:
     arguments = {parameter: tree.value(driver) for parameter, driver in spec.drivers.items()}
+    for parameter, what in spec.asked.items():
+        arguments[parameter] = tree.given(spec, what) if isinstance(what, Asked) else _hearing(tree.hub, what, stack)
     if spec.config_parameter is not None:
         arguments[spec.config_parameter] = spec.config
     if spec.is_function:
         return functools.partial(spec.use, **arguments) if arguments else spec.use
     return spec.use(**arguments)
+
+
+def _hearing(hub: EventHub, types: tuple[type[Event], ...], stack: AsyncExitStack) -> trio.MemoryReceiveChannel[Event]:
+    """Return the channel in which events arrive until the worker has ended; when it is full, they are dropped."""
+    send, receive = trio.open_memory_channel[Event](EVENTS_KEPT)
+    stack.enter_context(receive)
+    stack.enter_context(send)
+    stack.callback(hub.subscribe(send.send_nowait, *types))
+    return receive
 
 
 _BODIES: Final[Mapping[type[ComponentSpec], Callable[..., Awaitable[None]]]] = {
