@@ -1,4 +1,4 @@
-"""Dispatcher web for kernel: ASGI applications on hypercorn and trio."""
+"""Dispatcher web for kernel: ASGI applications over HTTP/1.1, HTTP/2 and websockets, on trio."""
 
 from __future__ import annotations
 

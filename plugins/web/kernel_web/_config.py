@@ -69,6 +69,16 @@ def _check_bind(instance: object, attribute: attrs.Attribute[Any], value: str | 
         parse_address(bind)
 
 
+def _check_seconds(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f"must be from 0 to {MAX_SECONDS:g} seconds")
+
+
+def _check_bytes(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None and not 0 <= value <= MAX_BYTES:
+        raise ValueError(f"must be from 0 to {MAX_BYTES} bytes")
+
+
 @final
 @attrs.frozen(kw_only=True)
 class TlsConfig:
@@ -109,7 +119,18 @@ class WebConfig:
     header_timeout: float = attrs.field(default=5.0, validator=[gt(0), le(MAX_SECONDS)])
     """For the TLS handshake, and again from the first byte of a request (or the start) to the end of its headers."""
     body_timeout: float = attrs.field(default=30.0, validator=[gt(0), le(MAX_SECONDS)])
-    """From the end of the headers to the end of the request's body."""
+    """That a request may wait for its body in all; time in which its application does not read is not counted."""
+    body_pause_timeout: float = attrs.field(default=10.0, validator=[gt(0), le(MAX_SECONDS)])
+    """Between two pieces of a body."""
+    body_buffer_bytes: int = attrs.field(default=32 * 1024, validator=[ge(0), le(60 * 1024)])
+    """Of a body that must have arrived, if it is that long, before its request takes a slot; 0 calls the application at
+    once, for those that answer while they are still being asked."""
+    slot_timeout: float = attrs.field(default=10.0, validator=[gt(0), le(MAX_SECONDS)])
+    """That a request may wait for a slot; then it is answered 503."""
+    max_waiting: int = attrs.field(default=1000, validator=[ge(0), le(1_000_000)])
+    """Requests that may wait for a slot; more are answered 503 at once."""
+    max_websockets: int = attrs.field(default=1000, validator=[ge(0), le(1_000_000)])
+    """Open websockets, which take no slot; more are answered 503."""
     write_timeout: float = attrs.field(default=10.0, validator=[gt(0), le(MAX_SECONDS)])
     """In which a client must take the next 64 KiB of what it is sent."""
     keep_alive_timeout: float = attrs.field(default=5.0, validator=[gt(0), le(MAX_SECONDS)])
@@ -118,11 +139,15 @@ class WebConfig:
     """That an application may take for a request, not for a websocket; 0 sets no limit."""
     max_body_bytes: int = attrs.field(default=2**20, validator=[ge(0), le(MAX_BYTES)])
     max_header_bytes: int = attrs.field(default=16 * 1024, validator=[ge(256), le(2**20)])
-    """Names and values of all headers of a request together."""
+    """Of all headers of a request together; the request line may be as long again."""
     websocket_max_bytes: int = attrs.field(default=2**20, validator=[ge(1), le(MAX_BYTES)])
     """Of one message that is received."""
-    websocket_ping: float = attrs.field(default=0.0, validator=[ge(0), le(MAX_SECONDS)])
+    websocket_ping: float = attrs.field(default=20.0, validator=[ge(0), le(MAX_SECONDS)])
     """Between two pings to a websocket; 0 sends none."""
+    websocket_pong_timeout: float = attrs.field(default=20.0, validator=[gt(0), le(MAX_SECONDS)])
+    """In which a ping must be answered."""
+    websocket_compression: bool = False
+    """Whether messages of websockets may be compressed (permessage-deflate, nothing kept between messages)."""
     server_header: bool = False
     """Whether answers say which server wrote them."""
 
@@ -130,6 +155,21 @@ class WebConfig:
     def addresses(self) -> list[Address]:
         """What `bind` means."""
         return [parse_address(bind) for bind in ([self.bind] if isinstance(self.bind, str) else self.bind)]
+
+    @property
+    def shortest_timeout(self) -> float:
+        """Seconds of the shortest of its time limits."""
+        times = (
+            self.header_timeout,
+            self.body_timeout,
+            self.body_pause_timeout,
+            self.write_timeout,
+            self.keep_alive_timeout,
+            self.request_timeout,
+            self.websocket_ping,
+            self.websocket_pong_timeout,
+        )
+        return min(time for time in times if time)
 
     def problems(self) -> Iterable[str]:
         """Yield what no validator of a single field can see."""
@@ -149,3 +189,7 @@ class WebOptions:
 
     prefix: str = attrs.field(default="/", validator=matches_re(r"/|(/[^/?#\s]+)+"))
     """The paths that the worker serves: this one and everything below; the longest prefix wins."""
+    request_timeout: float | None = attrs.field(default=None, validator=_check_seconds)
+    """In place of the dispatcher's."""
+    max_body_bytes: int | None = attrs.field(default=None, validator=_check_bytes)
+    """In place of the dispatcher's."""

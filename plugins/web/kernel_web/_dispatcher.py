@@ -1,7 +1,7 @@
 """The dispatcher: `open` holds listeners and connections, `accept` lets clients in, `host` runs an application.
 
 Only the standard library, attrs and the kernel are imported here: `kernel check` imports this module, and must not pay
-for trio, ssl and hypercorn, which the modules that do the work bring in when the service starts.
+for trio, ssl, h2 and wsproto, which the modules that do the work bring in when the service starts.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ._config import WebConfig, WebOptions
 if TYPE_CHECKING:
     import trio
 
-    from ._listen import Listener
-    from ._server import Server
+    from .server.server import Server
+    from .wire.listen import Listener
 
 
 @final
@@ -76,14 +76,14 @@ class WebDispatcher(Dispatcher):
         Raises:
             StartupError: if the worker has no ASGI application, or its startup failed.
         """
-        from ._lifespan import hosting  # noqa: PLC0415  lazy, see above
+        from .asgi.lifespan import hosting  # noqa: PLC0415  lazy, see above
 
         return hosting(instance)
 
     @classmethod
     @override
     def preload(cls) -> None:
-        importlib.import_module("._server", __package__)
+        importlib.import_module(".server.server", __package__)
 
     @override
     @asynccontextmanager
@@ -95,8 +95,8 @@ class WebDispatcher(Dispatcher):
 
         Cancellation: Is a checkpoint. The exit closes what is still open after half of `stop_timeout`.
         """
-        from ._listen import binding, tls_context  # noqa: PLC0415  lazy, see above
-        from ._server import serving  # noqa: PLC0415
+        from .server.server import serving  # noqa: PLC0415
+        from .wire.listen import binding, tls_context  # noqa: PLC0415  lazy, see above
 
         tls = tls_context(self.config.tls, h2=self.config.h2) if self.config.tls else None
         async with binding(self.config) as self._listeners, serving(self.config, self.context, tls) as self._server:

@@ -14,7 +14,19 @@ import trio.testing
 from fastapi import FastAPI, Request
 from kernel_web import WebDispatcher
 
+from kernel.abc import Work
 from kernel.errors import StartupError
+
+
+class Scoped(Work):
+    label = worker = ""
+    task: Any = None
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self.scope = scope
+
+    def cut(self) -> None:
+        self.scope.cancel()
 
 
 class Recorded:
@@ -149,14 +161,15 @@ async def test_requests_have_ended_before_the_shutdown_begins() -> None:
 
     async def work(hosted: Any) -> None:
         with trio.CancelScope() as scope:
-            hosted.begin(scope)
+            request = Scoped(scope)
+            hosted.begin(request)
             try:
                 await trio.sleep_forever()
             finally:
                 with trio.CancelScope(shield=True):
                     await trio.testing.wait_all_tasks_blocked()
                 steps.append("request")
-                hosted.end(scope)
+                hosted.end(request)
 
     async with trio.open_nursery() as nursery, WebDispatcher.host(app, None) as hosted:
         nursery.start_soon(work, hosted)
@@ -167,7 +180,7 @@ async def test_requests_have_ended_before_the_shutdown_begins() -> None:
 
 async def test_a_request_that_does_not_end_does_not_hold_the_shutdown(autojump_clock: trio.testing.MockClock) -> None:
     async with WebDispatcher.host(Recorded(), None) as hosted:
-        hosted.begin(trio.CancelScope())  # type: ignore[attr-defined]
+        hosted.begin(Scoped(trio.CancelScope()))  # type: ignore[attr-defined]
 
     assert trio.current_time() == pytest.approx(1.0)
 

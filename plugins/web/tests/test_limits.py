@@ -20,10 +20,11 @@ class Counting:
         self.seen: list[tuple[int, str]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        size, message = 0, await receive()
+        message = await receive()
+        size = len(message.get("body", b""))
         while message.get("more_body"):
-            size += len(message["body"])
             message = await receive()
+            size += len(message.get("body", b""))
         self.seen.append((size, message["type"]))
         body = b"%d" % size
         headers = [(b"content-length", b"%d" % len(body))]
@@ -90,7 +91,7 @@ async def test_a_body_has_a_deadline_and_half_of_it_is_no_success(web: Any, drip
     app = Counting()
     async with web(app, body_timeout=0.1) as service:
         async with await service.connect() as client, trio.open_nursery() as nursery:
-            await client.send_all(POST % 1000 + b"x" * 10)
+            await client.send_all(POST % 100_000 + b"x" * 50_000)
             if dripping:
                 nursery.start_soon(drip, client, b"x", 0.02)
             with trio.fail_after(2):
@@ -107,7 +108,7 @@ async def test_a_body_has_a_deadline_and_half_of_it_is_no_success(web: Any, drip
 async def test_a_client_that_leaves_in_the_middle_of_its_body_gets_no_success(web: Any) -> None:
     app = Counting()
     async with web(app) as service, await service.connect() as client:
-        await client.send_all(POST % 1000 + b"x" * 10)
+        await client.send_all(POST % 100_000 + b"x" * 50_000)
         await service.intake.wait(lambda intake: intake.active)
         await client.send_eof()
         with trio.fail_after(2):
@@ -134,7 +135,7 @@ async def test_a_chunked_body_is_limited(web: Any, extra: int) -> None:
     app = Counting()
     chunks = b"64\r\n" + b"x" * 100 + b"\r\n"
     last = b"%x\r\n%s\r\n0\r\n\r\n" % (100 + extra, b"x" * (100 + extra))
-    async with web(app, max_body_bytes=1000) as service:
+    async with web(app, max_body_bytes=1000, body_buffer_bytes=0) as service:
         async with await service.connect() as client:
             await client.send_all(CHUNKED.replace(b"Host", b"Connection: close\r\nHost") + chunks * 9)
             await service.intake.wait(lambda intake: intake.active)

@@ -248,7 +248,7 @@ async def test_a_flood_of_resets_costs_little_and_others_are_served(web: Any, ke
                 client.protocol.reset_stream(await client.request(method="POST"))
             await client.flush()
             await trio.lowlevel.checkpoint()
-            most = max(most, len(connection.requests))
+            most = max(most, len(connection._speaker._running))
         async with httpx.AsyncClient(base_url=service.url, verify=keys.client()) as other:
             response = await other.get("/")
         await trio.aclose_forcefully(client.stream)
@@ -389,7 +389,7 @@ async def test_a_client_that_never_reads_over_tls_does_not_hold_the_stop(web: An
         await service.intake.wait(lambda intake: intake.active)
         (connection,) = service.dispatcher._server.connections
         with trio.fail_after(3):
-            while connection._output.buffered < 65536:  # noqa: ASYNC110  nothing tells
+            while not connection.channel.unsent:  # noqa: ASYNC110  nothing tells
                 await trio.sleep(0.005)
         took = await service.stop(drain=0.05)
         await trio.aclose_forcefully(stream)

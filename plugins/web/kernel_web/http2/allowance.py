@@ -17,7 +17,7 @@ BODY_BYTES: Final = 2048
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Allowance:
     """A bucket of frames that time and answers fill again."""
 

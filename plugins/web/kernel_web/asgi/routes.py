@@ -9,7 +9,7 @@ import attrs
 
 from kernel.abc import Target
 
-from ._config import WebOptions
+from .._config import WebConfig, WebOptions
 
 
 @final
@@ -21,10 +21,13 @@ class Route:
     worker: str
     root_path: str
     """The prefix without its last slash: ASGI's `root_path`; `path` stays whole, as in Starlette's `Mount`."""
+    timeout: float
+    """Seconds that its application may take for a request; 0 sets no limit."""
+    max_body_bytes: int
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Routes:
     """The table."""
 
@@ -40,11 +43,18 @@ class Routes:
         return None
 
 
-def build_routes(targets: Sequence[Target]) -> Routes:
+def build_routes(targets: Sequence[Target], config: WebConfig) -> Routes:
     """Return the table of a dispatcher's workers, whose prefixes differ: the plan has seen to it."""
-    routes = [Route(target, target.name, _root(target.options)) for target in targets]
+    routes = [_route(target, target.options, config) for target in targets]
     return Routes(sorted(routes, key=lambda route: len(route.root_path), reverse=True))
 
 
-def _root(options: object) -> str:
-    return options.prefix.rstrip("/") if isinstance(options, WebOptions) else ""
+def _route(target: Target, options: object, config: WebConfig) -> Route:
+    chosen = options if isinstance(options, WebOptions) else WebOptions()
+    return Route(
+        target,
+        target.name,
+        chosen.prefix.rstrip("/"),
+        config.request_timeout if chosen.request_timeout is None else chosen.request_timeout,
+        config.max_body_bytes if chosen.max_body_bytes is None else chosen.max_body_bytes,
+    )

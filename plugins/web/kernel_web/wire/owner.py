@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._config import Address
+from .._config import Address
 
 _LISTEN = "0A"
 

@@ -12,9 +12,10 @@ from typing import Any, Final, final
 import attrs
 import trio
 
+from kernel.abc import Work
 from kernel.errors import StartupError
 
-from ._application import EXPECTED, Application, ASGIMessage, find_application
+from .._application import EXPECTED, Application, ASGIMessage, find_application
 
 _LOG: Final = logging.getLogger("kernel_web")
 CUT_TIMEOUT: Final = 1.0
@@ -29,27 +30,27 @@ class Hosted:
     app: Application
     state: dict[str, Any]
     """What its startup left for the requests; each gets a shallow copy."""
-    _requests: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
-    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _works: set[Work] = attrs.field(factory=set[Work], init=False)
+    _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
-    def begin(self, request: trio.CancelScope) -> None:
-        """Take note of a request: `finish` cancels it."""
-        self._requests.add(request)
+    def begin(self, work: Work) -> None:
+        """Take note of a request: `finish` cuts it."""
+        self._works.add(work)
 
-    def end(self, request: trio.CancelScope) -> None:
+    def end(self, work: Work) -> None:
         """Take note that a request has ended."""
-        self._requests.discard(request)
-        self._changed.set()
+        self._works.discard(work)
+        if self._idle and not self._works:
+            self._idle.unpark_all()
 
     async def finish(self) -> None:
-        """Cancel what it works on and wait for the end of it: the worker ends first. Bounded by `CUT_TIMEOUT`."""
-        for request in self._requests:
-            request.cancel()
+        """Cut what it works on and wait for the end of it: the worker ends first. Bounded by `CUT_TIMEOUT`."""
+        for work in list(self._works):
+            work.cut()
         with trio.move_on_after(CUT_TIMEOUT, shield=True):
             await trio.lowlevel.checkpoint()
-            while self._requests:
-                self._changed = trio.Event()
-                await self._changed.wait()
+            while self._works:
+                await self._idle.park()
 
 
 class _Stage(enum.Enum):

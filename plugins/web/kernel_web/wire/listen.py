@@ -18,8 +18,8 @@ import trio
 
 from kernel.errors import StartupError
 
-from ._config import Address, TlsConfig, WebConfig
-from ._owner import owner_of
+from .._config import Address, TlsConfig, WebConfig
+from .owner import owner_of
 
 NAME_TIMEOUT: Final = 5.0
 """Seconds that the system may take to look a host's name up."""
@@ -130,6 +130,7 @@ def _bind(raw: socket.socket, place: Address, config: WebConfig) -> Listener:
         inode = os.stat(place.path).st_ino
     else:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # whoever is accepted inherits it
         if raw.family is socket.AF_INET6:
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         raw.bind((place.host, place.port))

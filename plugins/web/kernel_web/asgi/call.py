@@ -1,0 +1,197 @@
+"""One request or websocket, whatever carries it: a slot, its application, and what is to be said in its place.
+
+Everything that an application may do wrong ends here, and costs nobody but its own client.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+import trio
+from typing_extensions import override
+
+from kernel.abc import Work
+from kernel.errors import UnavailableError
+
+from .._application import ASGIMessage
+from ..wire.channel import ClientGoneError
+from .lifespan import Hosted
+from .routes import Route
+from .shared import Shared
+
+ANSWERED: Final = 0
+"""The status of a request whose client has, or cannot get, what its application says."""
+
+
+class Call(Work):
+    """One request or websocket."""
+
+    __slots__ = ("_is_cut", "gone", "route", "scope", "shared", "told_gone", "until", "waiting")
+
+    is_websocket: bool = False
+
+    def __init__(self, shared: Shared, scope: dict[str, Any], route: Route) -> None:
+        self.shared = shared
+        self.scope = scope
+        self.route = route
+        self.gone = False
+        """The client gets nothing more from the application: it has left, or got another answer."""
+        self.told_gone = False
+        """The application knows."""
+        self.until = 0.0
+        """When the application must be done; 0 sets no limit."""
+        self.waiting: trio.CancelScope | None = None
+        """Around the wait for a slot: to cancel it is to leave the queue."""
+        self._is_cut: int = 0
+
+    @property
+    @override
+    def label(self) -> str:
+        return f"{self.scope.get('method', 'websocket')} {self.scope['path']}"
+
+    @property
+    @override
+    def worker(self) -> str:
+        return self.route.worker
+
+    @override
+    def cut(self) -> None:
+        self.stop(HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def stop(self, status: int) -> None:
+        """Cancel the application; the client gets the status if it has no answer yet. May be called again."""
+        self._is_cut = self._is_cut or status
+        self.cancel()
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Cancel the task of the application."""
+
+    @abstractmethod
+    async def receive(self) -> ASGIMessage:
+        """Return what the client sent next, as ASGI has it."""
+
+    @abstractmethod
+    async def send(self, message: ASGIMessage) -> None:
+        """Send what the application says, as ASGI has it.
+
+        Raises:
+            ClientGoneError: if the client will not get it.
+        """
+
+    @property
+    @abstractmethod
+    def is_complete(self) -> bool:
+        """Whether the application has said everything."""
+
+    async def serve(self) -> int:
+        """Wait for a slot and run the application.
+
+        Returns:
+            The status that the client is to get instead of an answer, `ANSWERED` if there is nothing to say.
+
+        Cancellation: What `stop` cancels ends in `trio.Cancelled`; ask `status_of_stop` what to say then.
+        """
+        try:
+            self.shared.intake.enter_nowait(self, counts=not self.is_websocket)
+        except trio.WouldBlock:
+            if not await self._wait_for_slot():
+                return HTTPStatus.SERVICE_UNAVAILABLE
+        else:
+            self.shared.tell_free()
+        try:
+            return await self._run()
+        finally:
+            self.shared.intake.leave(self)
+
+    def was_stopped(self) -> bool:
+        """Whether somebody has stopped it."""
+        return self._is_cut > 0
+
+    @property
+    def status_of_stop(self) -> int:
+        """The status for the client of what was stopped."""
+        return self._is_cut or HTTPStatus.SERVICE_UNAVAILABLE
+
+    async def _wait_for_slot(self) -> bool:
+        """Wait until there is a slot; return whether there was one in time."""
+        shared = self.shared
+        shared.tell_full()
+        if shared.stopping or len(shared.waiting) >= shared.config.max_waiting:
+            await trio.lowlevel.checkpoint()
+            return False
+        with trio.move_on_after(shared.config.slot_timeout) as self.waiting:
+            shared.waiting.add(self.waiting)
+            try:
+                await shared.intake.enter(self)
+            finally:
+                shared.waiting.discard(self.waiting)
+            return True
+        return False
+
+    async def _run(self) -> int:  # noqa: ASYNC910  an application is a checkpoint, or its own fault
+        if self.was_stopped():
+            return self.status_of_stop  # noqa: ASYNC910  suspends only to wait
+        try:
+            hosted = cast("Hosted", self.route.target.hosted())
+        except UnavailableError:
+            return HTTPStatus.SERVICE_UNAVAILABLE  # noqa: ASYNC910  suspends only to wait
+        if self.gone:
+            return ANSWERED  # noqa: ASYNC910  suspends only to wait
+        self.scope["state"] = hosted.state.copy()
+        if self.route.timeout and not self.is_websocket:
+            self.until = self.shared.clock.now + self.route.timeout
+        hosted.begin(self)
+        try:
+            await hosted.app(self.scope, self.receive, self.send)
+        except BaseException as error:  # whatever an application raises costs only its own client  # noqa: ASYNC103  what was cancelled is raised again
+            if not is_its_own(error):
+                raise
+            self._judge(error)
+            return self.status_of_stop if self.was_stopped() else HTTPStatus.INTERNAL_SERVER_ERROR  # noqa: ASYNC910  suspends only to wait
+        finally:
+            self.until = 0.0
+            hosted.end(self)
+        return self._returned()
+
+    def _judge(self, error: BaseException) -> None:
+        if only_gone(error):
+            return
+        if self.told_gone:  # whatever it was about, nobody waits for it
+            self.shared.context.log.debug("the application failed without its client", exc_info=error)
+        else:
+            self.log_error("the application failed", error)
+
+    def _returned(self) -> int:
+        if self.is_complete or self.gone:
+            return ANSWERED
+        if not self.was_stopped():
+            self.log_error("the application returned without a complete answer")
+        return self.status_of_stop if self.was_stopped() else HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def log_error(self, what: str, error: BaseException | None = None) -> None:
+        """Report what an application did wrong."""
+        log = self.shared.context.log
+        log.error(what, worker=f"worker/{self.route.worker}", path=self.scope["path"], exc_info=error)
+
+
+def is_its_own(error: BaseException) -> bool:
+    """Return whether an exception came out of an application by itself, and not because somebody cancelled it."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_its_own, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+    return not isinstance(error, trio.Cancelled | KeyboardInterrupt | GeneratorExit)
+
+
+def only_gone(error: BaseException | None) -> bool:
+    """Return whether an application only failed because its client was gone: frameworks wrap what `send` raises."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(only_gone, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ClientGoneError):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False

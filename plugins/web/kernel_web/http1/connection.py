@@ -1,0 +1,262 @@
+"""One connection of HTTP/1.1: head, slot, application, answer, and the next one. One task, and no timer of its own.
+
+| phase | deadline | when it is over | the client's end | a stop |
+|---|---|---|---|---|
+| idle, or no request yet | `keep_alive_timeout`, `header_timeout` | close | close | close |
+| half a head | `header_timeout`, from its first byte | close | close | close |
+| waiting for the body | `body_pause_timeout`, `body_timeout` in all | 408 | gone | goes on |
+| working | `request_timeout`, if there is one | 504 | `http.disconnect` | goes on |
+| sending | `write_timeout` for each 64 KiB | reset | | goes on |
+| lingering | `LINGER` | close | close | goes on |
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any, Final, final
+
+import trio
+from typing_extensions import override
+
+from ..asgi.routes import Route
+from ..asgi.scope import split_target
+from ..asgi.shared import Shared
+from ..asgi.speaker import Speaker
+from ..websocket.socket import WebSocket
+from ..wire.channel import Channel
+from .exchange import AHEAD, Exchange
+from .framing import own_answer
+from .head import Head, RefusedError
+from .parser import Parser, State
+from .upgrade import Upgraded, handshake, wants_websocket
+
+LINGER: Final = 1.0
+"""Seconds in which a client that is still sending may read its last answer: to close at once would reset the connection,
+and destroy it."""
+
+
+@final
+class Http1(Speaker):
+    """A client that speaks HTTP/1.1."""
+
+    __slots__ = (
+        "_base",
+        "_exchange",
+        "_heard",
+        "_parser",
+        "_shared",
+        "_websocket",
+        "channel",
+        "read_until",
+        "scope",
+        "task",
+    )
+
+    def __init__(self, shared: Shared, channel: Channel, base: dict[str, Any], opening: bytes = b"") -> None:
+        """Begin a connection.
+
+        Args:
+            shared: What all connections share.
+            channel: The client's bytes.
+            base: The part of the scope that all its requests have.
+            opening: What it has sent already.
+        """
+        self._shared = shared
+        self.channel = channel
+        self._base = base
+        self._parser = Parser(shared.config.max_header_bytes)
+        self._parser.feed(opening)
+        self._exchange: Exchange | None = None
+        self._websocket: WebSocket | None = None
+        self._heard = True
+        """The next request has begun to arrive; true at the start, so that its deadline does not move."""
+        self.read_until = shared.clock.now + shared.config.header_timeout
+        """When the client must have sent what is waited for."""
+        self.scope = trio.CancelScope()
+        """Of all its requests: only a cut or a time-out cancels it, after which the connection ends."""
+        self.task = trio.lowlevel.current_task()
+
+    @override
+    async def run(self) -> None:
+        with self.scope:
+            while await self._serve_one():
+                pass
+        if self.scope.cancelled_caught and self._exchange is not None:
+            self._exchange.refuse(self._exchange.status_of_stop)
+        await self._end()
+
+    async def _serve_one(self) -> bool:
+        """Serve the next request; return whether there may be another."""
+        try:
+            head = await self._next_head()
+            if head is None:
+                return False
+        except RefusedError as error:
+            self._refuse(error.status)
+            return False  # noqa: ASYNC910  suspends only to wait
+        path, raw_path, query = split_target(head.target)
+        route = self._shared.routes.find(path)
+        if route is None:
+            return self._answer_without_route(head)
+        if head.upgrade and wants_websocket(head):
+            return await self._upgrade(head, route, self._scope_of(head, route, (path, raw_path, query)))
+        exchange = self._exchange = self._begin(head, route, self._scope_of(head, route, (path, raw_path, query)))
+        if exchange.missing:
+            await self._await_body(exchange)
+        if not exchange.gone:
+            status = await exchange.serve()
+            if status:
+                exchange.refuse(status)
+        return await self._finish(exchange)
+
+    async def _upgrade(self, head: Head, route: Route, scope: dict[str, Any]) -> bool:
+        """Serve a websocket; the connection ends with it."""
+        status, accept = handshake(head)
+        if status:
+            self._refuse(status)
+            return False  # noqa: ASYNC910  lingering follows
+        scope["type"] = "websocket"
+        scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
+        del scope["method"]
+        carrier = Upgraded(self.channel, self._shared.clock, accept, self._parser.rest())
+        self._websocket = WebSocket(self._shared, scope, route, carrier, head.headers)
+        try:
+            await self._websocket.run()
+        finally:
+            self._websocket = None
+        return False
+
+    async def _next_head(self) -> Head | None:
+        """Return the next head, None if there will be none."""
+        parser, channel, clock = self._parser, self.channel, self._shared.clock
+        while (head := parser.head()) is None:
+            data = await channel.read() if not self._shared.stopping else channel.read_nowait()
+            if data:
+                parser.feed(data)
+                if not self._heard:
+                    self._heard = True
+                    self.read_until = clock.now + self._shared.config.header_timeout
+            elif data is not None or self._shared.stopping:
+                return None  # noqa: ASYNC910  suspends only to wait
+        self.read_until = inf
+        return head  # noqa: ASYNC910  suspends only to wait
+
+    def _scope_of(self, head: Head, route: Route, target: tuple[str, bytes, bytes]) -> dict[str, Any]:
+        path, raw_path, query = target
+        return {
+            **self._base,
+            "type": "http",
+            "http_version": head.version,
+            "method": head.method,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": route.root_path,
+            "headers": head.headers,
+        }
+
+    def _begin(self, head: Head, route: Route, scope: dict[str, Any]) -> Exchange:
+        exchange = Exchange(self._shared, scope, route, head, self, self._parser)
+        exchange.framing.last = not head.keep_alive
+        if head.length > route.max_body_bytes:
+            exchange.refuse(413)
+        return exchange
+
+    def _answer_without_route(self, head: Head) -> bool:
+        """Say that there is nothing at this path; return whether there may be another request."""
+        goes_on = head.keep_alive and not (head.length or head.upgrade) and not self._shared.stopping
+        common, is_head = self._shared.clock.common, head.method == "HEAD"
+        self.channel.write_nowait(own_answer(404, common, is_last=not goes_on, is_head=is_head))
+        self._expect_next()
+        return goes_on
+
+    async def _await_body(self, exchange: Exchange) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Wait until as much of the body has come as may be held: a slot is for work, and not for waiting."""
+        enough = self._shared.config.body_buffer_bytes
+        while exchange.pull() < enough and exchange.missing and not (exchange.gone or exchange.head.expects):
+            await self.read_body(exchange)
+
+    async def _finish(self, exchange: Exchange) -> bool:
+        """Send the rest of an answer; return whether the connection goes on."""
+        await self.channel.flush()
+        if exchange.missing and not exchange.gone:
+            exchange.skip()
+        self._exchange = None
+        if exchange.framing.last or exchange.missing or self.channel.eof or self._shared.stopping:
+            return False
+        self._expect_next()
+        return True
+
+    def _expect_next(self) -> None:
+        """Give the next request its deadline: it may have begun to arrive."""
+        config = self._shared.config
+        self._heard = self._parser.ahead > 0
+        self.read_until = self._shared.clock.now + (config.header_timeout if self._heard else config.keep_alive_timeout)
+
+    # --- reading for an exchange --------------------------------------------------------------------------------
+
+    async def read_body(self, exchange: Exchange) -> None:
+        """Wait for the next piece of a body. Time that nobody waits in is not the client's."""
+        clock = self._shared.clock
+        began = clock.now
+        self.read_until = began + min(exchange.patience, self._shared.config.body_pause_timeout)
+        data = await self.channel.read()
+        exchange.patience -= clock.now - began
+        if not exchange.gone:
+            self.read_until = inf
+        if data:
+            self._parser.feed(data)
+        elif data is not None:
+            exchange.gone = True  # half a request deserves no answer
+            exchange.framing.last = True
+
+    async def listen(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Wait until the client sends something or leaves; what it sends waits for its turn."""
+        data = self.channel.read_nowait() if self._parser.ahead < AHEAD else None
+        if data is None:
+            data = await (self.channel.read() if self._parser.ahead < AHEAD else self.channel.wait_news())
+        if data:
+            self._parser.feed(data)
+
+    # --- deadlines and the end ----------------------------------------------------------------------------------
+
+    @override
+    def look(self, now: float) -> None:
+        exchange = self._exchange
+        if self._websocket is not None:
+            self._websocket.look(now)
+        elif self.read_until <= now:
+            if exchange is None or exchange.gone or not exchange.missing:
+                self.channel.abort()
+            else:
+                exchange.refuse(408)
+                self.read_until = now + LINGER
+        elif exchange is not None:
+            if exchange.until and exchange.until <= now:
+                exchange.stop(504)
+            if self._parser.ahead >= AHEAD and not self.channel.eof and self.channel.has_left():
+                self.channel.eof = True
+                self.channel.wake()
+
+    @override
+    def stop(self) -> None:
+        if self._websocket is not None:
+            self._websocket.go_away()
+        elif self._exchange is None:
+            self.channel.wake()
+
+    def _refuse(self, status: int) -> None:
+        """Answer what is no request; the connection ends."""
+        self.channel.write_nowait(own_answer(status, self._shared.clock.common, is_last=True))
+
+    async def _end(self) -> None:
+        """Let the client have its last answer, and close."""
+        channel, parser = self.channel, self._parser
+        await channel.flush()
+        channel.shut()
+        self._exchange = None
+        self.read_until = self._shared.clock.now + LINGER
+        if parser.state is State.HEAD and not parser.ahead and not channel.read_nowait():
+            return
+        while not (channel.closed or channel.eof):
+            await channel.read()

@@ -1,0 +1,166 @@
+"""What an application answers becomes bytes. Sans I/O.
+
+| state | what the application says | next |
+|---|---|---|
+| NOTHING | `http.response.start` | HELD: nothing leaves yet, so that the head and the first of the body leave at once |
+| HELD | `http.response.body`, more to come or not | STARTED; DONE |
+| STARTED | `http.response.body`, more to come or not | STARTED; DONE |
+| DONE | anything | DONE, ignored |
+"""
+
+from __future__ import annotations
+
+import enum
+from http import HTTPStatus
+from typing import Any, Final, final
+
+from ..asgi.fields import FIELDS
+
+STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_OURS: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
+_NO_BODY: Final = frozenset({204, 304})
+_ENDLESS: Final = -1
+"""The body goes on until the connection closes."""
+
+
+class WrongAnswerError(RuntimeError):
+    """An application answers what cannot be said in HTTP."""
+
+
+@final
+class Stage(enum.Enum):
+    """How far an answer is."""
+
+    NOTHING = "nothing"
+    HELD = "held"
+    STARTED = "started"
+    DONE = "done"
+
+
+@final
+class Framing:
+    """One answer."""
+
+    __slots__ = ("_chunked", "_is_head", "_left", "_old", "_start", "last", "stage", "status")
+
+    def __init__(self, method: str, version: str) -> None:
+        """Begin an answer to a request of that method and version."""
+        self.stage = Stage.NOTHING
+        self.status = 0
+        self.last = False
+        """The connection closes after it: may be set until it has started."""
+        self._is_head = method == "HEAD"
+        self._old = version == "1.0"
+        self._start: dict[str, Any] = {}
+        self._chunked = False
+        self._left: int | None = None
+        """Bytes of body that are announced and have not come; None if none may be sent."""
+
+    def start(self, message: dict[str, Any]) -> None:
+        """Take `http.response.start`.
+
+        Raises:
+            WrongAnswerError: if its status cannot be that of an answer.
+        """
+        status = message["status"]
+        if not 200 <= status <= 999:
+            raise WrongAnswerError(f"an answer cannot have the status {status}")
+        self.status = int(status)
+        self._start = message
+        self.stage = Stage.HELD
+
+    def body(self, data: bytes, *, more: bool, common: bytes) -> bytes:
+        """Take `http.response.body`; return what is to be sent.
+
+        Args:
+            data: The next bytes of the body.
+            more: Whether more will come.
+            common: Fields that every answer has, which end with a line end.
+
+        Raises:
+            WrongAnswerError: if a header, or the length of the body, is not what it may be. If the answer had started,
+                nothing that follows can put it right.
+        """
+        if self.stage is Stage.HELD:
+            head = self._head(data, more=more, common=common)
+            self.stage = Stage.STARTED
+        else:
+            head = b""
+        framed = self._framed(data, more=more)
+        if not more:
+            self.stage = Stage.DONE
+        return head + framed
+
+    def _framed(self, data: bytes, *, more: bool) -> bytes:
+        if self._left is None:
+            return b""
+        if self._chunked:
+            end = b"" if more else b"0\r\n\r\n"
+            return b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end
+        if self._left != _ENDLESS:
+            self._left -= len(data)
+            if self._left < 0 or (self._left and not more):
+                raise WrongAnswerError("the body is not as long as its Content-Length")
+        return data
+
+    def _head(self, data: bytes, *, more: bool, common: bytes) -> bytes:
+        lines, length = self._fields()
+        lines.append(common)
+        if self.status not in _NO_BODY and not self._is_head:
+            if length is not None:
+                self._left = length
+            elif not more:
+                self._left = len(data)
+                lines.append(b"content-length: %d\r\n" % len(data))
+            elif self._old:
+                self._left, self.last = _ENDLESS, True
+            else:
+                self._left, self._chunked = 0, True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"connection: close\r\n\r\n" if self.last else b"\r\n")
+        return b"".join(lines)
+
+    def _fields(self) -> tuple[list[bytes], int | None]:
+        """Return the status line and the application's own fields, and the length that they announce."""
+        lines, length = [STATUS_LINES.get(self.status) or b"HTTP/1.1 %d \r\n" % self.status], None
+        for name, value in self._start.get("headers", ()):
+            low = name.lower()
+            if low == b"content-length":
+                length = _length(value, length)
+                if self.status == HTTPStatus.NO_CONTENT:
+                    continue
+            elif low in _OURS:
+                self.last = self.last or b"close" in value.lower()
+                continue
+            lines.append(b"%b: %b\r\n" % (low, value))
+        if FIELDS.fullmatch(b"".join(lines[1:])) is None:
+            raise WrongAnswerError("a header of the answer is not allowed")
+        return lines, length
+
+
+def _length(value: bytes, before: int | None) -> int:
+    if before is not None or not value.isdigit():
+        raise WrongAnswerError("the Content-Length of the answer is not one number")
+    return int(value)
+
+
+def own_answer(status: int, common: bytes, *, is_last: bool, is_head: bool = False) -> bytes:
+    """Return an answer of the dispatcher's own.
+
+    Args:
+        status: What to say.
+        common: Fields that every answer has, which end with a line end.
+        is_last: Whether the connection closes after it.
+        is_head: Whether the request was a HEAD, so that the body is left out.
+    """
+    text = f"{status} {HTTPStatus(status).phrase}\n".encode()
+    lines = [
+        STATUS_LINES[status],
+        common,
+        b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(text),
+        b"retry-after: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
+        b"connection: close\r\n\r\n" if is_last else b"\r\n",
+        b"" if is_head else text,
+    ]
+    return b"".join(lines)

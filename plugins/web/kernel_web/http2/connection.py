@@ -1,0 +1,354 @@
+"""One connection of HTTP/2: h2 reads and writes the frames; streams, limits, resets and the goodbye are here."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any, Final, final
+
+import h2.events
+import h2.exceptions
+import trio
+from h2.errors import ErrorCodes
+from hyperframe.frame import GoAwayFrame
+from typing_extensions import override
+
+from ..asgi.routes import Route
+from ..asgi.scope import split_target
+from ..asgi.shared import Shared
+from ..asgi.speaker import Speaker
+from ..websocket.handshake import refusal
+from ..websocket.socket import WebSocket
+from ..wire.channel import Channel, ClientGoneError
+from .allowance import Allowance
+from .lane import Fields, Lane
+from .protocol import brings_nothing, build_protocol, is_sound, parted
+from .stream import Stream, give
+from .tunnel import Tunnel
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+RUNNING_MAX: Final = 200
+"""Requests of one connection at a time, cancelled ones that still run included; a client that resets faster than
+requests can end is cut off."""
+CONNECTION_WINDOW: Final = 256 * 65535
+"""Bytes that the streams of one connection may have unread in all: more than each of them may have, taken together, or
+those that nobody reads would use up what all share."""
+LINGER: Final = 1.0
+"""Seconds in which a client that is still sending may read the goodbye."""
+LINGER_BYTES: Final = 1024 * 1024
+"""Bytes that it may send meanwhile."""
+
+
+@final
+class Http2(Speaker):
+    """A client that speaks HTTP/2."""
+
+    __slots__ = (
+        "_base",
+        "_closing",
+        "_lanes",
+        "_nursery",
+        "_opening",
+        "_patience",
+        "_read_until",
+        "_running",
+        "_shared",
+        "allowance",
+        "channel",
+        "protocol",
+    )
+
+    def __init__(self, shared: Shared, channel: Channel, base: dict[str, Any], opening: bytes = b"") -> None:
+        self._shared = shared
+        self.channel = channel
+        self._base = base
+        self._opening = opening
+        self.allowance = Allowance()
+        self._running: dict[Stream | WebSocket, Lane] = {}
+        self._lanes: dict[int, tuple[Stream | WebSocket, Lane]] = {}
+        """By the id of their stream; gone as soon as the client has nothing to do with them any more."""
+        self._closing = False
+        self._patience = LINGER_BYTES
+        """Bytes that are read after the goodbye, so that it arrives."""
+        self._read_until = shared.clock.now + shared.config.header_timeout
+        self._nursery: trio.Nursery | None = None
+        self.protocol = build_protocol(shared.config.max_header_bytes)
+
+    @override
+    async def run(self) -> None:
+        self.protocol.initiate_connection()
+        self.protocol.increment_flow_control_window(CONNECTION_WINDOW)
+        async with trio.open_nursery() as self._nursery:
+            try:
+                await self._read()
+            finally:
+                for call, lane in list(self._running.items()):
+                    _leave(call, lane)
+
+    async def _read(self) -> None:
+        """Read until the client closes, breaks the rules, or is told to go."""
+        if self._opening:
+            self._feed(self._opening)
+        await self.flush()
+        while not (self.channel.closed or self.channel.eof or self._patience < 0):
+            data = await self.channel.read()
+            if data and self._closing:
+                self._patience -= len(data)
+            elif data:
+                self._feed(data)
+                await self.flush()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            events = self.protocol.receive_data(data)
+        except h2.exceptions.ProtocolError:
+            self._close()
+            return
+        if not self.allowance.spend(sum(map(brings_nothing, events))):
+            self._break(ErrorCodes.ENHANCE_YOUR_CALM)
+            return
+        for event in events:
+            self._take(event)
+        if self.protocol.client_leaves and not self._running:
+            self._close()
+
+    def _take(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.RequestReceived):
+            self._begin(event)
+        elif isinstance(event, h2.events.DataReceived):
+            self._take_data(event)
+        elif isinstance(event, h2.events.StreamEnded):
+            if event.stream_id in self._lanes:
+                self._lanes[event.stream_id][1].end()
+        elif isinstance(event, h2.events.StreamReset):
+            if event.stream_id in self._lanes:
+                _leave(*self._lanes[event.stream_id])
+        elif isinstance(event, h2.events.WindowUpdated) and event.stream_id:
+            if event.stream_id in self._lanes:
+                self._lanes[event.stream_id][1].wake()
+        elif isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
+            for _, lane in self._lanes.values():
+                lane.wake()
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self._close()
+
+    def _take_data(self, event: h2.events.DataReceived) -> None:
+        """Hand a piece of body on; what a request takes is acknowledged later, the rest now."""
+        call, lane = self._lanes.get(event.stream_id, (None, None))
+        now = event.flow_controlled_length
+        if call is not None and lane is not None and not call.gone and event.data:
+            now -= len(event.data)
+            if isinstance(call, Stream):
+                call.take(event.data)
+            else:
+                lane.put(event.data)
+        if now:
+            self.acknowledge(event.stream_id, now)
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def _begin(self, event: h2.events.RequestReceived) -> None:
+        """Start a request, or refuse it."""
+        stream_id, lane = event.stream_id, Lane(self, event.stream_id)
+        lane.ended = event.stream_ended is not None
+        pseudo, fields = parted(event.headers)
+        if self._shared.stopping or self._closing:
+            self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
+        elif not is_sound(pseudo):
+            self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        elif len(self._running) >= RUNNING_MAX:
+            self._break(ErrorCodes.ENHANCE_YOUR_CALM)
+            self.channel.abort()
+        else:
+            self._route(lane, pseudo, fields)
+
+    def _route(self, lane: Lane, pseudo: dict[bytes, bytes], fields: Fields) -> None:
+        path, raw_path, query = split_target(pseudo[b":path"])
+        route = self._shared.routes.find(path)
+        is_head = pseudo[b":method"] == b"HEAD"
+        length = next((int(value) for name, value in fields if name == b"content-length" and value.isdigit()), 0)
+        if route is None or length > route.max_body_bytes:
+            give(lane, 404 if route is None else 413, self._common(), is_head=is_head)
+            if not lane.ended:
+                lane.reset(ErrorCodes.NO_ERROR)
+            return
+        scope = {
+            **self._base,
+            "type": "http",
+            "http_version": "2",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": route.root_path,
+            "headers": fields,
+        }
+        if pseudo[b":method"] == b"CONNECT":
+            self._open_websocket(lane, scope, route)
+        else:
+            scope["method"] = pseudo[b":method"].decode()
+            stream = Stream(self._shared, scope, route, lane)
+            self._start(stream, lane, stream.run)
+
+    def _open_websocket(self, lane: Lane, scope: dict[str, Any], route: Route) -> None:
+        status = refusal(scope["headers"])
+        if status:
+            give(lane, status, self._common())
+            return
+        scope["type"] = "websocket"
+        scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
+        tunnel = Tunnel(lane, self._common())
+        socket = WebSocket(self._shared, scope, route, tunnel, scope["headers"])
+
+        async def run() -> None:
+            try:
+                await socket.run()
+            finally:
+                tunnel.finish()
+
+        self._start(socket, lane, run)
+
+    def _start(self, call: Stream | WebSocket, lane: Lane, run: Any) -> None:  # noqa: ANN401  an async function
+        self._running[call] = lane
+        self._lanes[lane.id] = call, lane
+        self._read_until = inf
+        if self._nursery is not None:
+            self._nursery.start_soon(self._run, call, lane, run)
+
+    async def _run(self, call: Stream | WebSocket, lane: Lane, run: Any) -> None:  # noqa: ASYNC910, ANN401  an async function
+        try:
+            await run()
+        except ClientGoneError:
+            pass
+        except Exception as error:
+            self._shared.context.log.exception("a request failed", exc_info=error)
+            lane.reset(ErrorCodes.INTERNAL_ERROR)
+        finally:
+            del self._running[call]
+            self._lanes.pop(lane.id, None)
+            self._after()
+
+    def _after(self) -> None:
+        """Go on without a request that has ended."""
+        if self._running or self._closing:
+            return
+        if self._shared.stopping or self.protocol.client_leaves or self.channel.eof:
+            self._close()
+        else:
+            self._read_until = self._shared.clock.now + self._shared.config.keep_alive_timeout
+
+    def _common(self) -> Fields:
+        lines = self._shared.clock.common.split(b"\r\n")[:-1]
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+    # --- what lanes ask for -------------------------------------------------------------------------------------
+
+    def room(self, stream_id: int, wanted: int) -> int:
+        """Return how many bytes may be sent on a stream now."""
+        try:
+            window = self.protocol.local_flow_control_window(stream_id)
+        except h2.exceptions.ProtocolError:
+            return 0
+        return max(0, min(wanted, window, self.protocol.max_outbound_frame_size))
+
+    def write_deadline(self) -> float:
+        """Return when a client must have taken the next piece."""
+        return self._shared.clock.now + self._shared.config.write_timeout
+
+    def acknowledge(self, stream_id: int, size: int) -> None:
+        """Let the client send as much again."""
+        try:
+            self.protocol.acknowledge_received_data(size, stream_id)
+        except h2.exceptions.ProtocolError:
+            return
+        self.flush_nowait()
+
+    def reset(self, stream_id: int, code: ErrorCodes) -> None:
+        """End a stream whose answer is not complete. May be called again."""
+        try:
+            self.protocol.reset_stream(stream_id, code)
+        except h2.exceptions.ProtocolError:
+            return
+        self.flush_nowait()
+
+    async def flush(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Send what h2 has to say; waits while the client does not take it.
+
+        Raises:
+            ClientGoneError: if it never will.
+        """
+        data = self.protocol.data_to_send()
+        if data:
+            await self.channel.write(data)
+
+    def flush_nowait(self) -> None:
+        """Send what h2 has to say, as far as the client takes it at once; the rest leaves later."""
+        self.channel.write_nowait(self.protocol.data_to_send())
+
+    # --- deadlines and the end ----------------------------------------------------------------------------------
+
+    @override
+    def look(self, now: float) -> None:
+        if self._read_until <= now:
+            if self._closing:
+                self.channel.abort()
+            else:
+                self._close()
+        for call, lane in list(self._running.items()):
+            if lane.write_until <= now:
+                lane.reset(ErrorCodes.CANCEL)
+                call.gone = True
+            if isinstance(call, WebSocket):
+                call.look(now)
+                continue
+            if call.read_until <= now:
+                call.refuse(408)
+                call.lane.wake()
+            if call.until and call.until <= now:
+                call.stop(504)
+
+    @override
+    def stop(self) -> None:
+        for call in list(self._running):
+            if isinstance(call, WebSocket):
+                call.go_away()
+        if not self._running:
+            self._close()
+        elif not self._closing:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Tell the client to open no more streams here; those it has go on."""
+        # h2 can only say so by ending the connection, so the frame is made by hand.
+        last = self.protocol.highest_inbound_stream_id
+        frame = GoAwayFrame(stream_id=0, last_stream_id=last, error_code=int(ErrorCodes.NO_ERROR))
+        self.channel.write_nowait(self.protocol.data_to_send() + frame.serialize())
+
+    def _close(self) -> None:
+        """Say goodbye and close; a client that is still sending gets a moment to read it."""
+        if not self._closing:
+            self._closing = True
+            self._say_goodbye()
+            self._end()
+            if not self.channel.unsent and not self.channel.read_nowait():
+                self._patience = -1
+                self.channel.wake()
+
+    def _break(self, code: ErrorCodes) -> None:
+        """End the connection of a client that breaks the rules."""
+        if not self._closing:
+            self._closing = True
+            self.protocol.close_connection(code)
+            self.flush_nowait()
+            self._end()
+
+    def _end(self) -> None:
+        for call, lane in list(self._running.items()):
+            _leave(call, lane)
+        self.channel.shut()
+        self._read_until = self._shared.clock.now + LINGER
+
+
+def _leave(call: Stream | WebSocket, lane: Lane) -> None:
+    if isinstance(call, Stream):
+        call.leave()
+    else:
+        lane.lose()

@@ -1,0 +1,93 @@
+"""h2 as a server at the edge needs it, and what its events mean. Sans I/O."""
+
+from __future__ import annotations
+
+from typing import Any, Final, final
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+from h2.errors import ErrorCodes
+from hyperframe.frame import Frame, GoAwayFrame
+from typing_extensions import override
+
+from ..asgi.fields import is_path, is_token
+from .lane import Fields
+
+STREAMS_MAX: Final = 100
+"""Streams that a client may have open at a time."""
+_EMPTY: Final = (
+    h2.events.PingReceived,
+    h2.events.PingAckReceived,
+    h2.events.PriorityUpdated,
+    h2.events.RemoteSettingsChanged,
+    h2.events.SettingsAcknowledged,
+    h2.events.StreamReset,
+    h2.events.UnknownFrameReceived,
+    h2.events.WindowUpdated,
+)
+
+
+@final
+class Protocol(h2.connection.H2Connection):
+    """h2, which would drop the answers that still run when a client says that it will ask for nothing more."""
+
+    client_leaves = False
+
+    @override
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        if frame.error_code == ErrorCodes.NO_ERROR:  # RFC 9113, 6.8: streams that are open go on
+            self.client_leaves = True
+            return [], []
+        return super()._receive_goaway_frame(frame)
+
+
+def build_protocol(max_header_bytes: int) -> Protocol:
+    """Return h2 for a new connection, whose headers may be that long."""
+    protocol = Protocol(h2.config.H2Configuration(client_side=False, header_encoding=None))
+    protocol.local_settings = h2.settings.Settings(
+        client=False,
+        initial_values={
+            h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
+            h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: max_header_bytes,
+            h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
+        },
+    )
+    # h2 would go by this limit only once the client has acknowledged it.
+    protocol.decoder.max_header_list_size = max_header_bytes
+    return protocol
+
+
+def brings_nothing(event: h2.events.Event) -> bool:
+    """Whether a frame is no part of a request; a reset is the end of one, but costs as much again."""
+    if isinstance(event, h2.events.DataReceived):
+        return not event.data and event.stream_ended is None
+    return isinstance(event, _EMPTY)
+
+
+def parted(headers: Any) -> tuple[dict[bytes, bytes], Fields]:  # noqa: ANN401  h2 leaves it open
+    """Return the pseudo headers, and the others as an application that knows HTTP/1.1 expects them."""
+    pseudo: dict[bytes, bytes] = {}
+    fields: Fields = []
+    cookies: list[bytes] = []
+    for name, value in headers:
+        if name[:1] == b":":
+            pseudo[bytes(name)] = bytes(value)
+        elif name == b"cookie":
+            cookies.append(bytes(value))
+        elif name != b"host" or b":authority" not in pseudo:
+            fields.append((bytes(name), bytes(value)))
+    if cookies:  # RFC 9113, 8.2.3
+        fields.append((b"cookie", b"; ".join(cookies)))
+    if b":authority" in pseudo:
+        fields.insert(0, (b"host", pseudo[b":authority"]))
+    return pseudo, fields
+
+
+def is_sound(pseudo: dict[bytes, bytes]) -> bool:
+    """Whether a request has all that it must; a CONNECT must be that of a websocket."""
+    method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    is_proxying = method == b"CONNECT" and pseudo.get(b":protocol") != b"websocket"
+    asks_for_all = path == b"*" and method == b"OPTIONS"
+    return is_token(method) is not None and (asks_for_all or is_path(path) is not None) and not is_proxying

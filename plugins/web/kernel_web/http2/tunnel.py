@@ -1,0 +1,99 @@
+"""A websocket over a stream of HTTP/2 (RFC 8441)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from h2.errors import ErrorCodes
+from trio.lowlevel import checkpoint
+from typing_extensions import override
+
+from .._application import ASGIMessage
+from ..asgi.fields import are_sound
+from ..websocket.carrier import Carrier
+from ..wire.channel import ClientGoneError
+from .lane import Fields, Lane
+from .stream import give
+
+
+@final
+class Tunnel(Carrier):
+    """The carrier."""
+
+    __slots__ = ("_common", "_lane", "_out")
+
+    def __init__(self, lane: Lane, common: Fields) -> None:
+        self._lane = lane
+        self._common = common
+        self._out = bytearray()
+        """What waits for the client's window."""
+
+    @property
+    @override
+    def is_reading(self) -> bool:
+        return self._lane.is_waiting
+
+    @override
+    async def read(self) -> bytes | None:
+        lane = self._lane
+        if not (lane.queued or lane.ended or lane.lost):
+            await lane.wait()
+        else:
+            await checkpoint()
+        data = lane.take()
+        return data or (b"" if lane.ended or lane.lost else None)
+
+    @override
+    async def accept(self, headers: list[tuple[bytes, bytes]]) -> None:
+        if not are_sound(headers):
+            raise RuntimeError("a header of the answer is not allowed")
+        self._lane.put_fields([(b":status", b"200"), *headers, *self._common])
+        await self._lane.send(b"")
+
+    @override
+    async def respond(self, message: ASGIMessage) -> None:
+        lane = self._lane
+        if message["type"] == "http.response.start":
+            fields = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
+            if not are_sound(fields):
+                raise RuntimeError("a header of the answer is not allowed")
+            lane.put_fields([(b":status", b"%d" % message["status"]), *fields, *self._common])
+            await checkpoint()
+            return
+        await lane.send(message.get("body", b""), is_last=not message.get("more_body", False))
+
+    @override
+    def refuse(self, status: int) -> None:
+        give(self._lane, status, self._common)
+
+    @override
+    async def write(self, data: bytes) -> None:
+        await self.flush()
+        await self._lane.send(data)
+
+    @override
+    def write_nowait(self, data: bytes) -> None:
+        if self._lane.lost:
+            return
+        if self._out or not self._lane.put_data(data):
+            self._out += data
+
+    @override
+    async def flush(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        if self._lane.lost:
+            await checkpoint()
+            raise ClientGoneError("the client is gone")
+        if self._out:
+            out = bytes(self._out)
+            self._out.clear()
+            await self._lane.send(out)
+
+    @override
+    def wake(self) -> None:
+        self._lane.wake()
+
+    def finish(self) -> None:
+        """End the stream."""
+        lane = self._lane
+        if not lane.lost and not lane.put_data(b"", is_last=True):
+            lane.reset(ErrorCodes.CANCEL)

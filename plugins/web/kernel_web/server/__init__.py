@@ -1,0 +1,1 @@
+"""Listeners, clients, and the way they stop."""

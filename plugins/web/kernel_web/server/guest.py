@@ -1,0 +1,97 @@
+"""A client from the moment it is accepted: TLS, the choice of a protocol, and the end of its connection."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Final, final
+
+from ..asgi.scope import connection_scope
+from ..asgi.speaker import Speaker
+from ..http1.connection import Http1
+from ..http2.connection import PREFACE, Http2
+from ..wire.channel import Channel, ClientGoneError
+
+if TYPE_CHECKING:
+    from .server import Server
+
+_ALPN_H2: Final = "h2"
+
+
+@final
+class Guest:
+    """One client. `run` is its life."""
+
+    __slots__ = ("_client", "_server", "_speaker", "_until", "address", "channel")
+
+    def __init__(self, server: Server, sock: socket.socket, client: Any, address: str) -> None:  # noqa: ANN401  as sockets say it
+        self._server = server
+        self._client = client
+        self.address = address
+        """Of the client, for the limit on connections; empty for a unix socket."""
+        self.channel = Channel(sock, server.shared.clock, write_timeout=server.shared.config.write_timeout)
+        self._speaker: Speaker | None = None
+        self._until = server.shared.clock.now + server.shared.config.header_timeout
+
+    async def run(self) -> None:  # noqa: ASYNC910  whoever is accepted is waited for
+        """Serve until the client or the server ends it; nothing but cancellation gets out."""
+        try:
+            self._speaker = await self._choose()
+            if self._speaker is None:
+                return
+            await self._speaker.run()
+        except ClientGoneError:
+            pass
+        except Exception as error:
+            self._server.shared.context.log.exception("a connection failed", exc_info=error)
+        finally:
+            self.channel.abort()
+            self._server.forget(self)
+
+    async def _choose(self) -> Speaker | None:
+        """Return who speaks the client's protocol, None if it has left, or failed at TLS."""
+        server, channel = self._server, self.channel
+        opening = b""
+        if server.tls is not None:
+            if not await channel.shake_hands(server.tls):
+                return None
+            is_h2 = channel.tls is not None and channel.tls.alpn == _ALPN_H2
+        elif server.shared.config.h2c:
+            opening = await self._read_opening()
+            is_h2 = opening.startswith(PREFACE)
+        else:
+            is_h2 = False  # noqa: ASYNC910  the protocol goes on reading
+        base = connection_scope(channel, self._client, channel.own_name())
+        kind = Http2 if is_h2 else Http1
+        return kind(server.shared, channel, base, opening)  # noqa: ASYNC910  suspends only to wait
+
+    async def _read_opening(self) -> bytes:
+        """Return what the client sends first: as much as tells whether it speaks HTTP/2."""
+        opening = b""
+        while len(opening) < len(PREFACE) and PREFACE.startswith(opening) and not self.channel.eof:
+            data = await self.channel.read()
+            if data is None and self._server.shared.stopping:
+                break
+            opening += data or b""
+        return opening  # noqa: ASYNC910  suspends only to wait
+
+    def look(self, now: float) -> None:
+        """Keep the deadlines: called every tick."""
+        if self.channel.write_until <= now:
+            self.channel.abort(reset=True)
+        elif self._speaker is not None:
+            self._speaker.look(now)
+        elif self._until <= now:
+            self.channel.abort()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        if self._speaker is not None:
+            self._speaker.stop()
+        elif self._server.tls is not None:
+            self.channel.abort()
+        else:
+            self.channel.wake()
+
+    def abort(self) -> None:
+        """Close at once, whatever it is doing."""
+        self.channel.abort()

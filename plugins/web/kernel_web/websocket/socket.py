@@ -1,0 +1,315 @@
+"""One websocket: its application speaks to it, and a carrier takes its bytes over HTTP/1.1 or HTTP/2.
+
+One task reads what the client sends, so that pings are answered and a client that leaves is noticed whatever the
+application does; it stops reading while too much waits for the application.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+from trio.lowlevel import ParkingLot, checkpoint
+from typing_extensions import override
+
+from .._application import ASGIMessage
+from ..asgi.call import Call
+from ..wire.channel import ClientGoneError
+from .carrier import Carrier
+from .frames import BrokenFrameError, Close, Event, Frames, Opcode, Ping, Pong, close_frame, frame
+from .handshake import Headers, deflate_window, values
+
+if TYPE_CHECKING:
+    from ..asgi.routes import Route
+    from ..asgi.shared import Shared
+
+QUEUE_BYTES: Final = 64 * 1024
+"""Bytes of messages that may wait for the application; a message that is larger waits alone."""
+MESSAGE_BYTES: Final = 100
+"""What a message counts besides its own bytes, so that many small ones have a bound, too."""
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds in which a client may answer a close, and so learn why."""
+GOING_AWAY: Final = 1001
+LOST: Final = 1006
+FAILED: Final = 1011
+NORMAL: Final = 1000
+
+
+@final
+class _State(enum.Enum):
+    ASKED = "asked"
+    REFUSING = "refusing"
+    REFUSED = "refused"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+@final
+class WebSocket(Call):
+    """A websocket and its application."""
+
+    __slots__ = (
+        "_carrier",
+        "_disconnect",
+        "_early",
+        "_frames",
+        "_headers",
+        "_inbox",
+        "_lot",
+        "_queued",
+        "_scope",
+        "_state",
+        "_task",
+        "_window",
+        "close_until",
+        "ping_at",
+        "pong_until",
+    )
+
+    is_websocket = True
+
+    def __init__(self, shared: Shared, scope: dict[str, Any], route: Route, carrier: Carrier, headers: Headers) -> None:
+        scope["subprotocols"] = [value.decode("latin-1") for value in values(headers, b"sec-websocket-protocol")]
+        scope["extensions"] = {"websocket.http.response": {}}
+        super().__init__(shared, scope, route)
+        self._carrier = carrier
+        self._headers = headers
+        self._state = _State.ASKED
+        self._frames: Frames | None = None
+        self._window = 0
+        self._inbox: deque[tuple[ASGIMessage, int]] = deque([({"type": "websocket.connect"}, 0)])
+        self._queued = 0
+        self._disconnect: ASGIMessage | None = None
+        """What the application is told at the end, and from then on for ever."""
+        self._early = b""
+        """What a client sent before it was answered."""
+        self._lot = ParkingLot()
+        self._scope = trio.CancelScope()
+        self._task = trio.lowlevel.current_task()
+        self.ping_at = self.pong_until = self.close_until = inf
+
+    @property
+    @override
+    def task(self) -> trio.lowlevel.Task:
+        return self._task
+
+    @property
+    @override
+    def is_complete(self) -> bool:
+        return self._state not in {_State.ASKED, _State.REFUSING}
+
+    @override
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    # --- its life -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until both sides are done."""
+        shared = self.shared
+        if shared.websockets >= shared.config.max_websockets:
+            self._carrier.refuse(503)
+            await checkpoint()
+            return
+        shared.websockets += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read)
+                status = 0
+                with self._scope:
+                    status = await self.serve()
+                if self._scope.cancelled_caught:
+                    status = self.status_of_stop
+                await self._end(status)
+                nursery.cancel_scope.cancel()
+        finally:
+            shared.websockets -= 1
+
+    async def _end(self, status: int) -> None:
+        """See that the client learns how it ended."""
+        await checkpoint()
+        if self._state is _State.ASKED and status:
+            self._state = _State.REFUSED
+            self._carrier.refuse(status)
+        elif self._state is _State.OPEN:
+            self._close(_code(status))
+        self.gone = True
+        try:
+            await self._carrier.flush()
+        except ClientGoneError:
+            return
+        self.close_until = self.shared.clock.now + CLOSE_TIMEOUT
+        while self._state is _State.CLOSING and self.close_until < inf:
+            await self._lot.park()
+
+    def look(self, now: float) -> None:
+        """Keep the deadlines: called every tick."""
+        if self.close_until <= now:
+            self.close_until = inf
+            self._lot.unpark_all()
+        elif self._state is _State.OPEN and self.pong_until <= now and self._carrier.is_reading:
+            self._close(FAILED, "no answer to a ping")
+            self._lose(LOST)
+        elif self._state is _State.OPEN and self.ping_at <= now:
+            config = self.shared.config
+            self._carrier.write_nowait(frame(Opcode.PING, b""))
+            self.ping_at = now + config.websocket_ping
+            self.pong_until = min(self.pong_until, now + config.websocket_pong_timeout)
+
+    def go_away(self) -> None:
+        """Close because the service stops; the application is told."""
+        if self._state is _State.OPEN:
+            self._close(GOING_AWAY, "the service stops")
+            self._lose(GOING_AWAY, "the service stops")
+
+    def _close(self, code: int, reason: str = "") -> None:
+        self._state = _State.CLOSING
+        self._carrier.write_nowait(close_frame(code, reason))
+
+    def _lose(self, code: int, reason: str = "") -> None:
+        """Take note that nothing more comes from the client, or is wanted from it."""
+        self.gone = True
+        if self._disconnect is None:
+            self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        self._lot.unpark_all()
+
+    # --- from the client ----------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        while self._state is not _State.CLOSED:
+            if self._is_full:
+                await self._lot.park()
+                continue
+            data = await self._carrier.read()
+            if data:
+                await self._feed(data)
+            elif data is not None:
+                self._state = _State.CLOSED if self.is_complete else self._state
+                self._lose(LOST)
+                return
+
+    @property
+    def _is_full(self) -> bool:
+        return self._state is not _State.CLOSING and max(self._queued, len(self._early)) >= QUEUE_BYTES
+
+    async def _feed(self, data: bytes) -> None:
+        """Take what the client sends."""
+        if self._frames is None:
+            self._early += data
+            return  # noqa: ASYNC910  suspends only to wait
+        try:
+            for event in self._frames.feed(data):
+                self._take(event)
+        except BrokenFrameError as error:
+            if self._state is _State.OPEN:
+                self._close(error.code, error.reason)
+                self._lose(error.code, error.reason)
+            self._frames.ignore()
+        await self._carrier.flush()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Close):
+            self._take_close(event)
+        elif self._state is not _State.OPEN or isinstance(event, Pong):
+            self.pong_until = inf
+        elif isinstance(event, Ping):
+            self._carrier.write_nowait(frame(Opcode.PONG, event.payload))
+        else:
+            self._put(event)
+
+    def _take_close(self, event: Close) -> None:
+        if self._state is _State.OPEN:
+            self._carrier.write_nowait(close_frame(event.code))
+        self._state = _State.CLOSED
+        self._lose(event.code, event.reason)
+
+    def _put(self, message: str | bytes) -> None:
+        kind = "text" if isinstance(message, str) else "bytes"
+        size = MESSAGE_BYTES + len(message) * (1 if kind == "bytes" or message.isascii() else 4)
+        self._inbox.append(({"type": "websocket.receive", kind: message}, size))
+        self._queued += size
+        if self._lot:
+            self._lot.unpark_all()
+
+    @override
+    async def receive(self) -> ASGIMessage:
+        while not self._inbox and self._disconnect is None:
+            await self._lot.park()
+        if not self._inbox:
+            if self.told_gone:
+                await checkpoint()
+            self.told_gone = True
+            return dict(self._disconnect or {})  # noqa: ASYNC910  suspends only to wait
+        message, size = self._inbox.popleft()
+        was_full = self._is_full
+        self._queued -= size
+        if was_full:
+            self._lot.unpark_all()
+        return message  # noqa: ASYNC910  suspends only to wait
+
+    # --- to the client ------------------------------------------------------------------------------------------
+
+    @override
+    async def send(self, message: ASGIMessage) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        kind = message["type"]
+        if self._state is _State.OPEN and kind == "websocket.send":
+            await self._carrier.write(self._framed(message))
+        elif self._state is _State.OPEN and kind == "websocket.close":
+            self._close(message.get("code", NORMAL), message.get("reason") or "")
+            self._lose(message.get("code", NORMAL))
+            await self._carrier.flush()
+        elif self.gone or self._state in {_State.CLOSING, _State.CLOSED}:
+            raise ClientGoneError("the client is gone")
+        elif self._state is _State.ASKED and kind == "websocket.accept":
+            await self._accept(message)
+        elif self._state is _State.ASKED and kind == "websocket.close":
+            self._state = _State.REFUSED
+            self._carrier.refuse(403)
+            self._lose(LOST)
+        elif self._state in {_State.ASKED, _State.REFUSING} and kind.startswith("websocket.http.response."):
+            await self._respond(message)
+        else:
+            raise RuntimeError(f"unexpected {kind}")
+
+    def _framed(self, message: ASGIMessage) -> bytes:
+        text = message.get("text")
+        if text is None:
+            return frame(Opcode.BINARY, message["bytes"], window=self._window)
+        return frame(Opcode.TEXT, text.encode(), window=self._window)
+
+    async def _accept(self, message: ASGIMessage) -> None:
+        config, headers = self.shared.config, [(name.lower(), value) for name, value in message.get("headers", ())]
+        if message.get("subprotocol") is not None:
+            headers.append((b"sec-websocket-protocol", message["subprotocol"].encode()))
+        if config.websocket_compression:
+            self._window, answer = deflate_window(self._headers)
+            if self._window:
+                headers.append((b"sec-websocket-extensions", answer))
+        await self._carrier.accept(headers)
+        self._state = _State.OPEN
+        self._frames = Frames(config.websocket_max_bytes, inflates=self._window > 0)
+        if config.websocket_ping:
+            self.ping_at = self.shared.clock.now + config.websocket_ping
+        early, self._early = self._early, b""
+        if early:
+            await self._feed(early)
+            self._lot.unpark_all()
+
+    async def _respond(self, message: ASGIMessage) -> None:
+        self._state = _State.REFUSING
+        await self._carrier.respond({**message, "type": message["type"].removeprefix("websocket.")})
+        if message["type"].endswith("body") and not message.get("more_body", False):
+            self._state = _State.REFUSED
+            self._lose(LOST)
+
+
+def _code(status: int) -> int:
+    """Return the code to close with in place of an application that ended so."""
+    if not status:
+        return NORMAL
+    return GOING_AWAY if status == 503 else FAILED
