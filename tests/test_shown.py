@@ -292,7 +292,7 @@ async def test_all_that_can_be_reached_in_a_running_service_is_shown_in_a_line(t
 
 
 _MUST_BE_THERE = {
-    *("OpenKernel", "Kernel", "EventHub", "Supervisor", "Child", "Tree", "Plan", "Pool", "KernelIntake", "Context"),
+    *("RunningService", "Kernel", "EventHub", "Supervisor", "Child", "Tree", "Plan", "Pool", "KernelIntake", "Context"),
     *("MemoryBroker", "MemoryDelivery", "Envelope", "Publisher", "RpcClient", "RemoteFunction", "TickDelivery"),
     *("SqliteBroker", "SqliteTransaction", "StoreThread", "KeyedDriver", "Tick", "DeliveryDone"),
 }

@@ -35,7 +35,7 @@ async def running(open_example: Any, own_name: Any) -> AsyncGenerator[tuple[Any,
         queues=[Queue(name=told, exclusive=True, durable=False)],
         bindings=[Binding(queue=told, exchange=exchange, pattern="#")],
     )
-    async with open_example(MANIFEST, names, replace={"workers.test": test}) as service:
+    async with open_example(MANIFEST, names, replace={"workers.test": test}, expected=ValueError) as service:
         broker = service.resource("driver/rabbit")
         await broker.declare(topology)
         async with broker.subscribe(Subscription(queue=told, prefetch=10)) as events:

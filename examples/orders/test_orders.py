@@ -11,21 +11,22 @@ import httpx
 import pytest
 
 from kernel import DeadLetter, Listening
+from kernel.testing import OpenKernel
 
 MANIFEST = Path(__file__).parents[2] / "kernel.toml"
 ANY_PORT = {"dispatchers.web": {"plugin": "web", "bind": "127.0.0.1:0"}}
 
 
 @asynccontextmanager
-async def shop(open_kernel: Any) -> AsyncGenerator[tuple[Any, httpx.AsyncClient]]:
-    async with open_kernel(MANIFEST, replace=ANY_PORT) as service:
+async def shop(open_kernel: OpenKernel, **options: Any) -> AsyncGenerator[tuple[Any, httpx.AsyncClient]]:
+    async with open_kernel(MANIFEST, replace=ANY_PORT, **options) as service:
         listening = await service.wait_event(Listening)
         async with httpx.AsyncClient(base_url=listening.address) as client:
             yield service, client
 
 
 @pytest.mark.slow
-async def test_an_order_is_accepted_and_then_fulfilled(open_kernel: Any) -> None:
+async def test_an_order_is_accepted_and_then_fulfilled(open_kernel: OpenKernel) -> None:
     async with shop(open_kernel) as (service, client):
         accepted = await client.post("/orders", json={"sku": "tea", "quantity": 2})
         path = f"/orders/{accepted.json()['id']}"
@@ -39,8 +40,8 @@ async def test_an_order_is_accepted_and_then_fulfilled(open_kernel: Any) -> None
 
 
 @pytest.mark.slow
-async def test_poison_is_tried_three_times_and_ends_as_dead(open_kernel: Any) -> None:
-    async with shop(open_kernel) as (service, client):
+async def test_poison_is_tried_three_times_and_ends_as_dead(open_kernel: OpenKernel) -> None:
+    async with shop(open_kernel, expected=ValueError) as (service, client):
         accepted = await client.post("/orders", json={"sku": "poison", "quantity": 1})
         await service.wait_settled(matching=lambda event: isinstance(event.outcome, DeadLetter))
         order = (await client.get(f"/orders/{accepted.json()['id']}")).json()
@@ -62,7 +63,7 @@ async def test_poison_is_tried_three_times_and_ends_as_dead(open_kernel: Any) ->
     ],
     ids=["type", "range", "missing", "no-json", "no-text"],
 )
-async def test_a_wrong_order_is_refused_with_the_reason(open_kernel: Any, body: bytes, reason: str) -> None:
+async def test_a_wrong_order_is_refused_with_the_reason(open_kernel: OpenKernel, body: bytes, reason: str) -> None:
     async with shop(open_kernel) as (_, client):
         refused = await client.post("/orders", content=body)
 
@@ -70,7 +71,7 @@ async def test_a_wrong_order_is_refused_with_the_reason(open_kernel: Any, body: 
     assert reason in refused.json()["error"]
 
 
-async def test_an_order_that_nobody_made_is_not_found(open_kernel: Any) -> None:
+async def test_an_order_that_nobody_made_is_not_found(open_kernel: OpenKernel) -> None:
     async with shop(open_kernel) as (_, client):
         missing = await client.get("/orders/none")
 

@@ -50,7 +50,7 @@ async def test_a_hundred_messages_are_counted_and_the_last_is_replied_to(open_ex
 async def test_a_message_without_a_number_is_tried_three_times_and_put_aside(open_example: Any, own_name: Any) -> None:
     exchange, queue = own_name("esb"), own_name("bench")
     quiet = {"workers.flood": {"use": "rmq_bench:Flood", "config": {"messages": 0}, "restart": {"policy": "never"}}}
-    async with open_example(MANIFEST, {"ESB": exchange, "QUEUE": queue}, replace=quiet) as service:
+    async with open_example(MANIFEST, {"ESB": exchange, "QUEUE": queue}, replace=quiet, expected=KeyError) as service:
         await service.publish("esb", "shiva.bench", {})
         settled = await service.wait_settled(3)
 

@@ -30,17 +30,21 @@ if TYPE_CHECKING:
     from ._leaks import no_task_leaks as no_task_leaks
     from ._open import OpenKernel as OpenKernel
     from ._open import open_kernel as open_kernel
+    from ._patience import Patience as Patience
     from ._proxy import Proxy as Proxy
     from ._proxy import open_proxy as open_proxy
     from ._proxy_line import LineFaults as LineFaults
+    from ._running import RunningService as RunningService
 
 _LATER: Final = {
     "Faults": "_faults",
     "Feed": "_check_dispatcher",
     "LineFaults": "_proxy_line",
     "OpenKernel": "_open",
+    "Patience": "_patience",
     "Proxy": "_proxy",
     "RecordingIntake": "_intake",
+    "RunningService": "_running",
     "Settled": "_intake",
     "Stall": "_faults",
     "acknowledge": "_intake",

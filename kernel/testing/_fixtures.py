@@ -6,18 +6,18 @@ it imports nothing but pytest, and the fixtures import what they hand out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from kernel.testing import Faults
+    from kernel.testing import Faults, OpenKernel
 
 
 @pytest.fixture
-def open_kernel(no_leaks: None) -> Callable[..., Any]:
+def open_kernel(no_leaks: None) -> OpenKernel:
     """`kernel.testing.open_kernel`, with a check afterwards that the test left nothing behind."""
     from kernel.testing import open_kernel as opener  # noqa: PLC0415  see the module docstring
 

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from kernel._manifest.registry import Registry, discover
-from kernel.testing import OpenKernel, open_kernel
+from kernel.testing import RunningService, open_kernel
 
 QUEUE: Final[Mapping[str, object]] = {"plugin": "amqp"}
 AS_NAMEKO: Final[Mapping[str, object]] = {"dead_letters": "", "options": {"max_priority": 0}}
@@ -26,7 +26,7 @@ def serving(
     name: str = "ours",
     more_workers: Mapping[str, Mapping[str, object]] | None = None,
     **tables: Mapping[str, Mapping[str, object]],
-) -> AbstractAsyncContextManager[OpenKernel]:
+) -> AbstractAsyncContextManager[RunningService]:
     """Open a service with the broker `queue`; a worker's dispatcher has the worker's name.
 
     Args:
@@ -52,7 +52,7 @@ def serving(
         **tables,
     }
     plugins = (*discover().plugins, *Registry.of({"workers": dict(workers)}).plugins)
-    return open_kernel(manifest, registry=Registry(plugins))
+    return open_kernel(manifest, registry=Registry(plugins), expected=Exception)
 
 
 def worker_table(name: str, dispatchers: Mapping[str, object]) -> dict[str, object]:

@@ -12,7 +12,7 @@ import trio
 
 from kernel import SettleFailed, State, handles, new_id
 from kernel.errors import TransientError, UnavailableError, UnknownOutcomeError
-from kernel.testing import OpenKernel, open_kernel
+from kernel.testing import RunningService, open_kernel
 
 HEARTBEAT = 1.0
 BACKOFF = 1.0
@@ -113,7 +113,7 @@ def manifest(port: int, *, concurrency: int = 10) -> dict[str, object]:
 class Stage:
     """A running service and the account of its messages."""
 
-    service: OpenKernel
+    service: RunningService
     record: Record
     confirmed: set[int] = attrs.field(factory=set[int], init=False)
     refused: Counter[str] = attrs.field(factory=Counter[str], init=False)
@@ -220,14 +220,14 @@ async def staged(port: int, *, concurrency: int = 10, ready: bool = True) -> Asy
     record = Record()
     tables = manifest(port, concurrency=concurrency)
     with trio.fail_after(2 * PATIENCE):
-        async with open_kernel(tables, replace={"drivers.record": record}, ready=ready) as service:
+        async with open_kernel(tables, replace={"drivers.record": record}, ready=ready, expected=Exception) as service:
             stage = Stage(service, record)
             yield stage
             await stage.wait_done()
             forgive(service)
 
 
-def forgive(service: OpenKernel) -> None:
+def forgive(service: RunningService) -> None:
     """Forget deliveries that could not be settled because their connection was gone: that is what the test does.
 
     What takes more than an ack waits for the next connection until the kernel gives up; the broker delivers it again.

@@ -11,7 +11,7 @@ import pytest
 
 from kernel import Envelope, answers, new_id
 from kernel.errors import RemoteError, UnroutableError
-from kernel.testing import OpenKernel
+from kernel.testing import RunningService
 
 from ._peer import Peer
 from ._service import AS_NAMEKO, Inbox, serving
@@ -74,7 +74,7 @@ class Ours:
 
 def open_ours(
     names: Names, *, bindings: Sequence[str] = TARGETS, exceptions: Sequence[str] = ()
-) -> AbstractAsyncContextManager[OpenKernel]:
+) -> AbstractAsyncContextManager[RunningService]:
     common = {"protocol": "ufw", "exchange": EXCHANGE}
     patterns = [f"{names.ours}.{target}" for target in bindings]
     return serving(

@@ -12,7 +12,7 @@ import trio
 
 from kernel import Envelope, answers
 from kernel.errors import ConflictError, StartupError
-from kernel.testing import OpenKernel
+from kernel.testing import RunningService
 
 from ._errors import cause_of
 from ._peer import Peer
@@ -57,7 +57,7 @@ def start_desk(start_peer: Callable[..., Peer], names: Names) -> Callable[..., P
 
 def open_ours(
     names: Names, inbox: Inbox, *, auto_delete: Mapping[str, bool] | None = None, **consumer: Any
-) -> AbstractAsyncContextManager[OpenKernel]:
+) -> AbstractAsyncContextManager[RunningService]:
     """Open a service that hears all events of Nameko's, publishes its own, and publishes `hi` when it is called."""
 
     class Calls:

@@ -12,7 +12,7 @@ import pytest
 
 from kernel import Envelope, answers, new_id
 from kernel.errors import RemoteError, UnroutableError
-from kernel.testing import OpenKernel
+from kernel.testing import RunningService
 
 from ._peer import Peer
 from ._service import AS_NAMEKO, serving
@@ -88,7 +88,7 @@ class Ours:
         return await self.rpc.call(f"{service}.{method}", [])
 
 
-def open_ours(names: Names, **protocol: Any) -> AbstractAsyncContextManager[OpenKernel]:
+def open_ours(names: Names, **protocol: Any) -> AbstractAsyncContextManager[RunningService]:
     common = {"protocol": "nameko", "exchange": names.exchange}
     queue = {"queue": f"rpc-{names.ours}", "bindings": [f"{names.ours}.*"], "reply_exchange": names.exchange}
     return serving(

@@ -141,5 +141,5 @@ async def running(
     for name, table in given.items():
         if table.get("dispatcher") == "":
             del manifest["workers"][name]["dispatcher"]
-    async with open_kernel(manifest, registry=registry) as service:
+    async with open_kernel(manifest, registry=registry, expected=Exception) as service:
         yield feed, service

@@ -36,7 +36,7 @@ async def settle_with(protocol: type[Json], workers: Mapping[str, Any], delivery
     tables: dict[str, Any] = {name: {"use": name} for name in workers}
     tables["worker"].update(dispatcher="feed", **table)
     manifest = {"kernel": {"name": "test"}, "dispatchers": {"feed": {"protocol": "own"}}, "workers": tables}
-    async with open_kernel(manifest, registry=registry):
+    async with open_kernel(manifest, registry=registry, expected=Exception):
         return await feed.settle(delivery)
 
 

@@ -406,7 +406,9 @@ async def test_workers_of_a_group_restart_together(autojump_clock: Any) -> None:
         await trio.sleep_forever()
 
     groups = {"pair": {"strategy": "one_for_all", "members": ["one", "two"]}}
-    async with open_kernel(manifest("one", "two", groups=groups), registry=registry(one=one, two=two)):
+    async with open_kernel(
+        manifest("one", "two", groups=groups), registry=registry(one=one, two=two), expected=ValueError
+    ):
         await trio.sleep(5)
 
     assert sorted(starts) == ["one", "one", "two", "two"]

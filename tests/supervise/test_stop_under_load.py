@@ -16,7 +16,7 @@ from kernel._core.events import DrainTimedOut, KernelStopped
 from kernel._manifest.registry import Registry, discover
 from kernel._supervise.run import ExitStatus, Result
 from kernel.errors import PermanentError, StartupError, UnavailableError
-from kernel.testing import OpenKernel, open_kernel
+from kernel.testing import RunningService, open_kernel
 
 STOPS = 500
 MESSAGES = 60
@@ -56,7 +56,7 @@ class Load:
 
 
 @asynccontextmanager
-async def service(load: Load, *, ready: bool = True, **kernel: float) -> AsyncIterator[OpenKernel]:
+async def service(load: Load, *, ready: bool = True, **kernel: float) -> AsyncIterator[RunningService]:
     broker = {"driver": "queue", "protocol": "json"}
     manifest: Mapping[str, object] = {
         "kernel": {"name": "stops", "grace_period": 10.0, "drain_timeout": 1.0, **kernel},
@@ -69,11 +69,11 @@ async def service(load: Load, *, ready: bool = True, **kernel: float) -> AsyncIt
         },
     }
     registry = Registry((*INSTALLED, *Registry.of({"workers": {"load": load.worker()}}).plugins))
-    async with open_kernel(manifest, registry=registry, ready=ready) as running:
+    async with open_kernel(manifest, registry=registry, ready=ready, expected=(PermanentError, OSError)) as running:
         yield running
 
 
-async def publish(running: OpenKernel, messages: int) -> None:
+async def publish(running: RunningService, messages: int) -> None:
     """Publish until the service stops; what was not taken is the sender's to know."""
     try:
         for number in range(messages):
@@ -82,7 +82,7 @@ async def publish(running: OpenKernel, messages: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def assert_balanced(running: OpenKernel, load: Load) -> None:
+def assert_balanced(running: RunningService, load: Load) -> None:
     """Assert that every delivery came to exactly one end, and that the stop kept to its proof."""
     if load.broker is not None:
         stats = load.broker.stats
@@ -119,7 +119,7 @@ class StopAtStep(trio.abc.Instrument):
 
     at: int
     steps: int = 0
-    running: OpenKernel | None = None
+    running: RunningService | None = None
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         if self.running is not None:
@@ -128,7 +128,7 @@ class StopAtStep(trio.abc.Instrument):
                 self.running.kernel.request_stop("now")
 
 
-async def scenario(instrument: StopAtStep, load: Load, messages: int, **kernel: float) -> tuple[OpenKernel, Result]:
+async def scenario(instrument: StopAtStep, load: Load, messages: int, **kernel: float) -> tuple[RunningService, Result]:
     """Start a service, publish, let everything settle, stop: unless the instrument stops it before."""
     async with service(load, ready=False, **kernel) as running:
         instrument.running = running

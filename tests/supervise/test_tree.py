@@ -15,7 +15,7 @@ from kernel import ComponentFailed, State, StateChanged
 from kernel._delivery.failure import describe
 from kernel._manifest.registry import Registry
 from kernel.abc import Context, Dispatcher, Driver, Intake, NoConfig
-from kernel.testing import OpenKernel, open_kernel
+from kernel.testing import RunningService, open_kernel
 
 Opening = Callable[[], AbstractAsyncContextManager[object]]
 
@@ -56,7 +56,7 @@ async def handle(payload: object) -> None:
     await trio.lowlevel.checkpoint()
 
 
-def names(service: OpenKernel, state: State) -> list[str]:
+def names(service: RunningService, state: State) -> list[str]:
     return [event.component for event in service.events if isinstance(event, StateChanged) and event.new is state]
 
 
@@ -115,7 +115,7 @@ async def test_a_worker_that_ends_by_itself_leaves_within_its_bound(autojump_clo
 
     registry = Registry.of({"workers": {"worker": Worker}})
     manifest = {"kernel": {}, "workers": {"worker": {"use": "worker", "stop_timeout": 2.0}}}
-    async with open_kernel(manifest, registry=registry) as service:
+    async with open_kernel(manifest, registry=registry, expected=TimeoutError) as service:
         await service.wait_event(ComponentFailed)
 
     assert left[0] == pytest.approx(1.5)

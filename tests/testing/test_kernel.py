@@ -19,11 +19,12 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, Envelope, Outcome, StopRequested, handles
+from kernel._core.spec import WorkerSpec
 from kernel._manifest.registry import Registry, discover
 from kernel._supervise.run import ExitStatus
 from kernel.abc import Context, Delivery, Dispatcher, Driver, Intake, NoConfig
-from kernel.errors import InvalidError, StartupError
-from kernel.testing import Faults, OpenKernel, no_leaks, no_task_leaks, open_kernel
+from kernel.errors import InvalidError, RemoteError, StartupError
+from kernel.testing import Faults, Patience, RunningService, no_leaks, no_task_leaks, open_kernel
 
 INSTALLED = discover().plugins
 BROKER = {"driver": "queue", "protocol": "json"}
@@ -119,7 +120,7 @@ async def test_messages_are_published_and_their_ends_waited_for(autojump_clock: 
 
 
 async def test_only_the_deliveries_that_match_are_waited_for(autojump_clock: Any) -> None:
-    async with open_kernel(MANIFEST, registry=registry()) as service:
+    async with open_kernel(MANIFEST, registry=registry(), expected=OSError) as service:
         await service.publish("events", "order.one", "fail")
         settled = await service.wait_settled(1, matching=lambda event: event.attempt == 2)
 
@@ -217,7 +218,7 @@ async def test_what_the_test_and_the_kernel_raise_is_raised_together(
             await trio.sleep(1)
         raise OSError("kernel")
 
-    monkeypatch.setattr("kernel.testing._open.serve", broken)
+    monkeypatch.setattr("kernel.testing._running.serve", broken)
     with pytest.raises(ExceptionGroup) as caught:
         async with open_kernel({"kernel": {"name": "x"}, "workers": {"w": {"use": "trio:sleep_forever"}}}, ready=False):
             raise ValueError("test")
@@ -290,6 +291,125 @@ async def test_a_delivery_that_could_not_be_settled_fails_the_test(autojump_cloc
             await service.wait_settled(1)
 
 
+# --- what handlers raise ----------------------------------------------------------------------------------------------
+
+
+class WrongError(Exception):
+    """What a handler that checks something raises: an error as any other."""
+
+
+async def settle(opened: Any, payload: object, count: int = 2) -> None:
+    async with opened as service:
+        await service.publish("events", "order.one", payload)
+        await service.wait_settled(count)
+
+
+def checking(error: Exception) -> Registry:
+    class Checks:
+        @handles("order.#")
+        async def order(self, payload: Any) -> None:
+            raise error
+
+    return Registry((*registry().plugins, *Registry.of({"workers": {"checks": Checks}}).plugins))
+
+
+CHECKED = {"workers.shop": {"use": "checks", "dispatcher": "work", "retry": {"attempts": 2}}}
+
+
+@pytest.mark.parametrize("error", [AssertionError("1 != 2"), WrongError("so"), KeyError("sku")], ids=repr)
+async def test_what_a_handler_raises_fails_the_test(autojump_clock: Any, error: Exception) -> None:
+    with pytest.raises(ExceptionGroup, match="2 failures that the test does not expect") as caught:
+        await settle(open_kernel(MANIFEST, registry=checking(error), replace=CHECKED), 1)
+
+    assert set(caught.value.exceptions) == {error}
+
+
+@pytest.mark.parametrize("expected", [WrongError, Exception, (KeyError, WrongError)])
+async def test_a_test_says_what_it_expects(autojump_clock: Any, expected: Any) -> None:
+    await settle(open_kernel(MANIFEST, registry=checking(WrongError("so")), replace=CHECKED, expected=expected), 1)
+
+
+async def test_other_errors_than_the_expected_fail_the_test(autojump_clock: Any) -> None:
+    opened = open_kernel(MANIFEST, registry=checking(WrongError("so")), replace=CHECKED, expected=KeyError)
+    with pytest.raises(ExceptionGroup, match="does not expect"):
+        await settle(opened, 1)
+
+
+async def test_a_payload_that_no_handler_takes_fails_the_test(autojump_clock: Any) -> None:
+    class Strict:
+        @handles("order.#")
+        async def order(self, payload: int) -> None: ...
+
+    opened = open_kernel(MANIFEST, registry=registry(checks=Strict), replace=CHECKED)
+    with pytest.raises(ExceptionGroup, match="does not expect"):
+        await settle(opened, "no number", 1)
+
+
+async def test_a_loop_that_is_restarted_fails_the_test(autojump_clock: Any) -> None:
+    lives = iter([0.5, 1000.0])
+
+    async def loops() -> None:
+        await trio.sleep(next(lives))
+        raise WrongError("so")
+
+    with pytest.raises(ExceptionGroup, match="does not expect") as caught:
+        async with loop(loops):
+            await trio.sleep(10)
+
+    assert [type(error) for error in caught.value.exceptions] == [WrongError]
+
+
+async def test_an_error_that_was_answered_is_with_whoever_asked(autojump_clock: Any) -> None:
+    async with open_kernel(MANIFEST, registry=registry()) as service:
+        with pytest.raises(RemoteError):
+            await service.call("rpc", "order.one", "fail")
+
+
+# --- what never comes -------------------------------------------------------------------------------------------------
+
+WAITS: Mapping[str, Any] = {
+    "settled": lambda service: service.wait_settled(2),
+    "event": lambda service: service.wait_event(StopRequested),
+    "publish": lambda service: service.publish("events", "order.two", 2),
+    "call": lambda service: service.call("rpc", "order.two", 2),
+}
+
+
+async def wait_in_vain(wait: str, patience: Patience, work: Any) -> None:
+    """Wait for what never comes in a service that has handled one order and works on: by timers, or not at all."""
+    faults = Faults(may_miss=True)
+    faults.stall("driver/queue", "send", at=2)
+    table = {**MANIFEST, "workers": {**MANIFEST["workers"], "w": {"use": "w"}}}
+    async with open_kernel(table, registry=registry(w=work), patience=patience, faults=faults) as service:
+        await service.publish("events", "order.one", 1)
+        await service.wait_settled(1)
+        await WAITS[wait](service)
+
+
+async def polls() -> None:
+    while True:  # noqa: ASYNC110  a driver that looks again and again is what this is about
+        await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("wait", ["settled", "event", "publish"])
+@pytest.mark.parametrize("work", [polls, trio.sleep_forever], ids=["busy", "idle"])
+async def test_a_wait_ends_on_the_clock_of_the_test(autojump_clock: Any, wait: str, work: Any) -> None:
+    with pytest.raises(AssertionError, match=r"not within 10 s of the test's clock") as caught:
+        await wait_in_vain(wait, Patience(seconds=10.0), work)
+
+    assert "driver/queue ready" in str(caught.value)
+    assert "worker='worker/shop'" in str(caught.value)
+
+
+@pytest.mark.parametrize("wait", ["settled", "event", "publish", "call"])
+async def test_a_wait_ends_on_the_real_clock_however_far_the_other_has_come(autojump_clock: Any, wait: str) -> None:
+    patience = Patience(seconds=10.0**12, real_seconds=0.2)
+    with pytest.raises(AssertionError, match=r"not within 0.2 real s|no answer") as caught:
+        await wait_in_vain(wait, patience, polls)
+
+    assert "worker='worker/shop'" in str(caught.value)
+
+
 # --- what is replaced -------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +440,44 @@ async def test_a_table_is_replaced_by_another(autojump_clock: Any) -> None:
     replace = {"workers.shop": {"use": "shop", "dispatcher": "work", "instances": 2}}
     async with open_kernel(MANIFEST, registry=registry(), replace=replace) as service:
         assert "worker/shop[2]" in service.kernel.states
+
+
+async def test_single_keys_are_set(autojump_clock: Any) -> None:
+    keys = {"workers.shop.instances": 2, "workers.shop.retry.attempts": 7, "kernel.name": "other"}
+    async with open_kernel(MANIFEST, registry=registry(), set=keys) as service:
+        plan = service.plan
+
+    shop = plan.components["worker/shop"]
+    assert isinstance(shop, WorkerSpec)
+    assert (plan.name, shop.instances, shop.retry.attempts, shop.retry.backoff_initial) == ("other", 2, 7, 10.0)
+    assert MANIFEST["workers"]["shop"]["retry"] == {"attempts": 2, "backoff_initial": 10.0}
+
+
+async def test_a_key_of_what_is_replaced_can_be_set(autojump_clock: Any) -> None:
+    replace = {"workers.shop": {"use": "shop", "dispatcher": "work"}}
+    async with open_kernel(
+        MANIFEST, registry=registry(), replace=replace, set={"workers.shop.timeout": 1.5}
+    ) as service:
+        shop = service.plan.components["worker/shop"]
+
+    assert isinstance(shop, WorkerSpec)
+    assert shop.timeout == 1.5
+
+
+@pytest.mark.parametrize(
+    ("keys", "error"),
+    [({"workers.shop.retry.attempt": 1}, 'did you mean "attempts"'), ({"workers.shop.timeout": "1"}, "--set")],
+)
+async def test_a_key_that_is_set_wrong_is_a_problem_of_the_manifest(keys: dict[str, object], error: str) -> None:
+    with pytest.raises(InvalidError, match=error):
+        async with open_kernel(MANIFEST, registry=registry(), set=keys):
+            raise NotImplementedError
+
+
+async def test_no_key_is_set_through_what_is_no_table() -> None:
+    with pytest.raises(KeyError, match="leads through use, which is no table"):
+        async with open_kernel(MANIFEST, registry=registry(), set={"workers.shop.use.x": 1}):
+            raise NotImplementedError
 
 
 async def test_what_a_test_replaces_need_not_be_allowed(autojump_clock: Any) -> None:
@@ -518,7 +676,7 @@ def calls_in(section: str) -> list[tuple[str, list[str]]]:
     return [(re.split(r"\W", code)[0], re.findall(r"(\w+)=", code)) for code in found]
 
 
-@pytest.mark.parametrize(("section", "cls"), [("Open it", OpenKernel), ("Inject faults", Faults)])
+@pytest.mark.parametrize(("section", "cls"), [("Open it", RunningService), ("Inject faults", Faults)])
 def test_the_how_to_names_what_there_is(section: str, cls: type[object]) -> None:
     calls = calls_in(section)
     fields = {field.name for field in attrs.fields(cls)}  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ MANIFEST = {
 @asynccontextmanager
 async def service(open_kernel: Any) -> AsyncGenerator[tuple[Any, Broker, Any, Any]]:
     """Run the service, with a queue `replies` bound for its replies; yields it and the drivers of its caller."""
-    async with open_kernel(MANIFEST) as running:
+    async with open_kernel(MANIFEST, expected=ValueError) as running:
         broker, esb, rpc = GIVEN.pop()
         await broker.declare(
             Topology(

@@ -76,7 +76,8 @@ class RpcClientDriver(Driver[RpcClient]):
             await trio.sleep(_RECONNECT_WAIT)
 
     async def _receive(self, calls: Calls, starting: list[trio.TaskStatus[None]]) -> None:
-        address = f"{self._context.service}.{self._context.name}.{new_id()}"
+        # Where answers are bound by it, a first word that is the service's own would bring them to `service.#` as well.
+        address = f"answers.{self._context.service}.{self._context.name}.{new_id()}"
         queue = Queue(name=address, durable=False, exclusive=True)
         binding = Binding(queue=address, exchange=self._config.exchange, pattern=address)
         bindings = [binding] if self._config.bind_replies else []

@@ -153,7 +153,7 @@ async def test_a_worker_that_restarts_under_load_ends_its_requests_and_sends_new
     }
     held: list[httpx.Response] = []
     during: list[int] = []
-    async with open_kernel(service_tables) as service:
+    async with open_kernel(service_tables, expected=ValueError) as service:
         address = (await service.wait_event(Listening)).address
         async with httpx.AsyncClient(base_url=address) as client, trio.open_nursery() as nursery:
 

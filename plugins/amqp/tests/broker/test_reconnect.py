@@ -15,7 +15,7 @@ from pamqp import commands
 from kernel import Ack, DeadLetter, Envelope, Event, Retry, SettleFailed, StateChanged, handles, new_id
 from kernel.abc import Binding, Delivery, Exchange, Queue, Subscription, Topology
 from kernel.errors import TransientError, UnavailableError, UnknownOutcomeError
-from kernel.testing import LineFaults, OpenKernel, Proxy, open_kernel, open_proxy
+from kernel.testing import LineFaults, Proxy, RunningService, open_kernel, open_proxy
 
 from ..bench import HERE, SOON, ask, delete, depth, open_amqp, take
 
@@ -302,7 +302,7 @@ def service(port: int, tag: str) -> dict[str, Any]:
     }
 
 
-async def publish_all(running: OpenKernel, numbers: range) -> None:
+async def publish_all(running: RunningService, numbers: range) -> None:
     """Publish each order until it is known that it was taken."""
     for number in numbers:
         while True:
@@ -318,7 +318,7 @@ async def test_a_service_that_loses_its_connections_under_load_loses_no_message(
     tag, count = new_id(), 400
     SEEN.clear()
     try:
-        async with open_proxy(*HERE) as proxy, open_kernel(service(proxy.port, tag)) as running:
+        async with open_proxy(*HERE) as proxy, open_kernel(service(proxy.port, tag), expected=Exception) as running:
             async with trio.open_nursery() as nursery:
                 for first in range(0, count, 100):
                     nursery.start_soon(publish_all, running, range(first, first + 100))
