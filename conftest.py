@@ -17,6 +17,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FROM_OUTSIDE = ("KERNEL_MANIFEST", "NOTIFY_SOCKET", "WATCHDOG_USEC")
 hypothesis.settings.register_profile("kernel", deadline=None)  # timings never decide a test
 hypothesis.settings.load_profile("kernel")
+_NODE = "a RabbitMQ of their own"
+_TOGETHER = {
+    "tests/amqp/test_faults.py": _NODE,
+    "tests/amqp/test_loss.py": _NODE,
+    "tests/amqp/test_tls.py": _NODE,
+    "tests/cli/test_new.py": "the cache of mypy",
+}
+"""What the tests of a file share that is costly: they run in one process, where several share the tests."""
 _ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)
 
 
@@ -48,6 +56,27 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Do the same for whole files."""
     return without_excuse((yield))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Where several processes share the tests, give each the next one; what belongs together goes to one of them."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  not there unless it calls this
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+def scope(nodeid: str) -> str:
+    """Return what a test shares with those that run in the same process: its own id if it shares nothing.
+
+    The peers that `tests/amqp` talks with last as long as a file.
+    """
+    file = nodeid.partition("::")[0]
+    return _TOGETHER.get(file, file if file.startswith("tests/amqp/") else nodeid)
 
 
 def without_excuse(report: _ReportT) -> _ReportT:

@@ -239,14 +239,19 @@ class WrongCall:
 async def handler(payload: object) -> None: ...
 
 
+def name(worker: object) -> str:
+    """Return what names a worker in the same way in every process."""
+    return getattr(worker, "__name__", type(worker).__name__)
+
+
 @pytest.mark.parametrize(
-    "worker", [function, with_driver, factory, Callable, WithProperty, WithAttribute, Callable(), FastAPI()], ids=str
+    "worker", [function, with_driver, factory, Callable, WithProperty, WithAttribute, Callable(), FastAPI()], ids=name
 )
 def test_a_worker_with_an_application_is_accepted(worker: object) -> None:
     assert list(WebDispatcher.check_worker(worker, None)) == []
 
 
-@pytest.mark.parametrize("worker", [Nothing, WrongCall, Nothing(), handler, None], ids=str)
+@pytest.mark.parametrize("worker", [Nothing, WrongCall, Nothing(), handler, None], ids=name)
 def test_a_worker_without_an_application_is_refused(worker: object) -> None:
     (problem,) = WebDispatcher.check_worker(worker, None)
 
@@ -254,7 +259,7 @@ def test_a_worker_without_an_application_is_refused(worker: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "instance", [function, functools.partial(with_driver, db=1), Callable(), WithProperty(), WithAttribute()], ids=str
+    "instance", [function, functools.partial(with_driver, db=1), Callable(), WithProperty(), WithAttribute()], ids=name
 )
 async def test_an_instance_with_an_application_is_hosted(instance: object) -> None:
     async with WebDispatcher.host(instance, None) as hosted:
