@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 
 from ..errors import ManifestError, PlanError
-from .console import complain, paint, say
+from .console import complain, paint, say, unheard_is_lost
 
 if TYPE_CHECKING:
     from .._core.spec import Plan
@@ -118,7 +118,7 @@ def run(manifest: str | None, overrides: Sequence[str], levels: Mapping[str, str
     """
     from .service import ServiceOptions, run_service  # noqa: PLC0415  structlog and trio
 
-    with _beside(path := _path(manifest)):
+    with unheard_is_lost(), _beside(path := _path(manifest)):
         plan = _resolve(path, overrides, _discover())
         options = ServiceOptions(
             log_level=levels.get(""),

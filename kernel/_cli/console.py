@@ -5,14 +5,23 @@ What is asked for goes to standard output, everything about it to standard error
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import Final, TextIO, final
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TextIO, final
 
 import attrs
 import click
+from typing_extensions import override
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_NOBODY_READS: Final = frozenset({errno.EPIPE, errno.EIO})
+"""A closed pipe, and a terminal that is gone."""
 _DUMB: Final = frozenset({"", "dumb", "unknown"})
 
 
@@ -54,6 +63,55 @@ def say(text: str) -> None:
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
+@contextmanager
+def unheard_is_lost() -> Generator[None]:
+    """Let what is written to a stream that nobody reads any more be lost, while inside.
+
+    Else a `print` in a handler raises, and the message that it handles is taken for one that cannot be handled:
+    `kernel run | head -1`. Streams that are no files are left as they are.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_losing(stream) for stream in before)
+    try:
+        yield
+    finally:
+        flush()
+        sys.stdout, sys.stderr = before
+
+
+def _losing(stream: TextIO) -> TextIO:
+    if not isinstance(stream, io.TextIOWrapper):  # None, too: it was closed before the start
+        return stream
+    try:
+        stream.flush()
+        raw = _Losing(stream.fileno(), "w", closefd=False)
+    except (OSError, ValueError):
+        return stream
+    losing: TextIO = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+    return losing
+
+
+@final
+class _Losing(io.FileIO):
+    """A file that goes on taking what nobody reads."""
+
+    @override
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in _NOBODY_READS:
+                raise
+            _discard(self)
+            return memoryview(data).nbytes
+
+
 def complain(text: str) -> None:
     """Write lines to standard error; they are lost if it takes none."""
     try:
@@ -83,7 +141,7 @@ def _encodable(text: str, stream: TextIO | None) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _discard(stream: TextIO) -> None:
+def _discard(stream: TextIO | io.FileIO) -> None:
     """Send what is still buffered, and everything after it, nowhere: else the interpreter complains at its end."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)

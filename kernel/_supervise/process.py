@@ -1,11 +1,14 @@
 """A plan as a whole process: signals, the watchdog, the exit status.
 
 SIGTERM and the first SIGINT ask for the stop; a second SIGINT skips the drain; SIGHUP is noted and changes nothing.
+Two SIGINTs at once are one: a Ctrl-C reaches every process of a terminal, and some of them pass it on.
 """
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +25,8 @@ from .watchdog import Watchdog
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+AT_ONCE: Final = 0.3
+"""Seconds between two SIGINTs that come of one Ctrl-C, at most; nobody presses it twice in that time on purpose."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -88,7 +93,7 @@ async def _main(
 
 
 @contextmanager
-def _handling(receive: Callable[[int], None], watchdog: Watchdog, *, ends_process: bool) -> Generator[None]:
+def _handling(receive: Callable[[int, float], None], watchdog: Watchdog, *, ends_process: bool) -> Generator[None]:
     """Pass signals to the event loop, and tell the watchdog at once: the loop may be blocked."""
     token = trio.lowlevel.current_trio_token()
 
@@ -96,7 +101,7 @@ def _handling(receive: Callable[[int], None], watchdog: Watchdog, *, ends_proces
         del frame
         if number != signal.SIGHUP:
             watchdog.arm()
-        token.run_sync_soon(receive, number)
+        token.run_sync_soon(receive, number, time.monotonic())
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
@@ -113,22 +118,24 @@ class _Signals:
 
     _log: FilteringBoundLogger
     _kernel: Kernel | None = attrs.field(default=None, init=False)
-    _early: list[int] = attrs.field(factory=list[int], init=False)
-    _interrupted: bool = attrs.field(default=False, init=False)
+    _early: list[tuple[int, float]] = attrs.field(factory=list[tuple[int, float]], init=False)
+    _interrupted_at: float = attrs.field(default=math.inf, init=False)
+    """When the first SIGINT came, in `time.monotonic()`."""
 
     def pass_on_to(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        for number in self._early:
-            self.receive(number)
+        for number, at in self._early:
+            self.receive(number, at)
 
-    def receive(self, number: int) -> None:
+    def receive(self, number: int, at: float) -> None:
         if self._kernel is None:
-            self._early.append(number)
+            self._early.append((number, at))
         elif number == signal.SIGHUP:
             self._log.warning("SIGHUP: a running service cannot be reloaded; restart it")
-        elif number == signal.SIGINT and self._interrupted:
+        elif number == signal.SIGINT and at - self._interrupted_at >= AT_ONCE:
             self._log.warning("SIGINT again: skipping the drain")
             self._kernel.hasten()
         else:
-            self._interrupted = self._interrupted or number == signal.SIGINT
+            if number == signal.SIGINT:
+                self._interrupted_at = min(at, self._interrupted_at)
             self._kernel.request_stop(signal.Signals(number).name)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from kernel._supervise.process import AT_ONCE
+
 from ._service import (
     DRAIN,
     FEED,
@@ -339,16 +341,31 @@ async def test_the_second_sigint_skips_the_drain(tmp_path: Path, first: signal.S
         await busy(service)
         service.send(first)
         await service.wait_said("kernel: stopping")
-        service.send(signal.SIGINT)
-        if first is signal.SIGTERM:  # so that was the first of its kind
-            await trio.sleep(0.1)
-            assert service.process.returncode is None
+        if first is signal.SIGTERM:  # so this is the first of its kind
+            service.send(signal.SIGINT)
+        await trio.sleep(AT_ONCE + 0.1)
+        assert service.process.returncode is None
 
         status, took = await service.stop(signal.SIGINT)
 
     assert status == CUT
     assert took < MARGIN
     assert "skipping the drain" in service.err
+
+
+async def test_sigint_that_comes_twice_at_once_is_one(tmp_path: Path) -> None:
+    """As under `uv run` or a shell's script, which pass on what the terminal has sent to all of them."""
+    code = handler("await trio.sleep(1.0)\nsay('finished')")
+    async with running(tmp_path, MESSAGING, code, *LONG_DRAIN) as service:
+        await busy(service)
+        service.send(signal.SIGINT)
+        service.send(signal.SIGINT)
+
+        status = await service.wait()
+
+    assert status == CLEAN
+    assert "finished" in service.out
+    assert "skipping the drain" not in service.err
 
 
 async def test_a_second_sigterm_changes_nothing(tmp_path: Path) -> None:
