@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from .._convert.leaves import Schema
+from .._convert.schema import open_book, table_schema
+from .._convert.walk import Book
 from .._manifest.registry import Plugin, Registry
 from .._manifest.tables import (
     SECTIONS,
@@ -21,7 +24,6 @@ from .._manifest.tables import (
 )
 from ..abc import Component
 from ..errors import PluginError
-from .fields import Schema, object_schema
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _NAME: Final = {"pattern": "^[a-z][a-z0-9_]{0,63}$"}
@@ -45,15 +47,16 @@ Broken: TypeAlias = list[PluginError]
 def manifest_schema(registry: Registry) -> tuple[dict[str, Any], Sequence[PluginError]]:
     """Return the schema of manifests for what is installed, and why some plugins are left open in it."""
     broken: Broken = []
+    book = open_book()
     definitions: dict[str, Schema] = {}
-    properties: dict[str, Schema] = {"kernel": object_schema(KernelTable)}
+    properties: dict[str, Schema] = {"kernel": table_schema(KernelTable, book)}
     for kind, table in _PLUGGED.items():
         plugins = [plugin for plugin in registry.plugins if plugin.kind == kind]
-        definitions |= {_key(plugin): _definition(registry, plugin, table, broken) for plugin in plugins}
-        definitions[f"{kind}.own"] = _own(table)
+        definitions |= {_key(plugin): _definition(registry, plugin, table, book, broken) for plugin in plugins}
+        definitions[f"{kind}.own"] = _own(table, book)
         properties[SECTIONS[kind]] = _tables_of(kind, plugins)
-    properties["workers"] = _unless_off(object_schema(WorkerTable), "the user's code")
-    properties["groups"] = _named(object_schema(GroupTable), "workers that are restarted together")
+    properties["workers"] = _unless_off(table_schema(WorkerTable, book), "the user's code")
+    properties["groups"] = _named(table_schema(GroupTable, book), "workers that are restarted together")
     schema: dict[str, Any] = {
         "$schema": DIALECT,
         "title": "kernel manifest",
@@ -61,7 +64,7 @@ def manifest_schema(registry: Registry) -> tuple[dict[str, Any], Sequence[Plugin
         "properties": properties,
         "additionalProperties": False,
         "minProperties": 1,
-        "$defs": definitions,
+        "$defs": definitions | book.definitions,
     }
     return schema, broken
 
@@ -70,16 +73,16 @@ def _key(plugin: Plugin) -> str:
     return f"{plugin.kind}.{plugin.distribution}.{plugin.name}"
 
 
-def _definition(registry: Registry, plugin: Plugin, table: type[object], broken: Broken) -> Schema:
+def _definition(registry: Registry, plugin: Plugin, table: type[object], book: Book, broken: Broken) -> Schema:
     """Return the schema of the tables that one plugin makes components of."""
     try:
         loaded: object = registry.load(plugin.kind, f"{plugin.distribution}:{plugin.name}")
     except PluginError as error:
         broken.append(error)
         return {"type": "object", "description": f"{plugin} cannot be loaded"}
-    made = object_schema(table)
+    made = table_schema(table, book)
     if isinstance(loaded, type) and issubclass(loaded, Component):
-        made = _joined(object_schema(loaded.Config), made)
+        made = _joined(table_schema(loaded.Config, book), made)
     return made | {"description": f"{plugin.kind} {plugin.name} of {plugin}"}
 
 
@@ -89,9 +92,9 @@ def _joined(own: Schema, shared: Schema) -> Schema:
     return {**shared, "properties": properties, **({"required": required} if required else {})}
 
 
-def _own(table: type[object]) -> Schema:
+def _own(table: type[object], book: Book) -> Schema:
     """Return the schema of a component whose class the manifest names itself: its keys are not known here."""
-    return object_schema(table) | {"additionalProperties": True, "required": ["use"]}
+    return table_schema(table, book) | {"additionalProperties": True, "required": ["use"]}
 
 
 def _tables_of(kind: str, plugins: Sequence[Plugin]) -> Schema:

@@ -1,29 +1,29 @@
-"""Looking at type annotations: what is a union, an array, a table; and how to say it to a user.
+"""Looking at type annotations: what stands around a type, and which types are unions, arrays and tables.
 
-Shared by `structure` (the manifest) and `payload` (messages). Knows no values.
+Knows no values and no policies; see `compiler` for what becomes of a type.
 """
 
 from __future__ import annotations
 
+import collections
 import collections.abc
-import dataclasses
 import enum
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time
-from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final, cast, get_args, get_origin
-from uuid import UUID
-
-import attrs
-
-from .._core.secret import Secret
-from .._core.words import listed, shown
 
 UNIONS: Final[frozenset[object]] = frozenset({typing.Union, types.UnionType})
-TABLES: Final[frozenset[object]] = frozenset({dict, Mapping, collections.abc.MutableMapping})
+TABLES: Final[Mapping[object, Callable[[dict[object, object]], object]]] = {
+    dict: dict,
+    collections.abc.Mapping: dict,
+    collections.abc.MutableMapping: dict,
+    collections.OrderedDict: collections.OrderedDict,
+    collections.defaultdict: lambda items: collections.defaultdict(None, items),
+    collections.Counter: lambda items: collections.Counter(cast("dict[object, int]", items)),
+}
+"""What a table becomes, by the type that is asked for."""
 ARRAYS: Final[Mapping[object, Callable[[list[object]], object]]] = {
     list: list,
     collections.abc.MutableSequence: list,
@@ -35,38 +35,57 @@ ARRAYS: Final[Mapping[object, Callable[[list[object]], object]]] = {
     frozenset: frozenset,
     collections.abc.Set: frozenset,
     collections.abc.MutableSet: set,
+    collections.deque: collections.deque,
 }
 """What an array becomes, by the type that is asked for."""
-_NAMES: Final[Mapping[object, str]] = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    datetime: "a date and time",
-    date: "a date",
-    time: "a time of day",
-    Decimal: "a decimal number in a string",
-    UUID: "a UUID in a string",
-    Path: "a path in a string",
-    Secret: 'a secret: { env = "NAME" } or { file = "/path" }',
-    type: 'a class, as "module:Name"',
-    cast("object", collections.abc.Callable): 'a function, as "module:name"',
-    None: "null",
-    type(None): "null",
-}
+_QUALIFIERS: Final = frozenset({"Required", "NotRequired", "ReadOnly", "Final", "ClassVar"})
 
 
 def plain_type(annotation: object) -> object:
     """Return a type without `Annotated`, `NewType`, `Required` and `type` aliases around it."""
-    while True:
-        if get_origin(annotation) in (typing.Annotated, typing.Required, typing.NotRequired, typing.Final):
-            annotation = get_args(annotation)[0]
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":
-            annotation = cast("Any", annotation).__value__
-        else:
-            return annotation
+    while (inner := peeled(annotation)) is not annotation:
+        annotation = inner
+    return annotation
+
+
+def peeled(annotation: object) -> object:
+    """Return a type without the outermost of what `plain_type` takes away, or the type itself."""
+    if get_origin(annotation) is typing.Annotated or qualifier_of(annotation):
+        return get_args(annotation)[0]
+    if isinstance(annotation, typing.NewType):
+        return annotation.__supertype__
+    return alias_value(annotation) if is_alias(annotation) else annotation
+
+
+def qualifier_of(annotation: object) -> str:
+    """Return `Required`, `NotRequired`, `ReadOnly`, `Final` or `ClassVar` if that is the outermost of a type."""
+    name: str = getattr(get_origin(annotation), "_name", None) or ""
+    return name if name in _QUALIFIERS else ""
+
+
+def qualifiers(annotation: object) -> frozenset[str]:
+    """Return all of those that stand around a type."""
+    found: set[str] = set()
+    while get_origin(annotation) is typing.Annotated or qualifier_of(annotation):
+        found.add(qualifier_of(annotation))
+        annotation = get_args(annotation)[0]
+    return frozenset(found)
+
+
+def is_alias(annotation: object) -> bool:
+    """Return whether a type is one that `type X = ...` made, with arguments or without."""
+    return type(origin_of(annotation)).__name__ == "TypeAliasType"
+
+
+def is_enum(annotation: object) -> typing.TypeGuard[type[enum.Enum]]:
+    """Return whether a type is an enumeration."""
+    return isinstance(annotation, type) and issubclass(annotation, enum.Enum)
+
+
+def alias_value(annotation: object) -> object:
+    """Return what such an alias stands for."""
+    value: Any = cast("Any", origin_of(annotation)).__value__
+    return value[get_args(annotation)] if get_args(annotation) else value
 
 
 def origin_of(annotation: object) -> object:
@@ -74,50 +93,41 @@ def origin_of(annotation: object) -> object:
     return get_origin(annotation) or annotation
 
 
-def is_class_with_fields(origin: object) -> bool:
-    """Return whether a type is an attrs class or a dataclass."""
-    return isinstance(origin, type) and (attrs.has(origin) or dataclasses.is_dataclass(origin))
+def dotted(cls: object) -> str:
+    """Return `module.Name` of a class; empty if it is none."""
+    # Python 3.13 has put `pathlib` into a module within itself.
+    return f"{cls.__module__.removesuffix('._local')}.{cls.__qualname__}" if isinstance(cls, type) else ""
 
 
-def is_enum(origin: object) -> typing.TypeGuard[type[enum.Enum]]:
-    """Return whether a type is an enumeration."""
-    return isinstance(origin, type) and issubclass(origin, enum.Enum)
+def loaded(module: str) -> Any:  # noqa: ANN401  a module
+    """Return a module that is imported already, or None: a type of it can only be asked for if it is."""
+    return sys.modules.get(module)
 
 
-def array_items(arguments: tuple[object, ...], origin: object) -> tuple[object, ...] | None:
+def fixed_items(annotation: object) -> tuple[object, ...] | None:
     """Return the item types of a tuple of fixed length; None for all other arrays."""
-    return None if origin is not tuple or not arguments or arguments[1:] == (...,) else arguments
+    arguments = get_args(annotation)
+    if get_origin(annotation) is not tuple or annotation is typing.Tuple or arguments[1:] == (...,):  # noqa: UP006
+        return None
+    return arguments
 
 
-def describe(annotation: object, *, table: str = "a table") -> str:
-    """Return what a field of a type takes, in words: `an integer`, `an array`, `"a" or "b"`.
+class NotUnderstoodError(TypeError):
+    """A type is not on the list of those that are understood, or cannot be made out."""
 
-    Args:
-        annotation: The type.
-        table: What mappings are called where the value comes from.
+    def __init__(self, what: str, why: str = "") -> None:
+        super().__init__(f"{what}: {why}" if why else what)
+        self.what = what
+        self.why = why
+
+
+def hints_of(cls: type[object]) -> dict[str, Any]:
+    """Return the types of the fields of a class, nothing of them left as a string.
+
+    Raises:
+        NotUnderstoodError: if one cannot be resolved.
     """
-    annotation = plain_type(annotation)
-    origin = origin_of(annotation)
-    if origin in _NAMES:
-        return _NAMES[origin]
-    if origin in UNIONS:
-        options = [option for option in get_args(annotation) if option is not type(None)]
-        return listed([describe(option, table=table) for option in options], last="or")
-    if origin is typing.Literal:
-        return one_of(get_args(annotation))
-    if is_enum(origin):
-        return one_of([member.value for member in origin])
-    return _describe_container(origin, table)
-
-
-def _describe_container(origin: object, table: str) -> str:
-    if origin in ARRAYS:
-        return "an array"
-    if origin in TABLES or is_class_with_fields(origin) or typing.is_typeddict(origin):
-        return table
-    return f"of type {getattr(origin, '__name__', str(origin))}"
-
-
-def one_of(options: collections.abc.Iterable[object]) -> str:
-    """Return `"a", "b" or "c"`."""
-    return listed([shown(option) for option in options], last="or")
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception as error:  # evaluates the user's annotations
+        raise NotUnderstoodError(f"the types of {cls.__qualname__} cannot be resolved", str(error)) from error

@@ -17,10 +17,9 @@ from typing import Final
 import orjson
 
 from ..errors import DecodeError
+from .leaves import MAX_DIGITS
 
 JSON_TYPE: Final = "application/json"
-MAX_DIGITS: Final = 4300
-"""Digits of an integer. Source: CPython, integer string conversion length limitation."""
 
 _OPENING: Final = b"[{"
 _BRACKETS: Final = b"[]{}"

@@ -13,18 +13,18 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import date, datetime, time
-from decimal import Decimal
 from functools import partial
 from typing import Any, Final, cast
-from uuid import UUID
 
 import attrs
 import orjson
 
 from .._core.secret import Secret
 from ..errors import EncodeError
-from .json_reading import MAX_DIGITS, is_deeper, shown
+from .annotations import loaded
+from .json_reading import is_deeper, shown
+from .leaves import MAX_DIGITS, written
+from .strict import is_array
 
 _OURS: Final = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 """What orjson leaves to us, who know how it is to be written."""
@@ -33,9 +33,8 @@ _OURS: Final = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLAS
 def write_json(value: object, *, sort_keys: bool = True, max_bytes: int, max_depth: int) -> bytes:
     """Return the body for a value, as compact as JSON can be.
 
-    Objects are written from mappings, attrs classes, dataclasses and what has `model_dump` (pydantic); arrays from
-    sequences and sets; strings also from dates, `Decimal` and `UUID`; an `Enum` is written as its value. Bytes and a
-    `Secret` are refused.
+    What a payload can be converted to is written in the form that is read again (docs/reference/types.md): classes by
+    the names and aliases of their fields, an `Enum` as its value, bytes as base64. A `Secret` is refused.
 
     Args:
         value: What to write.
@@ -69,8 +68,35 @@ def _write_fast(value: object, *, sort_keys: bool) -> bytes:
 
 def _write(value: object, *, sort_keys: bool) -> bytes:
     """Return the text as Python's encoder writes it."""
-    text = _encode(value)  # always: it finds keys that would collide
+    try:
+        text = _encode(value)  # always: it finds keys that would collide
+    except TypeError:
+        value = _tree(value)  # a key may have a text of its own
+        text = _encode(value)
     return (text if sort_keys else _encode_unsorted(value)).encode()
+
+
+def _tree(value: object) -> object:
+    """Return a value as plain objects, arrays and scalars, with keys that JSON has."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        given = cast("dict[object, object]", value)
+        made = {_key(key): _tree(part) for key, part in given.items()}
+        if len(made) < len(given):
+            raise TypeError("has two keys that are written alike")
+        return made
+    return [_tree(part) for part in value] if is_array(value) else _tree(_simpler(value))
+
+
+def _key(key: object) -> object:
+    """Return what a key is written as: a string, unless JSON's own writer makes one of it."""
+    if key is None or isinstance(key, str | int | float):
+        return key
+    plain = _simpler(key)
+    if isinstance(plain, str | int | float) or plain is None:
+        return plain if isinstance(plain, str) else _encode(plain)
+    raise TypeError(f"a key is a {type(key).__name__}; keys must be strings")
 
 
 def _plainer(value: object) -> object:
@@ -83,40 +109,44 @@ def _plainer(value: object) -> object:
 
 def _simpler(value: object) -> object:
     """Return what a value is written as, for those that no encoder knows."""
-    kind: type[object] = type(value)
-    if attrs.has(kind):
-        return {field.name: getattr(value, field.name) for field in attrs.fields(kind)}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if (fields := _fields_of(value)) is not None:
+        return fields
     for kinds, simplify in _SIMPLIFIERS:
         if isinstance(value, kinds):
             return simplify(value)
     if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):
         return dump(mode="json")
-    raise TypeError(_refusal(value))
+    try:
+        return written(value)
+    except TypeError:
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON") from None
 
 
-def _refusal(value: object) -> str:
-    if isinstance(value, Secret):
-        return "a Secret is never written; call reveal() if it has to be"
-    if isinstance(value, _BYTES):
-        return "JSON has no bytes; encode them as text first, for example with base64.b64encode"
-    return f"{type(value).__name__} cannot be written as JSON"
+def _fields_of(value: object) -> object:
+    """Return an instance of a class with fields by what these are called outside; None if it is none."""
+    kind: Any = type(value)
+    if attrs.has(kind):
+        return {field.alias: getattr(value, field.name) for field in attrs.fields(kind)}
+    if kind is not Secret and _is_of_pydantic(kind):
+        return loaded("pydantic_core").to_jsonable_python(value, by_alias=True)
+    if hasattr(kind, "__struct_config__"):
+        return loaded("msgspec").to_builtins(value, str_keys=True)
+    if dataclasses.is_dataclass(kind):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
+    return None
+
+
+def _is_of_pydantic(kind: object) -> bool:
+    return hasattr(kind, "__pydantic_serializer__") or hasattr(kind, "__get_pydantic_core_schema__")
+
+
+def _refuse(_value: object) -> None:
+    raise TypeError("a Secret is never written; call reveal() if it has to be")
 
 
 def _sorted_items(value: object) -> list[object]:
     """Return the items of a set in an order that is the same in every process."""
     return sorted(cast("AbstractSet[object]", value), key=_encode)
-
-
-def _isoformat(value: object) -> str:
-    return cast("date | time", value).isoformat()
-
-
-def _listed(value: object) -> list[object]:
-    if isinstance(value, _BYTES):
-        raise TypeError(_refusal(value))
-    return list(cast("Sequence[object]", value))
 
 
 _PLAIN: Final[Sequence[tuple[type, Callable[[Any], object]]]] = (
@@ -127,14 +157,13 @@ _PLAIN: Final[Sequence[tuple[type, Callable[[Any], object]]]] = (
     (list, list[object].copy),
 )
 """What Python's encoder takes from an instance of a subclass of these."""
-_BYTES: Final[tuple[type[object], ...]] = (bytes, bytearray, memoryview)
 _SIMPLIFIERS: Final[Sequence[tuple[type | tuple[type, ...], Callable[[Any], object]]]] = (
+    (Secret, _refuse),
     (enum.Enum, lambda value: value.value),
-    ((datetime, date, time), _isoformat),
-    ((UUID, Decimal), str),
     (Mapping, dict),
     (AbstractSet, _sorted_items),
-    (Sequence, _listed),
+    ((bytes, bytearray, memoryview), written),
+    (Sequence, list),
 )
 
 
@@ -206,13 +235,18 @@ def _simplified_faults(value: object, path: str, above: tuple[int, ...]) -> Iter
 
 
 def _key_faults(value: dict[object, object], path: str) -> Iterator[tuple[str, str]]:
+    keys: list[object] = []
     for key in value:
-        if not isinstance(key, str | int | float) and key is not None:
-            yield path, f"a key is a {type(key).__name__}; keys must be strings"
+        try:
+            keys.append(_key(key))
+        except Exception as error:  # noqa: BLE001  a key's own code
+            yield path, str(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {_text(error)}"
         else:
-            yield from ((path, f"a key {text}") for text in _scalar_faults(key))
-    if len({isinstance(key, str) for key in value}) > 1:
+            yield from ((path, f"a key {text}") for text in _scalar_faults(keys[-1]))
+    if len({isinstance(key, str) for key in keys}) > 1:
         yield path, "has keys that are strings and keys that are not, which could collide"
+    elif len(set(keys)) < len(value):
+        yield path, "has two keys that are written alike"
 
 
 def _scalar_faults(value: object) -> Iterator[str]:

@@ -1,35 +1,33 @@
 """Payloads of messages -> the type that a handler asks for; on the hot path, so all looking is done beforehand.
 
-Values are as strict as in the manifest, but unknown keys are ignored: a sender may be newer than the reader. Wrong
-payloads cost more than right ones: only then it is found out where and why.
+Unknown keys are ignored: a sender may be newer than the reader. Wrong payloads cost more than right ones: only then it
+is found out where and why.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from cattrs.errors import AttributeValidationNote, ClassValidationError
-
-from .._core.words import field_and_text, toml_path
+from .._core.words import toml_path
 from ..errors import ConversionError
-from .annotations import plain_type
-from .hooks import MAX_PROBLEMS, At, Compiler, WrongPartsError
-from .strict import WrongValueError, is_array, is_table
+from .compiler import compile_type
+from .nodes import Node
+from .strict import is_array, is_table
+from .walk import MESSAGES, At, Walk, described
 
 MAX_DEPTH: Final = 64
 """Of payloads for types that contain themselves; all others are as deep as their type."""
+MAX_PROBLEMS: Final = 20
+"""Problems that an error lists at most."""
 
 
 def payload_converter(annotation: object) -> Callable[[object], object]:
     """Return the function that turns a payload into an annotated type.
 
-    Understood are attrs classes, dataclasses, `TypedDict`, pydantic models (which validate themselves), bool, int,
-    float, str, dates, `Decimal` and `UUID` (from their usual strings), enums (by value), `Literal`, unions, and
-    lists, tuples, sets and mappings of these. Of any other class only instances are taken, and an instance of what
-    is asked for always passes. `Any`, `object` and a missing annotation take everything as it is.
+    The types that are understood stand in docs/reference/types.md. An instance of a class that is asked for always
+    passes. `Any`, `object` and a missing annotation take everything as it is.
 
     Args:
         annotation: A type, with nothing left in it as a string.
@@ -49,23 +47,21 @@ def converter_at(at: At, annotation: object) -> Callable[[object], object]:
     Raises:
         TypeError: as `payload_converter`.
     """
-    annotation = plain_type(annotation)
     if annotation is inspect.Parameter.empty:
         return _same
-    compiler = Compiler()
     try:
-        hook = compiler.get_structure_hook(annotation)
-    except Exception as exc:
-        raise TypeError(f"payloads cannot be converted to {annotation!r}: {exc}") from exc
-    is_recursive = compiler.is_recursive
+        compiled = compile_type(annotation, MESSAGES)
+    except TypeError as error:
+        raise TypeError(f"payloads cannot be converted to {annotation!r}: {error}") from error
+    node, read, is_recursive = compiled.node, compiled.node.read, compiled.is_recursive
 
     def convert(payload: object) -> object:
         try:
             if is_recursive:
                 _check_depth(payload)
-            return hook(payload, annotation)
+            return read(payload)
         except Exception as exc:  # noqa: BLE001 -- constructors are the user's; whatever they raise, the payload did it
-            problems = _problems(exc, at)
+            problems = _problems(node, payload, at, exc)
         # Outside of the handler, and so unchained: foreign errors may hold the payload.
         raise ConversionError(problems)
 
@@ -76,21 +72,18 @@ def _same(payload: object) -> object:
     return payload
 
 
-# --- what was wrong ---------------------------------------------------------------------------------------------
-
-
 def _check_depth(payload: object) -> None:
     """Refuse what is nested so deep that reading it would exhaust the stack.
 
     Raises:
-        WrongValueError: if it is deeper than `MAX_DEPTH`.
+        _TooDeepError: if it is deeper than `MAX_DEPTH`.
     """
-    level = [payload]
+    level: Iterable[object] = [payload]
     for _ in range(MAX_DEPTH + 1):
-        level = [part for value in level for part in _parts(value)]
+        level = {id(part): part for value in level for part in _parts(value)}.values()
         if not level:
             return
-    raise WrongValueError(f"must not be nested more than {MAX_DEPTH} deep")
+    raise _TooDeepError(f"must not be nested more than {MAX_DEPTH} deep")
 
 
 def _parts(value: object) -> Iterable[object]:
@@ -99,38 +92,27 @@ def _parts(value: object) -> Iterable[object]:
     return value if is_array(value) else ()
 
 
-def _problems(error: Exception, at: At) -> list[str]:
-    texts = [
-        ": ".join(filter(None, (toml_path((), at), text))) for at, text in islice(_leaves(error, at), MAX_PROBLEMS + 1)
-    ]
-    return texts if len(texts) <= MAX_PROBLEMS else [*texts[:MAX_PROBLEMS], "and more"]
+class _TooDeepError(ValueError):
+    """A payload is nested so deep that it is not looked at."""
 
 
-def _leaves(error: Exception, at: At) -> Iterator[tuple[At, str]]:
-    """Yield where and what, for every single problem inside an error."""
-    match error:
-        case WrongPartsError():
-            for step, part in error.parts:
-                yield from _leaves(part, (*at, *step))
-        case ClassValidationError():
-            for part in error.exceptions:
-                yield from _of_field(part, at)
-        case WrongValueError():
-            yield at, str(error)
-        case _:
-            yield _of_constructor(error, at)
+class _EnoughError(Exception):
+    """More problems than are listed."""
 
 
-def _of_field(error: Exception, at: At) -> Iterator[tuple[At, str]]:
-    names = [note.name for note in getattr(error, "__notes__", ()) if isinstance(note, AttributeValidationNote)]
-    if names and isinstance(error, KeyError):
-        yield (*at, names[-1]), "is missing"
-    else:
-        yield from _leaves(error, (*at, *names[-1:]))
+def _problems(node: Node, payload: object, at: At, error: Exception) -> list[str]:
+    found: list[str] = []
 
+    def report(at: At, text: str) -> None:
+        if len(found) == MAX_PROBLEMS:
+            raise _EnoughError
+        found.append(": ".join(filter(None, (toml_path((), at), text))))
 
-def _of_constructor(error: Exception, at: At) -> tuple[At, str]:
-    """Name the problem that a class found itself: with attrs' own validators, the field too."""
-    field, text = field_and_text(error)
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    return (*at, field) if field else at, f"{kind}{text}"
+    try:
+        if not isinstance(error, _TooDeepError):
+            node.explain(payload, at, Walk(MESSAGES, report))
+        if not found:
+            report(at, described(error))
+    except _EnoughError:
+        found.append("and more")
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+import sys
+from typing import Any, final
 
 
 @final
@@ -30,6 +31,20 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash((Secret, self._text))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> Any:  # noqa: ANN401  pydantic's
+        """Let a model of pydantic have a field of this type; it takes a `SecretStr` as well."""
+
+        def read(value: object) -> Secret:
+            if isinstance(value, cls):
+                return value
+            reveal = getattr(value, "get_secret_value", None)
+            if not callable(reveal):
+                raise ValueError("must be a secret")  # noqa: TRY004  pydantic catches this one
+            return cls(str(reveal()))
+
+        return sys.modules["pydantic_core.core_schema"].no_info_plain_validator_function(read)
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret cannot be pickled")

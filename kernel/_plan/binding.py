@@ -14,8 +14,7 @@ from typing import Final, cast, final
 
 import attrs
 
-from .._convert.hooks import MAX_PROBLEMS
-from .._convert.payload import converter_at
+from .._convert.payload import MAX_PROBLEMS, converter_at
 from .._convert.strict import expected, is_array, is_table
 from .._core.envelope import Arguments
 from .._core.words import listed, toml_path

@@ -38,6 +38,7 @@ def read_handler(
         if any(annotation is extra for extra in _EXTRAS.values()):
             text = f"the first parameter of {label} is given the payload"
             report(("use",), f"{text}, so it cannot be annotated {hint}; take that second")
+            annotation = Parameter.empty
     extras, others = _split(arguments[1:], label, report)
     handler = HandlerSpec(
         method=method,

@@ -19,13 +19,11 @@ from typing import Any, Final, cast, final
 
 import attrs
 
-from .._convert.payload import payload_converter
 from .._convert.structure import structure
 from .._core.event import Event
 from .._core.spec import Asked
 from .._core.words import did_you_mean, listed
 from .._manifest.tables import Report, under
-from ..errors import ConversionError
 from .asked import asked_by
 
 VARIADIC: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -249,12 +247,6 @@ def _inject_config(
 
 
 def _read_config(annotation: object, table: dict[str, object], directory: Path | None, report: Report) -> object:
-    if any(annotation is plain or typing.get_origin(annotation) is plain for plain in _AS_IT_IS):
+    if any(annotation is plain for plain in _AS_IT_IS):
         return table
-    if isinstance(annotation, type) and attrs.has(annotation):
-        return structure(table, annotation, report=report, directory=directory)
-    try:
-        return payload_converter(annotation)(table)
-    except (ConversionError, TypeError) as error:  # a wrong table, or a type that no table becomes
-        report((), str(error))
-        return None
+    return structure(table, annotation, report=report, directory=directory, owner="the worker")

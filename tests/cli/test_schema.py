@@ -14,8 +14,9 @@ import jsonschema
 import pytest
 
 from kernel import Secret
-from kernel._cli.schema import manifest_schema, object_schema
+from kernel._cli.schema import manifest_schema
 from kernel._convert.imports import import_object
+from kernel._convert.schema import table_schema
 from kernel._manifest.registry import Plugin, Registry, discover
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ class Everything:
 
 
 def accepts(value: Mapping[str, object]) -> bool:
-    return jsonschema.Draft202012Validator(object_schema(Everything)).is_valid({"name": "n", **value})
+    return jsonschema.Draft202012Validator(table_schema(Everything)).is_valid({"name": "n", **value})
 
 
 def fake_registry() -> Registry:
@@ -133,7 +134,7 @@ def test_the_schema_of_a_class_refuses(value: Mapping[str, object]) -> None:
 
 
 def test_the_schema_has_defaults_and_descriptions() -> None:
-    schema = object_schema(Everything)
+    schema = table_schema(Everything)
 
     assert schema["required"] == ["name"]
     assert schema["properties"]["name"]["description"] == "What it is called."

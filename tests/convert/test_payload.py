@@ -218,7 +218,7 @@ def test_a_type_inside_itself_is_filled_at_every_depth() -> None:
         (str, None, ["must be a string, got null"]),
         (str, b"abc", ["must be a string, got 3 bytes"]),
         (None, 1, ["must be null, got 1"]),
-        (bytes, "a", ['must be of type bytes, got "a"']),
+        (bytes, "a", ['must be bytes as base64 in a string, got "a"']),
         (datetime, "yesterday", ['must be a date and time, got "yesterday"']),
         (datetime, 1, ["must be a date and time, got 1"]),
         (date, "2026-02-30", ['must be a date, got "2026-02-30"']),
@@ -231,7 +231,7 @@ def test_a_type_inside_itself_is_filled_at_every_depth() -> None:
         (Color, True, ['must be "red" or 1, got true']),
         (Literal[1, "a"], True, ['must be 1 or "a", got true']),
         (int | str, None, ["must be an integer or a string, got null"]),
-        (Order | Gift | None, {}, ["must be an object or an object, got an object"]),
+        (Order | Gift | None, {}, ["id: is missing"]),
         (Item | str, {"sku": 1}, ["sku: must be a string, got 1"]),
         (list[int], "abc", ['must be an array, got "abc"']),
         (list[int], {"a": 1}, ["must be an array, got an object"]),
@@ -331,9 +331,8 @@ def test_whatever_a_constructor_raises_is_a_conversion_error() -> None:
     assert problems_of(list[Fragile], [{"a": 1}]) == ("[0]: LookupError: gone",)
 
 
-@pytest.mark.parametrize(("annotation", "payload"), [(set, [[]]), (dict[list[int], int], {(1,): 2})])
-def test_what_cannot_be_hashed_is_a_conversion_error(annotation: object, payload: object) -> None:
-    assert problems_of(annotation, payload) == ("TypeError: unhashable type: 'list'",)
+def test_what_cannot_be_hashed_is_a_conversion_error() -> None:
+    assert problems_of(set, [[]]) == ("TypeError: unhashable type: 'list'",)
 
 
 def test_fields_without_a_type_take_anything() -> None:
@@ -372,7 +371,7 @@ class Dangling:
     x: Nowhere  # type: ignore[name-defined]  # noqa: F821 -- the fault
 
 
-@pytest.mark.parametrize("annotation", ["Order", T, Box, Dangling, list["Order"], 3])
+@pytest.mark.parametrize("annotation", ["Order", T, Box, Dangling, list["Order"], 3, dict[list[int], int]])
 def test_an_annotation_that_no_payload_can_become_is_a_type_error(annotation: object) -> None:
     with pytest.raises(TypeError, match="payloads cannot be converted to"):
         payload_converter(annotation)

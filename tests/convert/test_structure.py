@@ -162,7 +162,7 @@ def test_a_field_takes_values_of_its_type(annotation: object, value: object, exp
         (type[Exception], "json:JSONDecodeErr", '"json" has no "JSONDecodeErr"; did you mean "JSONDecodeError"?'),
         (Callable[..., object], "json:__doc__", 'must be a function, got "json:__doc__"'),
         (type[Exception], int, "must be a class derived from Exception, got type"),
-        (bytes, "a", 'must be of type bytes, got "a"'),
+        (bytes, "a", 'must be bytes as base64 in a string, got "a"'),
         (Secret | str, 1, 'must be a secret: { env = "NAME" } or { file = "/path" } or a string, got 1'),
         (str, "a" * 70, None),
         (int, "a" * 70, f'must be an integer, got "{"a" * 60}..."'),
@@ -186,7 +186,7 @@ def test_a_secret_takes_no_plain_value_and_does_not_show_it(value: object) -> No
 
 @pytest.mark.parametrize(
     ("annotation", "words"),
-    [(str, "a string"), (Path, "a path in a string"), (int, "an integer"), (bytes, "of type bytes")],
+    [(str, "a string"), (Path, "a path in a string"), (int, "an integer"), (bytes, "bytes as base64 in a string")],
 )
 def test_a_plain_field_takes_no_secret(annotation: object, words: str) -> None:
     text = f"x: must be {words}; a secret cannot be used here"
@@ -243,7 +243,7 @@ def test_a_missing_key_says_what_belongs_there() -> None:
         "c: is missing; it must be an array",
         "d: is missing; it must be a table",
         "e: is missing; it must be a table",
-        "f: is missing; it must be of type bytes",
+        "f: is missing; it must be bytes as base64 in a string",
     ]
 
 

@@ -282,7 +282,7 @@ def test_a_config_may_be_a_dataclass() -> None:
         async def run(self) -> None: ...
 
     assert look(Worker, Role.LOOP, config={"size": 1}).injection.config == Sizes(1)
-    assert faults(Worker, Role.LOOP, config={"size": "one"})[0][0] == "config"
+    assert faults(Worker, Role.LOOP, config={"size": "one"})[0][0] == "config.size"
 
 
 def test_a_config_without_a_table_is_made_of_defaults() -> None:

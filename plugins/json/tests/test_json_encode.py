@@ -6,8 +6,10 @@ import dataclasses
 import enum
 import json
 from collections import deque
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from ipaddress import IPv4Address
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple, TypedDict
 from uuid import UUID
@@ -44,6 +46,13 @@ class Point(NamedTuple):
 
 class Colour(enum.Enum):
     RED = "red"
+    BLUE = 3
+
+
+@attrs.frozen
+class Hidden:
+    _size: int
+    other: int = attrs.field(alias="called")
 
 
 class Level(enum.IntEnum):
@@ -93,6 +102,11 @@ def nested(levels: int) -> object:
         (MappingProxyType({"a": deque([1])}), '{"a":[1]}'),
         (Model(), '{"mode":"json"}'),
         ({1: "one"}, '{"1":"one"}'),
+        ({Colour.RED: b"one", Colour.BLUE: bytearray(b"\xff")}, '{"3":"/w==","red":"b25l"}'),
+        ({UUID(int=1): {date(2026, 1, 2): timedelta(seconds=-1.5)}}, f'{{"{UUID(int=1)}":{{"2026-01-02":"-PT1.5S"}}}}'),
+        (Hidden(1, 2), '{"called":2,"size":1}'),
+        (PurePosixPath("/a"), '"/a"'),
+        (IPv4Address(1), '"0.0.0.1"'),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -106,8 +120,8 @@ def test_a_value_is_written(payload: object, body: str) -> None:
         ({"a": [1, float("nan")]}, r"^payload\.a\[1\]: is nan"),
         (Order([Item("x", object())]), r"^payload\.items\[0\]\.price: object cannot be written"),
         (Order([Item("x", Secret("hunter2"))]), r"^payload\.items\[0\]\.price: a Secret is never written"),
-        ({"raw": b"x"}, r"^payload\.raw: JSON has no bytes"),
-        ({"raw": bytearray(b"x")}, r"^payload\.raw: JSON has no bytes"),
+        ({"price": Decimal("NaN")}, r"^payload\.price: ValueError: is NaN, which is not a number of JSON"),
+        ({Colour.RED: 1, "red": 2}, r"^payload: has two keys that are written alike"),
         (["\ud800"], r"^payload\[0\]: holds a lone surrogate"),
         ({"\ud800": 1}, r"^payload: a key holds a lone surrogate"),
         ({"n": 10**4300}, r"^payload\.n: is an integer of more than 4300 digits"),
