@@ -10,6 +10,7 @@
     │   └── PluginLoadError
     ├── StartupError                 a component can never start as it is configured: not restarted
     ├── RestartLimitError            a component failed more often than its policy allows
+    ├── LeftBehindError              a component did not close in time, and cannot start again beside itself
     ├── DependencyError              a component cannot run because one that it uses has failed
     ├── UnavailableError             a resource or worker is not ready and will not be in time
     │   └── CallTimeoutError         no answer to a call came in time
@@ -111,6 +112,20 @@ class PluginLoadError(PluginError):
 
 class StartupError(KernelError):
     """A component can never start as it is configured; raise it from `open()` and it is not restarted."""
+
+
+@final
+class LeftBehindError(KernelError):
+    """A component did not close in time, so that it cannot be started again; `__cause__` is what ended it, if known."""
+
+    def __init__(self, component: str, *, stop_timeout: float, where: str, last: str) -> None:
+        self.component = component
+        self.stop_timeout = stop_timeout
+        self.where = where
+        text = (
+            f"{component} did not close within stop_timeout = {stop_timeout:g} s and cannot start again beside itself"
+        )
+        super().__init__(f"{text}; it is at {where}{f'; what ended it: {last}' if last else ''}")
 
 
 @final

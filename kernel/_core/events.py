@@ -35,7 +35,7 @@ class ComponentFailed(Event):
 
     error: BaseException
     restart_in: float | None
-    """Seconds until it is started again; None if it is not."""
+    """Seconds until it is started again, 0 if that is as soon as what it depends on is back; None if it is not."""
 
 
 @final
@@ -50,7 +50,7 @@ class Listening(Event):
 @final
 @attrs.frozen(kw_only=True)
 class KernelReady(Event):
-    """Every component is ready."""
+    """The service is ready for the first time."""
 
     seconds: float
 
@@ -77,7 +77,7 @@ class KernelStopped(Event):
 @final
 @attrs.frozen(kw_only=True)
 class DrainTimedOut(Event):
-    """Deliveries were still in flight at the drain deadline, and were cancelled."""
+    """Deliveries were still in flight at the drain deadline, or when their dispatcher broke, and were cancelled."""
 
     culprits: tuple[str, ...]
     """Each `worker/name delivery-id file:line`."""

@@ -1,11 +1,12 @@
 """What the supervisor knows of one child, and what follows from that alone.
 
-Nothing here waits or changes anything: `supervisor` does.
+Nothing here moves a child or ends a life: `supervisor` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias, assert_never, cast, final
 
 import attrs
@@ -14,7 +15,8 @@ import trio
 from .._core.lifecycle import FINAL, USABLE, State
 from .._core.policies import Ending, RestartHistory, RestartPolicy
 from .._core.spec import Strategy
-from ..errors import StartupError
+from .._delivery.failure import describe
+from ..errors import LeftBehindError, RestartLimitError, StartupError
 from .life import Life
 
 Body: TypeAlias = Callable[[Life], Awaitable[None]]
@@ -112,6 +114,11 @@ class Child:
             other.followers.append(self)
 
 
+def serves(child: Child) -> bool:
+    """Whether others may use the child, or need not because its work is done."""
+    return child.state in USABLE or child.state is State.STOPPED
+
+
 def is_free_to_start(child: Child) -> bool:
     """Whether all that the child waits for is up, and nobody holds it down."""
     return child.held == 0 and next(obstacles(child), None) is None
@@ -124,7 +131,7 @@ def obstacles(child: Child) -> Iterator[Child]:
     are not looked at again, and may have gone down since.
     """
     for other in child.uses:
-        while other.state not in USABLE and other.state is not State.STOPPED:
+        while not serves(other):
             yield other
     for other in _comes_after(child):
         while other.state not in USABLE and other.state not in FINAL:
@@ -190,3 +197,42 @@ def cause(child: Child, how: Ending) -> BaseException:
             return TimeoutError(f"{child.id} did not close within stop_timeout = {child.stop_timeout:g} s")
         case _:
             return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")
+
+
+def worn_out(child: Child, limit: RestartPolicy, last: BaseException) -> RestartLimitError:
+    """Return the error that it is for a component to have been restarted too often."""
+    error = RestartLimitError(child.id, max_restarts=limit.max_restarts, window=limit.window, last=describe(last))
+    error.__cause__ = last
+    return error
+
+
+def left_behind(child: Child, life: Life, place: str) -> LeftBehindError:
+    """Return the error that it is for a component to be left behind at a place while others go on."""
+    last = "" if life.error is None else describe(life.error)
+    error = LeftBehindError(child.id, stop_timeout=child.stop_timeout, where=place, last=last)
+    error.__cause__ = life.error
+    return error
+
+
+@contextmanager
+def holding(children: Collection[Child]) -> Generator[None]:
+    """Keep children that are down from starting."""
+    for child in children:
+        child.held += 1
+    try:
+        yield
+    finally:
+        for child in children:
+            child.held -= 1
+            child.changed.unpark_all()
+
+
+async def sleep_unless_retired(child: Child, seconds: float) -> None:
+    """Wait, but not when the child must not start again.
+
+    Cancellation: Is a checkpoint.
+    """
+    await trio.lowlevel.checkpoint()
+    with trio.move_on_after(seconds):
+        while not child.retired:
+            await child.changed.park()

@@ -27,11 +27,14 @@ class Life:
     start_timeout: float
     stop_timeout: float
     _on_started: Callable[[object], None]
+    _on_closing: Callable[[], None]
     whole: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     drain: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     inner: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     turn: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     """What a component waits in that may take nothing new, but must not close yet; cancelled when it may."""
+    start: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    """What the supervisor waits in for the start: past its deadline the component should be closing."""
     patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     """What the supervisor waits in for the end: past its deadline the component is left behind."""
     ready_at: float = attrs.field(default=math.inf, init=False)
@@ -41,6 +44,8 @@ class Life:
     """Whether it was asked to end: its turn has come."""
     cut: bool = attrs.field(default=False, init=False)
     """Whether something had to be cancelled at a deadline of the stop."""
+    error: BaseException | None = attrs.field(default=None, init=False)
+    """What ended it, as far as that is known before it has closed."""
     _shields: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
 
     @property
@@ -50,8 +55,13 @@ class Life:
 
     def begin(self) -> trio.CancelScope:
         """Return `whole`, to be entered, with the deadline of the start on it."""
-        self.whole.deadline = trio.current_time() + self.start_timeout
+        self._start_by(trio.current_time() + self.start_timeout)
         return self.whole
+
+    def end(self) -> None:
+        """Say that it is over, so that nobody waits for that any more."""
+        self.start.cancel()
+        self.patience.cancel()
 
     def started(self, value: object = None) -> None:
         """Say that the component is ready, and what others get of it. Has the shape of `trio.TaskStatus`.
@@ -62,8 +72,8 @@ class Life:
         if self.is_ready:
             raise RuntimeError("started() was called twice")
         self.ready_at = trio.current_time()
-        if not self.stopping:  # else the end of `whole` is set already
-            self.whole.deadline = math.inf
+        self._start_by(math.inf)
+        self.start.cancel()
         self._on_started(value)
 
     def stop_accepting(self) -> None:
@@ -86,12 +96,35 @@ class Life:
         if not self.is_ready:
             self.whole.cancel()
 
+    @contextmanager
+    def working(self) -> Generator[None]:
+        """Do what is inside until it is asked to stop; what follows is closing, within `stop_timeout`."""
+        try:
+            with self.inner:
+                yield
+        except BaseException as error:
+            self.note(error)
+            raise
+        finally:
+            self.drained()
+
+    def note(self, error: BaseException) -> None:
+        """Keep what ends it, for the case that it does not get so far as to raise it."""
+        if not isinstance(error, trio.Cancelled):
+            self.error = error
+
     def drained(self) -> None:
         """Say that nothing is in flight any more: what follows is closing, within `stop_timeout`.
 
         Also for a component that ends by itself, whose closing nobody else bounds.
         """
         self._close_within(trio.current_time())
+        self._on_closing()
+
+    def _start_by(self, deadline: float) -> None:
+        if not (self.stopping or self.whole.cancel_called):  # else its end is set already
+            self.whole.deadline = self.start.deadline = deadline
+            self.patience.deadline = deadline + self.stop_timeout
 
     @contextmanager
     def shield(self, seconds: float) -> Generator[None]:
@@ -118,3 +151,4 @@ class Life:
         for scope in self._shields:
             scope.deadline = min(scope.deadline, self.whole.deadline)
         self.patience.deadline = min(self.patience.deadline, since + self.stop_timeout)
+        self.start.cancel()

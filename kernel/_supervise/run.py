@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -18,7 +19,7 @@ from .._core.lifecycle import USABLE, State
 from .._core.spec import Plan
 from .._core.stacks import where
 from ..errors import StartupError, UnavailableError
-from .supervisor import Child, Supervisor
+from .supervisor import Supervisor
 from .tree import Tree
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class Kernel:
     hub: EventHub
     _tree: Tree
     _supervisor: Supervisor
+    _began: float = attrs.field(factory=trio.current_time, init=False)
+    _announced: bool = attrs.field(default=False, init=False)
+    _moved: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    """Where those wait who want to know whether it is ready."""
     _stop: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stop_requested_at: float = attrs.field(default=math.inf, init=False)
 
@@ -65,8 +70,7 @@ class Kernel:
     @property
     def is_ready(self) -> bool:
         """Whether it may receive work: every essential component is ready, and nobody asked it to stop."""
-        essential = (child for child in self._supervisor.children.values() if child.essential)
-        return not self._stop.is_set() and all(_serves(child) for child in essential)
+        return not self._stop.is_set() and not self._supervisor.missing
 
     @property
     def states(self) -> Mapping[str, State]:
@@ -89,7 +93,12 @@ class Kernel:
         if not self._stop.is_set():
             self._stop_requested_at = trio.current_time()
             self._stop.set()
+            self._moved.unpark_all()
             self.hub.emit(StopRequested(component="kernel", reason=reason))
+
+    def note_ready(self) -> None:
+        """Tell those who wait for it that it may be ready."""
+        self._moved.unpark_all()
 
     def hasten(self) -> None:
         """Skip what is left of the drain: cancel what is in flight now."""
@@ -100,20 +109,24 @@ class Kernel:
         alive = [child for child in self._supervisor.children.values() if child.life is not None]
         return [f"{child.id} at {where(child.task)}" for child in alive if child.task is not None]
 
-    async def wait_ready(self) -> None:
-        """Wait until every component has been ready.
+    async def wait_ready(self) -> None:  # noqa: ASYNC910  it waits for three turns at least
+        """Wait until it is ready; see `is_ready`.
 
         Raises:
-            StartupError: if the service is stopped before.
+            StartupError: if the service is asked to stop before.
 
         Cancellation: Is a checkpoint.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_after, self._stop.wait, nursery.cancel_scope)
-            nursery.start_soon(_cancel_after, self._supervisor.up.wait, nursery.cancel_scope)
-        if self._stop.is_set():
-            failure = next(iter(self._supervisor.errors), None)
-            raise StartupError(f"{self.plan.name} stopped before it was ready") from failure
+        turns = 0
+        while turns < 3:  # a worker is ready when its `run` begins, which may fail at once
+            if self._stop.is_set():
+                failure = next(iter(self._supervisor.errors), None)
+                raise StartupError(f"{self.plan.name} stopped before it was ready") from failure
+            turns = turns + 1 if self.is_ready else 0
+            await (trio.lowlevel.checkpoint if turns else self._moved.park)()
+        if not self._announced:
+            self._announced = True
+            self.hub.emit(KernelReady(component="kernel", seconds=trio.current_time() - self._began))
 
     async def wait_stop_requested(self) -> float:
         """Wait until somebody asks for the stop; return when that was.
@@ -145,7 +158,6 @@ async def serve(
     Cancellation: Is a checkpoint. If cancelled, everything is cancelled without a drain: prefer
         `Kernel.request_stop`.
     """
-    began = trio.current_time()
     hub = EventHub() if hub is None else hub
     for hook in plan.hooks:
         hub.subscribe(hook.call, *hook.types)
@@ -153,11 +165,12 @@ async def serve(
         hub,
         on_failure=lambda child: kernel.request_stop(f"{child.id} failed"),
         on_finished=lambda: kernel.request_stop("nothing is left to run"),
+        on_ready=lambda: kernel.note_ready(),  # noqa: PLW0108  the kernel comes after it
     )
     tree = Tree(plan, hub, log, supervisor)
     kernel = Kernel(plan, hub, tree, supervisor)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_announce, kernel, supervisor, began)
+        nursery.start_soon(_announce, kernel)
         _build(tree, kernel, supervisor)
         task_status.started(kernel)
         supervisor.start(nursery)
@@ -188,16 +201,6 @@ def _result(supervisor: Supervisor) -> Result:
     return Result(ExitStatus.CUT if supervisor.cut else ExitStatus.STOPPED, ())
 
 
-async def _announce(kernel: Kernel, supervisor: Supervisor, began: float) -> None:
-    await supervisor.up.wait()
-    if kernel.is_ready:
-        kernel.hub.emit(KernelReady(component="kernel", seconds=trio.current_time() - began))
-
-
-async def _cancel_after(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
-    await wait()
-    scope.cancel()
-
-
-def _serves(child: Child) -> bool:
-    return child.state in USABLE or child.state is State.STOPPED
+async def _announce(kernel: Kernel) -> None:  # noqa: ASYNC910  as `wait_ready`
+    with suppress(StartupError):
+        await kernel.wait_ready()

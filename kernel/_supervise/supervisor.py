@@ -11,9 +11,7 @@ really depends on the failed child.
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection
 from typing import assert_never, final
 
 import attrs
@@ -21,13 +19,25 @@ import trio
 
 from .._core.events import ComponentFailed, EventHub, StateChanged, StopTimedOut
 from .._core.lifecycle import ALIVE, FINAL, USABLE, State, moved
-from .._core.policies import Ending, RestartPolicy, Verdict, verdict
+from .._core.policies import Ending, Verdict, verdict
 from .._core.stacks import where
 from .._delivery.failure import describe
-from ..errors import DependencyError, RestartLimitError
-from .child import Child as Child
-from .child import Group as Group
-from .child import affected, cause, ending, is_free_to_start, lost_with, obstacles, standing_on
+from ..errors import DependencyError
+from .child import (
+    Child,
+    affected,
+    cause,
+    ending,
+    holding,
+    is_free_to_start,
+    left_behind,
+    lost_with,
+    obstacles,
+    serves,
+    sleep_unless_retired,
+    standing_on,
+    worn_out,
+)
 from .life import Life
 
 
@@ -41,33 +51,37 @@ class Supervisor:
     """Called when an essential child has failed for good."""
     on_finished: Callable[[], None]
     """Called when no child is left that works by itself."""
-    chance: Callable[[], float] = random.random
+    on_ready: Callable[[], None]
+    """Called whenever a child has moved, or has just been started, and no essential one is missing."""
     children: dict[str, Child] = attrs.field(factory=dict[str, Child], init=False)
     errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
     """Why essential children failed, and what was raised while stopping."""
     cut: bool = attrs.field(default=False, init=False)
     """Whether a stop had to cancel or leave behind something."""
-    up: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """Set when each child has been ready once, or has ended."""
+    missing: set[Child] = attrs.field(factory=set[Child], init=False)
+    """The essential children that are not ready, but for those that are done."""
     _hastened: bool = attrs.field(default=False, init=False)
-    _coming: set[Child] = attrs.field(factory=set[Child], init=False)
-    _working: int = attrs.field(default=0, init=False)
+    _working: set[Child] = attrs.field(factory=set[Child], init=False)
+    """Those that work by themselves and have not ended."""
+    _nursery: trio.Nursery = attrs.field(init=False)
 
     def add(self, child: Child) -> Child:
         """Take a child, which depends only on children that were added before."""
         self.children[child.id] = child
         if child.group is not None:
             child.group.members.append(child)
+        if child.essential:
+            self.missing.add(child)
         return child
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start every keeper in the nursery; they end when their children have ended for good."""
-        self._coming = set(self.children.values())
-        self._working = sum(not child.resident for child in self._coming)
-        if not self._coming:
-            self.up.set()
+        self._working = {child for child in self.children.values() if not child.resident}
+        self._nursery = nursery
         for child in self.children.values():
             nursery.start_soon(self._keep, child, name=child.id)
+        if not self.missing:
+            self.on_ready()
 
     async def stop(self, *, drain_until: float) -> None:
         """Stop all children in reverse order of their start, at the same time where nothing forbids it.
@@ -102,8 +116,8 @@ class Supervisor:
             self._move(child, state, reason)
 
     def closing(self, child: Child) -> None:
-        """Note that a child which was draining has nothing in flight any more."""
-        if child.state is State.DRAINING:
+        """Note that a child has nothing in flight any more and closes, of its own accord or because it was asked to."""
+        if child.state in ALIVE - {State.STOPPING}:
             self._move(child, State.STOPPING)
 
     # --- one child --------------------------------------------------------------------------------------------
@@ -117,9 +131,14 @@ class Supervisor:
         if child.state not in FINAL:
             self._end(child)
         child.task = None
-        self._working -= not child.resident
-        if not child.resident and self._working == 0:
-            self.on_finished()
+        self._ended(child)
+
+    def _ended(self, child: Child) -> None:
+        """Note that nothing more is to come of a child."""
+        if child in self._working:
+            self._working.remove(child)
+            if not self._working:
+                self.on_finished()
 
     async def _may_start(self, child: Child) -> bool:
         """Wait until the child may start; False if it never will."""
@@ -138,12 +157,19 @@ class Supervisor:
 
     async def _live(self, child: Child) -> tuple[Ending, BaseException | None]:
         """Live one life of the child, from constructor to close."""
-        life = Life(child.start_timeout, child.stop_timeout, lambda value: self._started(child, value))
+        life = Life(
+            child.start_timeout,
+            child.stop_timeout,
+            lambda value: self._started(child, value),
+            lambda: self.closing(child),
+        )
         child.life = life
         self._move(child, State.STARTING)
+        self._nursery.start_soon(self._watch, child, life)
         try:
             error = await self._run_body(child, life)
         finally:
+            life.end()
             child.life = None
             child.value = None
             child.left_behind = False
@@ -167,6 +193,17 @@ class Supervisor:
             raise others from None
         return None
 
+    async def _watch(self, child: Child, life: Life) -> None:
+        """See to it that a life moves on, from outside: it may heed none of its own scopes."""
+        with life.start:
+            await trio.sleep_forever()
+        if child.life is life and not (life.is_ready or life.stopping):  # it was not ready in time
+            self.closing(child)
+        with life.patience:
+            await trio.sleep_forever()
+        if child.life is life:
+            await self._leave_behind(child, life)
+
     def _started(self, child: Child, value: object) -> None:
         child.value = value
         if child.state is State.STARTING:  # else it became ready while it was being stopped
@@ -177,6 +214,9 @@ class Supervisor:
 
         It is done before anybody else runs: nobody may see a child that is ready and has no life.
         """
+        if child.state in FINAL:  # it was left behind, and has ended after all
+            self._report_error(child, error, final=False)
+            return  # noqa: ASYNC910  its life is over
         match follows := verdict(child.policy.policy, how):
             case Verdict.STOP:
                 self._report_error(child, error, final=child.escalates or not child.is_given_up)
@@ -184,7 +224,7 @@ class Supervisor:
             case Verdict.FAIL:
                 await self._fail(child, error or cause(child, how))
             case Verdict.RESUME:
-                self._report_error(child, error, final=False)
+                self._report_error(child, error, final=False, restart_in=0.0)
                 self._move(child, State.BACKOFF)
             case Verdict.RESTART:
                 await self._restart(child, error or cause(child, how))
@@ -197,24 +237,22 @@ class Supervisor:
         history = child.history if child.group is None else child.group.history
         wait = history.next_wait(trio.current_time(), healthy_for=child.healthy_for)
         if wait is None:
-            await self._give_up(child, error, history.policy)
+            await self._give_up(child, worn_out(child, history.policy, error))
             return
         self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=wait))
         self._move(child, State.BACKOFF, reason=f"restart in {wait:.2f} s")
         others = affected(child)
-        with _holding(others):
+        with holding(others):
             await self._stop_all(others, drain_until=-math.inf)
-            await _sleep_unless_retired(child, wait)
+            await sleep_unless_retired(child, wait)
 
-    async def _give_up(self, child: Child, error: BaseException, limit: RestartPolicy) -> None:
+    async def _give_up(self, child: Child, error: BaseException) -> None:
         """Fail a child that has been restarted too often, and its group as a whole."""
-        tired = RestartLimitError(child.id, max_restarts=limit.max_restarts, window=limit.window, last=describe(error))
-        tired.__cause__ = error
         if child.group is not None:
             child.group.failed = True
             for member in child.group.members:
                 self._retire(member)
-        await self._fail(child, tired)
+        await self._fail(child, error)
 
     async def _fail(self, child: Child, error: BaseException) -> None:
         """End a child for good: if it is essential, whoever is told stops the service; else its users end too."""
@@ -250,7 +288,7 @@ class Supervisor:
         alive = [(child, child.life) for child in children if child.life is not None]
         for _, life in alive:
             life.recalled = True
-        with _holding(children):
+        with holding(children):
             await trio.lowlevel.checkpoint()
             async with trio.open_nursery() as nursery:
                 for child, _ in alive:
@@ -264,27 +302,27 @@ class Supervisor:
         life = child.life
         if life is None:
             return
-        is_first = not life.stopping
         drain_until = drain_until if child.accepts and not self._hastened else -math.inf
-        self._move_to_stopping(child, drains=drain_until > trio.current_time())
-        life.request_stop(drain_until=drain_until)
-        with life.patience if is_first else nullcontext():
-            while child.life is life and not child.left_behind:
-                await child.changed.park()
-        if is_first and child.life is life:
-            self._leave_behind(child)
-
-    def _move_to_stopping(self, child: Child, *, drains: bool) -> None:
-        if drains and child.state in USABLE:
+        if child.state in USABLE and drain_until > trio.current_time():
             self._move(child, State.DRAINING)
-        elif child.state in ALIVE - {State.STOPPING, State.DRAINING}:
-            self._move(child, State.STOPPING)
+        elif child.state is not State.DRAINING:
+            self.closing(child)
+        life.request_stop(drain_until=drain_until)
+        while child.life is life and not child.left_behind:
+            await child.changed.park()
 
-    def _leave_behind(self, child: Child) -> None:
+    async def _leave_behind(self, child: Child, life: Life) -> None:
+        """Wait no longer for a life that does not end; beside it there cannot be another one."""
         child.left_behind = True
         place = where(child.task) if child.task is not None else "unknown"
         self.hub.emit(StopTimedOut(component=child.id, where=place))
         self._notify(child)
+        if child.is_given_up:
+            self._end(child)
+        elif not child.retired:
+            await self._fail(child, left_behind(child, life, place))
+        self._ended(child)
+        await trio.lowlevel.checkpoint()
 
     def _retire(self, child: Child) -> None:
         child.retired = True
@@ -295,38 +333,20 @@ class Supervisor:
     def _move(self, child: Child, state: State, reason: str = "") -> None:
         old, child.state = child.state, moved(child.state, state)
         self.hub.emit(StateChanged(component=child.id, old=old, new=state, reason=reason))
-        if state in USABLE or state in FINAL:
-            self._coming.discard(child)
-            if not self._coming:
-                self.up.set()
+        if child.essential:
+            (self.missing.discard if serves(child) else self.missing.add)(child)
+        if not self.missing:
+            self.on_ready()
         self._notify(child)
 
-    def _report_error(self, child: Child, error: BaseException | None, *, final: bool) -> None:
+    def _report_error(
+        self, child: Child, error: BaseException | None, *, final: bool, restart_in: float | None = None
+    ) -> None:
         if error is not None:
             if final:
                 self.errors.append(error)
-            self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=None))
+            self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=restart_in))
 
     def _notify(self, child: Child) -> None:
         for one in (child, *standing_on(child)):
             one.changed.unpark_all()
-
-
-@contextmanager
-def _holding(children: Collection[Child]) -> Generator[None]:
-    """Keep children that are down from starting."""
-    for child in children:
-        child.held += 1
-    try:
-        yield
-    finally:
-        for child in children:
-            child.held -= 1
-            child.changed.unpark_all()
-
-
-async def _sleep_unless_retired(child: Child, seconds: float) -> None:
-    await trio.lowlevel.checkpoint()
-    with trio.move_on_after(seconds):
-        while not child.retired:
-            await child.changed.park()

@@ -30,10 +30,11 @@ from .._delivery.kill_switch import KillSwitch
 from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Instance, Pool
 from .._delivery.translate import translated
-from ..abc import Context, Protocol
+from ..abc import Context, Dispatcher, Protocol
 from ..errors import StartupError
+from .child import Child, Group
 from .life import Life
-from .supervisor import Child, Group, Supervisor
+from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -252,35 +253,42 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
                 pipeline.collecting = Collector(spec.batch, pipeline, in_flight, intake.working_on)
             tree.intakes[spec.id] = intake
             try:
-                with life.inner:
-                    await dispatcher.accept(intake, task_status=life)
-                    _expect_started(spec, life)
+                await _accept(spec, dispatcher, intake, life)
                 pipeline.close()
                 with life.drain:
                     await intake.wait_idle()
                 if life.inner.cancel_called:  # to close is its turn only when those that depend on it are down
                     with life.turn:
                         await trio.sleep_forever()
-                _cut(tree, spec, intake, life)
             finally:
+                if intake.in_flight:
+                    life.cut = True
+                    tree.hub.emit(DrainTimedOut(component=spec.id, culprits=intake.culprits()))
                 life.drained()
                 intake.cut_slots()
                 in_flight.cancel_scope.cancel()
                 del tree.intakes[spec.id]
         await intake.wait_idle()
+        if life.error is not None:
+            raise life.error
+
+
+async def _accept(spec: DispatcherSpec, dispatcher: Dispatcher, intake: KernelIntake, life: Life) -> None:
+    """Bring deliveries in. What is raised when that is cancelled is noted only: what is in flight may still finish."""
+    try:
+        with life.inner:
+            await dispatcher.accept(intake, task_status=life)
+            _expect_started(spec, life)
+    except (Exception, SystemExit) as error:
+        life.note(error)
+        if not life.inner.cancel_called:
+            raise
+    await trio.lowlevel.checkpoint()
 
 
 def _expect_started(spec: ComponentSpec, life: Life) -> None:
     if not life.is_ready:
         raise StartupError(f"{spec.id}: accept() returned without calling task_status.started()")
-
-
-def _cut(tree: Tree, spec: DispatcherSpec, intake: KernelIntake, life: Life) -> None:
-    """Say what has to be cancelled, if anything is still in flight; from here on the dispatcher is closing."""
-    if intake.in_flight:
-        life.cut = True
-        tree.hub.emit(DrainTimedOut(component=spec.id, culprits=intake.culprits()))
-    tree.supervisor.closing(tree.supervisor.children[spec.id])
 
 
 async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
@@ -297,11 +305,8 @@ async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
         life.started(worker)
         if pool.switch is not None:
             tree.tell_paused(spec, pool.switch)
-        try:
-            with life.inner:
-                await (_run_loop(spec, worker) if spec.runs else _wait_for_calls())
-        finally:
-            life.drained()
+        with life.working():
+            await (_run_loop(spec, worker) if spec.runs else _wait_for_calls())
 
 
 async def _wait_for_calls() -> None:

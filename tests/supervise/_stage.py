@@ -14,8 +14,9 @@ from kernel._core.events import ComponentFailed, Event, EventHub, StateChanged, 
 from kernel._core.lifecycle import TRANSITIONS, State
 from kernel._core.policies import Restart, RestartHistory, RestartPolicy
 from kernel._core.spec import Strategy
+from kernel._supervise.child import Child, Group
 from kernel._supervise.life import Life
-from kernel._supervise.supervisor import Child, Group, Supervisor
+from kernel._supervise.supervisor import Supervisor
 
 ALWAYS, ON_FAILURE, NEVER = Restart.ALWAYS, Restart.ON_FAILURE, Restart.NEVER
 EventT = TypeVar("EventT", bound=Event)
@@ -70,11 +71,18 @@ class Stage:
     given_up: list[str] = attrs.field(factory=list)
     """Ids that `on_failure` was called with."""
     finished: trio.Event = attrs.field(factory=trio.Event)
+    ready_at: list[float] = attrs.field(factory=list)
+    """Whenever `on_ready` was called."""
     scripts: dict[str, list[Script]] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        self.supervisor = Supervisor(self.hub, lambda child: self.given_up.append(child.id), self.finished.set)
+        self.supervisor = Supervisor(
+            self.hub, lambda child: self.given_up.append(child.id), self.finished.set, self._ready
+        )
         self.hub.subscribe(self._record)
+
+    def _ready(self) -> None:
+        self.ready_at.append(trio.current_time())
 
     def _record(self, event: Event) -> None:
         self.events.append(event)
@@ -173,13 +181,24 @@ class Stage:
                 raise script.fails_to_close
 
     async def _work(self, name: str, script: Script, life: Life) -> None:
-        with life.inner:
-            await trio.sleep(script.lasts)
-            if script.raises is not None:
-                raise script.raises
-        if self.supervisor.children[name].accepts:
-            with life.drain:
-                await trio.sleep(script.in_flight)
-            life.cut = life.drain.cancelled_caught and script.in_flight > 0
-            self.supervisor.closing(self.supervisor.children[name])
+        try:
+            with life.inner:
+                await self._last(script)
+            if self.supervisor.children[name].accepts:
+                with life.drain:
+                    await trio.sleep(script.in_flight)
+                life.cut = life.drain.cancelled_caught and script.in_flight > 0
+        except BaseException as error:
+            life.note(error)
+            raise
+        finally:
+            await self._before_closing(name, life)
             life.drained()
+
+    async def _before_closing(self, name: str, life: Life) -> None:
+        """Do what a kind of component does when it has ended, and before it closes."""
+
+    async def _last(self, script: Script) -> None:
+        await trio.sleep(script.lasts)
+        if script.raises is not None:
+            raise script.raises

@@ -15,8 +15,8 @@ from kernel._core.lifecycle import FINAL, USABLE
 from kernel._core.policies import Restart, RestartHistory, RestartPolicy
 from kernel._core.spec import ComponentSpec, Strategy
 from kernel._plan.graph import stop_budget
+from kernel._supervise.child import Child, Group
 from kernel._supervise.life import Life
-from kernel._supervise.supervisor import Child, Group
 from kernel.errors import StartupError
 
 from ._stage import Script, Stage
@@ -53,12 +53,14 @@ class Forest(Stage):
         try:
             await super()._live(name, life)
         finally:
-            if not life.stopping:  # as a driver does that breaks by itself: its users go first
-                with trio.CancelScope(shield=True):
-                    await self.supervisor.stop_users(child)
             for user in child.users:
                 self._expect(child, user.is_down, f"gone before {user.id}, which uses it")
             self.inside.discard(name)
+
+    async def _before_closing(self, name: str, life: Life) -> None:
+        if not life.stopping:  # as a driver does that breaks by itself: its users go first
+            with trio.CancelScope(shield=True):
+                await self.supervisor.stop_users(self.supervisor.children[name])
 
     def _expect(self, child: Child, holds: bool, otherwise: str) -> None:
         if not holds:

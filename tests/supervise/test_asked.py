@@ -210,7 +210,7 @@ async def test_a_worker_that_restarts_hears_anew_and_its_old_life_nothing(autoju
                 raise OSError("once")
             await super().run()
 
-    async with open_kernel(**service(Fails)) as kernel:
+    async with open_kernel(**service(Fails), expected=OSError) as kernel:
         await trio.sleep(10)
         first, second = lives
         assert not any(isinstance(event, ComponentFailed) for event in first.heard)

@@ -192,25 +192,6 @@ async def test_stopping_the_users_of_a_child_that_is_not_up_moves_nothing(
         assert a.state is State.STARTING
 
 
-async def test_a_recall_that_is_ignored_is_told_and_the_restart_goes_on(
-    stage: Stage, autojump_clock: MockClock
-) -> None:
-    a = stage.add("a", fails(1), Script())
-    b = stage.add("b", Script(closing=20.0, stubborn=True), Script(), uses=[a], stop_timeout=2.0)
-
-    async with stage.running():
-        await trio.sleep(10)
-        assert (a.state, b.state) == (State.READY, State.STOPPING)
-        assert b.left_behind
-        await trio.sleep(15)
-        assert (b.state, b.left_behind) == (State.READY, False)
-
-    assert stage.left_behind() == ["b"]
-    assert stage.at("+a") == [0.0, 4.0]
-    assert stage.at("+b") == [0.0, 21.0]
-    assert not stage.supervisor.cut
-
-
 async def test_an_error_while_being_recalled_is_told_and_the_child_comes_back(
     stage: Stage, autojump_clock: MockClock
 ) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from kernel._core.events import StateChanged
 from kernel._core.lifecycle import State
+from kernel._supervise.child import Child
 from kernel._supervise.life import Life
-from kernel._supervise.supervisor import Child
 
 from ._stage import NEVER, ON_FAILURE, Script, Stage, fails, policy, returns
 
@@ -191,44 +193,68 @@ async def test_a_degraded_child_can_be_used_and_be_stopped(stage: Stage, autojum
     assert stage.states("a")[-3:] == [State.DEGRADED, State.STOPPING, State.STOPPED]
 
 
-async def test_up_is_set_when_the_last_child_has_become_ready(stage: Stage, autojump_clock: MockClock) -> None:
+def ready_from(stage: Stage) -> float | None:
+    """When nothing essential was missing for the first time."""
+    return stage.ready_at[0] if stage.ready_at else None
+
+
+async def test_nothing_is_missing_when_the_last_child_has_become_ready(stage: Stage, autojump_clock: MockClock) -> None:
     stage.add("a")
     stage.add("b", Script(opening=3.0))
 
-    async with stage.running() as supervisor:
-        start = trio.current_time()
-        await supervisor.up.wait()
-        assert trio.current_time() == start + 3.0
+    async with stage.running():
+        await trio.sleep(10)
+
+    assert ready_from(stage) == 3.0
 
 
-async def test_up_waits_for_a_child_that_fails_at_first(stage: Stage, autojump_clock: MockClock) -> None:
+async def test_a_child_that_fails_at_first_is_missing(stage: Stage, autojump_clock: MockClock) -> None:
     stage.add("a", Script(fails_to_open=ValueError("broken")), Script(opening=2.0))
 
+    async with stage.running():
+        await trio.sleep(10)
+
+    assert ready_from(stage) == 3.0
+
+
+async def test_a_child_that_is_restarting_when_the_last_one_comes_is_missing(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    a = stage.add("a", fails(1), Script())
+    stage.add("b", Script(opening=1.5))
+
     async with stage.running() as supervisor:
-        await supervisor.up.wait()
-        assert trio.current_time() == 3.0
+        await trio.sleep(1.6)
+        assert supervisor.missing == {a}
+        await trio.sleep(10)
+
+    assert ready_from(stage) == 2.0
 
 
-async def test_up_does_not_wait_for_a_child_that_has_ended(stage: Stage, autojump_clock: MockClock) -> None:
-    stage.add("a", Script(fails_to_open=ValueError("broken")), restart=policy(NEVER), essential=False)
+@pytest.mark.parametrize("script", [Script(fails_to_open=ValueError("broken")), Script(opening=math.inf)])
+async def test_what_is_not_essential_is_never_missing(stage: Stage, autojump_clock: MockClock, script: Script) -> None:
+    stage.add("a", script, essential=False)
     stage.add("b", Script(opening=1.0))
 
-    async with stage.running() as supervisor:
-        await supervisor.up.wait()
-        assert trio.current_time() == 1.0
+    async with stage.running():
+        await trio.sleep(5)
+
+    assert ready_from(stage) == 1.0
 
 
-async def test_up_stays_set_when_a_child_restarts(stage: Stage, autojump_clock: MockClock) -> None:
-    stage.add("a", fails(1), Script())
+async def test_a_child_that_is_done_is_not_missing(stage: Stage, autojump_clock: MockClock) -> None:
+    stage.add("a", returns(1), restart=policy(ON_FAILURE))
+    stage.add("b", Script(opening=2.0))
 
-    async with stage.running() as supervisor:
-        await trio.sleep(1.5)
-        assert supervisor.up.is_set()
+    async with stage.running():
+        await trio.sleep(5)
+
+    assert ready_from(stage) == 2.0
 
 
-async def test_up_is_set_at_once_where_there_are_no_children(stage: Stage, autojump_clock: MockClock) -> None:
-    async with stage.running() as supervisor:
-        assert supervisor.up.is_set()
+async def test_nothing_is_missing_where_there_is_nothing_essential(stage: Stage, autojump_clock: MockClock) -> None:
+    async with stage.running():
+        assert ready_from(stage) == 0.0
 
 
 async def test_a_service_has_finished_when_only_residents_are_left(stage: Stage, autojump_clock: MockClock) -> None:

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from kernel._core.lifecycle import State
 from kernel._core.policies import RestartHistory
 from kernel._core.spec import Strategy
-from kernel._supervise.supervisor import Group
+from kernel._supervise.child import Group
 from kernel.errors import DependencyError, RestartLimitError
 
 from ._stage import NEVER, ON_FAILURE, Script, Stage, fails, policy, returns

@@ -13,7 +13,7 @@ from kernel._supervise.life import CLOSING_SHARE, Life
 
 @pytest.fixture
 def life() -> Life:
-    return Life(10.0, 4.0, lambda value: None)
+    return Life(10.0, 4.0, lambda value: None, lambda: None)
 
 
 async def test_a_start_has_start_timeout_seconds(life: Life, autojump_clock: MockClock) -> None:
@@ -37,7 +37,7 @@ async def test_a_ready_life_has_no_deadline(life: Life, autojump_clock: MockCloc
 
 async def test_started_passes_its_value_on_once(autojump_clock: MockClock) -> None:
     given: list[object] = []
-    life = Life(10.0, 4.0, given.append)
+    life = Life(10.0, 4.0, given.append, lambda: None)
     life.started("resource")
 
     with pytest.raises(RuntimeError, match="twice"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -257,7 +258,35 @@ async def test_a_service_is_ready_without_what_is_not_essential(autojump_clock: 
     table = manifest("w", "never", never={"essential": False})
     async with open_kernel(table, registry=registry(w=loops, never=never_starts)) as service:
         assert service.kernel.is_ready
+        await service.wait_event(StateChanged, lambda event: event.new is State.FAILED)
+        assert service.kernel.is_ready
         assert service.kernel.states == {"worker/w": State.READY, "worker/never": State.FAILED}
+
+
+@pytest.mark.parametrize("driver_fails_at", [1.0, 2.5, math.inf])
+async def test_a_service_says_that_it_is_ready_when_it_is(autojump_clock: Any, driver_fails_at: float) -> None:
+    """`d` is down while the worker gets ready, at 2 s, or breaks when the service has been ready for a while."""
+    lives: list[float] = []
+
+    async def breaks() -> None:
+        lives.append(trio.current_time())
+        await trio.sleep(driver_fails_at if len(lives) == 1 else math.inf)
+        raise OSError("lost")
+
+    table = manifest("w", "breaks", drivers={"d": {"plugin": "given"}}, w={"depends": ["driver/d"]})
+    table["workers"]["breaks"]["restart"] = {"backoff_initial": 2.0, "jitter": 0.0}
+    ready_at = 3.0 if driver_fails_at == 1.0 else 2.0
+    async with open_kernel(table, registry=registry(w=loops, breaks=breaks), expected=OSError) as service:
+        first = trio.current_time(), service.kernel.is_ready
+        await trio.sleep_until(3.0)
+        await service.kernel.wait_ready()
+        again = trio.current_time(), service.kernel.is_ready
+        await trio.sleep(10)
+
+    [event] = [event for event in service.events if isinstance(event, KernelReady)]
+    assert first == (pytest.approx(ready_at), True)
+    assert again == (pytest.approx(4.5 if driver_fails_at == 2.5 else 3.0), True)
+    assert event.seconds == pytest.approx(ready_at)
 
 
 async def test_a_service_that_stops_before_it_was_ready_never_says_that_it_is(autojump_clock: Any) -> None:

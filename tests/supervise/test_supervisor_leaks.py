@@ -14,8 +14,9 @@ from trio.testing import MockClock
 
 from kernel._core.events import EventHub
 from kernel._core.policies import RestartHistory, RestartPolicy
+from kernel._supervise.child import Child
 from kernel._supervise.life import Life
-from kernel._supervise.supervisor import Child, Supervisor
+from kernel._supervise.supervisor import Supervisor
 
 FDS = "/proc/self/fd"
 RESTARTS = 10_000
@@ -38,7 +39,7 @@ class Footprint:
 
 async def test_ten_thousand_restarts_leave_memory_tasks_and_descriptors_flat(autojump_clock: MockClock) -> None:
     """A driver that breaks each second takes along a user, which has a task and a pipe of its own."""
-    supervisor = Supervisor(EventHub(), lambda child: None, lambda: None)
+    supervisor = Supervisor(EventHub(), lambda child: None, lambda: None, lambda: None)
     lives = [0]
     driver = add(supervisor, "driver", breaks_each_second)
     user = add(supervisor, "user", lambda life: works(life, lives))

@@ -365,7 +365,7 @@ def test_sighup_changes_nothing() -> None:
 
 async def test_a_signal_before_there_is_a_kernel_is_kept_for_it(autojump_clock: Any) -> None:
     inbox = _Signals(LOG)
-    inbox.receive(signal.SIGTERM)
+    inbox.receive(signal.SIGTERM, 0.0)
     async with open_kernel(MANIFEST, registry=registry(trio.sleep_forever)) as service:
         inbox.pass_on_to(service.kernel)
 
@@ -382,13 +382,13 @@ async def test_only_the_second_sigint_skips_the_drain(
     inbox = _Signals(LOG)
     async with open_kernel(MANIFEST, registry=registry(trio.sleep_forever)) as service:
         inbox.pass_on_to(service.kernel)
-        inbox.receive(first)
-        inbox.receive(second)
+        inbox.receive(first, 0.0)
+        inbox.receive(second, 1.0)
 
         assert service.kernel._supervisor._hastened == (first is signal.SIGINT)
 
-        inbox.receive(signal.SIGTERM)  # and this changes nothing
-        inbox.receive(signal.SIGINT)
+        inbox.receive(signal.SIGTERM, 2.0)  # and this changes nothing
+        inbox.receive(signal.SIGINT, 2.0)
         assert service.kernel._supervisor._hastened
 
 
