@@ -108,6 +108,7 @@ class Service:
     accepting: trio.CancelScope
     addresses: list[str]
     logs: list[dict[str, Any]]
+    events: list[Any]
     accepted: trio.Event = attrs.field(factory=trio.Event)
     leaving: trio.Event = attrs.field(factory=trio.Event)
     left: trio.Event = attrs.field(factory=trio.Event)
@@ -190,6 +191,7 @@ async def open_web(
     concurrency: int = 10,
     stop_timeout: float = 0.4,
     lifespan: bool = False,
+    options: Mapping[str, Mapping[str, Any]] = {},
     **config: Any,
 ) -> AsyncIterator[Service]:
     """Serve one application, or several by prefix."""
@@ -204,13 +206,13 @@ async def open_web(
     async with AsyncExitStack() as hosts:
         targets = {}
         for number, (prefix, each) in enumerate(apps.items()):
-            options = WebOptions(prefix=prefix)
+            chosen = WebOptions(prefix=prefix, **options.get(prefix, {}))
             hosted = await hosts.enter_async_context(
-                WebDispatcher.host(each if lifespan else _without_lifespan(each), options)
+                WebDispatcher.host(each if lifespan else _without_lifespan(each), chosen)
             )
-            targets[prefix] = FakeTarget(name=f"app{number}", options=options, app=hosted)
+            targets[prefix] = FakeTarget(name=f"app{number}", options=chosen, app=hosted)
         intake = FakeIntake(concurrency=concurrency, targets=list(targets.values()))
-        service = Service(dispatcher, intake, targets, trio.CancelScope(), [], logs)
+        service = Service(dispatcher, intake, targets, trio.CancelScope(), [], logs, events)
         async with trio.open_nursery() as nursery:
             await nursery.start(service.serve)
             service.addresses = [event.address for event in events if isinstance(event, Listening)]

@@ -165,7 +165,7 @@ class Call(Work):
             self.log_error("the application failed", error)
 
     def _returned(self) -> int:
-        if self.is_complete or self.gone:
+        if self.is_complete or self.gone or self.told_gone:
             return ANSWERED
         if not self.was_stopped():
             self.log_error("the application returned without a complete answer")

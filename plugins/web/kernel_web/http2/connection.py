@@ -12,13 +12,14 @@ from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 from typing_extensions import override
 
+from ..asgi.call import only_gone
 from ..asgi.routes import Route
 from ..asgi.scope import split_target
 from ..asgi.shared import Shared
 from ..asgi.speaker import Speaker
 from ..websocket.handshake import refusal
 from ..websocket.socket import WebSocket
-from ..wire.channel import Channel, ClientGoneError
+from ..wire.channel import Channel
 from .allowance import Allowance
 from .lane import Fields, Lane
 from .protocol import brings_nothing, build_protocol, is_sound, parted
@@ -216,10 +217,9 @@ class Http2(Speaker):
     async def _run(self, call: Stream | WebSocket, lane: Lane, run: Any) -> None:  # noqa: ASYNC910, ANN401  an async function
         try:
             await run()
-        except ClientGoneError:
-            pass
         except Exception as error:
-            self._shared.context.log.exception("a request failed", exc_info=error)
+            if not only_gone(error):
+                self._shared.context.log.exception("a request failed", exc_info=error)
             lane.reset(ErrorCodes.INTERNAL_ERROR)
         finally:
             del self._running[call]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any, Final, final
 
+from ..asgi.call import only_gone
 from ..asgi.scope import connection_scope
 from ..asgi.speaker import Speaker
 from ..http1.connection import Http1
 from ..http2.connection import PREFACE, Http2
-from ..wire.channel import Channel, ClientGoneError
+from ..wire.channel import Channel
 
 if TYPE_CHECKING:
     from .server import Server
@@ -39,10 +40,9 @@ class Guest:
             if self._speaker is None:
                 return
             await self._speaker.run()
-        except ClientGoneError:
-            pass
         except Exception as error:
-            self._server.shared.context.log.exception("a connection failed", exc_info=error)
+            if not only_gone(error):
+                self._server.shared.context.log.exception("a connection failed", exc_info=error)
         finally:
             self.channel.abort()
             self._server.forget(self)

@@ -185,9 +185,11 @@ class WebSocket(Call):
                 await self._lot.park()
                 continue
             data = await self._carrier.read()
-            if data:
-                await self._feed(data)
-            elif data is not None:
+            try:
+                await self._feed(data or b"")
+            except ClientGoneError:
+                data = b""
+            if data is not None and not data:
                 self._state = _State.CLOSED if self.is_complete else self._state
                 self._lose(LOST)
                 return
