@@ -104,7 +104,8 @@ class _Captured(logging.Handler):
             fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
         given = {f"extra_{key}" if key in _OURS else key: value for key, value in fields.items()}
         stack = {"stack": record.stack_info} if record.stack_info else {}
-        ours = {"event": _message(record), "logger": record.name, "level": level}
+        source = "component" if "/" in record.name else "logger"  # what a worker was given is called like it
+        ours = {"event": _message(record), source: record.name, "level": level}
         self._write({**ours, **given, **stack, "exc_info": record.exc_info})
 
 

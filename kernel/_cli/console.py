@@ -18,7 +18,7 @@ import click
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, TypeIs
 
 _NOBODY_READS: Final = frozenset({errno.EPIPE, errno.EIO})
 """A closed pipe, and a terminal that is gone."""
@@ -80,7 +80,7 @@ def unheard_is_lost() -> Generator[None]:
 
 
 def _losing(stream: TextIO) -> TextIO:
-    if not isinstance(stream, io.TextIOWrapper):  # None, too: it was closed before the start
+    if not _is_file(stream):
         return stream
     try:
         stream.flush()
@@ -95,6 +95,10 @@ def _losing(stream: TextIO) -> TextIO:
         write_through=stream.write_through,
     )
     return losing
+
+
+def _is_file(stream: TextIO | None) -> TypeIs[io.TextIOWrapper[io.BufferedWriter]]:
+    return isinstance(stream, io.TextIOWrapper)  # it is None if it was closed before the start
 
 
 @final

@@ -31,7 +31,7 @@ from .._core.events import (
 )
 from .._core.lifecycle import State
 from .._delivery.failure import describe
-from ..errors import StartupError, UnavailableError
+from ..errors import RestartLimitError, StartupError, UnavailableError
 from .render import traceback_of
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class _Failures:
 
     def traceback(self, component: str, error: BaseException) -> str:
         """Return the traceback of a failure; `as before` if it comes from where the last one did."""
+        if isinstance(error, RestartLimitError) and error.__cause__ is not None:
+            error = error.__cause__  # the last of the failures
         text = traceback_of(error)
         known = type(error), tuple(_PLACES.findall(text))
         last, written = self._written.get(component, (None, 0.0))

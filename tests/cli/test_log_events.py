@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -25,7 +27,7 @@ from kernel._core.events import (
     StopTimedOut,
 )
 from kernel._core.lifecycle import State
-from kernel.errors import StartupError, UnavailableError
+from kernel.errors import RestartLimitError, StartupError, UnavailableError
 
 from ._logs import of_events, raised
 
@@ -154,3 +156,56 @@ def test_events_of_plugins_are_theirs_to_log() -> None:
         pass
 
     assert not of_events(Own(component="driver/db"), level="debug")
+
+
+# --- what comes again -------------------------------------------------------------------------------------------------
+
+
+def failure_of(
+    raise_it: Callable[[], object], *, restart_in: float | None = 1.0, component: str = "w"
+) -> ComponentFailed:
+    try:
+        raise_it()
+    except Exception as error:  # noqa: BLE001
+        return ComponentFailed(component=f"worker/{component}", error=error, restart_in=1.0)
+    raise AssertionError
+
+
+def here() -> None:
+    raise ValueError("one")
+
+
+def there() -> None:
+    raise ValueError("two")
+
+
+def limit_of(last: ComponentFailed) -> ComponentFailed:
+    error = RestartLimitError("w", max_restarts=4, window=30.0, last="one")
+    error.__cause__ = last.error
+    return ComponentFailed(component="worker/w", error=error, restart_in=None)
+
+
+def tracebacks(*events: ComponentFailed) -> list[str]:
+    lines = of_events(*events, as_json=True).splitlines()
+    return [json.loads(line)["traceback"].splitlines()[-1] for line in lines]
+
+
+def test_a_failure_that_comes_again_has_its_traceback_once() -> None:
+    failures = [failure_of(here) for _ in range(5)]
+
+    shown = tracebacks(*failures, limit_of(failures[-1]))
+
+    assert shown == ["ValueError: one", *["as before"] * 5]
+
+
+def test_another_failure_and_that_of_another_component_have_theirs() -> None:
+    shown = tracebacks(failure_of(here), failure_of(there), failure_of(here), failure_of(here, component="v"))
+
+    assert shown == ["ValueError: one", "ValueError: two", "ValueError: one", "ValueError: one"]
+
+
+def test_a_failure_that_comes_again_much_later_has_its_traceback_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1000.0, 1599.0, 1601.0, 1602.0, 1603.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+
+    assert tracebacks(*[failure_of(here) for _ in range(3)]) == ["ValueError: one", "as before", "ValueError: one"]

@@ -106,6 +106,12 @@ def test_what_is_given_as_extra_is_kept_and_cannot_pass_for_anything_else(as_jso
         )
 
 
+def test_the_logger_that_a_worker_was_given_is_its_component() -> None:
+    [record] = records(captured(lambda: logging.getLogger("worker/shop").info("x"), as_json=True))
+
+    assert (record["component"], "logger" in record) == ("worker/shop", False)
+
+
 def test_the_stack_is_kept_if_it_is_asked_for() -> None:
     [record] = records(logged(lambda logger: logger.info("x", stack_info=True), as_json=True))
 
