@@ -23,6 +23,7 @@ _TOGETHER = {
     "tests/amqp/test_loss.py": _NODE,
     "tests/amqp/test_tls.py": _NODE,
     "tests/cli/test_new.py": "the cache of mypy",
+    "tests/docs/test_reader.py": "the clone, and the port that the documents name",
 }
 """What the tests of a file share that is costly: they run in one process, where several share the tests."""
 _ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)

@@ -187,7 +187,31 @@ def test_requirements_txt_lists_every_plugin() -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = [line for line in lines if line and not line.startswith("#")]
 
-    assert listed == ["-e .", *(f"-e plugins/{plugin.name}" for plugin in PLUGINS)]
+    assert listed == ["-e .", *(f"-e plugins/{plugin.name}" for plugin in PLUGINS), "starlette>=0.45,<2"]
+
+
+def test_every_plugin_is_an_extra_of_the_kernel() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    wanted = [f"trio-kernel-{plugin.name}>=0.1,<0.2" for plugin in PLUGINS]
+
+    assert [extras[plugin.name] for plugin in PLUGINS] == [[one] for one in wanted]
+    assert extras["all"] == wanted
+
+
+@every_pyproject
+def test_a_distribution_says_what_it_is(pyproject: Path) -> None:
+    project = read_toml(pyproject)["project"]
+
+    assert isinstance(project, dict)
+    assert {"description", "readme", "license", "license-files", "authors", "classifiers"} <= project.keys()
+    assert (pyproject.parent / "LICENSE").read_text(encoding="utf-8") == (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+@every_plugin
+def test_the_readme_of_a_plugin_reads_well_alone(plugin: Path) -> None:
+    text = (plugin / "README.md").read_text(encoding="utf-8")
+
+    assert re.findall(r"\]\((?!https?:|#)[^)]*\)", text) == []
 
 
 @every_plugin
