@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._proxy import open_proxy as open_proxy
     from ._proxy_line import LineFaults as LineFaults
     from ._running import RunningService as RunningService
+    from ._threads import hold_clock_for_threads as hold_clock_for_threads
 
 _LATER: Final = {
     "Faults": "_faults",
@@ -56,6 +57,7 @@ _LATER: Final = {
     "check_protocol": "_check_protocol",
     "check_worker": "_check_worker",
     "fake_context": "_context",
+    "hold_clock_for_threads": "_threads",
     "faulty": "_faulty",
     "no_leaks": "_leaks",
     "no_task_leaks": "_leaks",

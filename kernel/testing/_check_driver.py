@@ -10,6 +10,7 @@ import trio
 from ._cancel import cancel_and_time
 from ._leaks import no_task_leaks
 from ._promise import expect, prove
+from ._threads import hold_clock_for_threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,6 +41,7 @@ async def check_driver(
 
     Cancellation: Is a checkpoint.
     """
+    hold_clock_for_threads()
     bench = _Bench(make, use, stop_timeout)
     await prove("what a driver opens is usable, and closed afterwards", bench.open_and_close)
     await prove("a driver that was closed can be opened again, as a new object", bench.open_again)

@@ -18,6 +18,7 @@ from ._faults import Faults
 from ._patience import Patience
 from ._plan_for import plan_for
 from ._running import RunningService
+from ._threads import hold_clock_for_threads
 from ._unexpected import check_nothing_unexpected
 
 Expected: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
@@ -98,6 +99,7 @@ async def open_kernel(
 
 @asynccontextmanager
 async def _serving(plan: Plan, patience: Patience, *, ready: bool) -> AsyncGenerator[RunningService]:
+    hold_clock_for_threads()
     service = RunningService(cast("Kernel", None), plan, patience)
     hub = EventHub()
     hub.subscribe(service.hear)

@@ -14,6 +14,7 @@ import attrs
 
 from kernel.errors import KernelError, StartupError, StorageError
 
+from ._clock import Clock
 from ._failure import as_storage_error, as_unknown, code_of, is_busy
 from ._file import Identity, Opened, identity_of, open_existing
 from ._guard import Guard
@@ -35,6 +36,7 @@ class Access:
     _synchronous: str
     _busy_timeout: float
     _make_store: Callable[[sqlite3.Connection], Store]
+    clock: Clock
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
     _identity: Identity | None = attrs.field(default=None, init=False)
     _store: Store | None = attrs.field(default=None, init=False)
@@ -145,7 +147,7 @@ class Access:
             return math.inf  # whoever finds it broken tries again by itself
         with suppress(sqlite3.Error):
             return self._store.next_time()
-        return time.time() + _RETRY
+        return self.clock.wall() + _RETRY
 
     def has_changed(self) -> bool:
         """Return whether another process has written."""

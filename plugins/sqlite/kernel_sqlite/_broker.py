@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import final
@@ -127,13 +126,13 @@ class SqliteBroker(Broker, Transactional):
 
     @override
     async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
-        letter = write_letter(envelope, now=time.time())
+        letter = write_letter(envelope, now=self._access.clock.wall())
         await self._thread.perform(lambda store: store.send(letter, exchange=exchange, mandatory=mandatory))
 
     @override
     async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
         claims = await self._thread.perform(lambda store: store.peek(queue, limit))
-        return [PeekedDelivery.of(claim) for claim in claims]
+        return [PeekedDelivery.of(claim, now=self._access.clock.wall()) for claim in claims]
 
     @override
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
@@ -142,7 +141,7 @@ class Consumer(AsyncIterator[Delivery]):
 
     def _next(self) -> Delivery | None:
         """Return a delivery that may be begun; None if there is none here."""
-        now = time.time()
+        now = self._thread.clock.wall()
         while self._buffer:
             claim = self._buffer.popleft()
             if claim.letter.deadline is None or claim.letter.deadline > now:

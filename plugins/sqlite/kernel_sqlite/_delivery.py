@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import final
 
@@ -76,7 +75,7 @@ class SqliteDelivery(_Claimed):
             raise SettledError(f"delivery {self._claim.letter.id} was settled twice")
         reply = None
         if isinstance(outcome, Ack) and outcome.reply is not None:
-            reply = write_letter(outcome.reply, now=time.time())
+            reply = write_letter(outcome.reply, now=self._thread.clock.wall())
         return lambda store: store.settle(self._claim, outcome, reply, self._reply_exchange)
 
     def _heard(self, operation: Operation[None]) -> None:
@@ -96,9 +95,9 @@ class PeekedDelivery(_Claimed):
     """A message that somebody looks at in its queue."""
 
     @classmethod
-    def of(cls, claim: Claim) -> PeekedDelivery:
+    def of(cls, claim: Claim, *, now: float) -> PeekedDelivery:
         """Return a look at what could be claimed."""
-        return cls(claim, read_letter(claim.letter, now=time.time()))
+        return cls(claim, read_letter(claim.letter, now=now))
 
     @override
     async def settle(self, outcome: Outcome) -> None:

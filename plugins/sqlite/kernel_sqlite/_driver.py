@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,6 +16,7 @@ from kernel.abc import Broker, Capability, Context, Driver
 
 from ._access import Access
 from ._broker import SqliteBroker
+from ._clock import Clock, open_clock
 from ._config import SqliteConfig
 from ._file import create_or_open
 from ._store import Store
@@ -58,25 +60,28 @@ class SqliteDriver(Driver[Broker]):
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[SqliteBroker]:
-        # Not abandoned when cancelled: it ends within a second or so, and leaves nothing behind.
-        access = await trio.to_thread.run_sync(self._open_file)
-        broker = SqliteBroker(access, self._context)
-        broker.start(poll_interval=self._config.poll_interval, transaction_timeout=self._config.transaction_timeout)
-        try:
-            yield broker
-        finally:
-            with trio.move_on_after(self._context.stop_timeout / 2, shield=True):
-                await broker.aclose()
+        async with open_clock() as clock:
+            # Not abandoned when cancelled: it ends within a second or so, and leaves nothing behind.
+            access = await trio.to_thread.run_sync(self._open_file, clock)
+            broker = SqliteBroker(access, self._context)
+            broker.start(poll_interval=self._config.poll_interval, transaction_timeout=self._config.transaction_timeout)
+            try:
+                yield broker
+            finally:
+                with trio.move_on_after(self._context.stop_timeout / 2, shield=True):
+                    await broker.aclose()
 
-    def _open_file(self) -> Access:
+    def _open_file(self, clock: Clock) -> Access:
         path = Path(self._config.path).absolute()  # the process may go to another folder
-        access = Access(path, self._config.synchronous, self._config.busy_timeout, self._make_store)
+        make_store = functools.partial(self._make_store, clock)
+        access = Access(path, self._config.synchronous, self._config.busy_timeout, make_store, clock)
         access.use(create_or_open(path, synchronous=self._config.synchronous))
         return access
 
-    def _make_store(self, connection: sqlite3.Connection) -> Store:
+    def _make_store(self, clock: Clock, connection: sqlite3.Connection) -> Store:
         return Store(
             connection,
+            clock=clock.wall,
             lease=self._config.lease,
             max_length=self._config.max_length,
             once_retention=self._config.once_retention,

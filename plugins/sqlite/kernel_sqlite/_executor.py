@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
@@ -33,7 +32,7 @@ class Executor:
     _persistent: list[Operation[Any]] = attrs.field(factory=list[Operation[Any]], init=False)
     """What the file did not take, and must."""
     retry_at: float = attrs.field(default=math.inf, init=False)
-    """When to `retry`, in seconds since 1970."""
+    """When to `retry`, on the monotonic clock."""
 
     def retry(self) -> None:
         """Try once more what the file must take."""
@@ -69,7 +68,7 @@ class Executor:
             operation.error = error
         if isinstance(error, KernelError):
             self._persistent += [operation for operation in batch if operation.is_persistent]
-            self.retry_at = time.time() + _RETRY_WAIT
+            self.retry_at = self._access.clock.monotonic() + _RETRY_WAIT
             self._teller.report(str(error))
         told = [operation for operation in batch if not (operation.is_persistent and isinstance(error, KernelError))]
         self._teller.tell_all(told, Effects())

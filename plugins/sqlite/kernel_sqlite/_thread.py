@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -20,6 +19,7 @@ import trio
 from kernel.errors import UnavailableError
 
 from ._access import Access
+from ._clock import Clock
 from ._executor import Executor
 from ._hold import Hold
 from ._operation import Operation
@@ -58,6 +58,11 @@ class StoreThread:
     _is_hungry: bool = attrs.field(default=False, init=False)
     """Whether somebody waits for messages, from other processes too."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is for the file."""
+        return self._access.clock
 
     def start(self) -> None:
         """Start the thread. It holds no process: a disk that hangs must not."""
@@ -194,7 +199,7 @@ class StoreThread:
         with self._lock:
             if not self._waiting and not self._is_closing:
                 self._is_idle = True
-                self._lock.wait(self._patience())
+                self.clock.wait(self._lock, self._patience(), poll=self._poll_interval if self._is_hungry else math.inf)
                 self._is_idle = False
             if not self._waiting:
                 return None if self._is_closing else []
@@ -209,23 +214,20 @@ class StoreThread:
         if not batch:
             return self._waiting.pop(0)  # type: ignore[return-value]  # what stopped the loop at once is a Hold
         del self._waiting[: len(batch)]
-        if time.time() >= self._access.next_time():
+        if self.clock.wall() >= self._access.next_time():
             batch.append(Operation(Store.upkeep))
         return batch
 
-    def _patience(self) -> float | None:
-        until = min(self._access.next_time(), self._executor.retry_at)
-        seconds = max(0.0, until - time.time())
-        if self._is_hungry:
-            seconds = min(seconds, self._poll_interval)
-        return None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX)
+    def _patience(self) -> float:
+        """Return the seconds until there is something to do; the wall clock only says what is due on it."""
+        retry = self._executor.retry_at - self.clock.monotonic()
+        return max(0.0, min(self._access.next_time() - self.clock.wall(), retry))
 
     def _look(self) -> None:
         """Do what time asks for, and see whether another process wrote."""
-        now = time.time()
-        if now >= self._executor.retry_at:
+        if self.clock.monotonic() >= self._executor.retry_at:
             self._executor.retry()
-        elif now >= self._access.next_time():
+        elif self.clock.wall() >= self._access.next_time():
             self._executor.execute([Operation(Store.upkeep)])
         elif self._is_hungry and self._access.has_changed():
             self._teller.tell(self._teller.listener.on_foreign)
@@ -246,7 +248,7 @@ class StoreThread:
             self._teller.tell(hold.tell)
             return
         self._teller.tell(hold.tell)
-        until = time.monotonic() + self._transaction_timeout
+        until = self.clock.monotonic() + self._transaction_timeout
         while (operation := self._next_of(hold, until)) is not None:
             self._run_held(hold, operation, store)
         if hold.is_open:
@@ -256,8 +258,9 @@ class StoreThread:
     def _next_of(self, hold: Hold, until: float) -> Operation[Any] | None:
         with self._lock:
             while hold.is_open and not hold.waiting:
-                if not self._lock.wait(until - time.monotonic()):
+                if self.clock.monotonic() >= until:
                     return None
+                self.clock.wait(self._lock, until - self.clock.monotonic())
             return hold.waiting.pop(0) if hold.is_open else None
 
     def _run_held(self, hold: Hold, operation: Operation[Any], store: Store) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -43,7 +42,7 @@ class SqliteTransaction(Transaction):
 
     @override
     async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
-        letter = write_letter(envelope, now=time.time())
+        letter = write_letter(envelope, now=self._thread.clock.wall())
         await self._perform(lambda store: store.send(letter, exchange=exchange, mandatory=mandatory))
 
     @override
