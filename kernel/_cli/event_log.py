@@ -68,7 +68,7 @@ _Written: TypeAlias = (
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Failures:
     """The tracebacks that have been written: a component that is started again and again fails of one reason."""
 

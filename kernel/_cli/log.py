@@ -30,7 +30,7 @@ class LogSettings:
 
     levels: Levels = attrs.field(factory=Levels)
     as_json: bool = False
-    stream: TextIO | None = None
+    stream: TextIO | None = attrs.field(default=None, repr=False)
     """None is standard error."""
     colour: bool = False
     masks: Masks = attrs.field(factory=Masks)

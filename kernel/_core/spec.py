@@ -207,7 +207,7 @@ class HookSpec:
 
     name: str
     """Its import path."""
-    call: Callable[[Event], object]
+    call: Callable[[Event], object] = attrs.field(repr=False)
     types: tuple[type[Event], ...]
 
 

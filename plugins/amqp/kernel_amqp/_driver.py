@@ -82,7 +82,7 @@ class AmqpDriver(Driver[Broker]):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Wires:
     """What the driver is made of, and who knows whom."""
 
