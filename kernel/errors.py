@@ -136,7 +136,8 @@ class RestartLimitError(KernelError):
         self.component = component
         self.max_restarts = max_restarts
         self.window = window
-        super().__init__(f"{component} failed again after {max_restarts} restarts within {window:g} s: {last}")
+        never = f"without being ready for {window:g} s"
+        super().__init__(f"{component} failed again after {max_restarts} restarts {never}: {last}")
 
 
 @final

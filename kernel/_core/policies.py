@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
@@ -126,10 +125,10 @@ class RestartPolicy(Backoff):
     """The `restart` table of a component or group in the manifest."""
 
     policy: Restart = Restart.ALWAYS
-    max_restarts: int = attrs.field(default=5, validator=ge(0))
-    """More restarts than this within `window` are a failure for good. Source: OTP, restart intensity."""
+    max_restarts: int = attrs.field(default=12, validator=ge(0))
+    """Restarts in a row; one more is a failure for good. With the other defaults they take about three minutes."""
     window: float = attrs.field(default=30.0, validator=gt(0))
-    """Seconds."""
+    """Seconds to be ready after which a row is over, so that restarts and their waits are counted anew."""
     backoff_initial: float = attrs.field(default=0.2, validator=ge(0))
     """Seconds before the first restart."""
     backoff_max: float = attrs.field(default=30.0, validator=ge(0))
@@ -183,32 +182,25 @@ def _grown(policy: Backoff, attempt: int) -> float:
 @final
 @attrs.define(eq=False, repr=False)
 class RestartHistory:
-    """The restarts of one component (or group) that still count."""
+    """The restarts of one component (or group) since it was last ready for `window` seconds."""
 
     policy: RestartPolicy
     chance: Callable[[], float]
     """Returns a random number from 0 to 1."""
-    _times: deque[float] = attrs.field(factory=deque[float], init=False)
-    _streak: int = attrs.field(default=0, init=False)
+    _row: int = attrs.field(default=0, init=False)
 
-    def next_wait(self, now: float, *, healthy_for: float) -> float | None:
+    def next_wait(self, *, healthy_for: float) -> float | None:
         """Record a restart and return the seconds to wait for it, or None if it is one too many.
 
         Args:
-            now: The time, in seconds of any clock that does not jump.
-            healthy_for: Seconds the component was ready before it ended; after `window` of them the backoff
-                starts anew.
+            healthy_for: Seconds the component (or each of the group) was ready before this end.
         """
-        self._forget(now)
-        if len(self._times) >= self.policy.max_restarts:
+        if healthy_for >= self.policy.window:
+            self._row = 0
+        if self._row >= self.policy.max_restarts:
             return None
-        self._times.append(now)
-        self._streak = 1 if healthy_for >= self.policy.window else self._streak + 1
-        return backoff(self.policy, self._streak, self.chance())
-
-    def _forget(self, now: float) -> None:
-        while self._times and now - self._times[0] > self.policy.window:
-            self._times.popleft()
+        self._row += 1
+        return backoff(self.policy, self._row, self.chance())
 
 
 @final

@@ -80,7 +80,7 @@ class Child:
     held: int = attrs.field(default=0, init=False)
     """How many restarts and stops of others are under way that it must not start in."""
     left_behind: bool = attrs.field(default=False, init=False)
-    healthy_for: float = attrs.field(default=0.0, init=False)
+    ready_for: float = attrs.field(default=0.0, init=False)
     """Seconds that its last life was ready."""
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
@@ -112,6 +112,11 @@ class Child:
             other.users.append(self)
         for other in (*self.uses, *self.after):
             other.followers.append(self)
+
+    def retire(self) -> None:
+        """Keep it from starting again."""
+        self.retired = True
+        self.changed.unpark_all()
 
 
 def serves(child: Child) -> bool:
@@ -197,6 +202,13 @@ def cause(child: Child, how: Ending) -> BaseException:
             return TimeoutError(f"{child.id} did not close within stop_timeout = {child.stop_timeout:g} s")
         case _:
             return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")
+
+
+def healthy_for(child: Child) -> float:
+    """Return for how many seconds a child that has just ended was ready, and with it all that belong to its group."""
+    now, others = trio.current_time(), [] if child.group is None else child.group.members
+    lives = [other.life for other in others if other is not child and other.state not in FINAL]
+    return min([child.ready_for, *(0.0 if life is None else max(0.0, now - life.ready_at) for life in lives)])
 
 
 def worn_out(child: Child, limit: RestartPolicy, last: BaseException) -> RestartLimitError:

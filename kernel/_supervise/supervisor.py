@@ -2,7 +2,8 @@
 
 Every child has a keeper task. A keeper waits until what its child depends on is up, lives one life of the child, and
 asks `policies` what follows. Order needs no other bookkeeping: a child starts when what it `uses` and comes `after`
-is up, and stops when those that use it or come after it are down. The supervisor knows no kind of component.
+is up, and stops when those that use it or come after it are down. A second task watches each life, which may heed
+nothing. The supervisor knows no kind of component.
 
 Source: OTP supervisor(3) for policies, intensity and strategies; here the rest in `rest_for_one` is by default what
 really depends on the failed child.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import assert_never, final
 
 import attrs
@@ -28,6 +30,7 @@ from .child import (
     affected,
     cause,
     ending,
+    healthy_for,
     holding,
     is_free_to_start,
     left_behind,
@@ -93,7 +96,7 @@ class Supervisor:
         await trio.lowlevel.checkpoint()
         everyone = list(self.children.values())
         for child in everyone:
-            self._retire(child)
+            child.retire()
         for child in everyone:
             if child.accepts and child.life is not None:
                 child.life.stop_accepting()
@@ -158,10 +161,7 @@ class Supervisor:
     async def _live(self, child: Child) -> tuple[Ending, BaseException | None]:
         """Live one life of the child, from constructor to close."""
         life = Life(
-            child.start_timeout,
-            child.stop_timeout,
-            lambda value: self._started(child, value),
-            lambda: self.closing(child),
+            child.start_timeout, child.stop_timeout, partial(self._started, child), partial(self.closing, child)
         )
         child.life = life
         self._move(child, State.STARTING)
@@ -174,7 +174,7 @@ class Supervisor:
             child.value = None
             child.left_behind = False
             self._notify(child)
-        child.healthy_for = trio.current_time() - life.ready_at if life.is_ready else 0.0
+        child.ready_for = trio.current_time() - life.ready_at if life.is_ready else 0.0
         self.cut |= child.retired and life.is_ready and (life.cut or life.whole.cancelled_caught)
         return ending(child, life, error), error
 
@@ -235,7 +235,7 @@ class Supervisor:
     async def _restart(self, child: Child, error: BaseException) -> None:
         """Wait out the backoff, with all that restart with the child stopped; or give it up."""
         history = child.history if child.group is None else child.group.history
-        wait = history.next_wait(trio.current_time(), healthy_for=child.healthy_for)
+        wait = history.next_wait(healthy_for=healthy_for(child))
         if wait is None:
             await self._give_up(child, worn_out(child, history.policy, error))
             return
@@ -251,7 +251,7 @@ class Supervisor:
         if child.group is not None:
             child.group.failed = True
             for member in child.group.members:
-                self._retire(member)
+                member.retire()
         await self._fail(child, error)
 
     async def _fail(self, child: Child, error: BaseException) -> None:
@@ -323,10 +323,6 @@ class Supervisor:
             await self._fail(child, left_behind(child, life, place))
         self._ended(child)
         await trio.lowlevel.checkpoint()
-
-    def _retire(self, child: Child) -> None:
-        child.retired = True
-        child.changed.unpark_all()
 
     # --- telling ----------------------------------------------------------------------------------------------
 

@@ -73,37 +73,53 @@ def test_backoff_never_shrinks(factor: float, initial: float) -> None:
     assert all(one <= other for one, other in pairwise(waits))
 
 
-def test_a_history_allows_max_restarts_within_its_window_and_no_more() -> None:
+def test_a_history_allows_max_restarts_in_a_row_and_no_more() -> None:
     history = RestartHistory(STEADY, lambda: 0.0)
 
-    assert [history.next_wait(time, healthy_for=0.0) for time in (0.0, 1.0, 2.0, 10.0)] == [1.0, 2.0, 4.0, None]
-
-
-def test_a_refused_restart_is_not_counted() -> None:
-    history = RestartHistory(STEADY, lambda: 0.0)
-    waits = [history.next_wait(time, healthy_for=0.0) for time in (0.0, 1.0, 2.0, 3.0, 10.5)]
-
-    assert waits == [1.0, 2.0, 4.0, None, 8.0]
+    assert [history.next_wait(healthy_for=9.9) for _ in range(5)] == [1.0, 2.0, 4.0, None, None]
 
 
 def test_a_history_without_restarts_allows_none() -> None:
-    assert RestartHistory(RestartPolicy(max_restarts=0), lambda: 0.0).next_wait(0.0, healthy_for=1e9) is None
+    assert RestartHistory(RestartPolicy(max_restarts=0), lambda: 0.0).next_wait(healthy_for=1e9) is None
 
 
 @pytest.mark.parametrize(("healthy_for", "wait"), [(9.9, 2.0), (10.0, 1.0), (1000.0, 1.0)])
-def test_a_healthy_interval_as_long_as_the_window_resets_the_backoff(healthy_for: float, wait: float) -> None:
+def test_a_healthy_interval_as_long_as_the_window_ends_a_row(healthy_for: float, wait: float) -> None:
     history = RestartHistory(STEADY, lambda: 0.0)
-    history.next_wait(0.0, healthy_for=0.0)
+    history.next_wait(healthy_for=0.0)
 
-    assert history.next_wait(100.0, healthy_for=healthy_for) == wait
+    assert history.next_wait(healthy_for=healthy_for) == wait
 
 
-@given(times=st.lists(st.floats(0, 100), max_size=60).map(sorted), limit=st.integers(0, 5))
-def test_no_window_ever_holds_more_than_max_restarts(times: list[float], limit: int) -> None:
-    history = RestartHistory(RestartPolicy(max_restarts=limit, window=10.0), lambda: 1.0)
-    allowed = [time for time in times if history.next_wait(time, healthy_for=0.0) is not None]
+@given(
+    healthy=st.lists(st.floats(0, 20), max_size=60),
+    limit=st.integers(0, 5),
+    window=st.floats(0.1, 20),
+    initial=st.floats(0, 100),
+)
+def test_no_row_is_longer_than_max_restarts_whatever_the_waits(
+    healthy: list[float], limit: int, window: float, initial: float
+) -> None:
+    policy = RestartPolicy(max_restarts=limit, window=window, backoff_initial=initial, backoff_max=1000.0)
+    history = RestartHistory(policy, lambda: 1.0)
+    allowed = [history.next_wait(healthy_for=seconds) is not None for seconds in healthy]
+    rows = [[]]
+    for seconds, is_allowed in zip(healthy, allowed, strict=True):
+        rows = [*rows, []] if seconds >= window else rows
+        rows[-1].append(is_allowed)
 
-    assert all(sum(time - 10.0 <= one <= time for one in allowed[: n + 1]) <= limit for n, time in enumerate(allowed))
+    assert all(row == [True] * min(limit, len(row)) + [False] * max(0, len(row) - limit) for row in rows)
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_by_default_an_outage_of_two_minutes_is_survived_and_one_of_three_is_not(chance: float) -> None:
+    history = RestartHistory(RestartPolicy(), lambda: chance)
+    waits = []
+    while (wait := history.next_wait(healthy_for=0.0)) is not None:
+        waits.append(wait)
+
+    assert 120.0 < sum(waits) < 180.0
+    assert max(waits) == pytest.approx(RestartPolicy().backoff_max * (1 - 0.1 * chance))
 
 
 @pytest.mark.parametrize(

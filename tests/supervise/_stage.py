@@ -66,6 +66,7 @@ class Stage:
     supervisor: Supervisor = attrs.field(init=False)
     hub: EventHub = attrs.field(factory=EventHub)
     events: list[Event] = attrs.field(factory=list)
+    timed: list[tuple[float, Event]] = attrs.field(factory=list)
     diary: list[tuple[float, str]] = attrs.field(factory=list)
     """`+id` when a child is ready, `-id` when the last of a life that had been is gone; with the time."""
     given_up: list[str] = attrs.field(factory=list)
@@ -86,6 +87,7 @@ class Stage:
 
     def _record(self, event: Event) -> None:
         self.events.append(event)
+        self.timed.append((trio.current_time(), event))
         if isinstance(event, StateChanged):
             assert event.new in TRANSITIONS[event.old]
             assert self.supervisor.children[event.component].state is event.new

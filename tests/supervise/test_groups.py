@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from kernel._core.events import ComponentFailed
 from kernel._core.lifecycle import State
 from kernel._core.policies import RestartHistory
 from kernel._core.spec import Strategy
@@ -123,6 +124,21 @@ async def test_restarts_of_all_members_count_together(
     (tired,) = stage.supervisor.errors
     assert isinstance(tired, RestartLimitError)
     assert stage.given_up == ["b"]
+
+
+@every_strategy
+async def test_a_row_of_a_group_goes_on_until_all_were_healthy(
+    stage: Stage, autojump_clock: MockClock, strategy: Strategy
+) -> None:
+    """`c` breaks each 10 s, `a` only after 40 s, in which it was ready for longer than the window."""
+    limit = policy(max_restarts=5, window=30.0)
+    stage.add_group(strategy, "a", "b", "c", restart=limit, a=fails(40.5), c=fails(9))
+
+    async with stage.running():
+        await trio.sleep(500)
+
+    assert len(stage.given_up) == 1
+    assert len([event for event in stage.of(ComponentFailed) if event.restart_in is not None]) == 5
 
 
 @every_strategy
