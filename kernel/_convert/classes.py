@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import functools
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast, final, get_args, get_origin
 
 import attrs
@@ -284,7 +284,8 @@ class Fields(Node):
         required = [key for key, (field, _) in self.fields.items() if field.is_required]
         schema: Schema = {"type": "object", "properties": properties}
         schema |= {"additionalProperties": False} if book.policy.is_strict else {}
-        return schema | ({"required": required} if required else {})
+        schema |= {"required": required} if required else {}
+        return {"anyOf": [_array_schema(properties, required), schema]} if self._as_array else schema
 
     def parts(self) -> Iterator[Node]:
         for _, node in self.fields.values():
@@ -323,8 +324,14 @@ def _field_schema(field: Field, node: Node, book: Book) -> Schema:
     schema = book.of(node)
     if field.attribute is not None:
         schema = validated(schema, field.attribute.validator, field.attribute)
-    default = _plain(field.default)
+    default = None if field.default is _NOTHING else _plain(field.default)
     return schema if default is None else schema | {"default": default}
+
+
+def _array_schema(properties: Schema, required: Sequence[str]) -> Schema:
+    """Return the schema of the array that a `NamedTuple` is written as."""
+    items = {"prefixItems": list(properties.values())} if properties else {}
+    return {"type": "array", **items, "minItems": len(required), "maxItems": len(properties)}
 
 
 def _plain(value: object) -> object:

@@ -16,6 +16,8 @@ from .limits import Check, check, limited
 from .strict import WrongValueError, is_array, is_table
 from .walk import WRONG, At, Book, Policy, Walk, described
 
+_NO_SCALARS: Final = frozenset({"", "[", "{", '"'})
+"""How a text begins that is JSON but no number, bool or null."""
 _ONLY_STRINGS: Final = frozenset({str})
 
 
@@ -260,10 +262,10 @@ def key_of(node: Node) -> Node:
         try:
             return inner(value)
         except Exception:
-            if not isinstance(value, str):
+            if not isinstance(value, str) or value[:1] in _NO_SCALARS:
                 raise
         plain: object = json.loads(value)
-        if json.dumps(plain) != value or isinstance(plain, str | list | dict):
+        if json.dumps(plain) != value:
             raise WrongValueError
         return inner(plain)
 

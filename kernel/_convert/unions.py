@@ -150,11 +150,9 @@ class Union(Node):
     def _meant(self, options: Sequence[Node], value: object) -> Node | None:
         if len(options) == 1:
             return options[0]
-        if is_table(value):
-            tables = [option for option in options if option.kind == "table"]
-            return None if self._tagged else next(iter(tables), None)
-        arrays = [option for option in options if option.kind == "array"]
-        return arrays[0] if is_array(value) and len(arrays) == 1 else None
+        kind = "table" if is_table(value) else "array" if is_array(value) else ""
+        fitting = [option for option in options if option.kind == kind]
+        return None if kind == "table" and self._tagged else next(iter(fitting), None)
 
     def _explain_tag(self, value: Mapping[str, object], at: At, walk: Walk) -> object:
         allowed = listed([shown(tag) for _, tag in self._tagged], last="or")

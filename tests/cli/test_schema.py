@@ -137,6 +137,7 @@ def test_the_schema_has_defaults_and_descriptions() -> None:
     schema = table_schema(Everything)
 
     assert schema["required"] == ["name"]
+    assert "default" not in schema["properties"]["name"]
     assert schema["properties"]["name"]["description"] == "What it is called."
     assert schema["properties"]["port"] == {"type": "integer", "minimum": 1, "exclusiveMaximum": 10, "default": 1}
     assert schema["properties"]["colour"]["default"] == "red"

@@ -134,6 +134,7 @@ def test_a_union_takes_the_option_that_fits_best(annotation: object, payload: ob
         (Small | Cat, [], ["must be an object, got an array"]),
         (SmallModel | int, {"a": "x"}, ["a: Input should be a valid integer, unable to parse string as an integer"]),
         (list[int] | int, ["x"], ['[0]: must be an integer, got "x"']),
+        (list[int] | list[bool], [1, "x"], ['[1]: must be an integer, got "x"']),
         (
             Json,
             {"a": [ID]},
@@ -210,7 +211,8 @@ def test_a_decimal_is_a_finite_number_as_people_write_it(payload: str, problem: 
 
 
 @pytest.mark.parametrize(
-    ("annotation", "key"), [(int, "01"), (int, "true"), (int, "1.0"), (bool, "True"), (float, "1_0"), (int, "9" * 5000)]
+    ("annotation", "key"),
+    [(int, "01"), (int, "true"), (int, "1.0"), (bool, "True"), (float, "1_0"), (int, "9" * 5000), (int, "[" * 100_000)],
 )
 def test_a_key_is_read_as_json_writes_it(annotation: type, key: str) -> None:
     [problem] = problems_of(dict[annotation, int], {key: 1})
