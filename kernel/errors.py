@@ -142,12 +142,12 @@ class RestartLimitError(KernelError):
 
 @final
 class DependencyError(KernelError):
-    """A component cannot run because one that it uses has failed for good."""
+    """A component cannot run because what it uses has failed, or ended, for good: not restarted."""
 
-    def __init__(self, component: str, *, dependency: str) -> None:
+    def __init__(self, component: str, *, dependency: str, how: str = "has failed") -> None:
         self.component = component
         self.dependency = dependency
-        super().__init__(f"{component} cannot run: {dependency}, which it uses, has failed")
+        super().__init__(f"{component} cannot run: {dependency}, which it uses, {how}")
 
 
 class UnavailableError(KernelError):
@@ -211,15 +211,36 @@ class DeliveryError(KernelError):
     """Something about one delivery."""
 
 
+MAX_DELAY: Final = 1_000_000.0
+"""Seconds, 11.5 days, that a delivery may be held back at most: what every transport can do. Source: RabbitMQ holds a
+message, and a queue that is used for twice that time, for less than 2**32 ms."""
+
+
+def check_delay(seconds: object) -> None:
+    """Raise ValueError, or TypeError, for what no delivery can be held back for."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"`after` is a number of seconds, not {type(seconds).__name__}")
+    if not 0 <= seconds <= MAX_DELAY:
+        raise ValueError(f"`after` is from 0 to {MAX_DELAY:.0f} seconds, not {seconds!r}")
+
+
 class TransientError(DeliveryError):
     """Raise it in a handler to have the delivery tried again.
 
     Args:
         message: Why.
-        after: Seconds to wait first; None leaves it to the worker's retry policy.
+        after: Seconds to wait first, from 0 to 1,000,000; None leaves it to the worker's retry policy.
+
+    Raises:
+        ValueError: if there is no such wait.
+        TypeError: if `after` is no number.
     """
 
+    after: float | None = None  # for subclasses that do not call `__init__`, as those of attrs and dataclasses
+
     def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        if after is not None:
+            check_delay(after)
         self.after = after
         super().__init__(message)
 
@@ -284,10 +305,9 @@ def error_text(error: object) -> str:
     It has some length at most, and can be written in UTF-8. Never raises, whatever the error's own `__str__` does.
     """
     try:
-        text = str(error)
-    except Exception as broken:  # noqa: BLE001  the peer must get an answer (test_an_error_without_text_is_written)
-        text = f"its text cannot be made: {type(broken).__name__}"
-    return text[:MAX_ERROR_TEXT].encode("utf-8", "backslashreplace").decode()
+        return str(error)[:MAX_ERROR_TEXT].encode("utf-8", "backslashreplace").decode()
+    except BaseException as broken:  # noqa: BLE001  the peer must get an answer (test_an_error_without_text_is_written)
+        return f"its text cannot be made: {type(broken).__name__}"
 
 
 _MAX_INTEGER: Final = 2**63
@@ -304,7 +324,7 @@ def error_args(error: BaseException) -> list[object]:
     """
     try:
         return _listed(tuple(error.args), _MAX_DEPTH - 1)
-    except Exception:  # noqa: BLE001  the values' own code; the peer must get an answer all the same
+    except BaseException:  # noqa: BLE001  the values' own code; the peer must get an answer all the same
         return []
 
 

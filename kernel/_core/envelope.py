@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import attrs
 
-from ..errors import EncodeError
+from ..errors import EncodeError, check_delay
 
 if TYPE_CHECKING:
     from attrs import frozen as _value
@@ -133,8 +133,11 @@ class Retry:
     """Deliver again later; counts as an attempt."""
 
     after: float = 0.0
-    """Seconds to wait first."""
+    """Seconds to wait first, from 0 to 1,000,000."""
     reason: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        check_delay(self.after)
 
 
 @final
@@ -142,7 +145,7 @@ class Retry:
 class DeadLetter:
     """Put aside, with the reason; never delivered again by itself."""
 
-    reason: str
+    reason: str = attrs.field(validator=attrs.validators.instance_of(str))
 
 
 @final

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 import attrs
 from attrs.validators import and_, ge, gt, le
 
+from ..errors import MAX_DELAY
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -101,7 +103,7 @@ class Backoff:
     backoff_initial: float = attrs.field(default=1.0, validator=ge(0))
     """Seconds before the second try."""
     backoff_factor: float = attrs.field(default=2.0, validator=ge(1))
-    backoff_max: float = attrs.field(default=60.0, validator=ge(0))
+    backoff_max: float = attrs.field(default=60.0, validator=and_(ge(0.0), le(MAX_DELAY)))
     """Seconds; no wait is longer."""
     jitter: float = attrs.field(default=0.1, validator=and_(ge(0), le(1)))
     """The fraction of a wait that chance may take off it, so that many do not try again at once. 0 to 1."""

@@ -5,7 +5,9 @@ Each delivery keeps its slot, its attempt and its settlement: it waits in `join`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import cast, final
 
 import attrs
@@ -13,11 +15,13 @@ import trio
 from typing_extensions import override
 
 from .._core.broker import Batch, Delivery
+from .._core.envelope import Return
 from .._core.policies import BatchPolicy
-from ..errors import SettledError, UnavailableError
-from .attempt import Collecting, Route, Verdict, Work
-from .failure import add_note
-from .pipeline import OUTCOMES, Call, Pipeline
+from ..errors import SettledError
+from .attempt import Route, Verdict, Work
+from .judge import OUTCOMES, only_passing, passing
+from .leash import Collecting
+from .pipeline import Call, Pipeline
 from .pool import Instance
 
 
@@ -30,6 +34,8 @@ class _Item:
     verdict: Verdict | None = None
     is_left: bool = False
     """Whether nobody waits for the verdict any more: it was revoked."""
+    is_called: bool = False
+    """Whether the handler was given it."""
     ended: trio.Event = attrs.field(factory=trio.Event)
 
     def end(self, verdict: Verdict) -> None:
@@ -77,10 +83,21 @@ class Collector(Collecting):
         if len(group.items) >= self.policy.size:
             self._complete(key)
         try:
-            await item.ended.wait()
+            return await self._verdict_on(item)
         except trio.Cancelled:
             item.is_left = True
             raise
+
+    async def _verdict_on(self, item: _Item) -> Verdict:
+        """Wait for the verdict; until the deadline of the delivery, if the handler was not given it by then."""
+        delivery, pool = item.work.delivery, item.work.route.pool
+        deadline = delivery.envelope.deadline
+        with nullcontext() if deadline == math.inf else trio.move_on_at(deadline):
+            await item.ended.wait()
+        if item.verdict is None and not item.is_called:
+            item.end(self.pipeline.judge.late(delivery, pool))
+        if item.verdict is None:
+            await item.ended.wait()
         assert item.verdict is not None  # which is what the event says
         return item.verdict
 
@@ -99,15 +116,21 @@ class Collector(Collecting):
             await group.full.wait()
         if self._open.get(key) is group:
             self._complete(key)
+        try:
+            await self._handle(group)
+        except BaseException as error:  # noqa: BLE001  what a handler raised while it was cut is not the dispatcher's
+            raise only_passing(error) from None
+
+    async def _handle(self, group: _Group) -> None:
         switch = group.route.pool.switch
         if switch is None:
             await self._call(group)
             return
         latest = max(item.work.delivery.envelope.deadline for item in group.items)
-        is_probe = await self.pipeline.enter(switch, deadline=latest)
+        is_probe = await self.pipeline.hold.enter(switch, deadline=latest)
         if is_probe is None:
             for item in group.items:
-                item.end(self.pipeline.kept_out(item.work))
+                item.end(self.pipeline.kept_out(item.work.delivery, Verdict(Return(), group.route.pool)))
             return
         failed: bool | None = None
         try:
@@ -118,11 +141,11 @@ class Collector(Collecting):
     async def _call(self, group: _Group) -> bool | None:
         """Call the handler; return whether it failed, or None if it was cut or not called."""
         pool = group.route.pool
-        try:
-            instance = pool.take_nowait() or await pool.take()
-        except UnavailableError as error:
-            self._fail(group.items, error)
-            return None  # noqa: ASYNC910  only `take` raises it, and that is one
+        instance = pool.take_nowait() or await pool.take()
+        if instance is None:
+            for item in group.items:
+                item.end(self.pipeline.judge.gone(item.work))
+            return None  # noqa: ASYNC910  only `take` returns it, and that is a checkpoint
         items = [item for item in group.items if self._is_wanted(item)]
         scope = trio.CancelScope()
         instance.calls[scope] = group.items[0].work.delivery
@@ -138,23 +161,26 @@ class Collector(Collecting):
         latest = max(item.work.delivery.envelope.deadline for item in items)
         scope.deadline = min(latest, trio.current_time() + spec.timeout)
         for item in items:
+            item.is_called = True
             self.began(item.work.delivery)
         try:
             with scope:
                 self._answer(items, await _call_handler(instance, items, self._settle_early(items)))
                 return False  # noqa: ASYNC910  whether the user's code waits is the user's to say
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of the user's code
+        except BaseException as error:  # noqa: ASYNC103  the boundary of the user's code; becomes the verdicts
+            if passing(error):
+                raise
             self._fail(items, error)
             return True  # noqa: ASYNC910
         for item in items:
-            item.end(self.pipeline.cut(instance, item.work))
+            item.end(self.pipeline.judge.cut(item.work, instance))
         return None if instance.leaving else True  # noqa: ASYNC910  only reached when the scope was cancelled
 
     def _is_wanted(self, item: _Item) -> bool:
         """Return whether an item is still to be handled; if its time is over, that is what becomes of it."""
-        if item.is_left:
+        if item.is_left or item.verdict is not None:
             return False
-        refusal = self.pipeline.refusal(item.work)
+        refusal = self.pipeline.judge.refusal(item.work.delivery, item.work.route.pool)
         if refusal is not None:
             item.end(refusal)
         return refusal is None
@@ -164,7 +190,7 @@ class Collector(Collecting):
             item = items[index]
             if item.verdict is not None:
                 raise SettledError(f"delivery {item.work.delivery.envelope.id} was settled already")
-            item.end(self.pipeline.succeeded(result, item.work))
+            item.end(self.pipeline.judge.returned(item.work, result))
 
         return settle
 
@@ -172,13 +198,13 @@ class Collector(Collecting):
         """Give each item what the handler returned for it."""
         for item, one in zip(items, _results(result, len(items)), strict=True):
             if item.verdict is None:
-                item.end(self.pipeline.succeeded(one, item.work))
+                item.end(self.pipeline.judge.returned(item.work, one))
 
-    def _fail(self, items: Sequence[_Item], error: Exception | SystemExit) -> None:
+    def _fail(self, items: Sequence[_Item], error: BaseException) -> None:
         left = [item for item in items if item.verdict is None]
-        add_note(error, f"in {items[0].work.route.pool.spec.id}, a batch of {len(items)}, {len(left)} not settled")
+        note = f"in {items[0].work.route.pool.spec.id}, a batch of {len(items)}, {len(left)} not settled"
         for item in left:
-            item.end(self.pipeline.judged(error, item.work))
+            item.end(self.pipeline.judge.raised(item.work, error, note))
 
 
 def _results(result: object, count: int) -> Sequence[object]:

@@ -1,19 +1,21 @@
-"""What an exception means for a delivery, and how it is put into words that are safe to log."""
+"""What a failure worker is given, and how an exception is put into words that are safe to log.
+
+Exceptions are the user's: here nothing relies on what their own code does.
+"""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
 from typing import Final, cast, final
 
 import attrs
 
-from .._core.envelope import DeadLetter, Envelope, Retry
-from .._core.policies import RetryPolicy, backoff
-from ..errors import PermanentError, TransientError
+from .._core.envelope import Envelope
 
 MAX_REASON: Final = 500
 """Characters of a reason in a log, an event or a dead letter."""
+_GROUPED: Final = vars(BaseExceptionGroup)["exceptions"]
+_NAMED: Final = vars(type)["__name__"]
+"""What reads the exceptions of a group, and the name of a class, whatever that class makes of these words."""
 
 
 @final
@@ -31,48 +33,65 @@ class Failure:
     """The original: bytes and headers."""
 
 
+class _Origin(str):
+    """A note of ours, so that the next one takes its place."""
+
+    __slots__ = ()
+
+
+def is_a(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """Whether an exception is of one of these classes; `isinstance` would ask its `__class__`, too."""
+    return issubclass(type(error), kinds)
+
+
+def name_of(error: BaseException) -> str:
+    """Return the name of an exception's class."""
+    return str(_NAMED.__get__(type(error)))
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions of a group, and of those in it, in order; one that is no group is its own leaf."""
+    leaves: list[BaseException] = []
+    left = [error]
+    while left:
+        one = left.pop()
+        if is_a(one, BaseExceptionGroup):
+            left.extend(reversed(cast("tuple[BaseException, ...]", _GROUPED.__get__(one))))
+        else:
+            leaves.append(one)
+    return leaves
+
+
 def describe(error: BaseException) -> str:
     """Return an exception as one safe line: type and text, control characters escaped, cut to `MAX_REASON`."""
-    leaves = list(_leaves(error))
+    leaves = leaves_of(error)
     text = "; ".join(_describe_one(leaf) for leaf in leaves[:5])
     return text + (f"; and {len(leaves) - 5} more" if len(leaves) > 5 else "")
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a note to every leaf of an exception (group), so that its origin stays with it."""
-    for leaf in _leaves(error):
-        leaf.add_note(note)
+    """Add a note to every leaf of an exception (group), so that its origin stays with it.
+
+    It takes the place of the last one that was added so: an exception may be raised again and again. One that takes
+    no notes gets none.
+    """
+    for leaf in leaves_of(error):
+        try:
+            notes = [one for one in getattr(leaf, "__notes__", ()) if type(one) is not _Origin]
+            leaf.__notes__ = [*notes, _Origin(note)]
+        except BaseException:  # noqa: ASYNC103, BLE001  a frozen exception, say: the event tells where it comes from
+            continue
 
 
-def decide(
-    error: Exception, policy: RetryPolicy, *, attempt: int, chance: Callable[[], float] = random.random
-) -> Retry | DeadLetter:
-    """Return what follows for a delivery whose handler raised."""
-    reason = describe(error)
-    leaves = list(_leaves(error))
-    if any(isinstance(leaf, PermanentError) for leaf in leaves):
-        return DeadLetter(reason)
-    if not all(isinstance(leaf, (TransientError, TimeoutError, *policy.on)) for leaf in leaves):
-        return DeadLetter(f"{reason} (not among those to retry on)")
-    if attempt >= policy.attempts:
-        return DeadLetter(f"{reason} (attempt {attempt} of {policy.attempts})")
-    after = next((leaf.after for leaf in leaves if isinstance(leaf, TransientError)), None)
-    return Retry(backoff(policy, attempt, chance()) if after is None else after, reason)
+def one_line(text: str) -> str:
+    """Return a text as one safe line: control characters escaped, cut to `MAX_REASON`."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:MAX_REASON])
 
 
 def _describe_one(error: BaseException) -> str:
-    name = type(error).__name__
+    name = name_of(error)
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  a broken __str__ must not hide the error it belongs to
-        text = "<unprintable>"
-    line = f"{name}: {text}" if text else name
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line[:MAX_REASON])
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+        return one_line(f"{name}: {text}" if text else name)
+    except BaseException:  # noqa: ASYNC103, BLE001  a broken __str__ must not hide the error it belongs to
+        return f"{name}: <unprintable>"

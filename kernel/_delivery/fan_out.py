@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from .._core.broker import Delivery
 from .._core.envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return
-from ..errors import DecodeError
-from .attempt import Attempting, Leash, Relay, Verdict
+from .attempt import Relay, Verdict
+from .leash import Attempting, Leash
 from .pipeline import Pipeline
 
 _RANKS: Final = (Ack, Return, Retry, DeadLetter)
@@ -41,12 +41,12 @@ class FanOut(Attempting):
         first = self._pipelines[0]
         try:
             message = delivery.message or first.decode(delivery.envelope)
-        except DecodeError as error:
-            return first.undecodable(delivery, error)  # noqa: ASYNC910  as in the pipeline: there is nothing to wait for
-        wanting = [pipeline for pipeline in self._pipelines if pipeline.router.match(message.subject) is not None]
+            wanting = [pipeline for pipeline in self._pipelines if pipeline.router.match(message.subject) is not None]
+        except BaseException as error:  # noqa: ASYNC103, BLE001  as in the pipeline
+            return first.judge.undecodable(delivery, error)  # noqa: ASYNC910  as there: there is nothing to wait for
         copy = _Copy(delivery, message)
         if not wanting:
-            return first.unroutable(delivery, message)  # noqa: ASYNC910  as above
+            return first.judge.unroutable(delivery, message.subject)  # noqa: ASYNC910  as above
         if len(wanting) == 1:
             return await wanting[0].attempt(copy)
         verdicts: dict[Pipeline, Verdict] = {}

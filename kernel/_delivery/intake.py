@@ -14,8 +14,9 @@ from .._core.envelope import Ack, Outcome, Return
 from .._core.events import DeliveryDone, DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
 from .._core.stacks import where
 from ..abc import Intake, Target, Work
-from .attempt import Attempting, Verdict
+from .attempt import Verdict
 from .bucket import Bucket
+from .leash import Attempting
 from .runners import Ended, Errand, Revocable, Runners
 
 SETTLE_TIMEOUT: Final = 5.0
@@ -194,7 +195,7 @@ class KernelIntake(Intake):
             else:
                 await self._waiting.park()  # whoever releases a slot hands it over
             if self._bucket is not None and delivery is not None:
-                await self._wait_for_token(self._bucket)
+                await self._wait_for_token(self._bucket, delivery.envelope.deadline)
         except trio.Cancelled:
             if delivery is not None:
                 await self._return(delivery)  # noqa: ASYNC102  it shields itself
@@ -217,10 +218,11 @@ class KernelIntake(Intake):
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
 
-    async def _wait_for_token(self, bucket: Bucket) -> None:
-        """Wait until one more may be started; if cancelled, give the slot back."""
+    async def _wait_for_token(self, bucket: Bucket, deadline: float) -> None:
+        """Wait until one more may be started, or is late and will not be; if cancelled, give the slot back."""
         try:
-            await bucket.take()
+            with trio.CancelScope(deadline=deadline):
+                await bucket.take()
         except trio.Cancelled:
             self._free_slot()
             raise

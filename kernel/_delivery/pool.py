@@ -95,11 +95,8 @@ class Pool(Target):
         best.free -= 1
         return best
 
-    async def take(self) -> Instance:
-        """Wait for a place in an instance.
-
-        Raises:
-            UnavailableError: if no instance will come any more.
+    async def take(self) -> Instance | None:
+        """Wait for a place in an instance; None if no instance will come any more.
 
         Cancellation: Is a checkpoint. If cancelled, no place was taken.
         """
@@ -109,11 +106,11 @@ class Pool(Target):
             if instance is not None:
                 return instance
             await self._waiting.park()
-        raise UnavailableError(f"{self.spec.id} is not running: {self.closed}")
+        return None
 
     def give_back(self, instance: Instance, call: trio.CancelScope) -> None:
         """Give a place back after a call."""
-        del instance.calls[call]
+        instance.calls.pop(call, None)  # none if there was no call
         instance.free += 1
         if self._waiting:
             self._waiting.unpark()

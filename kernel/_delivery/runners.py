@@ -7,7 +7,7 @@ are, and what follows from their verdicts.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Final, final
 
 import attrs
@@ -16,9 +16,13 @@ import trio
 from .._core.broker import Delivery
 from .._core.envelope import Outcome, Return
 from .._core.loop import wake
-from .attempt import Attempting, Leash, Raised, Verdict
+from .attempt import Verdict
+from .judge import only_passing, owned
+from .leash import Attempting, Leash
 
 _RETURNED: Final = Verdict(Return())
+_NO_CONTEXT: Final = Context()
+"""That of a task that has no errand, so that it holds nothing of the last one's."""
 
 
 @final
@@ -57,8 +61,6 @@ class _Runner:
     """One task."""
 
     task: trio.lowlevel.Task
-    context: Context
-    """What each errand begins with: what a handler leaves in its context variables is not for the next one."""
     errand: Errand | None
     """None while it has none."""
     _idle: dict[_Runner, None]
@@ -90,10 +92,15 @@ class Runners:
     be hashable."""
 
     def start(self, errand: Errand) -> None:
-        """Have a task that is idle do an errand, or a new one."""
+        """Have a task that is idle do an errand, or a new one; in a copy of the context that this is called in.
+
+        So it sees the context variables of whoever submitted it, and no others: what a handler leaves in them is not
+        for the next one.
+        """
         if self._idle:
             runner, _ = self._idle.popitem()
             runner.errand = errand
+            runner.task.context = copy_context()
             wake(runner.task)
         else:
             self._nursery.start_soon(self._run, errand, name=self._name)
@@ -110,12 +117,13 @@ class Runners:
                 yield delivery, self._elsewhere.get(id(delivery), runner.task)
 
     async def _run(self, errand: Errand) -> None:
-        task = trio.lowlevel.current_task()
-        runner = _Runner(task, task.context.copy(), errand, self._idle)
+        runner = _Runner(trio.lowlevel.current_task(), errand, self._idle)
         self._all[runner] = None
         try:
             while True:
                 await self._run_on(Leash(), runner)
+        except BaseException as error:  # noqa: BLE001  what a handler raised while it was cut is not the dispatcher's
+            raise only_passing(error) from None
         finally:
             if runner.errand is not None and not runner.is_ending:
                 waits = self._end(runner, _RETURNED)
@@ -125,31 +133,24 @@ class Runners:
 
     async def _run_on(self, leash: Leash, runner: _Runner) -> None:  # noqa: ASYNC910  it waits when all is done
         """Do errands until the leash is used up: by a call that was cut, or by the deadline of the last one."""
-        raised: Raised = None
-        try:
-            with leash.scope:
-                while True:
-                    if runner.errand is None:
-                        await self._next_errand(runner)
-                    began = leash.began = trio.current_time()
-                    if began >= leash.deadline:
-                        break  # since it waited: what came meanwhile has its time before it
-                    waits = self._end(runner, await self._attempt(leash, runner))
-                    if waits is not None:
-                        await waits
-        except (Exception, SystemExit) as error:
-            if leash.call is None:
-                raise
-            raised = error
-        verdict = leash.judged(raised)
-        if verdict is not None:
-            waits = self._end(runner, verdict)
+        with leash.entered():
+            while True:
+                if runner.errand is None:
+                    await self._next_errand(runner)
+                began = leash.began = trio.current_time()
+                if began >= leash.deadline:
+                    break  # since it waited: what came meanwhile has its time before it
+                waits = self._end(runner, await self._attempt(leash, runner))
+                if waits is not None:
+                    await waits
+        if leash.verdict is not None:
+            waits = self._end(runner, leash.verdict)
             if waits is not None:
                 await waits
 
     def _next_errand(self, runner: _Runner) -> Awaitable[object]:
         """Wait for the next; the end of the nursery ends it, and so may the deadline of the last call."""
-        runner.task.context = runner.context.copy()  # which holds from the next step of the task on
+        runner.task.context = _NO_CONTEXT  # which holds from the next step of the task on
         self._idle[runner] = None
         return trio.lowlevel.wait_task_rescheduled(runner.dismiss)  # noqa: ASYNC105  awaited by the caller
 
@@ -189,8 +190,8 @@ class Runners:
             with revocable.scope as scope:
                 if not scope.cancel_called:
                     verdict = await self._pipeline.attempt(delivery)
-        except Exception as error:
+        except BaseException as error:  # noqa: ASYNC103  part of the verdict
             if not revocable.scope.cancel_called:
                 raise
-            verdict = Verdict(Return(), error=error)
+            verdict = Verdict(Return(), error=owned(error))
         return verdict  # noqa: ASYNC910  whoever settles it waits, if anybody has to

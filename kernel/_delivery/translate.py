@@ -13,6 +13,7 @@ from .._core.spec import Translator
 from ..abc import Protocol
 from ..errors import DecodeError, EncodeError, ProtocolError
 from .failure import describe
+from .judge import owned
 
 
 def translated(protocol: Protocol, *, inbound: Sequence[Translator], outbound: Sequence[Translator]) -> Protocol:
@@ -89,7 +90,8 @@ def _apply(translator: Translator, message: Message, kind: Callable[[str], Proto
         made = translator(message)
     except (DecodeError, EncodeError) as error:
         raise kind(f"{_name(translator)}: {error}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        owned(error)
         raise kind(f"{_name(translator)} raised {describe(error)}") from error
     if not isinstance(made, Message):
         raise kind(f"{_name(translator)} returned {type(made).__qualname__}, and a translator returns a Message")

@@ -16,7 +16,7 @@ from .._core.lifecycle import FINAL, USABLE, State
 from .._core.policies import Ending, RestartHistory, RestartPolicy
 from .._core.spec import Strategy
 from .._delivery.failure import describe
-from ..errors import LeftBehindError, RestartLimitError, StartupError
+from ..errors import DependencyError, LeftBehindError, RestartLimitError, StartupError
 from .life import Life
 
 Body: TypeAlias = Callable[[Life], Awaitable[None]]
@@ -181,16 +181,18 @@ def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
     if life.recalled:
         return Ending.RECALLED
     if error is not None:
-        return Ending.REFUSED if _is_startup_error(error) else Ending.RAISED
+        return Ending.REFUSED if _is_final(error) else Ending.RAISED
     if life.whole.cancelled_caught:
         return Ending.RAISED if life.is_ready else Ending.NOT_READY
     return Ending.RETURNED
 
 
-def _is_startup_error(error: BaseException) -> bool:
+def _is_final(error: BaseException) -> bool:
+    """Whether an error says itself that another life would end as this one did."""
+    kinds = (StartupError, DependencyError)
     if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).subgroup(StartupError) is not None
-    return isinstance(error, StartupError)
+        return cast("BaseExceptionGroup[BaseException]", error).subgroup(kinds) is not None
+    return isinstance(error, kinds)
 
 
 def cause(child: Child, how: Ending) -> BaseException:

@@ -20,18 +20,22 @@ from .._core.lifecycle import FINAL, State, SwitchState
 from .._core.policies import RestartHistory
 from .._core.router import Router
 from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, ProtocolSpec, WorkerSpec
-from .._delivery.attempt import Attempting, Route
+from .._core.words import listed
+from .._delivery.attempt import Route
 from .._delivery.bucket import Bucket
 from .._delivery.collect import Collector
 from .._delivery.failure import describe
 from .._delivery.fan_out import FanOut
+from .._delivery.hold import Hold
 from .._delivery.intake import KernelIntake
+from .._delivery.judge import Judge
 from .._delivery.kill_switch import KillSwitch
+from .._delivery.leash import Attempting
 from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Instance, Pool
 from .._delivery.translate import translated
 from ..abc import Context, Dispatcher, Protocol
-from ..errors import StartupError
+from ..errors import DependencyError, StartupError
 from .child import Child, Group
 from .life import Life
 from .supervisor import Supervisor
@@ -149,7 +153,21 @@ class Tree:
         worker = event.component.partition("[")[0]
         self._unfinished[worker] -= 1
         if not self._unfinished[worker]:
-            self.pools[worker.removeprefix("worker/")].close(event.new.value)
+            pool = self.pools[worker.removeprefix("worker/")]
+            pool.close(event.new.value)
+            self._desert(pool.spec)
+
+    def _desert(self, spec: WorkerSpec) -> None:
+        """Have the dispatcher of a worker that will not come back accept nothing more, if it has no other."""
+        dispatcher = self.plan.components.get(spec.dispatcher or "")
+        if isinstance(dispatcher, DispatcherSpec) and self.is_deserted(dispatcher):
+            life = self.supervisor.children[dispatcher.id].life
+            if life is not None:
+                life.stop_accepting()
+
+    def is_deserted(self, spec: DispatcherSpec) -> bool:
+        """Whether a dispatcher has workers, and none of them will come back."""
+        return bool(spec.workers) and all(self.pools[name].closed for name in spec.workers)
 
     def context(self, spec: DriverSpec | DispatcherSpec) -> Context:
         """Return what a driver or dispatcher is built with."""
@@ -184,15 +202,15 @@ class Tree:
             report_ready=functools.partial(report, State.READY),
         )
 
-    def attempting(self, spec: DispatcherSpec) -> Attempting:
+    def attempting(self, spec: DispatcherSpec, hold: Hold) -> Attempting:
         """Return what handles the deliveries of a dispatcher."""
         pools = [self.pools[name] for name in spec.workers]
         protocol = None if spec.protocol is None else self.protocols[spec.protocol]
         if spec.fan_out:
-            return FanOut([self._pipeline([pool], protocol) for pool in pools])
-        return self._pipeline(pools, protocol)
+            return FanOut([self._pipeline([pool], Judge(protocol), hold) for pool in pools])
+        return self._pipeline(pools, Judge(protocol), hold)
 
-    def _pipeline(self, pools: Sequence[Pool], protocol: Protocol | None) -> Pipeline:
+    def _pipeline(self, pools: Sequence[Pool], judge: Judge, hold: Hold) -> Pipeline:
         routes: list[tuple[str, Route]] = [
             (pattern, Route(pool, handler, pool.spec.filter))
             for pool in pools
@@ -204,7 +222,7 @@ class Tree:
             for pool in pools
             if (name := pool.spec.failure_worker) is not None
         }
-        return Pipeline(Router[Route].of(routes), protocol, last_resorts)
+        return Pipeline(Router[Route].of(routes), judge, last_resorts, hold)
 
 
 def _built(cls: Callable[..., T], config: object, context: Context) -> T:
@@ -245,19 +263,23 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
     async with dispatcher.open():
         async with trio.open_nursery() as in_flight:
             bucket = None if spec.rate is None else Bucket(spec.rate)
-            pipeline = tree.attempting(spec)
+            hold = Hold(spec.concurrency, life.stop_accepting)
+            pipeline = tree.attempting(spec, hold)
             intake = KernelIntake(
                 spec.id, spec.concurrency, targets, pipeline, tree.hub, in_flight, bucket, life.shield
             )
             if spec.batch is not None and isinstance(pipeline, Pipeline):
                 pipeline.collecting = Collector(spec.batch, pipeline, in_flight, intake.working_on)
             tree.intakes[spec.id] = intake
+            if tree.is_deserted(spec):
+                life.stop_accepting()
             try:
                 await _accept(spec, dispatcher, intake, life)
                 pipeline.close()
                 with life.drain:
                     await intake.wait_idle()
-                if life.inner.cancel_called:  # to close is its turn only when those that depend on it are down
+                if life.inner.cancel_called and not _lacks_workers(tree, spec, life, hold):
+                    # to close is its turn only when those that depend on it are down
                     with life.turn:
                         await trio.sleep_forever()
             finally:
@@ -269,6 +291,10 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
                 in_flight.cancel_scope.cancel()
                 del tree.intakes[spec.id]
         await intake.wait_idle()
+        if _lacks_workers(tree, spec, life, hold):
+            gone = [pool.spec.id for pool in targets if pool.closed]
+            error = DependencyError(spec.id, dependency=listed(gone, last="and"), how="will not come back")
+            raise error from life.error
         if life.error is not None:
             raise life.error
 
@@ -289,6 +315,12 @@ async def _accept(spec: DispatcherSpec, dispatcher: Dispatcher, intake: KernelIn
 def _expect_started(spec: ComponentSpec, life: Life) -> None:
     if not life.is_ready:
         raise StartupError(f"{spec.id}: accept() returned without calling task_status.started()")
+
+
+def _lacks_workers(tree: Tree, spec: DispatcherSpec, life: Life, hold: Hold) -> bool:
+    """Whether a dispatcher ends because nobody is left to handle what it would accept."""
+    is_asked = life.recalled or tree.supervisor.children[spec.id].retired
+    return not is_asked and (tree.is_deserted(spec) or hold.was_full)
 
 
 async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -84,6 +84,9 @@ class Json(Protocol):
 class Feed:
     """A source that a test hands deliveries to."""
 
+    before: Callable[[Delivery], object] = staticmethod(lambda delivery: None)
+    """Called in the source's task with each delivery before it is submitted."""
+
     def __init__(self) -> None:
         self.send, self.receive = trio.open_memory_channel[Delivery](math.inf)
         feed = self
@@ -104,6 +107,7 @@ class Feed:
             async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
                 task_status.started()
                 async for delivery in feed.receive:
+                    feed.before(delivery)
                     await intake.submit(delivery)
 
         self.dispatcher = FeedDispatcher

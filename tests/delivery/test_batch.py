@@ -418,20 +418,6 @@ async def test_a_list_without_a_batch_is_just_a_payload(autojump_clock: MockCloc
     assert (outcome, seen) == (Ack(), [[1, 2]])
 
 
-async def test_a_batch_for_a_worker_that_failed_for_good_is_tried_again(autojump_clock: MockClock) -> None:
-    class Worker:
-        async def run(self) -> None:
-            raise OSError("broken")
-
-        @handles("#")
-        async def handle(self, payloads: list[int]) -> None: ...
-
-    table = {"essential": False, "restart": {"max_restarts": 0}}
-    outcomes = await outcomes_of(Worker, [parcel(1), parcel(2)], **table)
-
-    assert outcomes == [Retry(1.0, "UnavailableError: worker/worker is not running: failed")] * 2
-
-
 async def test_a_worker_that_takes_batches_passes_the_conformance_check(autojump_clock: MockClock) -> None:
     class Worker:
         @handles("order")

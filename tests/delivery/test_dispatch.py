@@ -420,26 +420,6 @@ async def test_a_delivery_waits_for_a_worker_that_restarts(autojump_clock: objec
     assert len(lives) == 2
 
 
-async def test_a_delivery_for_a_worker_that_failed_for_good_is_retried_and_then_dead_lettered(
-    autojump_clock: object,
-) -> None:
-    class Worker:
-        async def run(self) -> None:
-            raise OSError("broken")
-
-        @handles("#")
-        async def handle(self, payload: Any) -> None: ...
-
-    table = {"essential": False, "restart": {"max_restarts": 0}, "retry": {"attempts": 2, "jitter": 0.0}}
-    async with running({"worker": Worker}, {"worker": table}) as (feed, _):
-        await trio.sleep(1)
-        first = await feed.settle(parcel(1))
-        second = await feed.settle(parcel(1, attempt=2))
-
-    assert first == Retry(1.0, "UnavailableError: worker/worker is not running: failed")
-    assert isinstance(second, DeadLetter)
-
-
 async def test_a_delivery_needs_no_hash() -> None:
     class Unhashable(Parcel):
         __hash__ = None  # type: ignore[assignment]

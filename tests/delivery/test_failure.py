@@ -6,7 +6,8 @@ import pytest
 
 from kernel import DeadLetter, Retry
 from kernel._core.policies import RetryPolicy
-from kernel._delivery.failure import MAX_REASON, add_note, decide, describe
+from kernel._delivery.failure import MAX_REASON, add_note, describe
+from kernel._delivery.judge import decide
 from kernel.errors import PermanentError, TransientError
 
 THREE = RetryPolicy(attempts=3, backoff_initial=1.0, backoff_factor=2.0, backoff_max=60.0, jitter=0.0)

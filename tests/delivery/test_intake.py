@@ -15,8 +15,11 @@ from typing_extensions import override
 from kernel import Envelope, Outcome, Return
 from kernel._core.events import EventHub
 from kernel._core.router import Router
-from kernel._delivery.attempt import Attempting, Leash, Verdict
+from kernel._delivery.attempt import Verdict
+from kernel._delivery.hold import Hold
 from kernel._delivery.intake import KernelIntake
+from kernel._delivery.judge import Judge
+from kernel._delivery.leash import Attempting, Leash
 from kernel._delivery.pipeline import Pipeline
 from kernel.abc import Delivery, Work
 
@@ -24,7 +27,7 @@ MARK: ContextVar[str] = ContextVar("mark", default="")
 
 
 def intake(nursery: trio.Nursery, concurrency: int = 1) -> KernelIntake:
-    pipeline = Pipeline(Router.of([]), None, {})
+    pipeline = Pipeline(Router.of([]), Judge(None), {}, Hold(1, lambda: None))
     return KernelIntake("dispatcher/test", concurrency, [], pipeline, EventHub(), nursery)
 
 

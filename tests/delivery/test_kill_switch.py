@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kernel import Ack, DeadLetter, KillSwitchChanged, Outcome, Retry, Return, State, SwitchState, handles
+from kernel import Ack, DeadLetter, KillSwitchChanged, Outcome, Return, State, SwitchState, handles
 from kernel._core.policies import KillSwitchPolicy
 from kernel._delivery.kill_switch import KillSwitch
 from kernel.errors import PermanentError
@@ -234,31 +234,6 @@ async def test_an_instance_that_restarts_in_the_pause_is_degraded_again(autojump
         await trio.sleep(7)
 
         assert service.kernel.states["worker/worker"] is State.DEGRADED
-
-
-async def test_who_waits_for_a_worker_that_fails_for_good_is_told(autojump_clock: MockClock) -> None:
-    class Worker:
-        async def run(self) -> None:
-            await trio.sleep(5)
-            raise OSError("loop broke")
-
-        @handles("#")
-        async def handle(self, payload: Any) -> None:
-            raise PermanentError("ill")
-
-    table = {
-        "essential": False,
-        "restart": {"max_restarts": 0},
-        "retry": {"attempts": 2, "jitter": 0.0},
-        "kill_switch": {**SWITCH, "minimum": 1, "pause": 100.0},
-    }
-    async with running({"worker": Worker}, {"worker": table}) as (feed, _):
-        await feed.settle(parcel(1))
-        begin = trio.current_time()
-        outcome = await feed.settle(parcel(2))
-
-    assert outcome == Retry(1.0, "UnavailableError: worker/worker is not running: failed")
-    assert trio.current_time() - begin < 10
 
 
 async def test_a_failure_worker_may_have_a_kill_switch_too(autojump_clock: MockClock) -> None:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from kernel import Ack, Outcome, Retry, Return, handles
 from kernel._core.events import DeliverySettled
-from kernel._delivery.attempt import Leash
+from kernel._delivery.leash import Leash
 from kernel.errors import TransientError
 
 from ._feed import Feed, Parcel, parcel, running
