@@ -111,7 +111,7 @@ class Supervisor:
         self._hastened = True
         for child in self.children.values():
             if child.life is not None and child.life.stopping:
-                child.life.drain.deadline = -math.inf
+                child.life.request_stop(drain_until=-math.inf)
 
     def report(self, child: Child, state: State, reason: str = "") -> None:
         """Move a child that is up between ready and degraded; anything else is ignored as too late."""

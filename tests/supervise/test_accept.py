@@ -13,7 +13,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, Return, handles
-from kernel._core.events import ComponentFailed, DeliverySettled, DrainTimedOut, EventHub
+from kernel._core.events import ComponentFailed, DeliverySettled, DrainTimedOut, EventHub, StopTimedOut
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry
 from kernel._plan.plan import resolve
@@ -39,7 +39,11 @@ async def exit_all() -> None:
 
 
 async def served(
-    cleanup: Callable[[], Awaitable[None]], *, handling: float, breaks_at: float | None = None
+    cleanup: Callable[[], Awaitable[None]],
+    *,
+    handling: float,
+    breaks_at: float | None = None,
+    hasten_after: float | None = None,
 ) -> tuple[Result, list[Any], Parcel]:
     """Run a service with a delivery in flight from 0 s on, and stop it at 1 s if its source has not broken before."""
     item = parcel(1)
@@ -77,6 +81,7 @@ async def served(
     }
     hub, events, results = EventHub(), list[Any](), list[Result]()
     hub.subscribe(events.append)
+    hub.subscribe(lambda _: events.append(trio.current_time()), StopTimedOut)
 
     async def run(task_status: trio.TaskStatus[Kernel]) -> None:
         plan = resolve(from_mapping(manifest), registry)
@@ -86,6 +91,9 @@ async def served(
         kernel: Kernel = await nursery.start(run)
         await trio.sleep(1)
         kernel.request_stop()
+        if hasten_after is not None:
+            await trio.sleep(hasten_after)
+            kernel.hasten()
     return results[0], events, item
 
 
@@ -129,3 +137,16 @@ async def test_what_is_cut_because_the_source_broke_is_told(
     assert len(of(events, DrainTimedOut)) == 1
     assert item.outcomes == [Return()]
     assert [type(event.outcome) for event in of(events, DeliverySettled)] == [Return]
+
+
+@pytest.mark.parametrize(("hasten_after", "left_at"), [(None, 8.0), (0.5, 3.5), (6.5, 8.0)])
+async def test_an_accept_that_ignores_its_cancellation_is_waited_for_no_longer_than_a_hastened_stop_waits(
+    autojump_clock: object, hasten_after: float | None, left_at: float
+) -> None:
+    async def go_on() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(50.0)
+
+    _, events, _ = await served(go_on, handling=0.1, hasten_after=hasten_after)
+
+    assert of(events, float) == [pytest.approx(left_at)]
