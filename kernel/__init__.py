@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ._core.events import DeliverySettled as DeliverySettled
     from ._core.events import DrainTimedOut as DrainTimedOut
     from ._core.events import EventHub as EventHub
+    from ._core.events import GracePeriodOver as GracePeriodOver
     from ._core.events import KernelReady as KernelReady
     from ._core.events import KernelStopped as KernelStopped
     from ._core.events import KillSwitchChanged as KillSwitchChanged
@@ -84,6 +85,7 @@ _LATER: Final = {
     "ExitStatus": "_supervise.run",
     "Failure": "_delivery.failure",
     "Kernel": "_supervise.run",
+    "GracePeriodOver": "_core.events",
     "KernelReady": "_core.events",
     "KernelStopped": "_core.events",
     "KillSwitchChanged": "_core.events",

@@ -6,6 +6,7 @@ import functools
 import logging
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, cast, final, get_args
 
 import attrs
@@ -19,6 +20,7 @@ from .._core.events import (
     DrainTimedOut,
     Event,
     EventHub,
+    GracePeriodOver,
     KernelReady,
     KernelStopped,
     KillSwitchChanged,
@@ -56,6 +58,7 @@ _Written: TypeAlias = (
     StateChanged
     | ComponentFailed
     | Listening
+    | GracePeriodOver
     | KernelReady
     | StopRequested
     | KernelStopped
@@ -106,8 +109,8 @@ def _write(log: FilteringBoundLogger, event: _Written, failures: _Failures) -> N
             bound.info("stopped", status=int(event.status), seconds=round(event.seconds, 3))
         case KillSwitchChanged():  # a worker that is paused says so too, as a warning
             bound.info(f"kill switch {event.state.value}", reason=event.reason)
-        case DrainTimedOut():
-            bound.warning("drain_timeout is over, cancelled", culprits=event.culprits)
+        case DrainTimedOut() | GracePeriodOver():
+            bound.warning(_OVER[type(event)], culprits=event.culprits)
         case StopTimedOut():
             bound.warning("stop_timeout is over, left behind", where=event.where)
         case LoopBlocked():
@@ -135,6 +138,10 @@ def _write_failure(bound: FilteringBoundLogger, event: ComponentFailed, failures
     bound.error(text, **wait, error=describe(event.error), **detail)
 
 
+_OVER: Final[Mapping[type[Event], str]] = {
+    DrainTimedOut: "drain_timeout is over, cancelled",
+    GracePeriodOver: "grace_period is over, still running",
+}
 _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
 
 

@@ -94,6 +94,15 @@ class StopTimedOut(Event):
 
 @final
 @attrs.frozen(kw_only=True)
+class GracePeriodOver(Event):
+    """The grace period is over, and the service waits for what it cannot end; `kernel run` ends the process now."""
+
+    culprits: tuple[str, ...]
+    """Each `kind/name at file:line`."""
+
+
+@final
+@attrs.frozen(kw_only=True)
 class LoopBlocked(Event):
     """Something kept the event loop from running."""
 

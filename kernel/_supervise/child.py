@@ -80,6 +80,8 @@ class Child:
     held: int = attrs.field(default=0, init=False)
     """How many restarts and stops of others are under way that it must not start in."""
     left_behind: bool = attrs.field(default=False, init=False)
+    degraded: str | None = attrs.field(default=None, init=False)
+    """Why it is degraded from the moment it is ready on; None if it is not."""
     ready_for: float = attrs.field(default=0.0, init=False)
     """Seconds that its last life was ready."""
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)

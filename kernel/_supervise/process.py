@@ -108,7 +108,8 @@ def _handling(receive: Callable[[int, float], None], watchdog: Watchdog, *, ends
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if ends_process else handler)
+            # What was not set by Python cannot be put back by it, and is None.
+            signal.signal(number, signal.SIG_IGN if ends_process else handler or signal.SIG_DFL)
 
 
 @final

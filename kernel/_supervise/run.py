@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 import trio
 
-from .._core.events import ComponentFailed, EventHub, KernelReady, KernelStopped, StopRequested
+from .._core.events import ComponentFailed, EventHub, GracePeriodOver, KernelReady, KernelStopped, StopRequested
 from .._core.lifecycle import USABLE, State
 from .._core.spec import Plan
 from .._core.stacks import where
@@ -146,6 +146,11 @@ async def serve(
 ) -> Result:
     """Run a service until it is asked to stop, fails, or has nothing left to do.
 
+    A stop takes no longer than `plan.budget`, unless a component heeds neither its deadlines nor cancellation: a task
+    cannot be ended from outside, so that this waits for such a one without a bound. `StopTimedOut` names it when it is
+    left behind, and `GracePeriodOver` all that still run at the end of the grace period. As a process of its own, a
+    service is ended by a watchdog then; a program that embeds one has to decide for itself.
+
     Args:
         plan: What to run.
         log: What components' own logs are bound to.
@@ -169,16 +174,19 @@ async def serve(
     )
     tree = Tree(plan, hub, log, supervisor)
     kernel = Kernel(plan, hub, tree, supervisor)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_announce, kernel)
-        _build(tree, kernel, supervisor)
-        task_status.started(kernel)
-        supervisor.start(nursery)
-        requested = await kernel.wait_stop_requested()
-        with trio.CancelScope(deadline=requested + plan.grace_period) as patience:
-            await supervisor.stop(drain_until=requested + plan.drain_timeout)
-        supervisor.cut |= patience.cancelled_caught
-        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as around:
+        around.start_soon(_tell_when_overdue, kernel)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_announce, kernel)
+            _build(tree, kernel, supervisor)
+            task_status.started(kernel)
+            supervisor.start(nursery)
+            requested = await kernel.wait_stop_requested()
+            with trio.CancelScope(deadline=requested + plan.grace_period) as patience:
+                await supervisor.stop(drain_until=requested + plan.drain_timeout)
+            supervisor.cut |= patience.cancelled_caught
+            nursery.cancel_scope.cancel()
+        around.cancel_scope.cancel()
     result = _result(supervisor)
     seconds = trio.current_time() - requested
     hub.emit(KernelStopped(component="kernel", status=result.status, seconds=seconds))
@@ -199,6 +207,12 @@ def _result(supervisor: Supervisor) -> Result:
     if supervisor.errors:
         return Result(ExitStatus.FAILED, tuple(supervisor.errors))
     return Result(ExitStatus.CUT if supervisor.cut else ExitStatus.STOPPED, ())
+
+
+async def _tell_when_overdue(kernel: Kernel) -> None:
+    requested = await kernel.wait_stop_requested()
+    await trio.sleep_until(requested + kernel.plan.grace_period)
+    kernel.hub.emit(GracePeriodOver(component="kernel", culprits=tuple(kernel.hanging())))
 
 
 async def _announce(kernel: Kernel) -> None:  # noqa: ASYNC910  as `wait_ready`

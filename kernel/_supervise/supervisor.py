@@ -114,8 +114,10 @@ class Supervisor:
                 child.life.request_stop(drain_until=-math.inf)
 
     def report(self, child: Child, state: State, reason: str = "") -> None:
-        """Move a child that is up between ready and degraded; anything else is ignored as too late."""
-        if child.state in USABLE and child.state is not state:
+        """Move a child between ready and degraded, or when it gets up; anything else is ignored as too late."""
+        if child.state is State.STARTING:
+            child.degraded = reason if state is State.DEGRADED else None
+        elif child.state in USABLE and child.state is not state:
             self._move(child, state, reason)
 
     def closing(self, child: Child) -> None:
@@ -160,10 +162,9 @@ class Supervisor:
 
     async def _live(self, child: Child) -> tuple[Ending, BaseException | None]:
         """Live one life of the child, from constructor to close."""
-        life = Life(
-            child.start_timeout, child.stop_timeout, partial(self._started, child), partial(self.closing, child)
-        )
-        child.life = life
+        on_started, on_closing = partial(self._started, child), partial(self.closing, child)
+        child.life = life = Life(child.start_timeout, child.stop_timeout, on_started, on_closing)
+        child.degraded = None
         self._move(child, State.STARTING)
         self._nursery.start_soon(self._watch, child, life)
         try:
@@ -208,6 +209,8 @@ class Supervisor:
         child.value = value
         if child.state is State.STARTING:  # else it became ready while it was being stopped
             self._move(child, State.READY)
+            if child.degraded is not None:
+                self._move(child, State.DEGRADED, child.degraded)
 
     async def _follow(self, child: Child, how: Ending, error: BaseException | None) -> None:
         """Do what the child's policy says about an ending.

@@ -23,7 +23,7 @@ STALL: Final = 0.5
 """Seconds that the event loop may be busy with one step before the line is named."""
 _PERIOD: Final = 0.1
 _ANSWER_WITHIN: Final = 0.3
-_WRITE_WITHIN: Final = 0.2
+_WRITE_WITHIN: Final = 0.05
 
 
 @final
@@ -82,27 +82,36 @@ class Watchdog(trio.abc.Instrument):
 
     def _watch(self) -> None:
         named: float | None = None
-        while not self._over.wait(_PERIOD):
+        while not self._over.wait(self._pause()):
             now, busy = time.monotonic(), self._busy_since
             if busy is not None and busy != named and now - busy > STALL:
                 named = busy
                 with suppress(RuntimeError):  # no thread can be started: who watches goes on
                     self._name_stall(busy, now)
-            if self._end_at is not None and now >= self._end_at:
-                self._end_process()
+            if self._end_at is not None and now >= self._end_at - _ANSWER_WITHIN - _WRITE_WITHIN:
+                self._end_process(self._end_at)
 
     def _name_stall(self, began: float, now: float) -> None:
         place = where_in_thread(self._loop_thread)
         self._stall = (began, place)
         _in_thread(self.on_stall, now - began, place)
 
-    def _end_process(self) -> None:
+    def _pause(self) -> float:
+        """Return how long to wait: a period, but not longer than until it must be asked what still runs."""
+        if self._end_at is None:
+            return _PERIOD
+        return max(0.0, min(_PERIOD, self._end_at - _ANSWER_WITHIN - _WRITE_WITHIN - time.monotonic()))
+
+    def _end_process(self, end_at: float) -> None:
+        """End the process when the grace period is over and not later: what still runs is asked and told before."""
         try:
             text = f"kernel: grace_period = {self.grace_period:g} s is over; ending the process. Still running:\n"
             text += "".join(f"  {culprit}\n" for culprit in self._culprits())
-            _in_thread(_write, text).join(_WRITE_WITHIN)
+            if not self._over.wait(max(0.0, end_at - _WRITE_WITHIN - time.monotonic())):
+                _in_thread(_write, text).join(_WRITE_WITHIN)
         finally:
-            os._exit(self.exit_status)  # nothing gentler ends a process whose main thread does not return
+            if not self._over.is_set():
+                os._exit(self.exit_status)  # nothing gentler ends a process whose main thread does not return
 
     def _culprits(self) -> Sequence[str]:
         """Ask the event loop what still runs; if it does not answer, name the line that blocks it."""

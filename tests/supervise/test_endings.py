@@ -171,6 +171,27 @@ async def test_degraded_and_ready_follow_what_the_component_reports(stage: Stage
     assert "still none" not in [event.reason for event in stage.of(StateChanged)]
 
 
+@pytest.mark.parametrize("recovers", [False, True])
+async def test_what_is_reported_while_a_child_opens_counts_when_it_is_up(
+    stage: Stage, autojump_clock: MockClock, recovers: bool
+) -> None:
+    child = stage.add("a", Script(opening=2.0, lasts=5.0, raises=ValueError("broken")), Script())
+
+    async with stage.running() as supervisor:
+        await trio.sleep(1)
+        supervisor.report(child, State.DEGRADED, "no connection")
+        if recovers:
+            supervisor.report(child, State.READY)
+        assert child.state is State.STARTING
+        await trio.sleep(2)
+        assert child.state is (State.READY if recovers else State.DEGRADED)
+        await trio.sleep(10)
+        assert child.state is State.READY
+
+    reasons = [event.reason for event in stage.of(StateChanged) if event.new is State.DEGRADED]
+    assert reasons == ["no connection"] * (not recovers)
+
+
 async def test_a_report_from_a_child_that_is_not_up_is_too_late(stage: Stage, autojump_clock: MockClock) -> None:
     child = stage.add("a", fails(1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from kernel._core.events import (
     ComponentFailed,
     DrainTimedOut,
     EventHub,
+    GracePeriodOver,
     KernelReady,
     KernelStopped,
     StateChanged,
@@ -217,6 +219,28 @@ async def test_a_stop_that_outlasts_the_grace_period_is_cut(autojump_clock: Any)
         kernel.request_stop()
 
     assert ended == [Result(ExitStatus.CUT, ())]
+
+
+@pytest.mark.parametrize("ends_at", [5.0, 100.0])
+async def test_what_a_service_waits_for_when_its_grace_period_is_over_is_told(
+    autojump_clock: Any, ends_at: float
+) -> None:
+    async def stubborn() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep_until(ends_at)
+
+    hub = EventHub()
+    heard: list[tuple[float, tuple[str, ...]]] = []
+    hub.subscribe(lambda event: heard.append((trio.current_time(), event.culprits)), GracePeriodOver)
+    async with trio.open_nursery() as nursery:
+        serving = functools.partial(serve, plan(manifest("w"), w=stubborn), log=LOG, hub=hub)
+        kernel: Kernel = await nursery.start(serving)
+        await kernel.wait_ready()
+        kernel.request_stop()
+
+    line = stubborn.__code__.co_firstlineno + 2
+    assert heard == ([] if ends_at < 12 else [(12.0, (f"worker/w at {__file__}:{line}",))])
+    assert trio.current_time() == ends_at
 
 
 async def test_a_service_that_is_cancelled_is_cancelled_without_a_drain(autojump_clock: Any) -> None:

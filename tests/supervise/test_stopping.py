@@ -5,11 +5,13 @@ from __future__ import annotations
 import linecache
 import math
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from kernel._core.events import StopTimedOut
 from kernel._core.lifecycle import State
+from kernel._supervise.life import Life
 from kernel._supervise.supervisor import Supervisor
 
 from ._stage import Script, Stage, fails, policy
@@ -270,6 +272,28 @@ async def test_a_hastened_stop_drains_no_more(stage: Stage, autojump_clock: Mock
         await stage.supervisor.stop(drain_until=60.0)
 
     assert stage.at("-a") == [3.0]
+
+
+@pytest.mark.parametrize("hastened_at", [1.0, 3.0, 11.0])
+async def test_a_hastened_stop_leaves_behind_what_heeds_nothing(
+    stage: Stage, autojump_clock: MockClock, hastened_at: float
+) -> None:
+    child = stage.add("a", accepts=True, stop_timeout=2.0)
+
+    async def body(life: Life) -> None:
+        life.started()
+        with life.inner, trio.CancelScope(shield=True):
+            await trio.sleep(1000)
+
+    child.body = body
+    async with trio.open_nursery() as nursery:
+        stage.supervisor.start(nursery)
+        await trio.sleep(1)
+        nursery.start_soon(hasten_at, stage.supervisor, hastened_at)
+        await stage.supervisor.stop(drain_until=16.0)
+        assert trio.current_time() == hastened_at + 2.0
+
+    assert stage.left_behind() == ["a"]
 
 
 async def test_a_stop_hastened_before_it_begins_does_not_drain(stage: Stage, autojump_clock: MockClock) -> None:

@@ -172,6 +172,24 @@ def test_the_line_that_blocks_the_loop_is_named_when_the_grace_period_is_over(en
     assert f"  the event loop, blocked at {__file__}:" in ending.text
 
 
+@pytest.mark.parametrize("blocked", [True, False], ids=["blocked", "waiting"])
+def test_the_process_ends_with_its_grace_period_and_not_later(
+    ending: Ending, monkeypatch: pytest.MonkeyPatch, blocked: bool
+) -> None:
+    ended: list[float] = []
+
+    async def main(watchdog: Watchdog) -> None:
+        monkeypatch.setattr(module.os, "_exit", lambda status: ended.append(time.monotonic()) or ending.exit(status))
+        watchdog.arm()
+        if blocked:
+            ending.over.wait(PATIENCE)
+        else:
+            await trio.to_thread.run_sync(ending.over.wait, PATIENCE)
+        assert ended[0] - watchdog._end_at < 0.1
+
+    watched(main, grace_period=1.0)
+
+
 def test_threads_are_named_if_no_component_hangs(ending: Ending) -> None:
     async def main(watchdog: Watchdog) -> None:
         watchdog.arm()
@@ -431,6 +449,21 @@ def test_the_grace_period_counts_from_a_stop_that_nobody_signalled(ending: Endin
     assert result.status is ExitStatus.FAILED
     assert ending.statuses == [3]
     assert f"worker/w at {__file__}:" in ending.text
+
+
+def test_a_handler_that_is_not_pythons_is_replaced_by_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python returns None for it, and does not take that back."""
+    real = signal.signal
+    foreign = {signal.SIGHUP}
+
+    def set_handler(number: signal.Signals, handler: Any) -> Any:
+        before = real(number, handler)
+        return None if number in foreign and not foreign.discard(number) else before
+
+    monkeypatch.setattr(signal, "signal", set_handler)
+    run(plan(sends(signal.SIGTERM)), log=LOG)
+
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 def test_plugins_are_preloaded_before_the_loop_runs() -> None:
