@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from .leaves import Read, Schema, read_any, read_str
 from .limits import Check, check, limited
-from .strict import WrongValueError, is_array, is_table
+from .strict import FromOutside, WrongValueError, is_array, is_table
 from .walk import WRONG, At, Book, Policy, Walk, described
 
 _NO_SCALARS: Final = frozenset({"", "[", "{", '"'})
@@ -42,14 +43,24 @@ class Node:
 
     def explain(self, value: object, at: At, walk: Walk) -> object:
         """Return what a value becomes, or `WRONG` when all its problems have been reported."""
+        if isinstance(value, FromOutside):
+            value = self._reading_of(value)
         try:
-            return self.read(value)
+            return walk.placed(self.read(value))
         except WrongValueError as error:
             return walk.wrong(at, str(error)) if error.args else walk.refuse(at, self.words(), value)
         except (ValueError, OverflowError, ArithmeticError):
             return walk.refuse(at, self.words(), value)
         except Exception as error:  # noqa: BLE001  the type's own code
             return walk.wrong(at, described(error))
+
+    def _reading_of(self, value: FromOutside) -> object:
+        """Return the first reading that it takes; the string if it takes none."""
+        for reading in value.readings():
+            with suppress(Exception):
+                self.read(reading)
+                return reading
+        return str(value)
 
     def schema(self, book: Book) -> Schema:
         """Return its JSON Schema."""

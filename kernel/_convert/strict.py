@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeGuard
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeGuard, final
 
 from .._core.words import shown
 
@@ -16,6 +17,28 @@ def is_table(value: object) -> TypeGuard[Mapping[str, object]]:
 def is_array(value: object) -> TypeGuard[list[object] | tuple[object, ...]]:
     """Return whether a value is a list or a tuple."""
     return isinstance(value, list | tuple)
+
+
+_INTEGER: Final = re.compile(r"[+-]?(0|[1-9]\d{0,17})", re.ASCII)
+_FLOAT: Final = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
+
+
+@final
+class FromOutside(str):
+    """A string that is from outside of the manifest as a whole: where none fits, it may be a number or a boolean."""
+
+    __slots__ = ()
+
+    def readings(self) -> Iterator[str | float | bool]:
+        """Yield what it may mean: the string, and what TOML would read."""
+        text = str(self)
+        yield text
+        if text in {"true", "false"}:
+            yield text == "true"
+        elif _INTEGER.fullmatch(text):
+            yield int(text)
+        elif _FLOAT.fullmatch(text):
+            yield float(text)
 
 
 class WrongValueError(ValueError):

@@ -54,7 +54,7 @@ def structure(
             that Python has built in); dates are those of TOML.
         report: Called with the path below the table and the text of every problem.
         also_allowed: Keys that somebody else has taken out of the table: suggested for a misspelt key.
-        directory: Searched first for modules; None if there is none.
+        directory: Searched first for modules, and where relative paths begin; None if there is none.
         owner: Whose fault a type is that is not understood.
 
     Returns:

@@ -18,7 +18,7 @@ from .foreign import Foreign
 from .leaves import EXACT, Read, Schema, written
 from .nodes import Late, Limited, Node
 from .single import Choice
-from .strict import WrongValueError, is_array, is_table
+from .strict import FromOutside, WrongValueError, is_array, is_table
 from .walk import WRONG, At, Book, Walk
 
 Keys = Mapping[str, tuple[Sequence[object], bool]]
@@ -132,6 +132,8 @@ class Union(Node):
     def explain(self, value: object, at: At, walk: Walk) -> object:
         if value is None and self.is_optional:
             return None
+        if isinstance(value, FromOutside) and str in self._exact:
+            value = str(value)
         if type(value) in self._exact:
             return value
         options = self._fitting(value)

@@ -46,7 +46,7 @@ class Walk:
         self.policy = policy
         self.report = report
         self.directory = directory
-        """Searched first for modules."""
+        """Searched first for modules, and where relative paths begin."""
         self.also = also
         """Keys that somebody else has taken out of the outermost table."""
         self.is_quiet = False
@@ -56,6 +56,10 @@ class Walk:
         walk = Walk(self.policy, lambda _at, _text: None, directory=self.directory)
         walk.is_quiet = True
         return walk
+
+    def placed(self, made: object) -> object:
+        """Return a relative path as one that begins at the folder; anything else as it is."""
+        return self.directory.absolute() / made if self.directory is not None and isinstance(made, Path) else made
 
     def wrong(self, at: At, text: str) -> object:
         """Report a problem; return `WRONG`."""

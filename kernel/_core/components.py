@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
 import attrs
@@ -56,9 +57,18 @@ class Context:
     protocol_or_none: Protocol | None = None
     stop_timeout: float = 2.0
     """Seconds that closing may take, all in all."""
+    directory: Path = Path()
+    """The manifest's folder."""
 
     def __repr__(self) -> str:
         return f"<Context of {self.id} in {self.service}>"
+
+    def path(self, name: str) -> Path:
+        """Return where a file is that the configuration names: a relative path begins at the manifest's folder.
+
+        A field of a `Config` that is annotated `Path` has been given such a path already.
+        """
+        return self.directory / name
 
     @property
     def broker(self) -> Broker:

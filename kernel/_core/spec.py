@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import attrs
@@ -269,6 +270,8 @@ class Plan:
     budget: StopBudget
     warnings: tuple[Problem, ...] = ()
     """What is allowed and does something that its author may not expect, in the order of the file."""
+    directory: Path = Path()
+    """The manifest's folder, absolute."""
     hooks: tuple[HookSpec, ...] = ()
     log: LogPolicy = LogPolicy()
     secrets: tuple[Secret, ...] = attrs.field(default=(), eq=False)

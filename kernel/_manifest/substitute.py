@@ -15,7 +15,7 @@ from typing import Final, final
 
 import attrs
 
-from .._convert.strict import is_array, is_table
+from .._convert.strict import FromOutside, is_array, is_table
 from .._core.secret import Secret
 from .._core.words import MAX_TEXT, quoted, shown
 
@@ -68,7 +68,11 @@ class Substitution:
         return value
 
     def _text(self, text: str, at: tuple[str, ...]) -> str:
-        return _PATTERN.sub(lambda found: self._replacement(found, at), text) if "${" in text else text
+        if "${" not in text:
+            return text
+        replaced = _PATTERN.sub(lambda found: self._replacement(found, at), text)
+        whole = _PATTERN.fullmatch(text)
+        return FromOutside(replaced) if whole and whole["name"] else replaced
 
     def _replacement(self, found: re.Match[str], at: tuple[str, ...]) -> str:
         if found["escape"]:

@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 
 import attrs
 
+from .._convert.strict import FromOutside
 from .._convert.structure import structure
 from .._core.policies import Backoff, BatchPolicy, KillSwitchPolicy, LogPolicy, RatePolicy, RestartPolicy, RetryPolicy
 from .._core.spec import Strategy
@@ -294,11 +295,15 @@ def _entries(
 ) -> dict[str, Entry[TableT]]:
     entries: dict[str, Entry[TableT]] = {}
     for name, given in section(manifest, SECTIONS[kind]).items():
-        if given.get("enabled") is False:
+        if _is_disabled(given.get("enabled")):
             disabled.add(f"{kind}/{name}")
         else:
             entries[name] = _read_entry(kind, name, given, cls, report)
     return entries
+
+
+def _is_disabled(enabled: object) -> bool:
+    return enabled is False or (isinstance(enabled, FromOutside) and enabled == "false")
 
 
 def _read_entry(kind: str, name: str, given: Mapping[str, object], cls: type[TableT], report: Report) -> Entry[TableT]:

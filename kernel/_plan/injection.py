@@ -19,6 +19,7 @@ from typing import Any, Final, cast, final
 
 import attrs
 
+from .._convert.strict import FromOutside, is_array, is_table
 from .._convert.structure import structure
 from .._core.event import Event
 from .._core.spec import Asked
@@ -248,5 +249,14 @@ def _inject_config(
 
 def _read_config(annotation: object, table: dict[str, object], directory: Path | None, report: Report) -> object:
     if any(annotation is plain for plain in _AS_IT_IS):
-        return table
+        return _plain(table)
     return structure(table, annotation, report=report, directory=directory, owner="the worker")
+
+
+def _plain(value: object) -> object:
+    """Return a value in which strings are nothing but strings."""
+    if is_table(value):
+        return {key: _plain(item) for key, item in value.items()}
+    if is_array(value):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, FromOutside) else value

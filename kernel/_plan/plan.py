@@ -92,6 +92,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         groups=groups,
         budget=budget,
         warnings=tuple(sorted(set(warnings))),
+        directory=manifest.directory.absolute(),
         hooks=hooks,
         log=tables.kernel.log,
         secrets=tuple(manifest.secrets()),

@@ -74,7 +74,7 @@ def _hire_one(
     use = _import_use(ground, table.use, report)
     is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
     shape = inspect_worker(use, role=role, offer=offer, report=report) if is_clear and role else None
-    options = _read_options(table, cls, report) if cls and "options" not in entry.wrong else None
+    options = _read_options(ground, entry, table, cls, report) if cls and "options" not in entry.wrong else None
     batched = has_batches(tables.dispatchers.get(dispatcher or ""))
     shape = fit(shape, batched=batched, report=report) if shape else None
     if cls is not None and use is not None and not (options is None and cls.WorkerOptions):
@@ -118,7 +118,7 @@ def _offer(ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: Wor
         disabled=frozenset(id_.removeprefix("driver/") for id_ in tables.disabled if id_.startswith("driver/")),
         mapping=mapping,
         unusable=frozenset(table.drivers) - frozenset(mapping),
-        config=table.config,
+        config=_given(entry, "config") if table.config is not None else None,
         directory=ground.manifest.directory,
     )
 
@@ -144,9 +144,17 @@ def _not_found(ground: Ground, use: str) -> str:
     return f'must be "module:Name", or the name of a worker that is installed{near}'
 
 
-def _read_options(table: WorkerTable, cls: type[Dispatcher], report: Report) -> object | None:
+def _given(entry: Entry[WorkerTable], key: str) -> Mapping[str, object]:
+    """Return a table as the manifest has it: what strings from outside are meant to be is for its own type to say."""
+    return cast("Mapping[str, object]", entry.given.get(key) or {})
+
+
+def _read_options(
+    ground: Ground, entry: Entry[WorkerTable], table: WorkerTable, cls: type[Dispatcher], report: Report
+) -> object | None:
     if cls.WorkerOptions is not None:
-        return structure(table.options or {}, cls.WorkerOptions, report=under(report, "options"))
+        given, directory = _given(entry, "options"), ground.manifest.directory
+        return structure(given, cls.WorkerOptions, report=under(report, "options"), directory=directory)
     if table.options is not None:
         report(("options",), f"dispatcher/{table.dispatcher} takes no options for its workers")
     return None

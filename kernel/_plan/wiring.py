@@ -258,7 +258,7 @@ def _read_config(
     config = _structured(ground, cls, rest, entry.at[0], under(ground.report, *entry.at))
     if driver is None or options is None:
         return config
-    structured = _read_options(options, driver, entry, ground.report)
+    structured = _read_options(options, driver, entry, ground)
     return attrs.evolve(cast("Any", config), options=structured) if config is not None else None
 
 
@@ -267,14 +267,16 @@ def _leaves_options_to_the_broker(cls: type[Component]) -> bool:
     return _OPTIONS in fields and fields[_OPTIONS].type in {object, "object"}
 
 
-def _read_options(options: object, driver: type[AnyDriver], entry: Entry[DriverTable], report: Report) -> object | None:
+def _read_options(options: object, driver: type[AnyDriver], entry: Entry[DriverTable], ground: Ground) -> object | None:
+    report = ground.report
     name = entry.table.driver if entry.table else None
     if driver.BrokerOptions is None:
         report((*entry.at, _OPTIONS), f"driver/{name} takes no options")
     elif not is_table(options):
         report((*entry.at, _OPTIONS), f"must be a table: options of driver/{name}")
     else:
-        return structure(options, driver.BrokerOptions, report=under(report, *entry.at, _OPTIONS))
+        directory = ground.manifest.directory
+        return structure(options, driver.BrokerOptions, report=under(report, *entry.at, _OPTIONS), directory=directory)
     return None
 
 

@@ -200,6 +200,7 @@ class Tree:
             emit=self.hub.emit,
             report_degraded=functools.partial(report, State.DEGRADED),
             report_ready=functools.partial(report, State.READY),
+            directory=self.plan.directory,
         )
 
     def attempting(self, spec: DispatcherSpec, hold: Hold) -> Attempting:

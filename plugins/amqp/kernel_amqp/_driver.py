@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import ClassVar, Final, final
 
 import attrs
@@ -164,23 +165,27 @@ def link_settings(config: AmqpConfig, context: Context) -> LinkSettings:
     return LinkSettings(
         hosts=config.addresses,
         core=core,
-        tls=None if config.tls is None else tls_context(config.tls),
+        tls=None if config.tls is None else tls_context(config.tls, context.path),
         server_name="" if config.tls is None else config.tls.server_name,
         connect_timeout=config.connect_timeout,
         close_timeout=context.stop_timeout / 2,
     )
 
 
-def tls_context(table: TlsTable) -> ssl.SSLContext:
+def tls_context(table: TlsTable, path: Callable[[str], Path] = Path) -> ssl.SSLContext:
     """Return what is verified, and how we prove who we are.
+
+    Args:
+        table: What the manifest says.
+        path: Returns where a file is that it names.
 
     Raises:
         StartupError: if a file cannot be read or is no certificate or key.
     """
     try:
-        context = ssl.create_default_context(cafile=table.ca or None)
+        context = ssl.create_default_context(cafile=path(table.ca) if table.ca else None)
         if table.certificate:
-            context.load_cert_chain(table.certificate, table.key or None)
+            context.load_cert_chain(path(table.certificate), path(table.key) if table.key else None)
     except (OSError, ssl.SSLError) as error:
         raise StartupError(f"the table `tls` names files that cannot be used ({_files(table)}): {error}") from error
     if not table.verify:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from attrs import evolve
 
 from kernel.errors import InvalidError, KernelError
 
@@ -74,7 +75,7 @@ def _configured(manifest: str | None, driver: str | None) -> SqliteConfig:
         raise click.UsageError(f"{path} has not exactly one such `sqlite` driver ({names}): name it with --driver")
     config = next(iter(found.values()))
     assert isinstance(config, SqliteConfig)
-    return config
+    return evolve(config, path=str(plan.directory / config.path))
 
 
 @contextmanager

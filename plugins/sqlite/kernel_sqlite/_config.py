@@ -15,7 +15,7 @@ class SqliteConfig:
     """The table of a driver `sqlite`."""
 
     path: str = attrs.field(validator=attrs.validators.min_len(1))
-    """The file; made if there is none. Relative to the working directory."""
+    """The file; made if there is none. Relative to the manifest's folder."""
     synchronous: str = attrs.field(default="full", validator=attrs.validators.in_(("full", "normal")))
     """`full`: what was confirmed survives a power loss. `normal`: a power loss may take the last of it; much faster."""
     lease: float = attrs.field(default=30.0, validator=_POSITIVE)

@@ -6,7 +6,6 @@ import functools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import ClassVar, Final, final
 
 import trio
@@ -72,7 +71,7 @@ class SqliteDriver(Driver[Broker]):
                     await broker.aclose()
 
     def _open_file(self, clock: Clock) -> Access:
-        path = Path(self._config.path).absolute()  # the process may go to another folder
+        path = self._context.path(self._config.path).absolute()  # the process may go to another folder
         make_store = functools.partial(self._make_store, clock)
         access = Access(path, self._config.synchronous, self._config.busy_timeout, make_store, clock)
         access.use(create_or_open(path, synchronous=self._config.synchronous))

@@ -17,7 +17,7 @@ from typing_extensions import override
 from kernel.abc import Context, Dispatcher, Intake
 
 from ._application import shape_problem
-from ._config import WebConfig, WebOptions
+from ._config import TlsConfig, WebConfig, WebOptions
 
 if TYPE_CHECKING:
     import trio
@@ -98,9 +98,13 @@ class WebDispatcher(Dispatcher):
         from .server.server import serving  # noqa: PLC0415
         from .wire.listen import binding, tls_context  # noqa: PLC0415  lazy, see above
 
-        tls = tls_context(self.config.tls, h2=self.config.h2) if self.config.tls else None
+        tls = tls_context(self._files_of(self.config.tls), h2=self.config.h2) if self.config.tls else None
         async with binding(self.config) as self._listeners, serving(self.config, self.context, tls) as self._server:
             yield
+
+    def _files_of(self, tls: TlsConfig) -> TlsConfig:
+        path = self.context.path
+        return attrs.evolve(tls, cert=str(path(tls.cert)), key=str(path(tls.key)), ca=tls.ca and str(path(tls.ca)))
 
     @override
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
