@@ -134,13 +134,18 @@ def _load(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolT
 
 def _misspelt_plugin(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolTable]) -> str | None:
     """Return the key that must have been meant as `plugin` or `use`, where the component's name is no plugin."""
+    if not _is_missing(ground, kind, entry.name):
+        return None
+    return next((key for key in entry.rest if did_you_mean(key, ("plugin", "use"))), None)
+
+
+def _is_missing(ground: Ground, kind: str, name: str) -> bool:
+    """Return whether no plugin has that name; one that is broken has."""
     try:
-        ground.registry.find(kind, entry.name)
-    except PluginNotFoundError:
-        return next((key for key in entry.rest if did_you_mean(key, ("plugin", "use"))), None)
-    except PluginError:
-        pass
-    return None
+        ground.registry.find(kind, name)
+    except PluginError as error:
+        return isinstance(error, PluginNotFoundError)
+    return False
 
 
 def _import_own(ground: Ground, kind: str, path: str, at: tuple[str, ...]) -> type[Component] | None:
@@ -192,7 +197,7 @@ class _Protocols:
             return name
         if name in self._broken or f"protocol/{name}" in tables.disabled:
             return refer(tables, "protocol", name, at, self._ground.report)
-        if near := did_you_mean(name, tables.protocols):
+        if _is_missing(self._ground, "protocol", name) and (near := did_you_mean(name, tables.protocols)):
             self._ground.report(at, f'there is no protocol "{name}"{near}')
             return None
         cls = _load_plugin(self._ground, "protocol", name, at)

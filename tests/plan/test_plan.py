@@ -335,3 +335,17 @@ def test_what_keeps_nothing_going_though_it_is_not_essential_is_warned_of(
     plan = resolve(manifest(tables), registry)
 
     assert [warning.path for warning in plan.warnings] == warned
+
+
+@pytest.mark.parametrize("table", ["plains", "plai", "plain_2"])
+def test_a_protocol_is_its_plugin_also_where_a_table_is_called_nearly_so(registry: Registry, table: str) -> None:
+    tables = {
+        "protocols": {table: {"plugin": "framed", "size": 4}},
+        "drivers": {"queue": {"plugin": "queue"}},
+        "dispatchers": {"orders": {"plugin": "source", "driver": "queue", "protocol": "plain", "queue": "orders"}},
+        "workers": {"w": {"use": "good_small:sweep"}},
+    }
+
+    [problem] = problems(tables, registry)
+
+    assert "has no worker" in problem
