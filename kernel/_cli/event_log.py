@@ -150,7 +150,10 @@ def _write_settled(log: FilteringBoundLogger, event: Event) -> None:
     bound = log.bind(component=event.component, worker=event.worker, delivery=event.delivery_id, attempt=event.attempt)
     match event.outcome:
         case Ack():
-            if event.error is not None:
+            if event.failure_worker:
+                raised = {} if event.error is None else {"error": describe(event.error)}
+                bound.error("failed, taken by its failure worker", taken_by=event.failure_worker, **raised)
+            elif event.error is not None:
                 bound.warning("answered with an error", error=describe(event.error))
             else:
                 bound.debug("done", subject=event.subject, seconds=round(event.seconds, 3))

@@ -81,10 +81,11 @@ def _ending(settings: LogSettings) -> list[Processor]:
 
 
 def _with_delivery(_logger: object, _name: str, fields: MutableMapping[str, object]) -> MutableMapping[str, object]:
-    """Say of what is logged in a handler which delivery it is about."""
-    delivery = CURRENT.get()
-    if delivery is not None and "delivery" not in fields:
-        fields.update(delivery=delivery.envelope.id, attempt=delivery.attempt)
+    """Say of what is logged in a handler who handles which delivery."""
+    handled = CURRENT.get()
+    if handled is not None and "delivery" not in fields:
+        delivery = handled.delivery
+        fields.update(worker=handled.worker, delivery=delivery.envelope.id, attempt=delivery.attempt)
     return fields
 
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from typing import Final, cast, final
+from typing import Final, Protocol, cast, final
 
 import attrs
 
@@ -335,7 +335,21 @@ class Batch:
         self._settle(index, result)
 
 
-CURRENT: Final[ContextVar[Delivery | None]] = ContextVar("kernel.current_delivery", default=None)
+class Handled(Protocol):
+    """An attempt that is under way."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """What is handled."""
+        ...
+
+    @property
+    def worker(self) -> str:
+        """`worker/name` of the one that handles it."""
+        ...
+
+
+CURRENT: Final[ContextVar[Handled | None]] = ContextVar("kernel.current", default=None)
 """Set by the pipeline around a handler. Each delivery has a context of its own, so nothing has to be set back."""
 
 
@@ -344,4 +358,5 @@ def current_delivery() -> Delivery | None:
 
     None outside of handlers: in a worker's `run`, or in a handler of batches, which has many deliveries.
     """
-    return CURRENT.get()
+    handled = CURRENT.get()
+    return None if handled is None else handled.delivery

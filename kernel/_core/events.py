@@ -134,6 +134,8 @@ class DeliverySettled(Event):
     """What the handler raised, if it did; a group of what several workers raised."""
     seconds: float
     """From being taken to the outcome."""
+    failure_worker: str = ""
+    """`worker/name` of the one that took what the worker had failed at for good; empty if none did."""
 
 
 @final

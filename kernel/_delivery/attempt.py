@@ -30,6 +30,9 @@ class Verdict:
     failed: bool | None = None
     """Whether its worker failed; None if that says nothing of the worker, as when it was not called or was cut."""
 
+    taken_by: str = ""
+    """`worker/name` of the failure worker that took what its worker failed at; of several, all."""
+
     @property
     def worker(self) -> str:
         """`worker/name`; empty if none was found, or if several decided together."""
@@ -59,6 +62,11 @@ class Work:
     delivery: Delivery
     route: Route
     payload: object
+
+    @property
+    def worker(self) -> str:
+        """`worker/name`."""
+        return self.route.pool.spec.id
 
 
 @attrs.frozen(eq=False, repr=False)

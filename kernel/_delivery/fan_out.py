@@ -69,7 +69,8 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
     rank = max(_RANKS.index(type(verdict.outcome)) for verdict in verdicts)
     deciding = [verdict for verdict in verdicts if type(verdict.outcome) is _RANKS[rank]]
     pool = deciding[0].pool if len(deciding) == 1 else None
-    return Verdict(_outcome(deciding), pool, _error(verdicts))
+    takers = ", ".join(verdict.taken_by for verdict in verdicts if verdict.taken_by)
+    return Verdict(_outcome(deciding), pool, _error(verdicts), taken_by=takers)
 
 
 def _outcome(deciding: Sequence[Verdict]) -> Outcome:

@@ -310,6 +310,7 @@ class KernelIntake(Intake):
                     attempt=delivery.attempt,
                     outcome=verdict.outcome,
                     error=verdict.error,
+                    failure_worker=verdict.taken_by,
                     seconds=trio.current_time() - began,
                 )
             )

@@ -183,7 +183,7 @@ class Pipeline(Attempting):
         handled = await self._handled(Work(Unanswered(delivery), last_resort, failure))
         match handled.outcome:
             case Ack():
-                return attrs.evolve(verdict, outcome=Ack())
+                return attrs.evolve(verdict, outcome=Ack(), taken_by=last_resort.pool.spec.id)
             case Return() if not last_resort.pool.closed:
                 return handled
             case _:
@@ -195,7 +195,7 @@ def _called(instance: Instance, work: Work) -> Awaitable[object]:
     handler = work.route.handler
     worker: Any = instance.worker
     call: Call = getattr(worker, handler.method) if handler.method else worker
-    CURRENT.set(work.delivery)
+    CURRENT.set(work)
     if handler.is_plain:
         return call(work.payload)
     extra: dict[str, object] = {}

@@ -105,6 +105,13 @@ LINES = {
         settled(Ack(), ValueError("why")),
         'warning dispatcher/work: answered with an error worker=worker/w delivery=1 attempt=2 error="ValueError: why"',
     ),
+    "taken-by-a-failure-worker": (
+        attrs.evolve(settled(Ack(), ValueError("why")), failure_worker="worker/rescue"),
+        (
+            "error   dispatcher/work: failed, taken by its failure worker worker=worker/w delivery=1 attempt=2 "
+            'taken_by=worker/rescue error="ValueError: why"'
+        ),
+    ),
     "retried": (
         settled(Retry(1.5, "why")),
         "warning dispatcher/work: failed, tries again worker=worker/w delivery=1 attempt=2 in_s=1.5 error=why",
