@@ -422,6 +422,8 @@ class Dispatcher(Component):
     """The attrs class of the `options` table of this dispatcher's workers; None if they may have none."""
     delivers: ClassVar[bool] = True
     """Whether it uses the pipeline, so that its workers need handlers; False if `host` decides what they need."""
+    default_concurrency: ClassVar[int] = 10
+    """How many may be in flight where the manifest does not say."""
 
     @abstractmethod
     def open(self) -> AbstractAsyncContextManager[None]:

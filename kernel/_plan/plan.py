@@ -281,14 +281,14 @@ def _driver_spec(life: ComponentSpec, wired: Wired) -> DriverSpec:
 
 
 def _dispatcher_spec(life: ComponentSpec, wired: Wired, workers: tuple[str, ...]) -> DispatcherSpec:
-    table = cast("DispatcherTable", wired.entry.table)
+    table, cls = cast("DispatcherTable", wired.entry.table), cast("type[Dispatcher]", wired.cls)
     return DispatcherSpec(
         **_life(life),
-        cls=cast("type[Dispatcher]", wired.cls),
+        cls=cls,
         config=wired.config,
         driver=_id("driver", wired.driver),
         protocol=wired.protocol,
-        concurrency=table.concurrency,
+        concurrency=table.concurrency if "concurrency" in wired.entry.given else cls.default_concurrency,
         rate=table.rate,
         batch=table.batch,
         fan_out=table.fan_out,

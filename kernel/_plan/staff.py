@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SHAPING: Final = frozenset({"dispatcher", "drivers", "config"})
 """Keys that decide what a worker must look like."""
 _FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker", "kill_switch", "filter")
+_FOR_DELIVERIES: Final = ("timeout", "retry", "concurrency", "kill_switch", "filter")
 
 
 @final
@@ -83,7 +84,7 @@ def _hire_one(
     if role is Role.LOOP:
         _check_useless(entry, report)
     else:
-        _check_unasked(table, role, report)
+        _check_unasked(entry, table, role, report)
     return Hired(
         entry=entry,
         table=table,
@@ -166,9 +167,9 @@ def _check_useless(entry: Entry[WorkerTable], report: Report) -> None:
             report((key,), "has no effect: the worker has no dispatcher, so it handles nothing")
 
 
-def _check_unasked(table: WorkerTable, role: Role | None, report: Report) -> None:
-    for key in ("kill_switch", "filter") if role is Role.HOSTED else ():
-        if getattr(table, key) is not None:
+def _check_unasked(entry: Entry[WorkerTable], table: WorkerTable, role: Role | None, report: Report) -> None:
+    for key in _FOR_DELIVERIES if role is Role.HOSTED else ():
+        if key in entry.given:
             report((key,), f"has no effect: dispatcher/{table.dispatcher} delivers no messages")
     if role is Role.HANDLER and table.dispatcher is None and table.filter is not None:
         report(("filter",), "has no effect: the worker has no dispatcher, and failures pass no filter")

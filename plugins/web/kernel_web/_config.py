@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Any, final
 
@@ -19,16 +20,17 @@ LISTENERS_MAX = 64
 @final
 @attrs.frozen
 class Address:
-    """One place to listen at: a host and port, or the path of a unix socket."""
+    """One place to listen at: a host and port, the path of a unix socket, or a descriptor that listens already."""
 
     host: str = ""
     port: int = 0
     path: str = ""
+    fd: int | None = None
 
     @property
     def is_private(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.path or self.host == "localhost":
+        if self.path or self.host == "localhost" or self.fd is not None:  # a descriptor is looked at when it is opened
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
@@ -36,6 +38,8 @@ class Address:
             return False
 
     def __str__(self) -> str:
+        if self.fd is not None:
+            return f"fd:{self.fd}"
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -45,8 +49,13 @@ def parse_address(text: str) -> Address:
     """Return what a `bind` means.
 
     Raises:
-        ValueError: if it is neither `host:port`, `[ipv6]:port` nor `unix:/absolute/path`.
+        ValueError: if it is neither `host:port`, `[ipv6]:port`, `unix:/absolute/path` nor `fd:number`.
     """
+    if text.startswith("fd:"):
+        number = text.removeprefix("fd:")
+        if not (number.isascii() and number.isdecimal() and len(number) <= 6):
+            raise ValueError(f'"{text}" must be "fd:" and the number of a descriptor')
+        return Address(fd=int(number))
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/") or "\0" in path or len(path.encode()) > 107:
@@ -67,6 +76,18 @@ def _check_bind(instance: object, attribute: attrs.Attribute[Any], value: str | 
         raise ValueError(f"must name from 1 to {LISTENERS_MAX} addresses")
     for bind in binds:
         parse_address(bind)
+
+
+def _check_hosts(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    for host in value:
+        if not re.fullmatch(r"(\*\.)?[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]", host):
+            raise ValueError(f'"{host}" must be a name without a port, or "*." and one')
+
+
+def _check_networks(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    for network in value:
+        if network != "unix":
+            ipaddress.ip_network(network)
 
 
 def _check_seconds(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -100,7 +121,9 @@ class WebConfig:
     """The table of a `web` dispatcher. Times are seconds."""
 
     bind: str | list[str] = attrs.field(default="127.0.0.1:8080", validator=_check_bind)
-    """`host:port`, `[ipv6]:port` or `unix:/path`, or a list of them; port 0 lets the system choose."""
+    """`host:port`, `[ipv6]:port`, `unix:/path` or `fd:number`, or a list of them; port 0 lets the system choose."""
+    reuse_port: bool = False
+    """Whether other processes of the same user may listen at the same address and port, and share the clients."""
     insecure: bool = False
     """Whether plaintext may be spoken at an address that other machines can reach."""
     unix_mode: int = attrs.field(default=0o600, validator=[ge(0), le(0o777)])
@@ -148,6 +171,12 @@ class WebConfig:
     """In which a ping must be answered."""
     websocket_compression: bool = False
     """Whether messages of websockets may be compressed (permessage-deflate, nothing kept between messages)."""
+    allowed_hosts: tuple[str, ...] = attrs.field(default=(), validator=_check_hosts)
+    """Names that `Host` may have, without a port; `*.example.org` is any below. Empty allows all. Others are a 400."""
+    root_path: str = attrs.field(default="", validator=matches_re(r"|(/[^/?#\s]+)+"))
+    """A prefix that a proxy has taken off every path; applications see it again."""
+    trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
+    """Addresses and networks, or `unix`, from which `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
     server_header: bool = False
     """Whether answers say which server wrote them."""
 

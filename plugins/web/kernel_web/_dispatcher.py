@@ -39,6 +39,7 @@ class WebDispatcher(Dispatcher):
     Config: ClassVar[type[object]] = WebConfig
     WorkerOptions: ClassVar[type[object] | None] = WebOptions
     delivers: ClassVar[bool] = False
+    default_concurrency: ClassVar[int] = 1000
 
     config: WebConfig
     context: Context

@@ -53,7 +53,7 @@ def in_origin_form(target: bytes) -> bytes:
         url = urlsplit(target)
     except ValueError:  # no host; ours refuses it
         return target
-    return (url.path or b"/") + (b"?" + url.query if url.query else b"")
+    return (url.path or b"/") + (b"?" + url.query if b"?" in target else b"")
 
 
 def read_by_h11(data: bytes) -> Reading:

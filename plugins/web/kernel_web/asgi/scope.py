@@ -6,6 +6,8 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from ..wire.channel import Channel
+from .routes import Route
+from .shared import Shared
 
 SPEC_VERSION: Final = "2.3"
 """With 2.4, Starlette no longer listens for the client: a stream that has nothing to say would never learn that it has
@@ -35,3 +37,38 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     path, _, query = target.partition(b"?")
     text = path.decode() if b"%" not in path else unquote_to_bytes(path).decode(errors="replace")
     return text, path, query
+
+
+def request_scope(
+    shared: Shared,
+    base: dict[str, Any],
+    route: Route,
+    target: tuple[str, bytes, bytes],
+    headers: list[tuple[bytes, bytes]],
+    version: str,
+) -> dict[str, Any]:
+    """Return the scope of a request without its method; `type` is that of a request.
+
+    Args:
+        shared: What all connections share.
+        base: What `connection_scope` returned.
+        route: Of the request.
+        target: What `split_target` returned.
+        headers: Of the request.
+        version: Of HTTP.
+    """
+    path, raw_path, query = target
+    root = shared.config.root_path
+    scope = {
+        **base,
+        "type": "http",
+        "http_version": version,
+        "path": root + path if root else path,
+        "raw_path": root.encode() + raw_path if root else raw_path,
+        "query_string": query,
+        "root_path": root + route.root_path if root else route.root_path,
+        "headers": headers,
+    }
+    if shared.config.trusted_proxies and shared.proxies.trusts(base["client"]):
+        scope.update(shared.proxies.told(headers))
+    return scope

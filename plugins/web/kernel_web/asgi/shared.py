@@ -12,6 +12,7 @@ from kernel.abc import Context, Intake
 from .._config import WebConfig
 from ..wire.clock import Clock
 from .events import SlotsTaken
+from .peers import Hosts, Proxies
 from .routes import Routes
 
 
@@ -25,12 +26,18 @@ class Shared:
     clock: Clock
     intake: Intake = attrs.field(init=False)
     routes: Routes = attrs.field(init=False)
+    hosts: Hosts = attrs.field(init=False)
+    proxies: Proxies = attrs.field(init=False)
     stopping: bool = attrs.field(default=False, init=False)
     websockets: int = attrs.field(default=0, init=False)
     """How many are open."""
     waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
     """Of requests that wait for a slot."""
     _told_full: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.hosts = Hosts(self.config.allowed_hosts)
+        self.proxies = Proxies(self.config.trusted_proxies)
 
     def tell_full(self) -> None:
         """Say that every slot is taken: once, until a request gets one without waiting while nobody else waits."""

@@ -19,7 +19,7 @@ import trio
 from typing_extensions import override
 
 from ..asgi.routes import Route
-from ..asgi.scope import split_target
+from ..asgi.scope import request_scope, split_target
 from ..asgi.shared import Shared
 from ..asgi.speaker import Speaker
 from ..websocket.socket import WebSocket
@@ -94,13 +94,16 @@ class Http1(Speaker):
         except RefusedError as error:
             self._refuse(error.status)
             return False  # noqa: ASYNC910  suspends only to wait
-        path, raw_path, query = split_target(head.target)
-        route = self._shared.routes.find(path)
+        shared, target = self._shared, split_target(head.target)
+        route = shared.routes.find(target[0])
+        if not (shared.hosts.allows_all or shared.hosts.allows(head.headers)):
+            return self._answer_without_route(head, 400)
         if route is None:
-            return self._answer_without_route(head)
+            return self._answer_without_route(head, 404)
+        scope = request_scope(shared, self._base, route, target, head.headers, head.version)
         if head.upgrade and wants_websocket(head):
-            return await self._upgrade(head, route, self._scope_of(head, route, (path, raw_path, query)))
-        exchange = self._exchange = self._begin(head, route, self._scope_of(head, route, (path, raw_path, query)))
+            return await self._upgrade(head, route, scope)
+        exchange = self._exchange = self._begin(head, route, scope)
         if exchange.missing:
             await self._await_body(exchange)
         if not exchange.gone:
@@ -117,7 +120,6 @@ class Http1(Speaker):
             return False  # noqa: ASYNC910  lingering follows
         scope["type"] = "websocket"
         scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
-        del scope["method"]
         carrier = Upgraded(self.channel, self._shared.clock, accept, self._parser.rest())
         self._websocket = WebSocket(self._shared, scope, route, carrier, head.headers)
         try:
@@ -141,32 +143,19 @@ class Http1(Speaker):
         self.read_until = inf
         return head  # noqa: ASYNC910  suspends only to wait
 
-    def _scope_of(self, head: Head, route: Route, target: tuple[str, bytes, bytes]) -> dict[str, Any]:
-        path, raw_path, query = target
-        return {
-            **self._base,
-            "type": "http",
-            "http_version": head.version,
-            "method": head.method,
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": route.root_path,
-            "headers": head.headers,
-        }
-
     def _begin(self, head: Head, route: Route, scope: dict[str, Any]) -> Exchange:
+        scope["method"] = head.method
         exchange = Exchange(self._shared, scope, route, head, self, self._parser)
         exchange.framing.last = not head.keep_alive
         if head.length > route.max_body_bytes:
             exchange.refuse(413)
         return exchange
 
-    def _answer_without_route(self, head: Head) -> bool:
-        """Say that there is nothing at this path; return whether there may be another request."""
+    def _answer_without_route(self, head: Head, status: int) -> bool:
+        """Say that there is nothing at this place; return whether there may be another request."""
         goes_on = head.keep_alive and not (head.length or head.upgrade) and not self._shared.stopping
         common, is_head = self._shared.clock.common, head.method == "HEAD"
-        self.channel.write_nowait(own_answer(404, common, is_last=not goes_on, is_head=is_head))
+        self.channel.write_nowait(own_answer(status, common, is_last=not goes_on, is_head=is_head))
         self._expect_next()
         return goes_on
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from ..asgi.call import only_gone
 from ..asgi.routes import Route
-from ..asgi.scope import split_target
+from ..asgi.scope import request_scope, split_target
 from ..asgi.shared import Shared
 from ..asgi.speaker import Speaker
 from ..websocket.handshake import refusal
@@ -163,31 +163,30 @@ class Http2(Speaker):
             self._route(lane, pseudo, fields)
 
     def _route(self, lane: Lane, pseudo: dict[bytes, bytes], fields: Fields) -> None:
-        path, raw_path, query = split_target(pseudo[b":path"])
-        route = self._shared.routes.find(path)
-        is_head = pseudo[b":method"] == b"HEAD"
-        length = next((int(value) for name, value in fields if name == b"content-length" and value.isdigit()), 0)
-        if route is None or length > route.max_body_bytes:
-            give(lane, 404 if route is None else 413, self._common(), is_head=is_head)
+        shared, target = self._shared, split_target(pseudo[b":path"])
+        route = shared.routes.find(target[0])
+        status = self._refusal(route, fields)
+        if route is None or status:
+            give(lane, status, self._common(), is_head=pseudo[b":method"] == b"HEAD")
             if not lane.ended:
                 lane.reset(ErrorCodes.NO_ERROR)
             return
-        scope = {
-            **self._base,
-            "type": "http",
-            "http_version": "2",
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": route.root_path,
-            "headers": fields,
-        }
+        scope = request_scope(shared, self._base, route, target, fields, "2")
         if pseudo[b":method"] == b"CONNECT":
             self._open_websocket(lane, scope, route)
         else:
             scope["method"] = pseudo[b":method"].decode()
             stream = Stream(self._shared, scope, route, lane)
             self._start(stream, lane, stream.run)
+
+    def _refusal(self, route: Route | None, fields: Fields) -> int:
+        """Return the status of a request that no application sees, or 0."""
+        if not (self._shared.hosts.allows_all or self._shared.hosts.allows(fields)):
+            return 400
+        if route is None:
+            return 404
+        length = next((int(value) for name, value in fields if name == b"content-length" and value.isdigit()), 0)
+        return 413 if length > route.max_body_bytes else 0
 
     def _open_websocket(self, lane: Lane, scope: dict[str, Any], route: Route) -> None:
         status = refusal(scope["headers"])

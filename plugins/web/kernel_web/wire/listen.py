@@ -55,7 +55,7 @@ class Listener:
             return
         trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
-        if self.address.path:
+        if self.address.path and self._inode:
             with suppress(OSError):
                 if os.stat(self.address.path).st_ino == self._inode:
                     os.unlink(self.address.path)
@@ -83,7 +83,7 @@ async def binding(config: WebConfig) -> AsyncGenerator[list[Listener]]:
 async def _resolve(address: Address) -> list[Address]:
     """Return the numeric addresses of a host: those of IPv4 if it has any, else those of IPv6."""
     await trio.lowlevel.checkpoint()
-    if address.path:
+    if address.path or address.fd is not None:
         return [address]
     try:
         with trio.fail_after(NAME_TIMEOUT):
@@ -97,6 +97,8 @@ async def _resolve(address: Address) -> list[Address]:
 
 async def _listen(place: Address, address: Address, config: WebConfig) -> Listener:
     await trio.lowlevel.checkpoint()
+    if place.fd is not None:
+        return _inherit(place.fd, config)
     raw = socket.socket(_family(place), socket.SOCK_STREAM)
     try:
         return _bind(raw, place, config)
@@ -105,6 +107,33 @@ async def _listen(place: Address, address: Address, config: WebConfig) -> Listen
         failure = error
     reason = await _in_use(place) if failure.errno == errno.EADDRINUSE else _reason(failure, place)
     raise StartupError(f"{address}: {reason}") from failure
+
+
+def _inherit(number: int, config: WebConfig) -> Listener:
+    """Take a socket that another process has bound, such as systemd; a copy of it, so that a restart finds it again."""
+    try:
+        raw = socket.socket(fileno=os.dup(number))
+    except OSError as error:
+        raise StartupError(f"fd:{number}: {(error.strerror or str(error)).lower()}") from error
+    if not raw.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raw.close()
+        raise StartupError(f"fd:{number}: is no socket that listens")
+    name = raw.getsockname()
+    address = Address(path=str(name) or "(unnamed)") if raw.family is socket.AF_UNIX else Address(name[0], name[1])
+    if config.tls is None and not config.insecure and not address.is_private:
+        raw.close()
+        raise StartupError(
+            f'fd:{number}: "{address}" would speak plaintext that others can read: '
+            'add a "tls" table, or set insecure = true'
+        )
+    _prepare(raw)
+    return Listener(raw, address)
+
+
+def _prepare(raw: socket.socket) -> None:
+    raw.setblocking(False)  # noqa: FBT003
+    if raw.family is not socket.AF_UNIX:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # whoever is accepted inherits it
 
 
 async def _in_use(place: Address) -> str:
@@ -130,12 +159,13 @@ def _bind(raw: socket.socket, place: Address, config: WebConfig) -> Listener:
         inode = os.stat(place.path).st_ino
     else:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # whoever is accepted inherits it
+        if config.reuse_port:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if raw.family is socket.AF_INET6:
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         raw.bind((place.host, place.port))
     raw.listen(config.backlog)
-    raw.setblocking(False)  # noqa: FBT003
+    _prepare(raw)
     return Listener(raw, place, inode)
 
 

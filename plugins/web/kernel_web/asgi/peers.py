@@ -1,0 +1,92 @@
+"""Who asks, and for what: hosts that are served, and what a proxy says of the client behind it. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, final
+
+Headers = Iterable[tuple[bytes, bytes]]
+_SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
+
+
+@final
+class Hosts:
+    """The names that are served."""
+
+    __slots__ = ("_below", "_names", "allows_all")
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = frozenset(name.lower() for name in names if not name.startswith("*."))
+        self._below = tuple(name[1:].lower() for name in names if name.startswith("*."))
+        self.allows_all = not names
+
+    def allows(self, headers: Headers) -> bool:
+        """Return whether the host that a request names is one of them."""
+        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
+        bare = host if host.endswith("]") else host.rpartition(":")[0] or host
+        return bare in self._names or bare.endswith(self._below)
+
+
+@final
+class Proxies:
+    """Those that are believed when they say for whom they ask."""
+
+    __slots__ = ("_networks", "_trusts_unix")
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = [ipaddress.ip_network(network) for network in networks if network != "unix"]
+        self._trusts_unix = "unix" in networks
+
+    def trusts(self, client: Any) -> bool:  # noqa: ANN401  a pair, or None for a unix socket
+        """Return whether a client of a connection is one of them."""
+        if not isinstance(client, tuple):
+            return self._trusts_unix
+        return bool(self._networks) and self._trusts_address(str(client[0]))
+
+    def _trusts_address(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)
+
+    def told(self, headers: Headers) -> dict[str, Any]:
+        """Return what a trusted proxy says of the client, as items of a scope.
+
+        The client is the last address in `X-Forwarded-For` that no trusted proxy has: what stands before it was said
+        by somebody else. Only the last scheme counts, for the same reason.
+        """
+        told: dict[str, Any] = {}
+        chain = _elements(headers, b"x-forwarded-for")
+        for element in reversed(chain):
+            address = _bare(element.decode("latin-1"))
+            if not _is_address(address):
+                break
+            told["client"] = (address, 0)
+            if not self._trusts_address(address):
+                break
+        schemes = _elements(headers, b"x-forwarded-proto")
+        if schemes and schemes[-1].lower() in _SCHEMES:
+            told["scheme"] = _SCHEMES[schemes[-1].lower()]
+        return told
+
+
+def _elements(headers: Headers, name: bytes) -> list[bytes]:
+    joined = b",".join(value for key, value in headers if key == name)
+    return [part for part in (part.strip(b" \t") for part in joined.split(b",")) if part]
+
+
+def _bare(address: str) -> str:
+    """Return an address without brackets and port."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
