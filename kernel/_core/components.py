@@ -59,6 +59,9 @@ class Context:
     """Seconds that closing may take, all in all."""
     directory: Path = Path()
     """The manifest's folder."""
+    hears: Callable[[type[Event]], object] = bool
+    """Whether anybody hears events of a type, by the truth of what it returns: what happens as often as a request need
+    not be made into an event for nobody. Where nobody can tell, somebody does."""
 
     def __repr__(self) -> str:
         return f"<Context of {self.id} in {self.service}>"

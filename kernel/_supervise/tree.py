@@ -198,6 +198,7 @@ class Tree:
             service=self.plan.name,
             log=self.log.bind(component=component),
             emit=self.hub.emit,
+            hears=self.hub.hears,
             report_degraded=functools.partial(report, State.DEGRADED),
             report_ready=functools.partial(report, State.READY),
             directory=self.plan.directory,

@@ -6,5 +6,7 @@ from ._config import TlsConfig as TlsConfig
 from ._config import WebConfig as WebConfig
 from ._config import WebOptions as WebOptions
 from ._dispatcher import WebDispatcher as WebDispatcher
+from .asgi.events import RequestDone as RequestDone
+from .asgi.events import SlotsTaken as SlotsTaken
 
-__all__ = ["TlsConfig", "WebConfig", "WebDispatcher", "WebOptions"]
+__all__ = ["RequestDone", "SlotsTaken", "TlsConfig", "WebConfig", "WebDispatcher", "WebOptions"]

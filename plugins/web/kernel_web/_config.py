@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Any, final
+from typing import Any, Literal, final
 
 import attrs
 from attrs.validators import ge, gt, le, matches_re
@@ -177,6 +177,10 @@ class WebConfig:
     """A prefix that a proxy has taken off every path; applications see it again."""
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
     """Addresses and networks, or `unix`, from which `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    access_log: Literal["off", "text", "json"] = "off"
+    """Whether each request is written down, and how."""
+    access_log_file: str = ""
+    """Path of the file that it is added to; empty for standard output."""
     server_header: bool = False
     """Whether answers say which server wrote them."""
 

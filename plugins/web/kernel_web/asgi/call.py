@@ -28,7 +28,7 @@ ANSWERED: Final = 0
 class Call(Work):
     """One request or websocket."""
 
-    __slots__ = ("_is_cut", "gone", "route", "scope", "shared", "told_gone", "until", "waiting")
+    __slots__ = ("_is_cut", "began", "gone", "route", "scope", "shared", "told_gone", "until", "waiting")
 
     is_websocket: bool = False
 
@@ -36,6 +36,7 @@ class Call(Work):
         self.shared = shared
         self.scope = scope
         self.route = route
+        self.began = trio.current_time()
         self.gone = False
         """The client gets nothing more from the application: it has left, or got another answer."""
         self.told_gone = False

@@ -16,3 +16,30 @@ class SlotsTaken(Event):
 
     slots: int
     """How many there are: `concurrency`."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RequestDone(Event):
+    """A request, or a websocket, has ended. Made only where somebody hears it, or there is an access log."""
+
+    worker: str
+    """`worker/name`; empty if no worker was asked."""
+    method: str
+    """`websocket` for one."""
+    path: str
+    """As it was sent, without its query, which may hold what is secret."""
+    version: str
+    """Of HTTP."""
+    status: int
+    """What the client got; 0 if it left, or was cut off, before it got any."""
+    seconds: float
+    """From the end of the head to the end of the answer."""
+    received: int
+    """Bytes of body."""
+    sent: int
+    """Bytes of body."""
+    client: str
+    """Its address; empty over a unix socket."""
+    request_id: str
+    """What the client, or a proxy, called it in `X-Request-ID`, or a new one."""

@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
-from typing import final
+import re
+from typing import Any, Final, final
 
 import attrs
 import trio
 
+from kernel import new_id
 from kernel.abc import Context, Intake
 
 from .._config import WebConfig
 from ..wire.clock import Clock
-from .events import SlotsTaken
+from .access import AccessLog
+from .events import RequestDone, SlotsTaken
 from .peers import Hosts, Proxies
 from .routes import Routes
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Record:
+    """What is known of a request that has ended."""
+
+    scope: dict[str, Any]
+    """Its own, or what there was of it."""
+    worker: str
+    began: float
+    status: int
+    received: int = 0
+    sent: int = 0
+
+    def event(self, component: str) -> RequestDone:
+        """Return it as an event of a dispatcher."""
+        scope, client = self.scope, self.scope.get("client")
+        return RequestDone(
+            component=component,
+            worker=f"worker/{self.worker}" if self.worker else "",
+            method=scope.get("method", "websocket"),
+            path=scope["raw_path"].decode("latin-1"),
+            version=scope["http_version"],
+            status=self.status,
+            seconds=trio.current_time() - self.began,
+            received=self.received,
+            sent=self.sent,
+            client=str(client[0]) if client else "",
+            request_id=request_id(scope["headers"]),
+        )
+
+
+def request_id(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return what a request is called by whoever sent it, or a new name."""
+    told = next((value for name, value in headers if name == b"x-request-id"), b"")
+    return told.decode() if _NAME(told) else new_id()
+
+
+_NAME: Final = re.compile(rb"[0-9A-Za-z._:/+=-]{1,128}").fullmatch
 
 
 @final
@@ -28,6 +71,7 @@ class Shared:
     routes: Routes = attrs.field(init=False)
     hosts: Hosts = attrs.field(init=False)
     proxies: Proxies = attrs.field(init=False)
+    access: AccessLog | None = attrs.field(default=None, init=False)
     stopping: bool = attrs.field(default=False, init=False)
     websockets: int = attrs.field(default=0, init=False)
     """How many are open."""
@@ -51,3 +95,17 @@ class Shared:
         """Take note that a request got its slot at once."""
         if self._told_full and not self.waiting:
             self._told_full = False
+
+    @property
+    def watches(self) -> bool:
+        """Whether anybody wants to know of single requests."""
+        return self.access is not None or bool(self.context.hears(RequestDone))
+
+    def note(self, record: Record) -> None:
+        """Tell those who want to know of a request that has ended."""
+        if not self.watches:
+            return
+        event = record.event(self.context.id)
+        self.context.emit(event)
+        if self.access is not None:
+            self.access.add(event, self.clock.date)

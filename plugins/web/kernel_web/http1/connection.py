@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from ..asgi.routes import Route
 from ..asgi.scope import request_scope, split_target
-from ..asgi.shared import Shared
+from ..asgi.shared import Record, Shared
 from ..asgi.speaker import Speaker
 from ..websocket.socket import WebSocket
 from ..wire.channel import Channel
@@ -78,12 +78,26 @@ class Http1(Speaker):
 
     @override
     async def run(self) -> None:
-        with self.scope:
-            while await self._serve_one():
-                pass
-        if self.scope.cancelled_caught and self._exchange is not None:
-            self._exchange.refuse(self._exchange.status_of_stop)
+        try:
+            with self.scope:
+                while await self._serve_one():
+                    pass
+            if self.scope.cancelled_caught and self._exchange is not None:
+                self._exchange.refuse(self._exchange.status_of_stop)
+                await self.channel.flush()
+        finally:
+            self._note()
         await self._end()
+
+    def _note(self) -> None:
+        """Take note that a request has ended, however it did."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            framing = exchange.framing
+            record = Record(
+                exchange.scope, exchange.worker, exchange.began, framing.status, exchange.received, framing.sent
+            )
+            self._shared.note(record)
 
     async def _serve_one(self) -> bool:
         """Serve the next request; return whether there may be another."""
@@ -125,7 +139,8 @@ class Http1(Speaker):
         try:
             await self._websocket.run()
         finally:
-            self._websocket = None
+            socket, self._websocket = self._websocket, None
+            self._shared.note(Record(socket.scope, socket.worker, socket.began, socket.status))
         return False
 
     async def _next_head(self) -> Head | None:
@@ -155,6 +170,9 @@ class Http1(Speaker):
         """Say that there is nothing at this place; return whether there may be another request."""
         goes_on = head.keep_alive and not (head.length or head.upgrade) and not self._shared.stopping
         common, is_head = self._shared.clock.common, head.method == "HEAD"
+        scope = {**self._base, "method": head.method, "raw_path": head.target.partition(b"?")[0]}
+        scope.update(http_version=head.version, headers=head.headers)
+        self._shared.note(Record(scope, "", trio.current_time(), status))
         self.channel.write_nowait(own_answer(status, common, is_last=not goes_on, is_head=is_head))
         self._expect_next()
         return goes_on
@@ -170,7 +188,7 @@ class Http1(Speaker):
         await self.channel.flush()
         if exchange.missing and not exchange.gone:
             exchange.skip()
-        self._exchange = None
+        self._note()
         if exchange.framing.last or exchange.missing or self.channel.eof or self._shared.stopping:
             return False
         self._expect_next()
@@ -243,7 +261,6 @@ class Http1(Speaker):
         channel, parser = self.channel, self._parser
         await channel.flush()
         channel.shut()
-        self._exchange = None
         self.read_until = self._shared.clock.now + LINGER
         if parser.state is State.HEAD and not parser.ahead and not channel.read_nowait():
             return

@@ -42,12 +42,14 @@ class Stage(enum.Enum):
 class Framing:
     """One answer."""
 
-    __slots__ = ("_chunked", "_is_head", "_left", "_old", "_start", "last", "stage", "status")
+    __slots__ = ("_chunked", "_is_head", "_left", "_old", "_start", "last", "sent", "stage", "status")
 
     def __init__(self, method: str, version: str) -> None:
         """Begin an answer to a request of that method and version."""
         self.stage = Stage.NOTHING
         self.status = 0
+        self.sent = 0
+        """Bytes of body."""
         self.last = False
         """The connection closes after it: may be set until it has started."""
         self._is_head = method == "HEAD"
@@ -95,6 +97,7 @@ class Framing:
     def _framed(self, data: bytes, *, more: bool) -> bytes:
         if self._left is None:
             return b""
+        self.sent += len(data)
         if self._chunked:
             end = b"" if more else b"0\r\n\r\n"
             return b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end

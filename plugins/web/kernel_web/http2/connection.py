@@ -15,7 +15,7 @@ from typing_extensions import override
 from ..asgi.call import only_gone
 from ..asgi.routes import Route
 from ..asgi.scope import request_scope, split_target
-from ..asgi.shared import Shared
+from ..asgi.shared import Record, Shared
 from ..asgi.speaker import Speaker
 from ..websocket.handshake import refusal
 from ..websocket.socket import WebSocket
@@ -167,6 +167,8 @@ class Http2(Speaker):
         route = shared.routes.find(target[0])
         status = self._refusal(route, fields)
         if route is None or status:
+            scope = {**self._base, "method": pseudo[b":method"].decode(), "raw_path": target[1], "headers": fields}
+            shared.note(Record({**scope, "http_version": "2"}, "", trio.current_time(), status))
             give(lane, status, self._common(), is_head=pseudo[b":method"] == b"HEAD")
             if not lane.ended:
                 lane.reset(ErrorCodes.NO_ERROR)
@@ -221,9 +223,14 @@ class Http2(Speaker):
                 self._shared.context.log.exception("a request failed", exc_info=error)
             lane.reset(ErrorCodes.INTERNAL_ERROR)
         finally:
+            self._note(call, lane)
             del self._running[call]
             self._lanes.pop(lane.id, None)
             self._after()
+
+    def _note(self, call: Stream | WebSocket, lane: Lane) -> None:
+        sent = call.sent if isinstance(call, Stream) else 0
+        self._shared.note(Record(call.scope, call.worker, call.began, call.status, lane.arrived, sent))
 
     def _after(self) -> None:
         """Go on without a request that has ended."""

@@ -55,6 +55,8 @@ class Stream(Call):
         "_told",
         "lane",
         "read_until",
+        "sent",
+        "status",
     )
 
     def __init__(self, shared: Shared, scope: dict[str, Any], route: Route, lane: Lane) -> None:
@@ -70,6 +72,10 @@ class Stream(Call):
         self._patience = shared.config.body_timeout
         self.read_until = inf
         """When the client must have sent what is waited for."""
+        self.status = 0
+        """Of the answer; 0 if there is none."""
+        self.sent = 0
+        """Bytes of body."""
         self._told = False
         self._scope = trio.CancelScope()
         self._task: trio.lowlevel.Task | None = None
@@ -191,6 +197,7 @@ class Stream(Call):
             data = b"" if self._may_have_no_body() else data
             self.lane.put_fields(fields, is_last=is_last and not data)
             self._stage = _Stage.STARTED
+            self.status = int(self._start["status"])
             self._count(data, is_last=is_last)
             if is_last and not data:
                 await self.lane.send(b"")
@@ -200,6 +207,7 @@ class Stream(Call):
             data = b"" if self._may_have_no_body() else data
             self._count(data, is_last=is_last)
         await self.lane.send(data, is_last=is_last)
+        self.sent += len(data)
         if is_last:
             self._end()
         elif not more:
@@ -268,7 +276,7 @@ class Stream(Call):
         if self._stage in {_Stage.STARTED, _Stage.TRAILERS}:
             self.lane.reset(ErrorCodes.INTERNAL_ERROR)
             return
-        self._stage = _Stage.DONE
+        self._stage, self.status = _Stage.DONE, status
         give(self.lane, status, self._common(), is_head=self._is_head)
         self.lane.wake()
 

@@ -7,8 +7,10 @@ requests finish, or are cut by the kernel. `abort` closes what is left, without 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
+import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -19,11 +21,13 @@ import trio
 
 from kernel import Listening
 from kernel.abc import Context, Intake
+from kernel.errors import StartupError
 
 from .._config import Address, WebConfig
+from ..asgi.access import AccessLog
 from ..asgi.routes import build_routes
 from ..asgi.shared import Shared
-from ..wire.clock import Clock
+from ..wire.clock import TICK_MAX, Clock
 from ..wire.listen import Listener
 from .guest import Guest
 
@@ -182,6 +186,10 @@ async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | Non
         clock = Clock(config.shortest_timeout, server_header=config.server_header)
         server = Server(Shared(config, context, clock), tls, nursery)
         nursery.start_soon(server.sweep)
+        fd = _open_access_log(config)
+        if fd is not None:
+            server.shared.access = AccessLog(fd, config.access_log == "json")
+            nursery.start_soon(server.shared.access.write, TICK_MAX)
         try:
             yield server
         finally:
@@ -192,3 +200,20 @@ async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | Non
             finally:
                 server.abort()
                 nursery.cancel_scope.cancel()
+
+
+def _open_access_log(config: WebConfig) -> int | None:
+    """Return where the access log goes, None if there is none.
+
+    Raises:
+        StartupError: if its file cannot be opened.
+    """
+    if config.access_log == "off":
+        return None
+    if not config.access_log_file:
+        return sys.stdout.fileno()
+    try:
+        return os.open(config.access_log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StartupError(f'access_log_file = "{config.access_log_file}": {reason}') from error

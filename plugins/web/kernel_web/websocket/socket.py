@@ -68,6 +68,7 @@ class WebSocket(Call):
         "close_until",
         "ping_at",
         "pong_until",
+        "status",
     )
 
     is_websocket = True
@@ -87,6 +88,8 @@ class WebSocket(Call):
         """What the application is told at the end, and from then on for ever."""
         self._early = b""
         """What a client sent before it was answered."""
+        self.status = 0
+        """Of the answer to its handshake; 0 if there is none."""
         self._lot = ParkingLot()
         self._scope = trio.CancelScope()
         self._task = trio.lowlevel.current_task()
@@ -112,6 +115,7 @@ class WebSocket(Call):
         """Serve until both sides are done."""
         shared = self.shared
         if shared.websockets >= shared.config.max_websockets:
+            self.status = 503
             self._carrier.refuse(503)
             await checkpoint()
             return
@@ -133,7 +137,7 @@ class WebSocket(Call):
         """See that the client learns how it ended."""
         await checkpoint()
         if self._state is _State.ASKED and status:
-            self._state = _State.REFUSED
+            self._state, self.status = _State.REFUSED, status
             self._carrier.refuse(status)
         elif self._state is _State.OPEN:
             self._close(_code(status))
@@ -270,7 +274,7 @@ class WebSocket(Call):
         elif self._state is _State.ASKED and kind == "websocket.accept":
             await self._accept(message)
         elif self._state is _State.ASKED and kind == "websocket.close":
-            self._state = _State.REFUSED
+            self._state, self.status = _State.REFUSED, 403
             self._carrier.refuse(403)
             self._lose(LOST)
         elif self._state in {_State.ASKED, _State.REFUSING} and kind.startswith("websocket.http.response."):
@@ -293,7 +297,7 @@ class WebSocket(Call):
             if self._window:
                 headers.append((b"sec-websocket-extensions", answer))
         await self._carrier.accept(headers)
-        self._state = _State.OPEN
+        self._state, self.status = _State.OPEN, 101
         self._frames = Frames(config.websocket_max_bytes, inflates=self._window > 0)
         if config.websocket_ping:
             self.ping_at = self.shared.clock.now + config.websocket_ping
@@ -304,6 +308,7 @@ class WebSocket(Call):
 
     async def _respond(self, message: ASGIMessage) -> None:
         self._state = _State.REFUSING
+        self.status = message.get("status", self.status)
         await self._carrier.respond({**message, "type": message["type"].removeprefix("websocket.")})
         if message["type"].endswith("body") and not message.get("more_body", False):
             self._state = _State.REFUSED

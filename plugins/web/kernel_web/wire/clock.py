@@ -17,7 +17,7 @@ _LOOKS: Final = 5
 class Clock:
     """Moved by whoever looks at the deadlines, every `tick` seconds."""
 
-    __slots__ = ("common", "now", "tick")
+    __slots__ = ("common", "date", "now", "tick")
 
     def __init__(self, shortest: float, *, server_header: bool = False) -> None:
         """Begin now.
@@ -29,6 +29,8 @@ class Clock:
         self.tick = min(TICK_MAX, shortest / _LOOKS)
         self.now = 0.0
         """Never earlier than it is, and at most a tick later: no deadline is kept early."""
+        self.date = ""
+        """As ISO 8601 has it, in UTC."""
         self.common = b""
         """The header lines that every answer of HTTP/1.1 has."""
         self.move(server_header=server_header)
@@ -36,5 +38,7 @@ class Clock:
     def move(self, *, server_header: bool) -> None:
         """Read the time and the date."""
         self.now = trio.current_time() + self.tick
-        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
+        moment = time.gmtime()
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", moment).encode()
+        self.date = time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)
         self.common = b"date: %b\r\n%b" % (date, b"server: kernel\r\n" if server_header else b"")

@@ -1,0 +1,84 @@
+"""The access log: a line for each request, gathered in memory and written by a thread, so that no request waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Final, final
+
+import attrs
+import trio
+
+from .events import RequestDone
+
+LINES_MAX: Final = 20_000
+"""Lines that may wait to be written; more are dropped and counted."""
+_CLOSE_TIMEOUT: Final = 1.0
+"""Seconds that the last lines may take at the end."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class AccessLog:
+    """Takes what requests were, and writes it in one of two formats."""
+
+    _fd: int
+    _as_json: bool
+    _lines: list[tuple[RequestDone, str]] = attrs.field(factory=list[tuple[RequestDone, str]], init=False)
+    dropped: int = attrs.field(default=0, init=False)
+    """Lines for which there was no room."""
+
+    def add(self, event: RequestDone, date: str) -> None:
+        """Take a request that has ended at a moment."""
+        if len(self._lines) < LINES_MAX:
+            self._lines.append((event, date))
+        else:
+            self.dropped += 1
+
+    async def write(self, every: float) -> None:
+        """Write what has come, every few seconds, until cancelled; then the rest."""
+        try:
+            while True:
+                await trio.sleep(every)
+                if self._lines:
+                    await trio.to_thread.run_sync(self._write)
+        finally:
+            with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+                await trio.to_thread.run_sync(self._write, abandon_on_cancel=True)
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        show = _as_json if self._as_json else _as_text
+        data = "".join([show(event, date) for event, date in lines]).encode(errors="replace")
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError:  # a disk that is full, a reader that is gone: nothing that a request should feel
+                self.dropped += len(lines)
+                return
+
+
+def _as_text(event: RequestDone, date: str) -> str:
+    path = event.path.replace('"', "%22")
+    asked = f'"{event.method} {path} HTTP/{event.version}"'
+    client, worker, name = event.client or "-", event.worker or "-", event.request_id or "-"
+    return f"{client} [{date}] {asked} {event.status} {event.sent} {event.seconds:.6f} {worker} {name}\n"
+
+
+def _as_json(event: RequestDone, date: str) -> str:
+    fields = {name: getattr(event, name) for name in _FIELDS}
+    return json.dumps({"time": date, **fields, "seconds": round(event.seconds, 6)}) + "\n"
+
+
+_FIELDS: Final = (
+    "client",
+    "method",
+    "path",
+    "version",
+    "status",
+    "received",
+    "sent",
+    "seconds",
+    "worker",
+    "request_id",
+)
