@@ -246,9 +246,10 @@ async def test_what_was_sent_ahead_does_not_hide_that_a_client_left(web: Any, ah
     assert seen[0] == "http.disconnect"
 
 
-async def test_a_client_that_connects_and_resets_is_not_worth_a_word(web: Any) -> None:
-    async with web(App()) as service:
-        for opening in (b"", b"", GET[:9], UPGRADE):
+@pytest.mark.parametrize("h2c", [False, True])
+async def test_a_client_that_connects_and_resets_is_not_worth_a_word(web: Any, h2c: bool) -> None:
+    async with web(App(), h2c=h2c) as service:
+        for opening in (b"", b"", GET[:9], UPGRADE, b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
             client = socket.create_connection(("127.0.0.1", service.port))
             client.sendall(opening)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

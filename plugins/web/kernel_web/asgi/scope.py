@@ -27,7 +27,7 @@ def connection_scope(channel: Channel, client: Any, server: Any) -> dict[str, An
         "asgi": _ASGI,
         "scheme": "http" if channel.tls is None else "https",
         "client": client[:2] if isinstance(client, tuple) and client else None,
-        "server": server[:2] if isinstance(server, tuple) else (server, None),
+        "server": server[:2] if isinstance(server, tuple) else server and (server, None),
     }
     return scope
 

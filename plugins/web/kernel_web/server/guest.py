@@ -67,9 +67,9 @@ class Guest:
     async def _read_opening(self) -> bytes:
         """Return what the client sends first: as much as tells whether it speaks HTTP/2."""
         opening = b""
-        while len(opening) < len(PREFACE) and PREFACE.startswith(opening) and not self.channel.eof:
+        while len(opening) < len(PREFACE) and PREFACE.startswith(opening):
             data = await self.channel.read()
-            if data is None and self._server.shared.stopping:
+            if data == b"" or (data is None and self._server.shared.stopping):
                 break
             opening += data or b""
         return opening  # noqa: ASYNC910  suspends only to wait

@@ -76,8 +76,8 @@ class Channel:
         """When the client must have taken the next piece."""
 
     def own_name(self) -> Any:  # noqa: ANN401  as sockets say it
-        """Return the address of this end, as the socket has it."""
-        return self._socket.getsockname()
+        """Return the address of this end, as the socket has it; None if it is closed."""
+        return None if self.closed else self._socket.getsockname()
 
     # --- reading ------------------------------------------------------------------------------------------------
 
