@@ -33,6 +33,8 @@ requests can end is cut off."""
 CONNECTION_WINDOW: Final = 256 * 65535
 """Bytes that the streams of one connection may have unread in all: more than each of them may have, taken together, or
 those that nobody reads would use up what all share."""
+TURN_BYTES: Final = 8 * 1024
+"""Bytes of frames that are taken in one turn."""
 LINGER: Final = 1.0
 """Seconds in which a client that is still sending may read the goodbye."""
 LINGER_BYTES: Final = 1024 * 1024
@@ -87,16 +89,22 @@ class Http2(Speaker):
 
     async def _read(self) -> None:
         """Read until the client closes, breaks the rules, or is told to go."""
-        if self._opening:
-            self._feed(self._opening)
-        await self.flush()
+        await self._take_in(self._opening)
         while not (self.channel.closed or self.channel.eof or self._patience < 0):
             data = await self.channel.read()
             if data and self._closing:
                 self._patience -= len(data)
             elif data:
-                self._feed(data)
-                await self.flush()
+                await self._take_in(data)
+
+    async def _take_in(self, data: bytes) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Take what the client sent, a piece a turn: thousands of small frames may have come at once."""
+        for at in range(0, max(1, len(data)), TURN_BYTES):
+            if at:
+                await trio.lowlevel.checkpoint()
+            if not self._closing:
+                self._feed(data[at : at + TURN_BYTES])
+            await self.flush()
 
     def _feed(self, data: bytes) -> None:
         try:

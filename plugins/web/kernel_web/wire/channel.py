@@ -25,6 +25,8 @@ PIECE: Final = 64 * 1024
 """Bytes that a client must take within one `write_timeout`."""
 STREAK: Final = 16
 """Sends that did not wait, after which the other tasks have a turn."""
+STREAK_BYTES: Final = 8 * 1024
+"""Bytes that count as much as one send more."""
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -175,7 +177,7 @@ class Channel:
         self._push(self.tls.encrypt(data) if self.tls is not None else data)
         if self._out:
             await self.flush()
-        self._spent += 1
+        self._spent += 1 + len(data) // STREAK_BYTES
         if self._spent > STREAK:
             self._spent = 0
             await checkpoint()
