@@ -103,7 +103,7 @@ def _check_bytes(instance: object, attribute: attrs.Attribute[Any], value: int |
 @final
 @attrs.frozen(kw_only=True)
 class TlsConfig:
-    """The `tls` table. TLS 1.2 is the oldest version spoken."""
+    """The `tls` table."""
 
     cert: str
     """Path of the certificate chain, PEM."""
@@ -113,6 +113,12 @@ class TlsConfig:
     """What the key is encrypted with."""
     ca: str = ""
     """Path of the authorities, PEM, one of which must have signed the client's certificate; empty asks for none."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    """The oldest version spoken."""
+    ciphers: str = ""
+    """Those of TLS 1.2, as OpenSSL writes them; empty takes what Python thinks right."""
+    reload: float = attrs.field(default=60.0, validator=[ge(0), le(MAX_SECONDS)])
+    """Seconds between two looks whether the files have changed; 0 never looks."""
 
 
 @final

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from kernel_web import SlotsTaken
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -302,7 +303,7 @@ async def test_waiting_for_a_slot_has_a_bound_and_is_told_once(
     assert b"retry-after: 1" in waited
     assert at_once < 1
     assert 7 <= later < 8.5
-    assert [type(event).__name__ for event in service.events] == ["Listening", "SlotsTaken"]
+    assert [event.slots for event in service.events if isinstance(event, SlotsTaken)] == [1]
     assert [log["event"] for log in service.logs] == ["all slots are taken: requests wait"]
 
 

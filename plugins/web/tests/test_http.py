@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -334,3 +335,14 @@ async def test_a_request_that_takes_too_long_is_a_504(web: Any) -> None:
         response = await client.get("/")
 
     assert response.status_code == 504
+
+
+async def test_an_application_that_needs_asyncio_is_told_so(web: Any) -> None:
+    async def sleeps(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(1)
+
+    async with web(sleeps) as service, httpx.AsyncClient(base_url=service.url) as client:
+        response = await client.get("/")
+
+    assert response.status_code == 500
+    assert ["asyncio" in log["event"] for log in service.logs] == [True]

@@ -446,3 +446,87 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for part in error.exceptions for leaf in _leaves(part)]
     return [error]
+
+
+# --- renewal, and what applications are told ------------------------------------------------------------------------
+
+
+async def shown(service: Any, context: ssl.SSLContext) -> bytes:
+    """Return the certificate that a new connection is shown."""
+    stream = trio.SSLStream(await service.connect(), context, server_hostname="localhost", https_compatible=True)
+    try:
+        await stream.do_handshake()
+        certificate = stream.getpeercert(binary_form=True)
+    finally:
+        await trio.aclose_forcefully(stream)
+    assert isinstance(certificate, bytes)
+    return certificate
+
+
+async def test_a_certificate_is_read_again_when_its_files_change(web: Any, tmp_path: Path) -> None:
+    def say(name: str) -> None:
+        fresh = ca.issue_cert("localhost", "127.0.0.1")
+        fresh.private_key_pem.write_to_path(str(tmp_path / "key"))
+        fresh.cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+        (tmp_path / "name").write_text(name)
+
+    ca, client = trustme.CA(), ssl.create_default_context()
+    ca.configure_trust(client)
+    say("first")
+    config = TlsConfig(cert=str(tmp_path / "cert"), key=str(tmp_path / "key"), reload=0.05)
+    async with web(echo, tls=config) as service:
+        first = await shown(service, client)
+        (tmp_path / "cert").write_text("no certificate")
+        await until_logged(service, "the new certificate is not taken")
+        still = await shown(service, client)
+        say("second")
+        await until_logged(service, "the certificate was read again")
+        with trio.fail_after(3):
+            while await shown(service, client) == first:  # noqa: ASYNC110  key and certificate are two files
+                await trio.sleep(0.05)
+
+    assert still == first
+
+
+async def until_logged(service: Any, event: str) -> None:
+    with trio.fail_after(3):
+        while event not in [log["event"] for log in service.logs]:  # noqa: ASYNC110  nothing tells
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_an_application_is_told_who_its_client_is(web: Any, keys: Keys, http2: bool) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["extensions"]["tls"])
+        await echo(scope, receive, send)
+
+    known = keys.client()
+    keys.ca.issue_cert("client@example.org", common_name="a, b").configure_cert(known)
+    config = TlsConfig(cert=keys.cert, key=keys.key, ca=keys.authorities, min_version="1.3")
+    async with (
+        web(app, tls=config) as service,
+        httpx.AsyncClient(base_url=service.url, verify=known, http2=http2) as client,
+    ):
+        await client.get("/")
+
+    assert seen[0]["client_cert_name"].startswith("CN=a\\, b,")
+    assert seen[0]["client_cert_chain"][0].startswith("-----BEGIN CERTIFICATE-----")
+    assert seen[0]["tls_version"] == 0x0304
+
+
+async def test_a_client_that_is_too_old_is_refused(web: Any, keys: Keys) -> None:
+    old = keys.client()
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with web(echo, tls=TlsConfig(cert=keys.cert, key=keys.key, min_version="1.3")) as service:
+        with pytest.raises(trio.BrokenResourceError):
+            await shown(service, old)
+
+    assert service.logs == []
+
+
+async def test_ciphers_that_nobody_knows_are_named(web: Any, keys: Keys) -> None:
+    with pytest.RaisesGroup(StartupError, flatten_subgroups=True):
+        async with web(echo, tls=TlsConfig(cert=keys.cert, key=keys.key, ciphers="NONE-SUCH")):
+            pass

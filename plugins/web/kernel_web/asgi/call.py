@@ -162,6 +162,10 @@ class Call(Work):
             return
         if self.told_gone:  # whatever it was about, nobody waits for it
             self.shared.context.log.debug("the application failed without its client", exc_info=error)
+        elif _needs_asyncio(error):
+            self.log_error(
+                "the application needs asyncio, and endpoints run on trio: see the README of the plugin", error
+            )
         else:
             self.log_error("the application failed", error)
 
@@ -183,6 +187,16 @@ def is_its_own(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_its_own, cast("BaseExceptionGroup[BaseException]", error).exceptions))
     return not isinstance(error, trio.Cancelled | KeyboardInterrupt | GeneratorExit)
+
+
+def _needs_asyncio(error: BaseException) -> bool:
+    """Return whether it failed because a library looked for asyncio's event loop."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_needs_asyncio, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+    return isinstance(error, RuntimeError) and str(error) in _NO_LOOP
+
+
+_NO_LOOP: Final = frozenset({"no running event loop", "There is no current event loop in thread 'MainThread'."})
 
 
 def only_gone(error: BaseException | None) -> bool:

@@ -40,7 +40,7 @@ class Proxies:
 
     def trusts(self, client: Any) -> bool:  # noqa: ANN401  a pair, or None for a unix socket
         """Return whether a client of a connection is one of them."""
-        if not isinstance(client, tuple):
+        if client is None:
             return self._trusts_unix
         return bool(self._networks) and self._trusts_address(str(client[0]))
 

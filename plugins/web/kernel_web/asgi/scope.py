@@ -29,6 +29,8 @@ def connection_scope(channel: Channel, client: Any, server: Any) -> dict[str, An
         "client": client[:2] if isinstance(client, tuple) and client else None,
         "server": server[:2] if isinstance(server, tuple) else server and (server, None),
     }
+    if channel.tls is not None:
+        scope["extensions"] = {"tls": channel.tls.extension()}
     return scope
 
 

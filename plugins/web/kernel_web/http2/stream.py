@@ -61,7 +61,8 @@ class Stream(Call):
 
     def __init__(self, shared: Shared, scope: dict[str, Any], route: Route, lane: Lane) -> None:
         super().__init__(shared, scope, route)
-        scope["extensions"] = {"http.response.trailers": {}, "http.response.early_hint": {}}
+        offered: dict[str, Any] = {"http.response.trailers": {}, "http.response.early_hint": {}}
+        scope["extensions"] = {**scope.get("extensions", {}), **offered}
         self.lane = lane
         self._is_head = scope["method"] == "HEAD"
         self._expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in scope["headers"])

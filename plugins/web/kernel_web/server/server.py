@@ -7,6 +7,7 @@ requests finish, or are cut by the kernel. `abort` closes what is left, without 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 import ssl
@@ -30,6 +31,7 @@ from ..asgi.shared import Shared
 from ..wire.clock import TICK_MAX, Clock
 from ..wire.listen import Listener
 from .guest import Guest
+from .renewal import renew
 
 CLOSING_SHARE: Final = 0.5
 """The share of `stop_timeout` in which connections may still send what they have; then they are aborted."""
@@ -186,6 +188,8 @@ async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | Non
         clock = Clock(config.shortest_timeout, server_header=config.server_header)
         server = Server(Shared(config, context, clock), tls, nursery)
         nursery.start_soon(server.sweep)
+        if config.tls is not None and config.tls.reload:
+            nursery.start_soon(functools.partial(renew, server, config.tls, h2=config.h2))
         fd = _open_access_log(config)
         if fd is not None:
             server.shared.access = AccessLog(fd, config.access_log == "json")

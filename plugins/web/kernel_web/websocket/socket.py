@@ -75,7 +75,7 @@ class WebSocket(Call):
 
     def __init__(self, shared: Shared, scope: dict[str, Any], route: Route, carrier: Carrier, headers: Headers) -> None:
         scope["subprotocols"] = [value.decode("latin-1") for value in values(headers, b"sec-websocket-protocol")]
-        scope["extensions"] = {"websocket.http.response": {}}
+        scope["extensions"] = {**scope.get("extensions", {}), "websocket.http.response": {}}
         super().__init__(shared, scope, route)
         self._carrier = carrier
         self._headers = headers

@@ -202,7 +202,12 @@ def tls_context(config: TlsConfig, *, h2: bool) -> ssl.SSLContext:
         StartupError: if a file cannot be read or is not what it should be.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+    if config.ciphers:
+        try:
+            context.set_ciphers(config.ciphers)
+        except ssl.SSLError as error:
+            raise StartupError(f'tls.ciphers = "{config.ciphers}": none of them is known') from error
     context.set_alpn_protocols(["h2", "http/1.1"] if h2 else ["http/1.1"])
     password = config.key_password
     # Without a password of our own, OpenSSL would ask for one at the terminal and block the loop.

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from contextlib import suppress
 from typing import Any, Final, final
 
 _READ_BYTES: Final = 64 * 1024
+_VERSIONS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+_SHORT: Final = {
+    "commonName": "CN",
+    "countryName": "C",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+}
+_SPECIAL: Final = re.compile(r'([,+"\\<>;=]|^[ #]| $)').sub
 
 
 @final
@@ -27,10 +38,18 @@ class Tls:
         """The protocol that was agreed on; empty if none was."""
         return self._object.selected_alpn_protocol() or ""
 
-    @property
-    def client_certificate(self) -> dict[str, Any] | None:
-        """What the certificate of the client says, None if it has shown none."""
-        return self._object.getpeercert() or None
+    def extension(self) -> dict[str, Any]:
+        """Return what ASGI's extension `tls` says of the connection; call it after the handshake."""
+        chain = self._object.getpeercert(binary_form=True)
+        certificate = self._object.getpeercert() or {}
+        return {
+            "server_cert": None,
+            "client_cert_chain": [ssl.DER_cert_to_PEM_cert(chain)] if chain else [],
+            "client_cert_name": _name(certificate.get("subject", ())) if chain else None,
+            "client_cert_error": None,
+            "tls_version": _VERSIONS.get(self._object.version() or ""),
+            "cipher_suite": None,
+        }
 
     def shake(self, data: bytes) -> bool:
         """Take bytes of the handshake; return whether it is complete.
@@ -74,3 +93,15 @@ class Tls:
         with suppress(ssl.SSLError):
             self._object.unwrap()
         return self._outgoing.read()
+
+
+def _name(subject: Any) -> str:  # noqa: ANN401  tuples of tuples of pairs
+    """Return a distinguished name as RFC 4514 writes it: the most special part first."""
+    parts = [
+        "+".join(f"{_SHORT.get(key, key)}={_SPECIAL(_ESCAPED, value)}" for key, value in relative)
+        for relative in reversed(subject)
+    ]
+    return ",".join(parts)
+
+
+_ESCAPED: Final = r"\\\1"

@@ -1,0 +1,55 @@
+"""Certificates that are renewed while the service runs: their files are looked at, and read again when they change."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from kernel.errors import StartupError
+
+from .._config import TlsConfig
+from ..wire.listen import tls_context
+
+if TYPE_CHECKING:
+    from .server import Server
+
+
+async def renew(server: Server, config: TlsConfig, *, h2: bool) -> None:
+    """Give new connections the certificate that the files hold, until cancelled.
+
+    Files that are no good, such as a certificate whose key has not come yet, change nothing; the log says so.
+    """
+    files = [path for path in (config.cert, config.key, config.ca) if path]
+    seen = await trio.to_thread.run_sync(_stamps, files)
+    while True:
+        await trio.sleep(config.reload)
+        stamps = await trio.to_thread.run_sync(_stamps, files)
+        if stamps != seen:
+            seen = stamps
+            await _read_again(server, config, h2=h2)
+
+
+async def _read_again(server: Server, config: TlsConfig, *, h2: bool) -> None:  # noqa: ASYNC910  suspends only to wait
+    log = server.shared.context.log
+    try:
+        server.tls = await trio.to_thread.run_sync(functools.partial(tls_context, config, h2=h2))
+    except StartupError as error:
+        log.warning("the new certificate is not taken", reason=str(error))
+    else:
+        log.info("the certificate was read again", cert=config.cert)
+
+
+def _stamps(files: list[str]) -> list[tuple[int, int, int] | None]:
+    """Return what tells whether files have changed."""
+    return [_stamp(path) for path in files]
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
