@@ -441,6 +441,8 @@ class Dispatcher(Component):
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
         """Bring deliveries in until cancelled; calls `task_status.started()` when the source is connected.
 
+        Called when all dispatchers that the service cannot do without have opened.
+
         Cancelled as soon as nothing new may be accepted. What was submitted goes on. Raises when the source is
         broken: the supervisor restarts the dispatcher. Returning means that the source has ended.
 

@@ -185,7 +185,7 @@ def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
     if error is not None:
         return Ending.REFUSED if _is_final(error) else Ending.RAISED
     if life.whole.cancelled_caught:
-        return Ending.RAISED if life.is_ready else Ending.NOT_READY
+        return Ending.RAISED if life.is_ready or life.whole.deadline < life.start.deadline else Ending.NOT_READY
     return Ending.RETURNED
 
 

@@ -38,6 +38,8 @@ class Life:
     patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     """What the supervisor waits in for the end: past its deadline the component is left behind."""
     ready_at: float = attrs.field(default=math.inf, init=False)
+    is_open: bool = attrs.field(default=False, init=False)
+    """Whether what it opens is open, so that a stop closes it in order."""
     recalled: bool = attrs.field(default=False, init=False)
     """Whether the supervisor has decided that it ends; how it ends from then on is not its own doing."""
     stopping: bool = attrs.field(default=False, init=False)
@@ -72,6 +74,7 @@ class Life:
         if self.is_ready:
             raise RuntimeError("started() was called twice")
         self.ready_at = trio.current_time()
+        self.is_open = True
         self._start_by(math.inf)
         self.start.cancel()
         self._on_started(value)
@@ -93,8 +96,17 @@ class Life:
         self.turn.cancel()
         self.drain.deadline = min(self.drain.deadline, drain_until)
         self._close_within(max(drain_until, trio.current_time()))
-        if not self.is_ready:
+        if not self.is_open:
             self.whole.cancel()
+
+    @contextmanager
+    def untimed(self) -> Generator[None]:
+        """Say that all is open, and do what is inside without its counting to the start."""
+        left = self.whole.deadline - trio.current_time()
+        self.is_open = True
+        self._start_by(math.inf)
+        yield
+        self._start_by(trio.current_time() + left)
 
     @contextmanager
     def working(self) -> Generator[None]:

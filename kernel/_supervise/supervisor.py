@@ -176,7 +176,7 @@ class Supervisor:
             child.left_behind = False
             self._notify(child)
         child.ready_for = trio.current_time() - life.ready_at if life.is_ready else 0.0
-        self.cut |= child.retired and life.is_ready and (life.cut or life.whole.cancelled_caught)
+        self.cut |= child.retired and life.is_open and (life.cut or life.whole.cancelled_caught)
         return ending(child, life, error), error
 
     async def _run_body(self, child: Child, life: Life) -> BaseException | None:

@@ -37,6 +37,7 @@ from .._delivery.translate import translated
 from ..abc import Context, Dispatcher, Protocol
 from ..errors import DependencyError, StartupError
 from .child import Child, Group
+from .gate import Gate, gate
 from .life import Life
 from .supervisor import Supervisor
 
@@ -62,6 +63,7 @@ class Tree:
     supervisor: Supervisor
     protocols: Mapping[str, Protocol] = attrs.field(factory=dict[str, Protocol], init=False)
     pools: dict[str, Pool] = attrs.field(factory=dict[str, Pool], init=False)
+    gate: Gate = attrs.field(init=False)
     intakes: dict[str, KernelIntake] = attrs.field(factory=dict[str, KernelIntake], init=False)
     """By dispatcher id, while it lives."""
     _instances: dict[str, list[Child]] = attrs.field(factory=dict[str, list[Child]], init=False)
@@ -80,6 +82,7 @@ class Tree:
         for spec in self.plan.components.values():
             self._instances[spec.id] = self._children(spec, groups.get(spec.id))
         self._unfinished.update({id_: len(children) for id_, children in self._instances.items()})
+        self.gate = gate(self.plan.components)
         self.hub.subscribe(self._close_pool, StateChanged)
 
     def value(self, component: str | None) -> object:
@@ -276,7 +279,7 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
             if tree.is_deserted(spec):
                 life.stop_accepting()
             try:
-                await _accept(spec, dispatcher, intake, life)
+                await _accept(tree, spec, dispatcher, intake, life)
                 pipeline.close()
                 with life.drain:
                     await intake.wait_idle()
@@ -301,10 +304,12 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
             raise life.error
 
 
-async def _accept(spec: DispatcherSpec, dispatcher: Dispatcher, intake: KernelIntake, life: Life) -> None:
+async def _accept(tree: Tree, spec: DispatcherSpec, dispatcher: Dispatcher, intake: KernelIntake, life: Life) -> None:
     """Bring deliveries in. What is raised when that is cancelled is noted only: what is in flight may still finish."""
     try:
         with life.inner:
+            with life.untimed():
+                await tree.gate.wait(spec.id)
             await dispatcher.accept(intake, task_status=life)
             _expect_started(spec, life)
     except (Exception, SystemExit) as error:

@@ -1,0 +1,54 @@
+"""Keeps dispatchers from accepting before all of them have opened: a service that cannot start handles nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import attrs
+import trio
+
+from .._core.spec import AnySpec, DispatcherSpec
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Gate:
+    """Where a dispatcher that has opened waits for the others. Once it is open it stays so: who restarts passes alone."""
+
+    _missing: set[str]
+    """Ids of those that it waits for and that are not waiting in it."""
+    _open: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def wait(self, id_: str) -> None:
+        """Say that a dispatcher has opened, and wait until all have.
+
+        Cancellation: Is a checkpoint. If cancelled, the dispatcher counts as not opened.
+        """
+        awaited = id_ in self._missing
+        self._missing.discard(id_)
+        if not self._missing:
+            self._open.set()
+        try:
+            await self._open.wait()
+        finally:
+            if awaited and not self._open.is_set():
+                self._missing.add(id_)
+
+
+def gate(components: Mapping[str, AnySpec]) -> Gate:
+    """Return the gate of a plan.
+
+    It waits for the essential dispatchers, since the failure of another does not end the service; and not for those
+    that stand on a dispatcher, which open only when that one accepts.
+
+    Args:
+        components: In start order.
+    """
+    above: set[str] = set()
+    for id_, spec in components.items():
+        below = (*spec.uses, *spec.after)
+        if any(one in above or isinstance(components[one], DispatcherSpec) for one in below):
+            above.add(id_)
+    dispatchers = {id_ for id_, spec in components.items() if isinstance(spec, DispatcherSpec) and spec.essential}
+    return Gate(dispatchers - above)
