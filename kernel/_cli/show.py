@@ -142,7 +142,7 @@ def _duties(spec: WorkerSpec) -> Iterator[str]:
     if subjects := [pattern for handler in spec.handlers for pattern in _subjects(handler)]:
         yield f"handles {', '.join(subjects)}"
     if spec.runs:
-        yield "runs a loop"
+        yield "runs once" if spec.oneshot else "runs a loop"
     if spec.instances > 1:
         yield f"{spec.instances} instances"
     if spec.failure_worker:
@@ -240,6 +240,7 @@ def _own_as_json(spec: AnySpec) -> dict[str, object]:
                     if handler.parameters is not None
                 ],
                 "runs": spec.runs,
+                "oneshot": spec.oneshot,
                 "instances": spec.instances,
                 "failure_worker": spec.failure_worker and f"worker/{spec.failure_worker}",
             }

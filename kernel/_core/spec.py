@@ -177,6 +177,8 @@ class WorkerSpec(ComponentSpec):
     """Whether instances are async context managers."""
     runs: bool = False
     """Whether instances have `run`, or the function is one."""
+    oneshot: bool = False
+    """Whether `run` comes to an end, and those that depend on the worker wait for that."""
     instances: int = 1
     concurrency: int | None = None
     """Handlers at a time in one instance; None leaves it to the dispatcher's."""

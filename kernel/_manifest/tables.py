@@ -14,9 +14,18 @@ from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 
 import attrs
 
-from .._convert.strict import FromOutside
+from .._convert.strict import FromOutside, is_table
 from .._convert.structure import structure
-from .._core.policies import Backoff, BatchPolicy, KillSwitchPolicy, LogPolicy, RatePolicy, RestartPolicy, RetryPolicy
+from .._core.policies import (
+    Backoff,
+    BatchPolicy,
+    KillSwitchPolicy,
+    LogPolicy,
+    RatePolicy,
+    Restart,
+    RestartPolicy,
+    RetryPolicy,
+)
 from .._core.spec import Strategy
 from .manifest import Manifest
 
@@ -150,6 +159,8 @@ class WorkerTable(LifeTable):
     kill_switch: KillSwitchPolicy | None = None
     concurrency: int | None = attrs.field(default=None, validator=_check_count)
     instances: int = count(1)
+    oneshot: bool = False
+    """Whether those that depend on it wait until its `run` has returned. Source: systemd, `Type=oneshot`."""
     failure_worker: str | None = None
     filter: str | None = None
     """Import path `module:function`: asked whether a payload is to be handled."""
@@ -311,7 +322,16 @@ def _read_entry(kind: str, name: str, given: Mapping[str, object], cls: type[Tab
     # Workers have no plugin, so that a key that is not the kernel's is nobody's.
     own = given if kind == "worker" else {key: given[key] for key in given if key in RESERVED[at[0]]}
     table, wrong = _structure_rest(own, cls, under(report, *at))
+    table = _with_policy(table, given)
     return Entry(id=f"{kind}/{name}", name=name, at=at, table=table, wrong=wrong, given=given)
+
+
+def _with_policy(table: TableT | None, given: Mapping[str, object]) -> TableT | None:
+    """Return a table in which what is done once is not started again for having been done, if nothing is said of it."""
+    restart = given.get("restart")
+    if isinstance(table, WorkerTable) and table.oneshot and not (is_table(restart) and "policy" in restart):
+        return attrs.evolve(table, restart=attrs.evolve(table.restart, policy=Restart.ON_FAILURE))
+    return table
 
 
 def _structure_rest(

@@ -311,6 +311,7 @@ def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
         handlers=shape.handlers,
         is_context=shape.is_context,
         runs=shape.runs,
+        oneshot=table.oneshot,
         instances=table.instances,
         concurrency=table.concurrency,
         timeout=table.timeout,

@@ -11,6 +11,7 @@ import attrs
 from .._convert.imports import NotImportableError, import_function, import_object
 from .._convert.structure import structure
 from .._core.broker import Capability
+from .._core.policies import Restart
 from .._core.spec import Filter, GroupSpec
 from .._core.words import did_you_mean, listed
 from .._manifest.tables import DispatcherTable, DriverTable, Entry, Report, RetryTable, WorkerTable, section, under
@@ -56,7 +57,11 @@ def hire(ground: Ground, wiring: Wiring) -> dict[str, Hired]:
         if entry.table is not None
     }
     for worker in workers.values():
-        for path, text in (*_retry_faults(worker, wiring), *_last_resort_faults(ground, worker, workers)):
+        for path, text in (
+            *_retry_faults(worker, wiring),
+            *_last_resort_faults(ground, worker, workers),
+            *_oneshot_faults(worker),
+        ):
             ground.report((*worker.entry.at, *path), text)
     _check_dispatchers(ground, wiring, workers)
     return workers
@@ -228,6 +233,16 @@ def _retry_faults(worker: Hired, wiring: Wiring) -> Iterator[tuple[tuple[str, ..
     if Capability.DELAY not in driver.capabilities:
         text = f'retries after {retry.backoff_initial!r} s need "delay", which {lacks(wiring, dispatcher.driver)}'
         yield ("retry", "backoff_initial"), f"{text}; set backoff_initial = 0.0 or attempts = 1"
+
+
+def _oneshot_faults(worker: Hired) -> Iterator[tuple[tuple[str, ...], str]]:
+    if not worker.table.oneshot or worker.entry.wrong & {"oneshot", "restart"}:
+        return
+    if worker.shape is not None and (worker.shape.handlers or not worker.shape.runs):
+        yield ("oneshot",), "needs a worker that has `run` and no handlers: it is never ready for calls"
+    if worker.table.restart.policy is Restart.ALWAYS:
+        text = "starts again what is to be done once, so that those who depend on it wait for ever"
+        yield ("restart", "policy"), f'"always" {text}; "on_failure" is the default here'
 
 
 def _last_resort_faults(

@@ -97,7 +97,6 @@ class Supervisor:
         everyone = list(self.children.values())
         for child in everyone:
             child.retire()
-        for child in everyone:
             if child.accepts and child.life is not None:
                 child.life.stop_accepting()
         await self._stop_all(everyone, drain_until=drain_until)
@@ -163,8 +162,8 @@ class Supervisor:
     async def _live(self, child: Child) -> tuple[Ending, BaseException | None]:
         """Live one life of the child, from constructor to close."""
         on_started, on_closing = partial(self._started, child), partial(self.closing, child)
-        child.life = life = Life(child.start_timeout, child.stop_timeout, on_started, on_closing)
-        child.degraded = None
+        life = Life(child.start_timeout, child.stop_timeout, on_started, on_closing)
+        child.life, child.degraded = life, None
         self._move(child, State.STARTING)
         self._nursery.start_soon(self._watch, child, life)
         try:

@@ -114,7 +114,7 @@ class Tree:
             start_timeout=spec.start_timeout,
             stop_timeout=spec.stop_timeout,
             accepts=isinstance(spec, DispatcherSpec),
-            resident=isinstance(spec, DriverSpec) or (isinstance(spec, WorkerSpec) and _only_serves(spec)),
+            resident=isinstance(spec, DriverSpec) or (isinstance(spec, WorkerSpec) and not spec.runs),
             group=group,
         )
         child.depends_on(
@@ -239,11 +239,6 @@ def _group(spec: GroupSpec) -> Group:
     return Group(spec.strategy, RestartHistory(spec.restart, random.random))
 
 
-def _only_serves(spec: WorkerSpec) -> bool:
-    """Whether a worker does nothing unless somebody calls it."""
-    return not spec.runs
-
-
 # --- one life of each kind -------------------------------------------------------------------------------------
 
 
@@ -336,6 +331,10 @@ async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
         worker = _build_worker(tree, spec, stack)
         if spec.is_context:
             await stack.enter_async_context(worker)  # type: ignore[arg-type]  # the plan has looked at its class
+        if spec.oneshot:
+            with life.working(), life.untimed():
+                await _run_loop(spec, worker)
+            return
         hosted = worker
         if spec.dispatcher is not None:
             dispatcher = cast("DispatcherSpec", tree.plan.components[spec.dispatcher])
@@ -345,11 +344,7 @@ async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
         if pool.switch is not None:
             tree.tell_paused(spec, pool.switch)
         with life.working():
-            await (_run_loop(spec, worker) if spec.runs else _wait_for_calls())
-
-
-async def _wait_for_calls() -> None:
-    await trio.sleep_forever()
+            await (_run_loop(spec, worker) if spec.runs else trio.Event().wait())
 
 
 async def _run_loop(spec: WorkerSpec, worker: object) -> None:
