@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -97,8 +96,11 @@ class Kernel:
             self.hub.emit(StopRequested(component="kernel", reason=reason))
 
     def note_ready(self) -> None:
-        """Tell those who wait for it that it may be ready."""
+        """Tell those who wait for it that it may be ready; the first time that it is, tell everybody."""
         self._moved.unpark_all()
+        if self.is_ready and not self._announced:
+            self._announced = True
+            self.hub.emit(KernelReady(component="kernel", seconds=trio.current_time() - self._began))
 
     def hasten(self) -> None:
         """Skip what is left of the drain: cancel what is in flight now."""
@@ -124,9 +126,6 @@ class Kernel:
                 raise StartupError(f"{self.plan.name} stopped before it was ready") from failure
             turns = turns + 1 if self.is_ready else 0
             await (trio.lowlevel.checkpoint if turns else self._moved.park)()
-        if not self._announced:
-            self._announced = True
-            self.hub.emit(KernelReady(component="kernel", seconds=trio.current_time() - self._began))
 
     async def wait_stop_requested(self) -> float:
         """Wait until somebody asks for the stop; return when that was.
@@ -177,7 +176,6 @@ async def serve(
     async with trio.open_nursery() as around:
         around.start_soon(_tell_when_overdue, kernel)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_announce, kernel)
             _build(tree, kernel, supervisor)
             task_status.started(kernel)
             supervisor.start(nursery)
@@ -213,8 +211,3 @@ async def _tell_when_overdue(kernel: Kernel) -> None:
     requested = await kernel.wait_stop_requested()
     await trio.sleep_until(requested + kernel.plan.grace_period)
     kernel.hub.emit(GracePeriodOver(component="kernel", culprits=tuple(kernel.hanging())))
-
-
-async def _announce(kernel: Kernel) -> None:  # noqa: ASYNC910  as `wait_ready`
-    with suppress(StartupError):
-        await kernel.wait_ready()
