@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ._core.events import DrainTimedOut as DrainTimedOut
     from ._core.events import EventHub as EventHub
     from ._core.events import GracePeriodOver as GracePeriodOver
+    from ._core.events import HookFailed as HookFailed
     from ._core.events import KernelReady as KernelReady
     from ._core.events import KernelStopped as KernelStopped
     from ._core.events import KillSwitchChanged as KillSwitchChanged
@@ -94,6 +95,7 @@ _LATER: Final = {
     "Pace": "_core.loop",
     "Plan": "_core.spec",
     "Result": "_supervise.run",
+    "HookFailed": "_core.events",
     "SettleFailed": "_core.events",
     "StateChanged": "_core.events",
     "StopRequested": "_core.events",

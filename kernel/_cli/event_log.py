@@ -21,6 +21,7 @@ from .._core.events import (
     Event,
     EventHub,
     GracePeriodOver,
+    HookFailed,
     KernelReady,
     KernelStopped,
     KillSwitchChanged,
@@ -50,6 +51,7 @@ def log_events(hub: EventHub, log: FilteringBoundLogger) -> None:
     failures = _Failures()
     hub.subscribe(lambda event: _write(log, cast("_Written", event), failures), *get_args(_Written))
     hub.subscribe(functools.partial(_write_revoked, log), DeliveryRevoked)
+    hub.subscribe(functools.partial(_write_hook, log), HookFailed)
     usual = () if log.is_enabled_for(logging.DEBUG) else (DeliveryDone,)
     hub.subscribe(functools.partial(_write_settled, log), DeliverySettled, but=usual)
 
@@ -116,7 +118,8 @@ def _write(log: FilteringBoundLogger, event: _Written, failures: _Failures) -> N
         case LoopBlocked():
             bound.warning("the event loop goes on", blocked_s=round(event.seconds, 1), where=event.where)
         case SettleFailed():
-            bound.warning("not settled", delivery=event.delivery_id, error=describe(event.error))
+            raised = {} if event.raised is None else {"raised": describe(event.raised)}
+            bound.warning("not settled", delivery=event.delivery_id, error=describe(event.error), **raised)
         case _:
             assert_never(event)
 
@@ -166,6 +169,12 @@ def _write_settled(log: FilteringBoundLogger, event: Event) -> None:
             bound.error("dead-lettered", subject=event.subject, reason=reason, **detail)
         case _:
             assert_never(event.outcome)
+
+
+def _write_hook(log: FilteringBoundLogger, event: Event) -> None:
+    if isinstance(event, HookFailed):
+        told = {"hook": event.hook, "times": event.times, "error": describe(event.error)}
+        log.warning("a hook failed", component=event.component, **told)
 
 
 def _write_revoked(log: FilteringBoundLogger, event: Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, cast, final
 
@@ -58,13 +58,13 @@ def run_service(plan: Plan, options: ServiceOptions) -> int:
     settings = _log_settings(plan, options)
     log = open_log(settings)
     log_events(hub, log)
-    origins = _keep_origins(plan, hub)
+    origin_of = _keep_origins(plan, hub)
     with capture(settings), nullcontext() if settings.as_json else _showing(Tree(plan), hub):
         for warning in plan.warnings:
             log.warning(str(warning))
         result = run(plan, log=log, hub=hub, ends_process=True)
         for error in result.errors:
-            _tell_error(error, origins.get(id(error), ""), settings, log)
+            _tell_error(error, origin_of(error), settings, log)
     return int(result.status)
 
 
@@ -79,17 +79,24 @@ def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:
     return LogSettings(levels=levels, as_json=as_json, colour=colour, masks=Masks.of(plan.secrets))
 
 
-def _keep_origins(plan: Plan, hub: EventHub) -> Mapping[int, str]:
-    """Return what will say where each error comes from: its component, and the line of the manifest with its table."""
-    origins: dict[int, str] = {}
+def _keep_origins(plan: Plan, hub: EventHub) -> Callable[[BaseException], str]:
+    """Return what says where an error comes from: its component, and the line of the manifest with its table.
+
+    The last error of each component is kept: what ends a service is one of those.
+    """
+    last: dict[str, BaseException] = {}
 
     def keep(event: Event) -> None:
         if isinstance(event, ComponentFailed):
-            spec = plan.components.get(event.component)
-            origins[id(event.error)] = f"{event.component}, {spec.where}" if spec else event.component
+            last[event.component] = event.error
+
+    def origin_of(error: BaseException) -> str:
+        component = next((name for name, latest in last.items() if latest is error), "")
+        spec = plan.components.get(component)
+        return f"{component}, {spec.where}" if spec else component
 
     hub.subscribe(keep, ComponentFailed)
-    return origins
+    return origin_of
 
 
 def _showing(tree: Tree, hub: EventHub) -> AbstractContextManager[object]:

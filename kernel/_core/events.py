@@ -158,14 +158,33 @@ class DeliveryRevoked(Event):
 @final
 @attrs.frozen(kw_only=True)
 class SettleFailed(Event):
-    """The source did not take the outcome; it will deliver again. The component is the dispatcher."""
+    """The source did not take the outcome; it will deliver again. The component is the dispatcher.
+
+    There is no `DeliverySettled` of such a delivery.
+    """
 
     delivery_id: str
     error: BaseException
+    outcome: Outcome | None = None
+    """What it did not take."""
+    raised: BaseException | None = None
+    """What the handler raised, if it did."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HookFailed(Event):
+    """A hook raised, and so has missed an event. Told of its 1st, 10th, 100th failure and so on."""
+
+    hook: str
+    """`module:name`."""
+    error: BaseException
+    times: int
+    """How often it has raised so far."""
 
 
 Hook: TypeAlias = Callable[[Event], object]
-"""Receives events in order, synchronously; it must return at once, and what it raises is dropped and counted."""
+"""Receives events in order, synchronously; it must return at once, and what it raises is dropped, counted and told."""
 _Entry: TypeAlias = tuple[tuple[type[Event], ...], tuple[type[Event], ...], Hook]
 
 
@@ -178,6 +197,8 @@ class EventHub:
     _heard: dict[type[Event], tuple[Hook, ...]] = attrs.field(factory=dict[type[Event], tuple[Hook, ...]], init=False)
     dropped: int = attrs.field(default=0, init=False)
     """How often a hook raised."""
+    _failures: dict[int, int] = attrs.field(factory=dict[int, int], init=False)
+    """How often each did, by its `id`: a hook need not be hashable."""
 
     def subscribe(self, hook: Hook, *types: type[Event], but: tuple[type[Event], ...] = ()) -> Callable[[], None]:
         """Pass events of these types (all, if none is named) but those to a hook; returns what ends it."""
@@ -187,6 +208,7 @@ class EventHub:
 
         def unsubscribe() -> None:
             self._hooks = [one for one in self._hooks if one is not entry]
+            self._failures.pop(id(hook), None)
             self._heard.clear()
 
         return unsubscribe
@@ -206,5 +228,19 @@ class EventHub:
         for hook in self.hears(type(event)):
             try:
                 hook(event)
-            except Exception:  # noqa: BLE001  a broken log must never break the flow of messages (test_events)
-                self.dropped += 1
+            except BaseException as error:  # noqa: ASYNC103, BLE001  a broken log must never break the flow of messages
+                self._drop(hook, error)
+
+    def _drop(self, hook: Hook, error: BaseException) -> None:
+        """Count what a hook has missed; tell it seldom enough that one that always fails fills no log."""
+        if issubclass(type(error), KeyboardInterrupt):
+            raise error
+        self.dropped += 1
+        times = self._failures[id(hook)] = self._failures.get(id(hook), 0) + 1
+        if str(times).rstrip("0") == "1":
+            self.emit(HookFailed(component="kernel", hook=_name(hook), error=error, times=times))
+
+
+def _name(hook: Hook) -> str:
+    name = getattr(hook, "__qualname__", type(hook).__qualname__)
+    return f"{getattr(hook, '__module__', None) or type(hook).__module__}:{name}"

@@ -16,6 +16,7 @@ from .._core.stacks import where
 from ..abc import Intake, Target, Work
 from .attempt import Verdict
 from .bucket import Bucket
+from .judge import owned
 from .leash import Attempting
 from .runners import Ended, Errand, Revocable, Runners
 
@@ -208,9 +209,11 @@ class KernelIntake(Intake):
 
     async def _return(self, delivery: Delivery) -> None:  # noqa: ASYNC910  the source may take no waiting
         """Return to its source what was not begun."""
-        if not self._settle_nowait(delivery, Return()):
-            await self._settle(delivery, Return())
-        self._tell(delivery, _RETURNED, trio.current_time())
+        is_settled = self._settle_nowait(delivery, _RETURNED)
+        if is_settled is None:
+            is_settled = await self._settle(delivery, _RETURNED)
+        if is_settled:
+            self._tell(delivery, _RETURNED, trio.current_time())
 
     async def _let_others_run(self) -> None:
         """Give them the two turns that `TURN` tells of."""
@@ -243,18 +246,20 @@ class KernelIntake(Intake):
         """Settle what was handled, and free its slot; return what is to be awaited for that, if anything is."""
         if errand.revocable is not None:
             verdict = self._unless_revoked(errand.delivery, errand.revocable, verdict)
-        if not self._settle_nowait(errand.delivery, verdict.outcome):
+        is_settled = self._settle_nowait(errand.delivery, verdict)
+        if is_settled is None:
             return self._end_slowly(errand, verdict)
-        self._ended(errand, verdict)
+        self._ended(errand, verdict, is_settled=is_settled)
         return None
 
     async def _end_slowly(self, errand: Errand, verdict: Verdict) -> None:
-        await self._settle(errand.delivery, verdict.outcome)
-        self._ended(errand, verdict)
+        is_settled = await self._settle(errand.delivery, verdict)
+        self._ended(errand, verdict, is_settled=is_settled)
 
-    def _ended(self, errand: Errand, verdict: Verdict) -> None:
+    def _ended(self, errand: Errand, verdict: Verdict, *, is_settled: bool) -> None:
         self._free_slot()
-        self._tell(errand.delivery, verdict, errand.began)
+        if is_settled:
+            self._tell(errand.delivery, verdict, errand.began)
         if errand.ended is not None:
             errand.ended.outcome = verdict.outcome
             errand.ended.event.set()
@@ -278,24 +283,33 @@ class KernelIntake(Intake):
         if not same:
             del self._revocables[revocable.name]
 
-    def _settle_nowait(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """Settle if that takes no waiting, and return whether it did; a source that cannot is reported."""
+    def _settle_nowait(self, delivery: Delivery, verdict: Verdict) -> bool | None:
+        """Settle if that takes no waiting, and return whether the source took it; None if it has to be waited for."""
         try:
-            return delivery.settle_nowait(outcome)
-        except Exception as error:  # noqa: BLE001  the boundary of a transport
-            self._report(delivery, error)
-            return True
+            return delivery.settle_nowait(verdict.outcome) or None
+        except BaseException as error:  # noqa: ASYNC103, BLE001  the boundary of a transport
+            return self._report(delivery, verdict, owned(error))
 
-    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:  # noqa: ASYNC910  it may end in an error
-        """Settle, whatever happens around; a source that cannot is reported, and costs the others nothing."""
+    async def _settle(self, delivery: Delivery, verdict: Verdict) -> bool:  # noqa: ASYNC910  it may end in an error
+        """Settle, whatever happens around, and return whether the source took it; costs the others nothing."""
         try:
             with self._shield(SETTLE_TIMEOUT):
-                await delivery.settle(outcome)
-        except Exception as error:  # noqa: BLE001  the boundary of a transport
-            self._report(delivery, error)
+                await delivery.settle(verdict.outcome)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  the boundary of a transport
+            return self._report(delivery, verdict, owned(error))  # noqa: ASYNC910  as above
+        return True
 
-    def _report(self, delivery: Delivery, error: Exception) -> None:
-        self._hub.emit(SettleFailed(component=self.component, delivery_id=delivery.envelope.id, error=error))
+    def _report(self, delivery: Delivery, verdict: Verdict, error: Exception) -> bool:
+        self._hub.emit(
+            SettleFailed(
+                component=self.component,
+                delivery_id=delivery.envelope.id,
+                error=error,
+                outcome=verdict.outcome,
+                raised=verdict.error,
+            )
+        )
+        return False
 
     def _tell(self, delivery: Delivery, verdict: Verdict, began: float) -> None:
         is_usual = verdict.error is None and isinstance(verdict.outcome, Ack)

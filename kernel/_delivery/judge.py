@@ -55,7 +55,8 @@ class Judge:
 
     def refusal(self, delivery: Delivery, pool: Pool) -> Verdict | None:
         """Return what becomes of an attempt that must not be started; None if it may be."""
-        if is_late(delivery):
+        deadline = delivery.envelope.deadline
+        if deadline != math.inf and deadline <= trio.current_time():  # as `is_late`, which every delivery would call
             return self.late(delivery, pool)
         if delivery.attempt > pool.spec.retry.attempts:
             return self._put_aside(delivery, f"{pool.spec.retry.attempts} attempts ended without an outcome", pool)
@@ -79,19 +80,16 @@ class Judge:
     def returned(self, work: Work, result: object) -> Verdict:
         """Return what follows from what a handler returned."""
         try:
-            if result is not None and (type(result) in OUTCOMES or type(result) is type):
+            if result is not None and (type(result) in OUTCOMES or (type(result) is type and result in OUTCOMES)):
                 return self._chosen(work, result)
-            return self._acked(work, result)
+            protocol, envelope = self.protocol, work.delivery.envelope
+            if protocol is None or not (
+                envelope.reply_to or (protocol.always_replies and type(work.delivery) is not Unanswered)
+            ):
+                return work.route.acked
+            return Verdict(Ack(protocol.encode_reply(envelope, result)), work.route.pool, result=result, failed=False)
         except BaseException as error:  # noqa: BLE001, ASYNC103  the protocol's and the user's code; `raised` decides
             return self.raised(work, error)
-
-    def _acked(self, work: Work, result: object) -> Verdict:
-        protocol, envelope = self.protocol, work.delivery.envelope
-        if protocol is None or not (
-            envelope.reply_to or (protocol.always_replies and type(work.delivery) is not Unanswered)
-        ):
-            return work.route.acked
-        return Verdict(Ack(protocol.encode_reply(envelope, result)), work.route.pool, result=result, failed=False)
 
     def _chosen(self, work: Work, outcome: object) -> Verdict:
         """Return the verdict that a handler has decided itself."""
@@ -103,10 +101,8 @@ class Judge:
                 return self._dead(work.delivery, PermanentError(one_line(reason)), reason, pool, work.payload)
             case DeadLetter(reason=reason):
                 outcome = DeadLetter(one_line(reason))
-            case type() if outcome in OUTCOMES:
-                raise TypeError(f"the handler returned the class {outcome.__name__} and no object of it")
             case type():
-                return self._acked(work, outcome)
+                raise TypeError(f"the handler returned the class {outcome.__name__} and no object of it")
             case _:
                 pass
         failed = None if isinstance(outcome, Return) else False
@@ -254,6 +250,6 @@ def _tamed_leaf(error: BaseException) -> Exception:
     if is_a(error, SystemExit):
         tame: Exception = PermanentError(f"the handler called sys.exit({cast('SystemExit', error).code!r})")
     else:
-        tame = DeliveryError(f"the handler raised {describe(error)}")
+        tame = DeliveryError(describe(error))
     tame.__cause__ = error
     return tame

@@ -17,6 +17,7 @@ from kernel._core.events import (
     DeliverySettled,
     DrainTimedOut,
     Event,
+    HookFailed,
     KernelReady,
     KernelStopped,
     Listening,
@@ -96,6 +97,14 @@ LINES = {
     "not-settled": (
         SettleFailed(component="dispatcher/work", delivery_id="1", error=OSError("gone")),
         'warning dispatcher/work: not settled delivery=1 error="OSError: gone"',
+    ),
+    "not-settled-and-failed": (
+        SettleFailed(component="dispatcher/work", delivery_id="1", error=OSError("gone"), raised=ValueError("bad")),
+        'warning dispatcher/work: not settled delivery=1 error="OSError: gone" raised="ValueError: bad"',
+    ),
+    "hook": (
+        HookFailed(component="kernel", hook="metrics:count", error=KeyError("x"), times=10),
+        "warning kernel: a hook failed hook=metrics:count times=10 error=\"KeyError: 'x'\"",
     ),
     "done": (
         settled(Ack()),

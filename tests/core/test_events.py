@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from kernel._core.events import ComponentFailed, Event, EventHub, KernelReady, Listening
+from kernel._core.events import ComponentFailed, Event, EventHub, HookFailed, KernelReady, Listening
 
 
 @attrs.frozen(kw_only=True)
@@ -96,8 +96,37 @@ def test_what_a_hook_raises_is_counted_and_the_others_hear_the_event() -> None:
     hub.emit(READY)
     hub.emit(LISTENING)
 
-    assert heard == [READY, LISTENING]
-    assert hub.dropped == 2
+    assert [event for event in heard if not isinstance(event, HookFailed)] == [READY, LISTENING]
+    assert hub.dropped == 3  # that it failed is an event that it misses as well
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(1), GeneratorExit()], ids=repr)
+def test_a_hook_that_fails_is_told_the_less_often_the_more_it_fails(error: BaseException) -> None:
+    hub, heard = EventHub(), list[Event]()
+
+    def broken(event: Event) -> None:
+        raise error
+
+    hub.subscribe(broken, KernelReady)
+    hub.subscribe(heard.append, HookFailed)
+    for _ in range(2_000):
+        hub.emit(READY)
+
+    told = [event for event in heard if isinstance(event, HookFailed)]
+    assert [event.times for event in told] == [1, 10, 100, 1_000]
+    assert {event.error for event in told} == {error}
+    assert {event.hook for event in told} == {f"{__name__}:{broken.__qualname__}"}
+
+
+def test_hooks_that_all_fail_tell_each_other_for_a_while_only() -> None:
+    hub, heard = EventHub(), list[Event]()
+    for number in range(3):
+        hub.subscribe(lambda event, number=number: fail(event))
+    hub.subscribe(heard.append, HookFailed)
+    for _ in range(100):
+        hub.emit(READY)
+
+    assert 3 <= len(heard) <= 9
 
 
 def test_a_hook_may_end_its_own_subscription() -> None:

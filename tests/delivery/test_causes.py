@@ -16,6 +16,7 @@ from kernel import (
     Ack,
     Batch,
     DeadLetter,
+    DeliverySettled,
     Envelope,
     Failure,
     KernelStopped,
@@ -23,6 +24,7 @@ from kernel import (
     Outcome,
     Retry,
     Return,
+    SettleFailed,
     StateChanged,
     handles,
 )
@@ -378,3 +380,57 @@ async def test_a_request_that_is_wanted_again_too_often_is_answered(autojump_clo
         )
         late = parcel(1, reply_to="answers", deadline=trio.current_time())
         assert await answer_to(feed, late) == b"TimeoutError: expired: its deadline had passed"
+
+
+async def test_an_exception_that_is_raised_again_and_again_has_one_note_of_ours(autojump_clock: MockClock) -> None:
+    error = ValueError("always this one")
+    error.add_note("of the user")
+
+    async def worker(_: object) -> None:
+        raise error
+
+    async with running({"w": worker}) as (feed, _):
+        for number in range(50):
+            await feed.settle(parcel(1, id=f"m{number}"))
+
+    assert error.__notes__ == ["of the user", "in worker/w, delivery m49, attempt 1"]
+
+
+@pytest.mark.parametrize("broken", [OSError("gone"), BaseExceptionGroup("x", [GeneratorExit()])], ids=["os", "base"])
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("raised", [None, ValueError("bad")], ids=["done", "failed"])
+async def test_what_could_not_be_settled_is_not_told_as_settled(
+    raised: Exception | None, waits: bool, broken: BaseException, autojump_clock: MockClock
+) -> None:
+    class Broken(Parcel):
+        @override
+        def settle_nowait(self, outcome: Outcome) -> bool:
+            if not waits:
+                self.settled.set()
+                raise broken
+            return False
+
+        @override
+        async def settle(self, outcome: Outcome) -> None:
+            await trio.lowlevel.checkpoint()
+            self.settled.set()
+            raise broken
+
+    async def worker(_: object) -> None:
+        if raised is not None:
+            raise raised
+
+    async with running({"w": worker}) as (feed, service):
+        one = Broken(parcel(1).envelope)
+        feed.send.send_nowait(one)
+        await one.settled.wait()
+        await feed.settle(parcel(2))
+        events = list(service.events)
+        service.events[:] = [event for event in events if not isinstance(event, SettleFailed)]
+
+    [failed] = [event for event in events if isinstance(event, SettleFailed)]
+    settled = [event for event in events if isinstance(event, DeliverySettled)]
+    assert failed.delivery_id == one.envelope.id
+    assert isinstance(failed.outcome, Ack if raised is None else Retry)
+    assert failed.raised is raised
+    assert one.envelope.id not in {event.delivery_id for event in settled}
