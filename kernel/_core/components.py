@@ -12,7 +12,7 @@ import attrs
 from typing_extensions import override
 
 from ..errors import StartupError
-from .broker import Broker, Capability, Delivery
+from .broker import Broker, Capability, Delivery, Topology
 from .envelope import NO_HEADERS, Envelope, Message, Outcome
 
 if TYPE_CHECKING:
@@ -448,6 +448,18 @@ class Dispatcher(Component):
 
         Cancellation: Is a checkpoint. Nothing may be taken from the source after it.
         """
+
+    @classmethod
+    def topology(cls, config: object) -> Topology | None:
+        """Return what must exist at the broker that it uses before anybody may send there; None for nothing.
+
+        The kernel declares it as soon as that driver is open, so that no worker of the service is faster. What the
+        broker refuses of it is for `open` to declare again, and to raise.
+
+        Args:
+            config: An instance of its `Config`.
+        """
+        return None
 
     @classmethod
     def host(cls, instance: object, options: object) -> AbstractAsyncContextManager[object]:

@@ -9,7 +9,7 @@ import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
 import attrs
@@ -34,8 +34,8 @@ from .._delivery.leash import Attempting
 from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Instance, Pool
 from .._delivery.translate import translated
-from ..abc import Context, Dispatcher, Protocol
-from ..errors import DependencyError, StartupError
+from ..abc import Broker, Context, Dispatcher, Protocol
+from ..errors import DependencyError, SendError, StartupError
 from .child import Child, Group
 from .gate import Gate, gate
 from .life import Life
@@ -246,6 +246,7 @@ async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
     driver = _built(spec.cls, spec.config, tree.context(spec))
     child = tree.supervisor.children[spec.id]
     async with driver.open() as resource:
+        await _declare(tree, spec, resource)
         life.started(resource)
         try:
             with life.inner:
@@ -255,6 +256,17 @@ async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
                 with trio.CancelScope(shield=True):
                     await tree.supervisor.stop_users(child)
             life.drained()
+
+
+async def _declare(tree: Tree, spec: DriverSpec, resource: object) -> None:
+    """Make exist what dispatchers need of a broker, before anybody can send through it."""
+    for other in tree.plan.components.values():
+        if not isinstance(other, DispatcherSpec) or other.driver != spec.id or not isinstance(resource, Broker):
+            continue
+        topology = other.cls.topology(other.config)
+        if topology is not None:
+            with suppress(SendError):  # the dispatcher declares it as well, and is the one that fails
+                await resource.declare(topology)
 
 
 async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> None:

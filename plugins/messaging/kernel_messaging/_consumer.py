@@ -139,6 +139,12 @@ class ConsumerDispatcher(Dispatcher):
             if getattr(config, key) and not config.declare:
                 yield f"`{key}` has no effect with `declare = false`: whoever declares the queue says so"
 
+    @classmethod
+    @override
+    def topology(cls, config: object) -> Topology | None:
+        assert isinstance(config, ConsumerConfig)
+        return config.topology() if config.declare else None
+
     @override
     def open(self) -> AbstractAsyncContextManager[None]:
         return self._open()

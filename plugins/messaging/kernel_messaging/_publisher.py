@@ -24,8 +24,8 @@ class PublisherConfig:
 
     exchange: str = "events"
     """Empty sends each message straight to the queue that its subject names."""
-    mandatory: bool = False
-    """Whether a message that no queue gets is an error."""
+    mandatory: bool = True
+    """Whether a message that no queue gets is an error; without it, one is dropped and was published all the same."""
     deadline: bool = False
     """Whether messages carry the deadline of who publishes them."""
     declare: bool = True
@@ -73,7 +73,7 @@ class Publisher:
 
         Raises:
             EncodeError: if the protocol cannot write the payload.
-            UnroutableError: if `mandatory = true`, and no queue is bound for the subject, or none has that name.
+            UnroutableError: unless `mandatory = false`: if no queue is bound for the subject, or none has that name.
             QueueFullError: if a queue that should get it is full; then no queue got it, if the broker has the
                 capability `all_or_nothing`, and otherwise those that were not full did.
             UnknownOutcomeError: if it cannot be known whether it was taken.
