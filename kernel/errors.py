@@ -13,7 +13,8 @@
     ├── LeftBehindError              a component did not close in time, and cannot start again beside itself
     ├── DependencyError              a component cannot run because one that it uses has failed
     ├── UnavailableError             a resource or worker is not ready and will not be in time
-    │   └── CallTimeoutError         no answer to a call came in time
+    │   ├── CallTimeoutError         no answer to a call came in time
+    │   └── SubscriptionLostError    what consumed broke with its connection; subscribing again waits for the next one
     ├── ProtocolError
     │   ├── DecodeError              bytes from outside make no sense
     │   │   └── ConversionError      they make sense, but are not what the handler takes
@@ -162,6 +163,11 @@ class CallTimeoutError(UnavailableError):
         self.subject = subject
         self.seconds = seconds
         super().__init__(f'no answer to "{subject}" came within {seconds:g} s')
+
+
+@final
+class SubscriptionLostError(UnavailableError):
+    """A subscription broke with its connection, and its driver heals: subscribe again, which waits for the next one."""
 
 
 class ProtocolError(KernelError):

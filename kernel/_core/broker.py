@@ -226,7 +226,8 @@ class Broker(ABC):
         """Consume from a queue while inside.
 
         Leaving it stops the source at once and returns what was not taken from the iterator; deliveries that were
-        taken can still be settled until the broker closes. The iterator ends by raising when the source breaks.
+        taken can still be settled until the broker closes. The iterator ends by raising when the source breaks:
+        `SubscriptionLostError` if subscribing again mends that.
 
         Raises:
             ConflictError: if there is no such queue, or another consumer has it for itself.

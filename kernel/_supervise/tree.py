@@ -35,7 +35,7 @@ from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Instance, Pool
 from .._delivery.translate import translated
 from ..abc import Broker, Context, Dispatcher, Protocol
-from ..errors import DependencyError, SendError, StartupError
+from ..errors import DependencyError, SendError, StartupError, UnavailableError
 from .child import Child, Group
 from .gate import Gate, gate
 from .life import Life
@@ -265,7 +265,7 @@ async def _declare(tree: Tree, spec: DriverSpec, resource: object) -> None:
             continue
         topology = other.cls.topology(other.config)
         if topology is not None:
-            with suppress(SendError):  # the dispatcher declares it as well, and is the one that fails
+            with suppress(SendError, UnavailableError):  # the dispatcher declares it as well, and is the one that fails
                 await resource.declare(topology)
 
 

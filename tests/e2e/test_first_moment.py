@@ -13,8 +13,8 @@ from trio.testing import MockClock
 
 from kernel import ComponentFailed, handles
 from kernel._manifest.registry import Registry, discover
-from kernel.errors import ConflictError, UnroutableError
-from kernel.testing import OpenKernel, open_kernel
+from kernel.errors import StartupError, UnroutableError
+from kernel.testing import RunningService, open_kernel
 
 COUNT = 50
 SOON = 20.0
@@ -110,14 +110,14 @@ async def test_a_queue_that_cannot_be_declared_is_the_failure_of_its_dispatcher_
         error = await service.wait_event(ComponentFailed)
         result = await service.stop()
 
-    assert (error.component, type(error.error)) == ("dispatcher/other", ConflictError)
+    assert (error.component, type(error.error)) == ("dispatcher/other", StartupError)
     assert failed == []
     assert result.status in {0, 1}
 
 
 def opened(
     tables: Mapping[str, object], packers: list[Packer], failed: list[Exception], *, ready: bool = True
-) -> AbstractAsyncContextManager[OpenKernel]:
+) -> AbstractAsyncContextManager[RunningService]:
     done = trio.Event()
 
     class Hurried(Hasty):

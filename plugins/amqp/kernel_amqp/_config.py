@@ -181,7 +181,7 @@ class AmqpConfig:
     """The table of a driver `amqp`."""
 
     hosts: tuple[str, ...] = attrs.field(default=(f"127.0.0.1:{_PORT}",), validator=_check_hosts)
-    """`host:port` of one broker or of the nodes of one cluster, tried in order from one of them at random."""
+    """`host:port` of one broker or of the nodes of one cluster, tried in random order."""
     virtual_host: str = attrs.field(default="/", validator=_NAME)
     username: str = _GUEST
     password: Secret | None = None

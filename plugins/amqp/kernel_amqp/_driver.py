@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, final
 
@@ -98,7 +99,7 @@ class _Wires:
     def __attrs_post_init__(self) -> None:
         self._catalog = Catalog(self._config, self._context.id, self._context.log)
         health = Health(self._context)
-        settings = link_settings(self._config, self._context)
+        settings = partial(link_settings, self._config, self._context)
         self._sending = self._keeper("sending", settings, health, lambda: None)
         self._consuming = self._keeper("consuming", settings, health, self._catalog.forget_exclusive)
         outbox = Outbox(self._sending)
@@ -133,7 +134,9 @@ class _Wires:
         self._sending.close()
         self._consuming.close()
 
-    def _keeper(self, role: str, settings: LinkSettings, health: Health, lost: Callable[[], None]) -> Keeper:
+    def _keeper(
+        self, role: str, settings: Callable[[], LinkSettings], health: Health, lost: Callable[[], None]
+    ) -> Keeper:
         return Keeper(
             f"the connection for {role}",
             settings,

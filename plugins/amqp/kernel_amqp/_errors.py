@@ -2,6 +2,7 @@
 
     LinkError (UnavailableError)         no connection could be made
     └── LinkLostError                    the connection is gone
+    MissingError (UnavailableError)      a queue or exchange is not there, or not for us; that may pass
     ConsumerCancelledError (UnavailableError)   the broker brings no more of a queue, which was deleted or moved
     LoginRefusedError (StartupError)     the broker does not let this user in, or not to this virtual host
     ChannelClosedError (KernelError)     the broker closed one channel, because of one method
@@ -104,6 +105,11 @@ class RefusedError(KernelError):
 
     def __init__(self) -> None:
         super().__init__("the broker did not take the message: a queue that should get it is full, or failed")
+
+
+@final
+class MissingError(UnavailableError):
+    """A queue or exchange is not there, or belongs to another connection alone: it can be otherwise the next time."""
 
 
 @final

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from typing import Final, final
 
 import attrs
@@ -11,7 +12,7 @@ import trio
 
 from kernel import Ack, Envelope
 from kernel.abc import Binding, Broker, Delivery, Intake, Queue, Subscription, Topology
-from kernel.errors import KernelError
+from kernel.errors import KernelError, SubscriptionLostError
 
 CANCEL_EXCHANGE: Final = "kernel.cancellations"
 MAX_EARLY: Final = 10_000
@@ -115,22 +116,36 @@ class Hearer:
             del self._early[next(iter(self._early))]
 
     async def listen(
-        self, broker: Broker, wish: CancellationQueue, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        broker: Broker,
+        make_wish: Callable[[], CancellationQueue],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Hear what comes to a queue of its own.
+        """Hear what comes to a queue of its own, and to a new one each time that a connection is lost.
 
         Raises:
             UnavailableError: if the broker breaks.
 
         Cancellation: Is a checkpoint. The queue goes away.
         """
-        await broker.declare(wish.topology())
-        async with broker.subscribe(Subscription(queue=wish.name, prefetch=_PREFETCH)) as deliveries:
-            task_status.started()
-            async for delivery in deliveries:
-                self.hear(delivery.envelope.correlation_id)
-                if not delivery.settle_nowait(Ack()):
-                    await delivery.settle(Ack())
+        is_first = True
+        while True:
+            with suppress(SubscriptionLostError):
+                wish = make_wish()
+                await broker.declare(wish.topology())
+                async with broker.subscribe(Subscription(queue=wish.name, prefetch=_PREFETCH)) as deliveries:
+                    if is_first:
+                        task_status.started()
+                    is_first = False
+                    await self._hear_all(deliveries)
+                    return
+
+    async def _hear_all(self, deliveries: AsyncIterator[Delivery]) -> None:
+        async for delivery in deliveries:
+            self.hear(delivery.envelope.correlation_id)
+            if not delivery.settle_nowait(Ack()):
+                await delivery.settle(Ack())
 
 
 @final

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import ClassVar, Final, final
 
 import attrs
@@ -16,6 +16,7 @@ from kernel.abc import (
     Broker,
     Capability,
     Context,
+    Delivery,
     Dispatcher,
     Exchange,
     Intake,
@@ -25,6 +26,7 @@ from kernel.abc import (
     check_partition_by,
     check_window,
 )
+from kernel.errors import ConflictError, StartupError, SubscriptionLostError
 
 from ._cancellation import CANCEL_EXCHANGE, CancellationQueue, Hearer
 
@@ -100,7 +102,8 @@ class ConsumerConfig:
 class ConsumerDispatcher(Dispatcher):
     """Brings in the deliveries of a queue; takes as many ahead as may be in flight, and no more.
 
-    A subscription that breaks is raised, so that the supervisor starts the dispatcher again.
+    A subscription that breaks with its connection is made again on the next one, and the workers do not notice. One
+    that breaks otherwise is raised, so that the supervisor starts the dispatcher again.
     """
 
     Config: ClassVar[type[object]] = ConsumerConfig
@@ -152,16 +155,22 @@ class ConsumerDispatcher(Dispatcher):
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None]:
         if self._config.declare:
-            await self._context.broker.declare(self._config.topology())
+            await self._declare(self._config.topology())
         else:
             await trio.lowlevel.checkpoint()
         if self._hearer is None:
             yield
             return
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._hearer.listen, self._context.broker, self._cancellations())
+            await nursery.start(self._hearer.listen, self._context.broker, self._cancellations)
             yield
             nursery.cancel_scope.cancel()
+
+    async def _declare(self, topology: Topology) -> None:
+        try:
+            await self._context.broker.declare(topology)
+        except ConflictError as error:  # to try again changes nothing
+            raise StartupError(f"{self._context.id}: {error}") from error
 
     def _cancellations(self) -> CancellationQueue:
         return CancellationQueue(
@@ -175,10 +184,19 @@ class ConsumerDispatcher(Dispatcher):
         subscription = Subscription(
             queue=self._config.queue, prefetch=intake.concurrency, reply_exchange=self._config.reply_exchange
         )
-        async with self._context.broker.subscribe(subscription) as deliveries:
-            task_status.started()
-            async for delivery in deliveries:
-                if self._hearer is None:
-                    await intake.submit(delivery)
-                else:
-                    await self._hearer.submit(intake, delivery)
+        is_first = True
+        while True:
+            with suppress(SubscriptionLostError):
+                async with self._context.broker.subscribe(subscription) as deliveries:
+                    if is_first:
+                        task_status.started()
+                    is_first = False
+                    await self._submit_all(deliveries, intake)
+                    return
+
+    async def _submit_all(self, deliveries: AsyncIterator[Delivery], intake: Intake) -> None:
+        async for delivery in deliveries:
+            if self._hearer is None:
+                await intake.submit(delivery)
+            else:
+                await self._hearer.submit(intake, delivery)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -10,8 +12,8 @@ from kernel_messaging import ConsumerConfig, ConsumerDispatcher
 from trio.testing import MockClock
 
 from kernel import Ack, DeadLetter, Envelope, Outcome
-from kernel.abc import Capability, Delivery, Protocol
-from kernel.errors import ConflictError, UnavailableError
+from kernel.abc import Broker, Capability, Delivery, Protocol, Subscription, Topology
+from kernel.errors import ConflictError, StartupError, SubscriptionLostError, UnavailableError
 from kernel.testing import RecordingIntake, fake_context, open_intake
 
 
@@ -123,7 +125,7 @@ async def test_opening_twice_is_fine_and_another_length_is_a_conflict(
     async with consumer(broker, protocol, max_length=5).open():
         async with consumer(broker, protocol, max_length=5).open():
             pass
-        with pytest.raises(ConflictError, match=r"max_length = 5, .* with 6"):
+        with pytest.raises(StartupError, match=r"max_length = 5, .* with 6"):
             async with consumer(broker, protocol, max_length=6).open():
                 pass
 
@@ -247,3 +249,42 @@ async def test_messages_of_one_key_are_handled_one_after_the_other_and_repeated_
         nursery.cancel_scope.cancel()
 
     assert sorted(began) == [(0, "1"), (0, "3"), (5, "2")]
+
+
+class Flapping(Broker):
+    """Loses each subscription after one delivery."""
+
+    def __init__(self, inner: MemoryBroker) -> None:
+        self.inner = inner
+        self.subscribed = 0
+
+    async def declare(self, topology: Topology) -> None:
+        await self.inner.declare(topology)
+
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        await self.inner.send(envelope, exchange=exchange, mandatory=mandatory)
+
+    @asynccontextmanager
+    async def subscribe(self, subscription: Subscription) -> AsyncGenerator[AsyncIterator[Delivery]]:
+        self.subscribed += 1
+        async with self.inner.subscribe(subscription) as deliveries:
+            yield self._one(deliveries)
+
+    async def _one(self, deliveries: AsyncIterator[Delivery]) -> AsyncGenerator[Delivery]:
+        yield await anext(deliveries)
+        raise SubscriptionLostError("the connection is gone")
+
+
+async def test_a_subscription_that_is_lost_with_its_connection_is_made_again_and_nobody_notices(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    flapping: Any = Flapping(broker)
+    dispatcher = consumer(flapping, protocol, bindings=("#",))
+    async with dispatcher.open(), open_intake() as intake, trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.accept, intake)
+        await put(broker, *"abcdefgh")
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+    assert texts(intake) == list("abcdefgh")
+    assert flapping.subscribed == 9

@@ -10,7 +10,7 @@ import attrs
 from kernel.abc import Exchange, Queue
 from kernel.errors import ConflictError, KernelError, SendError
 
-from .._errors import ChannelClosedError
+from .._errors import ChannelClosedError, MissingError
 
 NOT_FOUND: Final = 404
 REFUSED: Final = 403
@@ -41,9 +41,9 @@ def declare_error(kind: str, name: str, error: ChannelClosedError) -> KernelErro
                 " or take what exists with `adopt = true`"
             )
         case 404:
-            return ConflictError(f'{kind} "{name}" does not exist, or what it is bound to does not: {error.text}')
+            return MissingError(f'{kind} "{name}" does not exist, or what it is bound to does not: {error.text}')
         case 405:
-            return ConflictError(f'{kind} "{name}" belongs to another connection alone: {error.text}')
+            return MissingError(f'{kind} "{name}" belongs to another connection alone: {error.text}')
         case _:
             return ConflictError(f'{kind} "{name}" cannot be declared: {error.code} {error.text}')
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
 from kernel.abc import Delivery, Queue, Subscription
-from kernel.errors import UnavailableError, UnknownOutcomeError
+from kernel.errors import SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
 from ..core import Delivered, TooLarge
@@ -29,6 +29,8 @@ TAG: Final = "kernel"
 """The consumer's name on its channel, which has no other."""
 _PATIENCE: Final = 4.0
 """Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
+_IDLE_WAIT: Final = 60.0
+"""Seconds in which what was in hand when a connection broke has to end; after that, the dispatcher has to."""
 _BACKOFF_INITIAL: Final = 0.25
 _BACKOFF_MAX: Final = 10.0
 """Seconds between two tries to send an outcome, at first and at most."""
@@ -58,6 +60,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _held: Held | None = attrs.field(default=None, init=False)
     _error: Callable[[], UnavailableError] | None = attrs.field(default=None, init=False)
     """Why nothing comes any more."""
+    _can_renew: bool = attrs.field(default=False, init=False)
+    """Whether to subscribe again, on the next connection, mends what has ended."""
     _left: bool = attrs.field(default=False, init=False)
     _unsettled: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -100,6 +104,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         for scope in self._telling:
             scope.cancel()
         text = f'the channel that consumed from queue "{self._wish.queue}" is gone: {error}'
+        self._can_renew = isinstance(error, LinkLostError) and not self._is_exclusive()
         self.end(lambda: UnavailableError(text))
 
     def end(self, error: Callable[[], UnavailableError]) -> None:
@@ -113,13 +118,26 @@ class Consumer(AsyncIterator[Delivery], Desk):
     async def __anext__(self) -> Delivery:
         while True:
             if self._error is not None or self._left:
-                raise self._reason()
+                raise await self._end_of_all()
             delivery = self._shelf.take()
             if delivery is not None:
                 self._unsettled += 1
                 return delivery  # noqa: ASYNC910  no more than `prefetch` are at hand: it waits soon enough
             with trio.move_on_at(self._shelf.due):
                 await self._waiting.park()
+
+    async def _end_of_all(self) -> UnavailableError:
+        """Return why nothing comes any more.
+
+        What was handed out comes again as soon as somebody subscribes, so that is not yet the time for it.
+        """
+        reason = self._reason()
+        if not self._can_renew or self._left:
+            return reason  # noqa: ASYNC910  whoever is told goes on to wait
+        with trio.move_on_after(_IDLE_WAIT):
+            while self._unsettled:
+                await self._waiting.park()
+        return reason if self._unsettled else SubscriptionLostError(str(reason))  # noqa: ASYNC910  whoever is told goes on to wait
 
     async def leave(self) -> None:  # noqa: ASYNC910  it may be that the channel is gone
         """Stop the source and give back what was not taken.
@@ -220,7 +238,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._give_up(delivery, outcome, error)
         else:
             self._ack(delivery)
-        return True  # noqa: ASYNC910  as above
+        return True  # noqa: ASYNC910  whoever is told goes on to wait
 
     def _give_up(self, delivery: AmqpDelivery, outcome: Outcome, error: Exception) -> None:
         """Have the broker put aside what we cannot; it needs neither our headers nor our permissions."""
@@ -283,7 +301,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def _end_one(self) -> None:
         self._unsettled -= 1
-        if self._ordered is not None:
+        if self._ordered is not None or self._can_renew:
             self._waiting.unpark_all()
         if self._left and not self._unsettled and self._held is not None:
             self._held.release()
@@ -303,6 +321,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
     def _is_lost(self) -> bool:
         """Whether what is rejected goes nowhere; of a queue that somebody else declared it is not known."""
         return self._spec is not None and not has_dead_exchange(self._spec)
+
+    def _is_exclusive(self) -> bool:
+        """Whether the queue has gone away with its connection."""
+        return self._spec is not None and (self._spec.exclusive or options_of(self._spec).exclusive)
 
     def _check(self, delivery: AmqpDelivery) -> None:
         assert self._held is not None

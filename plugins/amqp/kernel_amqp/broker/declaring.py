@@ -13,7 +13,7 @@ from kernel.abc import Exchange, Queue
 from kernel.errors import ConflictError
 
 from .._config import ExchangeTable
-from .._errors import ChannelClosedError, LinkLostError
+from .._errors import ChannelClosedError, LinkLostError, MissingError
 from ..link.link import Link
 from .conflicts import NOT_FOUND, declare_error
 from .topology import Bound, exchange_method, options_of, queue_method
@@ -72,6 +72,7 @@ async def perform(link: Link, steps: Sequence[Step]) -> None:
 
     Raises:
         ConflictError: if the broker refuses one; those before it are done.
+        MissingError: if something that must exist does not, or not for us; likewise.
         LinkLostError: if the connection is gone.
 
     Cancellation: Is a checkpoint. If cancelled, any of them may have been done.
@@ -91,7 +92,7 @@ async def perform(link: Link, steps: Sequence[Step]) -> None:
                 raise
 
 
-async def perform_each(link: Link, steps: Iterable[Step]) -> list[ConflictError]:
+async def perform_each(link: Link, steps: Iterable[Step]) -> list[ConflictError | MissingError]:
     """Do each step that can be done; return why others could not.
 
     Raises:
@@ -102,7 +103,7 @@ async def perform_each(link: Link, steps: Iterable[Step]) -> list[ConflictError]
     wanted = list(steps)
     try:
         await perform(link, wanted)
-    except ConflictError:
+    except (ConflictError, MissingError):
         pass
     else:
         return []
@@ -129,9 +130,9 @@ async def exists(link: Link, look: base.Frame) -> bool:
     return True
 
 
-async def _refusal(link: Link, step: Step) -> ConflictError | None:
+async def _refusal(link: Link, step: Step) -> ConflictError | MissingError | None:
     try:
         await perform(link, [step])
-    except ConflictError as error:
+    except (ConflictError, MissingError) as error:
         return error  # noqa: ASYNC910  it comes from the broker
     return None

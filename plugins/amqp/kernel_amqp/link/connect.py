@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import ssl
@@ -30,7 +31,7 @@ class LinkSettings:
     """Where a broker is, and how to talk to it."""
 
     hosts: tuple[tuple[str, int], ...] = attrs.field(validator=attrs.validators.min_len(1))
-    """Hosts and ports of one broker or of the nodes of one cluster; tried in order, from one of them at random."""
+    """Hosts and ports of one broker or of the nodes of one cluster; tried in random order."""
     core: Settings
     """Of the protocol. `heartbeat` is H where a dead peer is to be found within 2 H seconds."""
     tls: ssl.SSLContext | None = None
@@ -38,7 +39,8 @@ class LinkSettings:
     server_name: str = ""
     """The name that the certificate must be for; empty for the host."""
     connect_timeout: float = 10.0
-    """Seconds for each host, from the first packet to the open connection."""
+    """Seconds for each host, from the first packet to the open connection; at most two heartbeats, so that an attempt
+    that began while nothing came through is given up as soon as a connection is."""
     close_timeout: float = CLOSE_TIMEOUT
     """Seconds for the last words, of ours and of the broker's, when the connection is closed."""
 
@@ -68,9 +70,8 @@ async def join(settings: LinkSettings) -> Joined:
     Cancellation: Is a checkpoint. If cancelled, nothing stays open.
     """
     settings = attrs.evolve(settings, core=_in_time(settings.core))
-    first = random.randrange(len(settings.hosts))
     failures: list[LinkError] = []
-    for host, port in settings.hosts[first:] + settings.hosts[:first]:
+    for host, port in random.sample(settings.hosts, len(settings.hosts)):
         try:
             return await _join_host(host, port, settings)
         except LinkError as error:
@@ -92,13 +93,14 @@ def _in_time(core: Settings) -> Settings:
 
 async def _join_host(host: str, port: int, settings: LinkSettings) -> Joined:
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with trio.move_on_after(settings.connect_timeout):
+    seconds = min(settings.connect_timeout, 2 * settings.core.heartbeat or math.inf)
+    with trio.move_on_after(seconds):
         async with AsyncExitStack() as stack:
             stream = await _open_stream(host, port, where, settings, stack)
             joined = await shake_hands(stream, where, settings.core)
             stack.pop_all()
             return joined
-    raise LinkError(f"{where} did not open a connection within {settings.connect_timeout:g} s")
+    raise LinkError(f"{where} did not open a connection within {seconds:g} s")
 
 
 async def _open_stream(

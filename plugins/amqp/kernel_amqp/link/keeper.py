@@ -27,7 +27,8 @@ class Keeper:
 
     role: str
     """What it is for, in complaints."""
-    _settings: LinkSettings
+    _settings: Callable[[], LinkSettings]
+    """Asked for each connection, so that certificates that were changed count."""
     _health: Health
     _restore: Callable[[Session], Awaitable[None]]
     """Makes exist again what was declared, before anybody uses a connection."""
@@ -103,7 +104,7 @@ class Keeper:
 
     async def _keep_one(self, connected: Callable[[], None]) -> None:
         """Open a connection and keep it until it is lost."""
-        async with open_session(self._settings) as session:
+        async with open_session(self._settings()) as session:
             await self._restore(session)
             self._set(session)
             self._health.recover(self.role)
@@ -135,5 +136,5 @@ class Keeper:
 
     def _wait(self, failures: int) -> float:
         """Return seconds before the next try: exponential backoff with full jitter."""
-        limit = min(self._backoff_max, self._backoff_initial * 2 ** min(failures - 1, 30))
-        return random.uniform(0, limit) if failures else 0.0
+        limit = min(self._backoff_max, self._backoff_initial * 2 ** min(max(failures - 1, 0), 30))
+        return random.uniform(0, limit)

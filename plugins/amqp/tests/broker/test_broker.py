@@ -23,7 +23,15 @@ from pamqp import commands
 
 from kernel import Ack, DeadLetter, Envelope, Event, Outcome, Retry, Return, Secret, new_id
 from kernel.abc import Binding, Exchange, Queue, Subscription, Topology
-from kernel.errors import ConflictError, EncodeError, QueueFullError, StartupError, UnknownOutcomeError, UnroutableError
+from kernel.errors import (
+    ConflictError,
+    EncodeError,
+    QueueFullError,
+    StartupError,
+    UnavailableError,
+    UnknownOutcomeError,
+    UnroutableError,
+)
 from kernel.testing import fake_context
 
 from ..bench import SETTINGS, SOON, ask, delete, depth, open_amqp, take
@@ -400,7 +408,7 @@ async def test_a_passive_queue_must_exist() -> None:
     queue = new_id()
     passive = Queue(name=queue, options=AmqpOptions(passive=True))
     async with open_amqp() as broker:
-        with pytest.raises(ConflictError, match="does not exist"):
+        with pytest.raises(UnavailableError, match="does not exist"):
             await declare(broker, passive)
         await ask(commands.Queue.Declare(queue=queue, arguments={"x-max-length": 7}))
         await broker.declare(

@@ -7,8 +7,9 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
+import attrs
 import pytest
 import trio
 import trustme
@@ -134,6 +135,38 @@ async def test_silent_host_is_given_up_after_connect_timeout() -> None:
             async with open_link(settings("127.0.0.1", port, connect_timeout=0.3)):
                 pass
     assert trio.current_time() - began < 1.0
+
+
+@pytest.mark.parametrize(("heartbeat", "seconds"), [(1.0, 2), (3.0, 4), (60.0, 10), (0.0, 10)])
+async def test_an_attempt_takes_at_most_two_heartbeats(
+    heartbeat: float, seconds: float, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect_never(*_: object) -> NoReturn:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("trio.open_tcp_stream", connect_never)
+    core = attrs.evolve(GUEST, heartbeat=heartbeat)
+    with pytest.raises(LinkError, match=rf"did not open a connection within {seconds} s"):
+        async with open_link(LinkSettings(hosts=(("nowhere", 1),), core=core)):
+            pass
+    assert trio.current_time() == pytest.approx(seconds)
+
+
+async def test_hosts_are_tried_in_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    async def refuse(host: str, _port: int) -> NoReturn:
+        tried.append(host)
+        await trio.lowlevel.checkpoint()
+        raise OSError
+
+    monkeypatch.setattr("trio.open_tcp_stream", refuse)
+    for _ in range(200):
+        with pytest.raises(LinkError):
+            async with open_link(LinkSettings(hosts=(("a", 1), ("b", 1), ("c", 1)), core=GUEST)):
+                pass
+
+    assert len({"".join(tried[at : at + 3]) for at in range(0, len(tried), 3)}) == 6
 
 
 async def test_next_host_is_tried_when_one_is_down(rabbitmq: tuple[str, int]) -> None:
