@@ -21,7 +21,7 @@ from .conflicts import NOT_FOUND, send_error
 from .declaring import exchange_look
 
 _MAX_LANES: Final = 64
-"""Channels that stay open while nobody sends on them: the ones used last."""
+"""Channels that stay open while nobody sends on them, at most: the ones used last, and half of what there may be."""
 
 
 @final
@@ -119,7 +119,7 @@ class Outbox:
         lane = self._lanes.get(exchange)
         if lane is None or not lane.is_usable:
             lane = self._lanes[exchange] = _Lane(exchange, session)
-            if len(self._lanes) > _MAX_LANES:
+            if len(self._lanes) > min(_MAX_LANES, session.link.channel_max // 2):
                 self._leave_oldest()
         if len(self._lanes) > 1:
             self._lanes.move_to_end(exchange)

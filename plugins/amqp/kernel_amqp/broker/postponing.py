@@ -35,6 +35,8 @@ class Postponer:
         factory=OrderedDict[DelayQueue | DelayExchange, float], init=False
     )
     """When a place has to be declared again, in `trio.current_time()`; those used last."""
+    _declaring: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """One declares at a time, so that many who need a place do not all do it, each on a channel of its own."""
 
     async def publish(
         self, properties: Properties, body: bytes, *, exchange: str, routing_key: str, delay: float, kind: Kind
@@ -70,8 +72,16 @@ class Postponer:
 
     async def _prepare(self, place: DelayQueue | DelayExchange) -> None:
         """Make sure that a place exists, and for long enough."""
-        if self._until.get(place, 0.0) > trio.current_time():
+        if self._is_known(place):
             return  # noqa: ASYNC910  sending follows
+        async with self._declaring:
+            if not self._is_known(place):
+                await self._declare(place)
+
+    def _is_known(self, place: DelayQueue | DelayExchange) -> bool:
+        return self._until.get(place, 0.0) > trio.current_time()
+
+    async def _declare(self, place: DelayQueue | DelayExchange) -> None:
         while True:
             link = (await self._keeper.session()).link
             began = trio.current_time()

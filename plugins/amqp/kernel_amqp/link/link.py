@@ -57,6 +57,8 @@ class Link:
     """Shielded, so that what is written while everything around is cancelled still goes out; `aclose` ends it."""
     _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     _channels: dict[int, LinkChannel] = attrs.field(factory=dict[int, LinkChannel], init=False)
+    _freed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    """Those who wait for a channel."""
 
     def __attrs_post_init__(self) -> None:
         self._connection = self._joined.connection
@@ -70,6 +72,11 @@ class Link:
     def where(self) -> str:
         """The `host:port` that it is connected to."""
         return self._joined.where
+
+    @property
+    def channel_max(self) -> int:
+        """How many channels there may be at a time."""
+        return self._connection.channel_max
 
     @property
     def blocked(self) -> str:
@@ -97,9 +104,10 @@ class Link:
             on_closed: Called once, from the task that reads, if the channel goes for another reason than leaving the
                 block: it only notes and wakes.
 
+        Waits while all channels of the connection are in use.
+
         Raises:
             LinkLostError: if the connection is gone.
-            LinkError: if all its channels are in use.
 
         Cancellation: Is a checkpoint. Leaving is shielded for at most 2 s.
         """
@@ -140,12 +148,17 @@ class Link:
 
     @asynccontextmanager
     async def _open_channel(self, on_closed: Callable[[ClosedError], None] | None) -> AsyncGenerator[LinkChannel]:
-        channel = self._new_channel(on_closed)
+        channel = await self._next_channel(on_closed)
         try:
             await channel.open()
             yield channel
         finally:
             await channel.aclose()
+
+    async def _next_channel(self, on_closed: Callable[[ClosedError], None] | None) -> LinkChannel:
+        while self.lost is None and len(self._channels) >= self.channel_max:
+            await self._freed.park()
+        return self._new_channel(on_closed)  # noqa: ASYNC910  to open it is a checkpoint
 
     def _new_channel(self, on_closed: Callable[[ClosedError], None] | None) -> LinkChannel:
         if self.lost is not None:
@@ -231,6 +244,7 @@ class Link:
         for channel in self._channels.values():
             channel.lose(self.lost)
         self._channels.clear()
+        self._freed.unpark_all()
         self._writer.stop()
         self._ended.set()
 
@@ -248,15 +262,20 @@ class Link:
             case ConsumerCancelled():
                 channel.cancelled(event.consumer_tag)
             case ChannelClosed():
-                del self._channels[event.channel]
+                self._forget(event.channel)
                 channel.lose(ChannelClosedError(event.code, event.text, event.method))
 
     def _take_reply(self, channel: LinkChannel, event: Replied) -> None:
         if isinstance(event.method, commands.Channel.CloseOk):
-            del self._channels[event.channel]
+            self._forget(event.channel)
             channel.left()
         else:
             channel.replied(event.method)
+
+    def _forget(self, number: int) -> None:
+        """Let somebody else have the number of a channel."""
+        del self._channels[number]
+        self._freed.unpark()
 
     def _loss(self, reason: str) -> LinkLostError:
         return LinkLostError(f"the connection to {self._joined.where} is gone: {reason}")

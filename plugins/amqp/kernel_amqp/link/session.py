@@ -9,7 +9,7 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
-from .._errors import ChannelClosedError, LinkLostError
+from .._errors import ChannelClosedError, LinkError, LinkLostError
 from .channel import LinkChannel
 from .connect import LinkSettings
 from .link import Link, open_link
@@ -24,7 +24,7 @@ class Held:
 
     _on_closed: OnClosed
     _channel: LinkChannel | None = attrs.field(default=None, init=False)
-    _error: ChannelClosedError | LinkLostError | None = attrs.field(default=None, init=False)
+    _error: ChannelClosedError | LinkError | None = attrs.field(default=None, init=False)
     _opened: trio.Event = attrs.field(factory=trio.Event, init=False)
     _released: trio.Event = attrs.field(factory=trio.Event, init=False)
     _closed: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -50,7 +50,7 @@ class Held:
         """Wait until the channel is open; for the session alone.
 
         Raises:
-            LinkLostError, ChannelClosedError: if it cannot be opened.
+            LinkError, ChannelClosedError: if it cannot be opened.
         """
         await self._opened.wait()
         if self._error is not None:
@@ -59,16 +59,21 @@ class Held:
     async def run(self, link: Link) -> None:  # noqa: ASYNC910  the connection may be gone
         """Keep the channel open; for the session alone."""
         try:
-            async with link.open_channel(on_closed=self._on_closed) as self._channel:
+            async with link.open_channel(on_closed=self._note) as self._channel:
                 self._opened.set()
                 await self._released.wait()
-        except (LinkLostError, ChannelClosedError) as error:
+        except (LinkError, ChannelClosedError) as error:
             self._error = error
         finally:
             if self._channel is None and self._error is None:
                 self._error = LinkLostError("the connection is being closed")
             self._opened.set()
             self._closed.set()
+
+    def _note(self, error: ChannelClosedError | LinkLostError) -> None:
+        """Tell that the channel is gone, and let its task end."""
+        self._released.set()
+        self._on_closed(error)
 
 
 @final

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from kernel_amqp import (
     AmqpBroker,
     AmqpConfig,
@@ -16,9 +19,10 @@ from kernel_amqp import (
     MessageDropped,
 )
 from kernel_amqp._config import BindingTable, ExchangeTable, QueueTable
+from kernel_amqp.broker.declaring import Step, perform
 from kernel_amqp.broker.outbox import _MAX_LANES
 from kernel_amqp.core import Properties
-from kernel_amqp.link.link import open_link
+from kernel_amqp.link.link import Link, open_link
 from pamqp import commands
 
 from kernel import Ack, DeadLetter, Envelope, Event, Outcome, Retry, Return, Secret, new_id
@@ -27,6 +31,7 @@ from kernel.errors import (
     ConflictError,
     EncodeError,
     QueueFullError,
+    SendError,
     StartupError,
     UnavailableError,
     UnknownOutcomeError,
@@ -166,6 +171,52 @@ async def test_a_delay_queue_that_somebody_deletes_is_made_again() -> None:
             await delete(queues=["kernel.delay.kept.63."])
 
         assert await depth(queue) == 2
+
+
+async def test_many_delayed_messages_at_once_declare_their_place_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, declared = new_id(), list[str]()
+
+    async def noting(link: Link, steps: Sequence[Step]) -> None:
+        declared.extend(step.name for step in steps[:1])
+        await perform(link, steps)
+
+    async with open_amqp() as broker:
+        await declare(broker, Queue(name=queue, durable=False))
+        monkeypatch.setattr("kernel_amqp.broker.postponing.perform", noting)
+        async with trio.open_nursery() as senders:
+            for number in range(500):
+                message = Envelope(subject=queue, body=str(number).encode(), delay=0.3)
+                senders.start_soon(partial(broker.send, message, exchange=""))
+            await trio.sleep(0.01)
+            channels = len((await broker._outbox._keeper.session()).link._channels)
+        assert await wait_depth(queue, 500) == 500
+
+    assert declared == ["kernel.delay.kept.300."]
+    assert channels < 10
+
+
+async def wait_depth(queue: str, count: int) -> int | None:
+    with trio.move_on_after(SOON):
+        while await depth(queue) != count:  # noqa: ASYNC110  the broker tells nobody
+            await trio.sleep(0.05)
+    return await depth(queue)
+
+
+async def test_a_channel_that_the_broker_closes_leaves_no_task_behind() -> None:
+    async with open_amqp() as broker:
+        await refuse(broker, 5)
+        before = trio.lowlevel.current_statistics().tasks_living
+        await refuse(broker, 40)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert trio.lowlevel.current_statistics().tasks_living <= before + 2
+
+
+async def refuse(broker: AmqpBroker, count: int) -> None:
+    """Send what this user must not, so that the broker closes the channel each time."""
+    for _ in range(count):
+        with pytest.raises(SendError, match="403"):
+            await broker.send(Envelope(subject="a"), exchange="amq.rabbitmq.trace")
 
 
 # --- consuming ------------------------------------------------------------------------------------------------------

@@ -273,3 +273,33 @@ async def test_black_hole_is_found_within_two_heartbeats(rabbitmq: Host, directi
 
 def _hold(relay: Relay, direction: str) -> None:
     relay.hold(**{direction: True})
+
+
+async def test_who_finds_no_free_channel_waits_for_one(rabbitmq: tuple[str, int]) -> None:
+    core = Settings(response="\0guest\0guest", channel_max=2, heartbeat=0.0)
+    order: list[str] = []
+    async with open_link(LinkSettings(hosts=(rabbitmq,), core=core)) as link, trio.open_nursery() as nursery:
+
+        async def use(name: str) -> None:
+            async with link.open_channel() as channel:
+                await channel.flush()
+                order.append(name)
+
+        with trio.move_on_after(0.2) as all_used:
+            async with link.open_channel(), link.open_channel():
+                for number in range(50):
+                    nursery.start_soon(use, str(number))
+                await trio.sleep_forever()
+
+    assert all_used.cancelled_caught
+    assert len(order) == 50
+
+
+async def test_who_waits_for_a_channel_is_told_when_the_connection_is_lost(rabbitmq: tuple[str, int]) -> None:
+    core = Settings(response="\0guest\0guest", channel_max=1, heartbeat=0.0)
+    settings = LinkSettings(hosts=(rabbitmq,), core=core)
+    async with open_link(settings) as link, link.open_channel(), trio.open_nursery() as nursery:
+        nursery.start_soon(link.aclose)
+        with pytest.raises(LinkLostError):
+            async with link.open_channel():
+                pass
