@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, final
 
@@ -23,6 +23,8 @@ from ._store import Store
 
 _RETRY: Final = 1.0
 """Seconds after which a file that cannot be read is asked again."""
+_INSTRUCTIONS: Final = 20_000
+"""Of SQLite's machine, about a millisecond, after which it looks whether a statement has to end."""
 LOG_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of the log beyond which somebody must be keeping it from being written into the file."""
 
@@ -78,6 +80,18 @@ class Access:
                     raise
             else:
                 return self._store
+
+    @contextmanager
+    def limited(self, seconds: float, is_stopping: Callable[[], bool]) -> Generator[None]:
+        """Interrupt a statement that still runs when the time is over, or the file is to be closed."""
+        connection, until = self._connection, time.monotonic() + seconds
+        assert connection is not None
+        connection.set_progress_handler(lambda: time.monotonic() >= until or is_stopping(), _INSTRUCTIONS)
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):  # it may have been closed meanwhile
+                connection.set_progress_handler(None, 0)
 
     def commit(self) -> Effects:
         """End the transaction well.

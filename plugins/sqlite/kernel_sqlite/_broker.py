@@ -97,6 +97,18 @@ class SqliteBroker(Broker, Transactional):
         self._hub = _Hub(self._thread.poll)
         self._thread.start()
 
+    async def wait_broken(self) -> None:
+        """Wait for the end of the thread of the file.
+
+        Raises:
+            UnavailableError: if it ended by itself.
+
+        Cancellation: Is a checkpoint.
+        """
+        await self._thread.ended.wait()
+        if self._thread.failure is not None:
+            raise self._thread.failure
+
     async def aclose(self) -> None:
         """Give back what is claimed, remove our exclusive queues and close the file.
 

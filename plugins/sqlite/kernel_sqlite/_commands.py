@@ -138,7 +138,7 @@ def list_queues(store: Store, *, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     columns = ["queue", "ready", "delayed", "behind", "claimed", "dead_letters"]
-    for row in _aligned([columns, *([str(row[column]) for column in columns] for row in rows)]):
+    for row in _aligned([columns, *([_safe(str(row[column])) for column in columns] for row in rows)]):
         click.echo(row)
 
 
@@ -162,10 +162,15 @@ def peek(store: Store, *, name: str, limit: int, as_json: bool) -> None:
             click.echo(json.dumps(record))
             continue
         headers = inspection.headers_of(claim.letter)
-        click.echo(f"{claim.letter.id}  {claim.letter.subject}  attempts {claim.attempt - 1}")
+        click.echo(f"{_safe(claim.letter.id)}  {_safe(claim.letter.subject)}  attempts {claim.attempt - 1}")
         for key, value in headers.items():
-            click.echo(f"    {key}: {json.dumps(value)}")
+            click.echo(f"    {_safe(key)}: {json.dumps(value)}")
         click.echo(f"    {claim.letter.body[:200]!r}")
+
+
+def _safe(text: str) -> str:
+    """Return a text of somebody's with what a terminal would obey escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 # --- retry, purge -------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import final
 
 import attrs
@@ -18,6 +19,7 @@ from kernel.errors import UnavailableError
 from ._delivery import SqliteDelivery
 from ._letter import Claim, read_letter
 from ._operation import Operation
+from ._store import Store
 from ._thread import StoreThread
 
 
@@ -87,7 +89,11 @@ class Consumer(AsyncIterator[Delivery]):
             limit, self._free = self._free, 0
             self._is_claiming, self._is_called = True, False
             self._thread.submit(
-                Operation(lambda store: store.claim(self.queue, limit), heard=lambda done: self._claimed(done, limit))
+                Operation(
+                    lambda store: store.claim(self.queue, limit),
+                    heard=lambda done: self._claimed(done, limit),
+                    is_persistent=True,
+                )
             )
 
     def leave(self, error: BaseException) -> None:
@@ -144,16 +150,19 @@ class Consumer(AsyncIterator[Delivery]):
         now = self._thread.clock.wall()
         while self._buffer:
             claim = self._buffer.popleft()
-            if claim.letter.deadline is None or claim.letter.deadline > now:
+            if claim.letter.deadline is not None and claim.letter.deadline <= now:
+                self._end(partial(Store.expire, claim=claim))
+                continue
+            try:
                 envelope = read_letter(claim.letter, now=now)
-                return SqliteDelivery(claim, envelope, self._thread, self._freed, self._reply_exchange)
-            self._expire(claim)
+            except ValueError as error:
+                self._end(partial(Store.discard, claim=claim, reason=f"it cannot be read: {error}"))
+                continue
+            return SqliteDelivery(claim, envelope, self._thread, self._freed, self._reply_exchange)
         return None
 
-    def _expire(self, claim: Claim) -> None:
-        self._thread.submit_last(
-            Operation(lambda store: store.expire(claim), heard=lambda _: self._freed(), is_persistent=True)
-        )
+    def _end(self, action: Callable[[Store], None]) -> None:
+        self._thread.submit_last(Operation(action, heard=lambda _: self._freed(), is_persistent=True))
 
     def _freed(self) -> None:
         self._free += 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 import attrs
 import trio
@@ -17,6 +18,9 @@ from ._letter import Claim, read_letter, write_letter
 from ._operation import Operation
 from ._store import Store
 from ._thread import StoreThread
+
+_OF_THE_MESSAGE: Final = (TypeError, ValueError, LookupError, AttributeError, sqlite3.InterfaceError)
+"""What settling raises if it fails for what is in the message, such as headers that are no headers."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -61,7 +65,7 @@ class SqliteDelivery(_Claimed):
     @override
     async def settle(self, outcome: Outcome) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        operation = Operation(self._settling(outcome), trio.lowlevel.current_task(), self._heard)
+        operation = Operation(self._settling(outcome), trio.lowlevel.current_task(), self._heard, is_persistent=True)
         self._thread.submit(operation)
         self._settled = True
         try:
@@ -79,11 +83,16 @@ class SqliteDelivery(_Claimed):
         return lambda store: store.settle(self._claim, outcome, reply, self._reply_exchange)
 
     def _heard(self, operation: Operation[None]) -> None:
-        if operation.error is None:
+        error = operation.error
+        if error is None:
             self._freed()
+        elif isinstance(error, _OF_THE_MESSAGE):  # it would come again for ever
+            self._tidy_up(lambda store: store.discard(self._claim, f"it cannot be settled: {error!r}"))
         else:
-            recovery = Operation(lambda store: store.recover(self._claim), heard=self._recovered, is_persistent=True)
-            self._thread.submit_last(recovery)
+            self._tidy_up(lambda store: store.recover(self._claim))
+
+    def _tidy_up(self, action: Callable[[Store], None]) -> None:
+        self._thread.submit_last(Operation(action, heard=self._recovered, is_persistent=True))
 
     def _recovered(self, _: object) -> None:
         self._freed()

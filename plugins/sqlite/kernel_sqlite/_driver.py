@@ -17,8 +17,22 @@ from ._access import Access
 from ._broker import SqliteBroker
 from ._clock import Clock, open_clock
 from ._config import SqliteConfig
-from ._file import create_or_open
+from ._file import create_or_open, exposure_of
 from ._store import Store
+
+
+@asynccontextmanager
+async def _while_whole(broker: SqliteBroker) -> AsyncGenerator[None]:
+    """End the body with an error when the file can be used no more, so that the driver is started again."""
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(broker.wait_broken)
+            yield
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        raise group.exceptions[0] from group.exceptions[0].__cause__  # of the body: the nursery is not its business
 
 
 @final
@@ -62,10 +76,13 @@ class SqliteDriver(Driver[Broker]):
         async with open_clock() as clock:
             # Not abandoned when cancelled: it ends within a second or so, and leaves nothing behind.
             access = await trio.to_thread.run_sync(self._open_file, clock)
+            if exposure := exposure_of(access.path):
+                self._context.log.warning(exposure)
             broker = SqliteBroker(access, self._context)
             broker.start(poll_interval=self._config.poll_interval, transaction_timeout=self._config.transaction_timeout)
             try:
-                yield broker
+                async with _while_whole(broker):
+                    yield broker
             finally:
                 with trio.move_on_after(self._context.stop_timeout / 2, shield=True):
                     await broker.aclose()

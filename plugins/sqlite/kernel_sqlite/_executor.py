@@ -77,6 +77,8 @@ class Executor:
         """Tell those who waited that it is in the file."""
         if effects.has_written:
             self._teller.report(self._access.complaint())
+            if self._persistent:
+                self.retry_at = -math.inf
         self._teller.tell_all(batch, effects)
 
     def _transact(self, batch: Sequence[Operation[Any]]) -> Effects:

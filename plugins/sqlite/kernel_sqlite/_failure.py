@@ -33,6 +33,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return code_of(error) == sqlite3.SQLITE_BUSY
 
 
+def is_interrupted(error: BaseException) -> bool:
+    """Return whether a statement was ended because it took too long."""
+    return code_of(error) == sqlite3.SQLITE_INTERRUPT
+
+
 def is_full(error: BaseException) -> bool:
     """Return whether there was no space."""
     return code_of(error) == sqlite3.SQLITE_FULL

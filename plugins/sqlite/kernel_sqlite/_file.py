@@ -91,6 +91,20 @@ def identity_of(path: Path) -> Identity | None:
     return Identity(found.st_dev, found.st_ino)
 
 
+def exposure_of(path: Path) -> str:
+    """Return who may read or write a file besides its owner; empty if nobody may."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""
+    words = [word for bits, word in ((0o022, "write"), (0o044, "read")) if mode & bits]
+    if not words:
+        return ""
+    return (
+        f'others may {" and ".join(words)} "{path}" (mode {mode & 0o777:03o}), and what is in its messages: chmod 600'
+    )
+
+
 def _create(path: Path) -> None:
     """Make the file beside its place and link it there: nobody ever sees half of it, and no file is replaced."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -18,6 +18,8 @@ from ._schema import BEHIND, CLAIMED, DELAYED, READY
 from ._store import Store
 
 _STATES = {READY: "ready", DELAYED: "delayed", BEHIND: "behind", CLAIMED: "claimed"}
+
+ValueT = TypeVar("ValueT")
 
 
 def waiting_in(store: Store) -> list[tuple[StoredQueue, int]]:
@@ -145,21 +147,38 @@ def headers_of(letter: Letter) -> dict[str, object]:
 
 def _from_record(record: Mapping[str, Any]) -> Letter:
     try:
-        headers = record["headers"]
+        headers = cast("dict[str, object]", _checked(record, "headers", dict))
         return Letter(
-            id=str(record["id"]),
-            subject=str(record["subject"]),
-            body=base64.b64decode(record["body"], validate=True),
-            headers=json.dumps(headers) if headers else "",
-            content_type=str(record["content_type"]),
-            reply_to=str(record["reply_to"]),
-            correlation_id=str(record["correlation_id"]),
-            rank=9 - min(9, max(0, int(record["priority"]))),
+            id=_checked(record, "id", str),
+            subject=_checked(record, "subject", str),
+            body=base64.b64decode(_checked(record, "body", str), validate=True),
+            headers=json.dumps(headers, allow_nan=False) if headers else "",
+            content_type=_checked(record, "content_type", str),
+            reply_to=_checked(record, "reply_to", str),
+            correlation_id=_checked(record, "correlation_id", str),
+            rank=9 - min(9, max(0, _checked(record, "priority", int))),
             delay=0.0,
-            deadline=None if record["deadline"] is None else float(record["deadline"]),
+            deadline=None if record["deadline"] is None else _finite(record["deadline"]),
         )
-    except (KeyError, TypeError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a message as `kernel queue export` writes it: {error!r}") from error
+
+
+def _checked(record: Mapping[str, Any], key: str, kind: type[ValueT]) -> ValueT:
+    """Return a value of a record, which a file may hold in whatever shape."""
+    value = record[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"`{key}` is no {kind.__name__}")
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate is no text
+    return value
+
+
+def _finite(value: object) -> float:
+    number = float(cast("Any", value))
+    if isinstance(value, bool | str) or not math.isfinite(number):
+        raise ValueError("`deadline` is no time")
+    return number
 
 
 def _death_queue(letter: Letter) -> str:

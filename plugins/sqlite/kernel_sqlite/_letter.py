@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import trio
 
@@ -72,12 +73,19 @@ def write_letter(envelope: Envelope, *, now: float) -> Letter:
 
 
 def read_letter(letter: Letter, *, now: float) -> Envelope:
-    """Return the envelope; its deadline is in trio's time of this process."""
+    """Return the envelope; its deadline is in trio's time of this process.
+
+    Raises:
+        ValueError: if its headers are none, as somebody else may have written them.
+    """
+    headers: object = json.loads(letter.headers) if letter.headers else NO_HEADERS
+    if not isinstance(headers, Mapping):
+        raise ValueError("its headers are no object")  # noqa: TRY004  as what json raises
     deadline = math.inf if letter.deadline is None else trio.current_time() + letter.deadline - now
     return Envelope(
         subject=letter.subject,
         body=letter.body,
-        headers=json.loads(letter.headers) if letter.headers else NO_HEADERS,
+        headers=cast("Mapping[str, object]", headers),
         id=letter.id,
         content_type=letter.content_type,
         reply_to=letter.reply_to,

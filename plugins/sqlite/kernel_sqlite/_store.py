@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import assert_never, final
+from typing import Final, assert_never, final
 
 import attrs
 
@@ -23,6 +23,10 @@ from ._shelves import Effects, Shelves
 from ._upkeep import Upkeep
 
 Clock = Callable[[], float]
+
+
+RECOVERY_PAUSE: Final = 1.0
+"""Seconds before a message comes again whose outcome could not be noted."""
 
 
 @final
@@ -218,10 +222,17 @@ class Store:
                 self.shelves.drop(claim.letter, queue=f"#{number}", reason="its queue is gone")
 
     def recover(self, claim: Claim) -> None:
-        """Make a claim ready again that could not be settled, its attempt counted; does nothing if it was."""
-        queue = self.shelves.catalog.by_id(claim.queue)
-        if queue is not None and claim.holder == self.shelves.upkeep.holder and self.shelves.entries.recover(claim):
-            self.shelves.became_ready(queue, 1)
+        """Make a claim that could not be settled ready again in a while, its attempt counted; nothing if it was."""
+        if claim.holder == self.shelves.upkeep.holder and self.shelves.entries.recover(claim):
+            self._again(claim, RECOVERY_PAUSE)
+
+    def discard(self, claim: Claim, reason: str) -> None:
+        """Remove a claim that nothing can be done with, and say so."""
+        if claim.holder == self.shelves.upkeep.holder and self.shelves.entries.recover(claim):
+            queue = self.shelves.catalog.by_id(claim.queue)
+            self.shelves.drop(claim.letter, queue=queue.spec.name if queue else f"#{claim.queue}", reason=reason)
+            self.shelves.entries.remove(claim.seq)
+            self._next_of_key(claim)
 
     def probe(self) -> None:
         """Write something, to see whether the file takes it."""

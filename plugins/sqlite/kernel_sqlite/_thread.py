@@ -21,6 +21,7 @@ from kernel.errors import UnavailableError
 from ._access import Access
 from ._clock import Clock
 from ._executor import Executor
+from ._failure import is_interrupted
 from ._hold import Hold
 from ._operation import Operation
 from ._shelves import Effects
@@ -57,6 +58,9 @@ class StoreThread:
     _is_closing: bool = attrs.field(default=False, init=False)
     _is_hungry: bool = attrs.field(default=False, init=False)
     """Whether somebody waits for messages, from other processes too."""
+    _under_way: list[Operation[Any]] | Hold = attrs.field(factory=list[Operation[Any]], init=False)
+    failure: UnavailableError | None = attrs.field(default=None, init=False)
+    """Why the thread ended by itself."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
@@ -182,17 +186,42 @@ class StoreThread:
     # --- in the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            match batch:
-                case Hold():
-                    self._serve(batch)
-                case []:
-                    self._look()
-                case _:
-                    self._executor.execute(batch)
-        self._executor.execute([Operation(Store.close)])
-        self._access.close()
+        try:
+            while (batch := self._take()) is not None:
+                self._under_way = batch
+                self._do(batch)
+                self._under_way = []
+            self._executor.execute([Operation(Store.close)])
+            self._access.close()
+        except BaseException as error:  # noqa: BLE001  there is nobody above: who waits would wait for ever
+            self._break(error)
         self._teller.tell(self.ended.set)
+
+    def _do(self, batch: list[Operation[Any]] | Hold) -> None:
+        match batch:
+            case Hold():
+                self._serve(batch)
+            case []:
+                self._look()
+            case _:
+                self._executor.execute(batch)
+
+    def _break(self, cause: BaseException) -> None:
+        """Tell all who wait, and whoever comes, that nothing is done any more."""
+        self.failure = UnavailableError(f'the thread of "{self._access.path}" has broken: {cause!r}')
+        self.failure.__cause__ = cause
+        with self._lock:
+            self._is_closing = True
+            left, self._waiting = self._waiting, []
+        left += [self._under_way] if isinstance(self._under_way, Hold) else self._under_way
+        for one in left:
+            if isinstance(one, Hold):
+                self._close(one, self.failure)
+            else:
+                one.error = self.failure
+            self._teller.tell(one.tell)
+        with suppress(Exception):
+            self._access.drop()
 
     def _take(self) -> list[Operation[Any]] | Hold | None:
         """Wait for something to do; an empty list is time to look around, and None is the end."""
@@ -249,11 +278,15 @@ class StoreThread:
             return
         self._teller.tell(hold.tell)
         until = self.clock.monotonic() + self._transaction_timeout
-        while (operation := self._next_of(hold, until)) is not None:
-            self._run_held(hold, operation, store)
+        with self._access.limited(self._transaction_timeout, self._is_stopping):
+            while (operation := self._next_of(hold, until)) is not None:
+                self._run_held(hold, operation, store)
         if hold.is_open:
             self._access.rollback()
-            self._close(hold, UnavailableError(f"the transaction took over {self._transaction_timeout:g} s: undone"))
+            self._close(hold, self._too_long())
+
+    def _too_long(self) -> UnavailableError:
+        return UnavailableError(f"the transaction took over {self._transaction_timeout:g} s: undone")
 
     def _next_of(self, hold: Hold, until: float) -> Operation[Any] | None:
         with self._lock:
@@ -275,6 +308,9 @@ class StoreThread:
         try:
             operation.result = operation.action(store)
         except Exception as error:  # noqa: BLE001  it is the task's own statement: the task hears of it
+            if is_interrupted(error):
+                self._doom(hold, operation, self._too_long())
+                return
             operation.error = error
         if not store.is_open:
             self._doom(hold, operation, operation.error or UnavailableError("the transaction was ended"))

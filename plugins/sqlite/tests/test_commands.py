@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -112,7 +113,29 @@ def test_what_is_exported_can_be_imported(filled: Path) -> None:
     assert file.read_text(encoding="utf-8") == exported
 
 
-@pytest.mark.parametrize("line", ["{}", "nonsense", "[]", '{"id": 1}'])
+SOUND: Any = {
+    "id": "x",
+    "subject": "q",
+    "body": "",
+    "headers": {},
+    "content_type": "",
+    "reply_to": "",
+    "correlation_id": "",
+    "priority": 0,
+    "deadline": None,
+    "attempts": 0,
+}
+UNSOUND: list[dict[str, Any]] = [
+    {"headers": ["no", "object"]}, {"headers": "text"}, {"headers": {"a": float("nan")}}, {"headers": None}, {"id": 7},
+    {"id": None}, {"subject": ["q"]}, {"body": 5}, {"body": "no base64!"}, {"content_type": {}}, {"reply_to": None},
+    {"correlation_id": 1}, {"priority": "high"}, {"priority": 1.5}, {"priority": True}, {"deadline": "soon"},
+    {"deadline": float("inf")}, {"deadline": float("nan")}, {"id": "\ud800"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "nonsense", "[]", "5", "null", '"text"', '{"id": 1}', *(json.dumps(SOUND | odd) for odd in UNSOUND)]
+)
 def test_an_import_is_whole_or_not_at_all(filled: Path, line: str) -> None:
     good = run("export", "q.dead", "--file", str(filled)).stdout.splitlines()[0]
     done = run("import", "q", "-", "--file", str(filled), text=f"{good}\n{line}\n")
@@ -120,6 +143,20 @@ def test_an_import_is_whole_or_not_at_all(filled: Path, line: str) -> None:
     assert done.exit_code == 1
     assert "line 2" in done.output
     assert ids(filled, "q") == ["a", "b", "c"]
+
+
+def test_what_a_terminal_would_obey_is_escaped(filled: Path) -> None:
+    odd = SOUND | {
+        "id": "\x1b]0;owned\x07\x1b[2J",
+        "subject": "q\nforged",
+        "headers": {"a\x1b[2J": "\x1b", "\u202e": 1},
+    }
+    run("purge", "q", "--yes", "--file", str(filled))
+    run("import", "q", "-", "--file", str(filled), text=json.dumps(odd))
+    shown = run("peek", "q", "--file", str(filled)).output
+
+    assert all(char.isprintable() for char in shown.replace("\n", ""))
+    assert len(shown.splitlines()) == 4
 
 
 def test_a_queue_or_file_that_does_not_exist_is_one_line(filled: Path) -> None:

@@ -4,18 +4,22 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from kernel_sqlite import SqliteBroker
 from trio.testing import wait_all_tasks_blocked
 
-from kernel import Ack, Envelope, Event, StateChanged
+from kernel import Ack, ComponentFailed, Envelope, Event, StateChanged, handles
+from kernel._manifest.registry import Registry, discover
 from kernel.abc import Queue, Subscription, Topology
 from kernel.errors import StorageFullError
+from kernel.testing import open_kernel
 
 from .conftest import OpenSqlite
 
@@ -73,6 +77,48 @@ async def test_a_full_disk_is_told_confirms_nothing_and_heals(open_sqlite: OpenS
     assert [delivery.envelope.id for delivery in peeked] == confirmed
     assert taken == [*confirmed, "after"]
     assert [event.new.name for event in events if isinstance(event, StateChanged)] == ["DEGRADED", "READY"]
+
+
+class Slow:
+    """Handles what comes while the disk is full, and remembers it."""
+
+    def __init__(self, config: Mapping[str, float]) -> None:
+        self.seconds = config["seconds"]
+        self.handled: list[str] = []
+
+    @handles("#")
+    async def take(self, payload: Any, envelope: Envelope) -> None:
+        self.handled.append(envelope.id)
+        await trio.sleep(self.seconds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.5], ids=["little-backlog", "some-backlog", "much-backlog"])
+async def test_a_service_on_a_full_disk_waits_degraded_and_heals(small_disk: Path, seconds: float) -> None:
+    """Every message is handled once, and nothing is restarted."""
+    table = {
+        "kernel": {"name": "disk"},
+        "drivers": {"queue": {"plugin": "sqlite", "path": str(small_disk / "q.db"), "synchronous": "normal"}},
+        "dispatchers": {
+            "in": {"plugin": "consumer", "driver": "queue", "protocol": "raw", "queue": "q", "concurrency": 200}
+        },
+        "workers": {"slow": {"use": "slow", "dispatcher": "in", "config": {"seconds": seconds}}},
+    }
+    registry = Registry((*discover().plugins, *Registry.of({"workers": {"slow": Slow}}).plugins))
+    confirmed: list[str] = []
+    async with open_kernel(table, registry=registry) as service:
+        broker = service.resource("driver/queue")
+        with pytest.raises(StorageFullError):
+            await fill(broker, confirmed)
+        await trio.sleep(3.0)  # beyond some retries of what the file does not take
+        await trio.Path(small_disk / "filler").unlink()
+        worker = service.resource("worker/slow")
+        with trio.fail_after(60):
+            while set(worker.handled) < set(confirmed):  # noqa: ASYNC110  nothing else tells
+                await trio.sleep(0.1)
+
+    assert Counter(worker.handled) == Counter(confirmed)
+    assert not [event for event in service.events if isinstance(event, ComponentFailed)]
 
 
 @pytest.mark.slow

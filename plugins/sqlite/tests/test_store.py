@@ -309,7 +309,7 @@ def test_a_lane_goes_on_when_its_first_is_purged(store: Store, path: Path) -> No
     assert (ids(taken), look(store), rows(path, "kernel_lane")) == (["a"], ["c"], 1)
 
 
-def test_recovering_what_was_settled_does_nothing(store: Store) -> None:
+def test_recovering_what_was_settled_does_nothing(store: Store, wall: Wall) -> None:
     declare(store)
     send(store, "a", "b")
     one, two = claim(store)
@@ -318,6 +318,9 @@ def test_recovering_what_was_settled_does_nothing(store: Store) -> None:
         store.recover(one)
         store.recover(two)
         store.recover(two)
+    wall.now += 2.0
+    with committed(store):
+        store.upkeep()
 
     assert (look(store), waiting(store)) == (["b"], {"q": 1})
 
