@@ -155,6 +155,40 @@ class Catalog:
             self._connection.execute(statement, (queue.id,))
         self._changed()
 
+    def replace(self, queue: StoredQueue, spec: Queue) -> None:
+        """Declare a queue anew, under its name; what is in it stays."""
+        spec = _normal(spec)
+        self._connection.execute(
+            "UPDATE kernel_queue SET durable = ?, max_length = ?, overflow = ?, ttl = ?, dead_letters = ?,"
+            " deduplication_window = ? WHERE id = ?",
+            (
+                spec.durable,
+                spec.max_length,
+                spec.overflow,
+                spec.ttl,
+                spec.dead_letters,
+                spec.deduplication_window,
+                queue.id,
+            ),
+        )
+        self._changed()
+
+    def bindings_of(self, queue: StoredQueue) -> list[tuple[str, str]]:
+        """Return (exchange, pattern) of each binding of a queue."""
+        return [
+            (exchange, pattern)
+            for exchange, bound in self._bindings.items()
+            for pattern, number in bound
+            if number == queue.id
+        ]
+
+    def unbind(self, queue: StoredQueue, exchange: str, pattern: str) -> None:
+        """Remove a binding."""
+        self._connection.execute(
+            "DELETE FROM kernel_binding WHERE queue = ? AND exchange = ? AND pattern = ?", (queue.id, exchange, pattern)
+        )
+        self._changed()
+
     def _changed(self) -> None:
         self.flush()
         self._connection.execute("UPDATE kernel_meta SET topology = topology + 1")
@@ -262,4 +296,5 @@ def _compare(kind: str, wanted: Exchange | Queue, existing: Exchange | Queue) ->
         if asked != found:
             raise ConflictError(
                 f'{kind} "{wanted.name}" was declared with {field.name} = {found!r}, and is asked for with {asked!r}'
+                f"{'; `kernel queue alter` changes it' if kind == 'queue' else ''}"
             )

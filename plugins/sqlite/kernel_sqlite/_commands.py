@@ -16,6 +16,7 @@ from attrs import evolve
 
 from kernel.errors import InvalidError, KernelError
 
+from . import _changes as changes
 from . import _inspection as inspection
 from ._config import SqliteConfig
 from ._driver import SqliteDriver
@@ -201,6 +202,79 @@ def purge(store: Store, *, name: str, yes: bool) -> None:
         click.confirm(f'Remove {total} messages from queue "{name}" for good?', abort=True)
     done = _in_steps(store, lambda step: inspection.purge(store, name, step), total, "purging")
     click.echo(f"{done} messages removed")
+
+
+# --- delete, unbind, alter ----------------------------------------------------------------------------------------
+
+
+@queue.command()
+@click.argument("name")
+@click.option("--if-empty", is_flag=True, help="Only if nothing waits in it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_on_file
+def delete(store: Store, *, name: str, if_empty: bool, yes: bool) -> None:
+    """Remove queue NAME, its bindings and what waits in it, so that senders do not fill it any more."""
+    if not (yes or if_empty):
+        total = _transact(store, lambda: inspection.count(store, name))
+        click.confirm(f'Delete queue "{name}" and the {total} messages in it for good?', abort=True)
+    gone = _transact(store, lambda: changes.delete(store, name, only_if_empty=if_empty))
+    click.echo(f'queue "{name}" deleted, with {gone} messages')
+
+
+@queue.command()
+@click.argument("name")
+@click.argument("exchange", required=False)
+@click.argument("pattern", required=False)
+@_on_file
+def unbind(store: Store, *, name: str, exchange: str | None, pattern: str | None) -> None:
+    """Remove the binding of queue NAME to EXCHANGE with PATTERN; without these, list its bindings."""
+    if exchange is None or pattern is None:
+        for one, other in _transact(store, lambda: changes.bindings(store, name)):
+            click.echo(f"{_safe(one)}  {_safe(other)}")
+        return
+    _transact(store, lambda: changes.unbind(store, name, exchange, pattern))
+    click.echo(f'queue "{name}" is not bound to {exchange} with {pattern} any more')
+
+
+@queue.command()
+@click.argument("name")
+@click.option("--max-length", type=click.IntRange(0), help="Messages; 0 leaves it to the driver's `max_length`.")
+@click.option("--overflow", type=click.Choice(["refuse", "drop_oldest"]), help="What happens at the bound.")
+@click.option("--ttl", type=click.FloatRange(0), help="Seconds, of what comes from now on; 0 for none.")
+@click.option("--dead-letters", help="The queue for what is put aside; empty drops it.")
+@click.option("--deduplication-window", type=click.FloatRange(0), help="Seconds; 0 takes all.")
+@_on_file
+def alter(store: Store, *, name: str, **options: Any) -> None:  # noqa: ANN401  each option has its type
+    """Change how queue NAME was declared. Say the same in the manifest, or the service does not start."""
+    wanted = {key: value for key, value in options.items() if value is not None}
+    if not wanted:
+        raise click.UsageError("say what is to change: see --help")
+    meant = {key: value or None if key in {"max_length", "ttl"} else value for key, value in wanted.items()}
+    _transact(store, lambda: changes.alter(store, name, meant))
+    click.echo(f'queue "{name}" altered: ' + ", ".join(f"{key} = {value!r}" for key, value in meant.items()))
+
+
+# --- vacuum, backup -----------------------------------------------------------------------------------------------
+
+
+@queue.command()
+@_on_file
+def vacuum(store: Store) -> None:
+    """Give space that nothing takes any more back to the disk. Others wait meanwhile."""
+    changes.vacuum(store.shelves.connection)
+    click.echo("done")
+
+
+@queue.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@_on_file
+def backup(store: Store, *, target: Path) -> None:
+    """Copy the file to TARGET as it is at one moment, also while services use it."""
+    try:
+        changes.backup(store.shelves.connection, target)
+    except OSError as error:
+        raise click.ClickException(f'"{target}" cannot be made: {error.strerror}') from error
+    click.echo(f"copied to {target}")
 
 
 # --- export, import -----------------------------------------------------------------------------------------------

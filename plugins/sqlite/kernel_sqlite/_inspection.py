@@ -42,6 +42,7 @@ def overview(store: Store) -> list[dict[str, object]]:
             **nothing,
             **counts.get(queue.id, {}),
             **attrs.asdict(queue.spec, filter=lambda field, _: field.name not in {"name", "options"}),
+            "bindings": [list(binding) for binding in store.shelves.catalog.bindings_of(queue)],
         }
         for queue in store.shelves.catalog.queues
     ]

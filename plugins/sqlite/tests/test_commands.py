@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from click.testing import CliRunner, Result
 from kernel_sqlite._commands import queue
-from kernel_sqlite._file import create_or_open
+from kernel_sqlite._file import create_or_open, open_existing
 from kernel_sqlite._letter import Letter
 from kernel_sqlite._store import Store
 
 from kernel import DeadLetter
-from kernel.abc import Queue, Topology
+from kernel.abc import Binding, Exchange, Queue, Topology
+from kernel.errors import ConflictError, QueueFullError
 
 
 @pytest.fixture
@@ -176,3 +178,142 @@ def test_the_manifest_names_the_file(filled: Path) -> None:
     manifest.write_text(f'[kernel]\nname = "x"\n[drivers.a]\n{driver}[drivers.b]\n{driver}', encoding="utf-8")
     assert "--driver" in run("list", "--manifest", str(manifest)).output
     assert "q.dead" in run("list", "--manifest", str(manifest), "--driver", "b").output
+
+
+# --- what can be changed ----------------------------------------------------------------------------------------------
+
+
+def opened(path: Path) -> Store:
+    return Store(open_existing(path, synchronous="normal").connection)
+
+
+def send(store: Store, subject: str, exchange: str = "") -> None:
+    store.begin()
+    try:
+        store.send(letter("m")._replace(subject=subject), exchange=exchange, mandatory=True)
+        store.commit()
+    finally:
+        store.rollback()
+
+
+@pytest.fixture
+def renamed(path: Path) -> Path:
+    """A file whose queue was renamed in the manifest: the old one is bound still, full, and read by nobody."""
+    store = Store(create_or_open(path, synchronous="normal").connection)
+    store.begin()
+    queues = [Queue(name="old", max_length=1), Queue(name="new")]
+    bound = [Binding(queue=queue.name, exchange="events", pattern="order.*") for queue in queues]
+    store.declare(Topology(exchanges=[Exchange(name="events")], queues=queues, bindings=bound))
+    store.commit()
+    send(store, "order.created", "events")
+    with pytest.raises(QueueFullError, match="old"):
+        send(store, "order.created", "events")
+    return path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["delete", "old", "--yes"],
+        ["unbind", "old", "events", "order.*"],
+        ["alter", "old", "--max-length", "10"],
+        ["alter", "old", "--max-length", "0"],
+        ["alter", "old", "--overflow", "drop_oldest"],
+    ],
+    ids=" ".join,
+)
+def test_senders_go_on_when_a_queue_that_nobody_reads_is_out_of_the_way(renamed: Path, command: list[str]) -> None:
+    """Also those that were there before, in another process."""
+    sender = opened(renamed)
+    with pytest.raises(QueueFullError):
+        send(sender, "order.created", "events")
+    done = run(*command, "--file", str(renamed))
+    send(sender, "order.created", "events")
+
+    assert done.exit_code == 0
+    assert len(ids(renamed, "new")) == 2
+
+
+def test_a_queue_is_declared_as_it_was_altered(renamed: Path) -> None:
+    run("alter", "old", "--ttl", "60", "--dead-letters", "new", "--deduplication-window", "5", "--file", str(renamed))
+    store = opened(renamed)
+    wanted = Queue(name="old", max_length=1, ttl=60.0, dead_letters="new", deduplication_window=5.0)
+    store.begin()
+    store.declare(Topology(queues=[wanted]))
+    with pytest.raises(ConflictError, match="`kernel queue alter` changes it"):
+        store.declare(Topology(queues=[attrs.evolve(wanted, ttl=5.0)]))
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (["delete", "q", "--if-empty"], 'queue "q" is not empty: 3 messages wait in it'),
+        (["delete", "q.dead", "--yes"], 'queue "q" puts its dead letters into queue "q.dead"'),
+        (["delete", "nope", "--yes"], 'there is no queue "nope"'),
+        (["unbind", "q", "events", "order.*"], "is not bound to exchange"),
+        (["alter", "q", "--dead-letters", "nope"], 'there is no queue "nope"'),
+        (["alter", "q", "--dead-letters", "q"], "cannot take its own dead letters"),
+        (["alter", "q"], "say what is to change"),
+        (["backup", "queues.db"], "cannot be made: File exists"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_would_do_harm_is_refused(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], text: str
+) -> None:
+    monkeypatch.chdir(filled.parent)
+    done = run(*command, "--file", str(filled))
+
+    assert done.exit_code != 0
+    assert text in done.output
+    assert ids(filled, "q") == ["a", "b", "c"]
+
+
+def test_a_queue_with_messages_under_way_is_not_deleted(filled: Path) -> None:
+    store = opened(filled)
+    store.begin()
+    store.claim("q", 1)
+    store.commit()
+
+    assert "1 of its messages are under way" in run("delete", "q", "--yes", "--file", str(filled)).output
+
+
+def test_deleting_asks_first(filled: Path) -> None:
+    assert run("delete", "q", "--file", str(filled), text="n\n").exit_code == 1
+    assert ids(filled, "q") == ["a", "b", "c"]
+
+
+def test_bindings_are_listed(renamed: Path) -> None:
+    listed = json.loads(run("list", "--json", "--file", str(renamed)).output)
+
+    assert [(row["queue"], row["bindings"]) for row in listed] == [
+        ("old", [["events", "order.*"]]),
+        ("new", [["events", "order.*"]]),
+    ]
+    assert run("unbind", "old", "--file", str(renamed)).output == "events  order.*\n"
+
+
+def test_a_backup_has_what_is_only_in_the_log(filled: Path) -> None:
+    store = opened(filled)
+    send(store, "q.dead")
+    copy = filled.with_name("copy.db")
+    done = run("backup", str(copy), "--file", str(filled))
+
+    assert (done.exit_code, copy.stat().st_mode & 0o777) == (0, 0o600)
+    assert (ids(copy, "q"), ids(copy, "q.dead")) == (ids(filled, "q"), ids(filled, "q.dead"))
+
+
+def test_a_vacuum_gives_space_back(filled: Path) -> None:
+    store = opened(filled)
+    store.begin()
+    for _ in range(4):
+        store.send(letter("big")._replace(subject="q.dead", body=bytes(500_000)), exchange="", mandatory=True)
+    store.commit()
+    store.shelves.connection.close()
+    run("purge", "q.dead", "--yes", "--file", str(filled))
+    before = filled.stat().st_size
+    run("vacuum", "--file", str(filled))
+
+    assert before > 2_000_000
+    assert filled.stat().st_size < 500_000
+    assert ids(filled, "q") == ["a", "b", "c"]
