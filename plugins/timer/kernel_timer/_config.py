@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice, pairwise
 from typing import Final, Literal, TypeAlias, final
 
 import attrs
@@ -12,6 +13,24 @@ import attrs
 Missed: TypeAlias = Literal["skip", "once", "all"]
 
 _UTC: Final = "UTC"
+
+
+MACROS: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+"""Source: Debian crontab(5), without `@reboot`."""
+_SAMPLES: Final = 500
+"""Moments that are looked at to find the shortest distance between two."""
+
+
+def _spelt_out(value: str) -> str:
+    return MACROS.get(value, value)
 
 
 def _interval(_: object, __: attrs.Attribute[float | None], value: float | None) -> None:
@@ -29,8 +48,12 @@ def _cron(_: object, __: attrs.Attribute[str | None], value: str | None) -> None
         return
     from cronsim import CronSim, CronSimError  # noqa: PLC0415  only timers that use cron load it
 
-    if len(value.split()) != 5:
-        raise ValueError(f"cron {value!r} must have five fields: minute hour day-of-month month day-of-week")
+    if value.startswith("@"):
+        raise ValueError(f"cron {value!r} is none of {', '.join(MACROS)}")
+    if len(value.split()) not in {5, 6}:
+        raise ValueError(
+            f"cron {value!r} must have five fields, minute hour day-of-month month day-of-week, or six: second first"
+        )
     try:
         next(CronSim(value, datetime.now(UTC)))
     except CronSimError as error:
@@ -57,14 +80,16 @@ class TimerConfig:
 
     interval: float | None = attrs.field(default=None, validator=_interval)
     """Seconds from one scheduled tick to the next."""
-    cron: str | None = attrs.field(default=None, validator=_cron)
-    """Five fields: minute, hour, day of month, month, day of week. Source: Debian crontab(5)."""
+    cron: str | None = attrs.field(default=None, converter=attrs.converters.optional(_spelt_out), validator=_cron)
+    """Five fields: minute, hour, day of month, month, day of week, or six with the second first; or `@daily` and its
+    like. Source: Debian crontab(5)."""
     zone: str = attrs.field(default=_UTC, validator=_zone)
     """The time zone that `cron` is read in."""
     immediate: bool = False
     """Whether the first tick is at the start rather than at the first scheduled time."""
     jitter: float = attrs.field(default=0.0, validator=_jitter)
-    """Seconds; each tick is late by a random part of them. Below `interval`, so that ticks keep their order."""
+    """Seconds; each tick is late by a random part of them. Below `interval`, or the shortest distance of `cron`, so that ticks
+    keep their order."""
     missed: Missed = attrs.field(default="skip", validator=attrs.validators.in_(("skip", "once", "all")))
     """What becomes of scheduled times that pass while a tick is being handled."""
     max_missed: int = attrs.field(
@@ -81,5 +106,15 @@ def problems(config: TimerConfig) -> Iterator[str]:
         yield "give exactly one of interval and cron"
     if config.cron is None and config.zone != _UTC:
         yield "zone is only for cron: an interval knows no time zone"
+    if config.cron is not None and config.jitter and config.jitter >= (shortest := _shortest(config.cron)):
+        yield f"jitter = {config.jitter:g} must be below {shortest:g} s, the shortest time between two ticks of cron"
     if config.interval is not None and config.jitter >= config.interval:
         yield f"jitter = {config.jitter:g} must be below interval = {config.interval:g}"
+
+
+def _shortest(cron: str) -> float:
+    """Return the shortest time in seconds between two ticks, as far as the next ones tell."""
+    from cronsim import CronSim  # noqa: PLC0415  only timers that use cron load it
+
+    times = [time.timestamp() for time in islice(CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC)), _SAMPLES)]
+    return min((later - earlier for earlier, later in pairwise(times)), default=math.inf)

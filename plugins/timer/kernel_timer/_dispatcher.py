@@ -88,7 +88,10 @@ class TimerDispatcher(Dispatcher):
         from zoneinfo import ZoneInfo  # noqa: PLC0415  as above
 
         resample = math.inf if isinstance(wall, VirtualClock) else RESAMPLE
-        return CronSchedule(self._config.cron, ZoneInfo(self._config.zone), wall, resample)
+        return CronSchedule(self._config.cron, ZoneInfo(self._config.zone), wall, resample, self._set_back)
+
+    def _set_back(self, seconds: float) -> None:
+        self._context.log.warning("clock_set_back", seconds=round(seconds, 1))
 
     async def _next(self, schedule: Schedule, previous: float) -> tuple[float, int]:
         """Wait for the next moment to tick at; return it and how many scheduled ones before it are left out."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, final
 
@@ -131,6 +132,8 @@ class CronSchedule(Schedule):
     wall: WallClock
     resample: float = math.inf
     """Seconds between two looks at the wall clock; infinite if it cannot jump."""
+    on_set_back: Callable[[float], None] = lambda _: None
+    """Told by how many seconds the clock is behind the last tick, when its new time counts."""
     _known: tuple[float, float] = attrs.field(default=(math.nan, math.nan), init=False)
     """A moment and the one after it: each is asked for several times in a row, and parsing takes time."""
 
@@ -170,12 +173,21 @@ class CronSchedule(Schedule):
                 await trio.lowlevel.checkpoint()
         return Late(count, latest, tuple(kept)) if count else Late()
 
+    def _tolerance(self, distance: float) -> float:
+        """Return by how many seconds the clock may go back before its new time counts.
+
+        What happens at fixed times must not happen twice; what happens again and again must not stop for hours.
+        """
+        minute, hour = self.expression.split()[-5:-3]
+        return min(distance, CORRECTION) if minute.startswith("*") or hour.startswith("*") else CORRECTION
+
     @override
     async def wait(self, moment: float) -> float:
         await trio.lowlevel.checkpoint()
         due = self.after(moment)
         while (now := self.now()) < due:
-            if now < moment - CORRECTION:
+            if now < moment - self._tolerance(due - moment):
+                self.on_set_back(moment - now)
                 moment, due = now, self.after(now)
             await trio.sleep(min(due - now, self.resample))
         return due

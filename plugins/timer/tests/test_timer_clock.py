@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import attrs
 import pytest
+import structlog
 import trio
 from kernel_timer import Tick, TimerConfig, TimerDispatcher, VirtualClock
 from kernel_timer._clock import runs_in_real_time, system_clock, wall_clock
 from kernel_timer._schedule import RESAMPLE, CronSchedule
 from trio.testing import MockClock
 
+from kernel import Ack, Outcome
+from kernel.abc import Delivery
 from kernel.testing import fake_context, open_intake
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -102,12 +106,55 @@ async def test_cron_is_in_utc_unless_configured(autojump_clock: MockClock) -> No
     assert seen == ["29 02:30 UTC"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("back", [5, 60, 120, 179, 600], ids=lambda minutes: f"{minutes}-minutes")
+@pytest.mark.parametrize(
+    ("cron", "distance"), [("* * * * *", 60), ("*/5 * * * *", 300), ("*/10 * * * * *", 10), ("30 * * * *", 3600)]
+)
+async def test_a_clock_that_is_set_back_does_not_silence_what_happens_again_and_again(
+    autojump_clock: MockClock, cron: str, distance: float, back: float
+) -> None:
+    """From the step on, no silence is longer than two distances; and the step is told if a tick depended on it."""
+    wall = JumpingClock(VirtualClock(datetime(2026, 5, 5, 12, 0, 7, tzinfo=UTC)))
+    times: list[float] = []
+    with structlog.testing.capture_logs() as logs:
+        context = attrs.evolve(fake_context("dispatcher/t"), log=structlog.get_logger())
+        timer = TimerDispatcher(config=TimerConfig(cron=cron), context=context, wall=wall)
+
+        async def answer(_: Delivery) -> Outcome:
+            times.append(trio.current_time())
+            return Ack()
+
+        async with open_intake(answer=answer) as intake, trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: timer.accept(intake, task_status=task_status))
+            await trio.sleep(4 * 3600 + 1)
+            wall.offset = timedelta(minutes=-back)
+            await trio.sleep(3 * 3600)
+            nursery.cancel_scope.cancel()
+
+    assert max(later - earlier for earlier, later in pairwise(times)) <= 2 * distance + RESAMPLE
+    assert [line["event"] for line in logs] == ["clock_set_back"] * (back * 60 > distance)
+
+
+async def test_a_fixed_time_does_not_come_twice_when_the_clock_is_set_back(autojump_clock: MockClock) -> None:
+    wall = JumpingClock(VirtualClock(datetime(2026, 5, 5, 12, 0, tzinfo=UTC)))
+    timer = TimerDispatcher(config=TimerConfig(cron="0 15 * * *"), context=fake_context("dispatcher/t"), wall=wall)
+    async with open_intake() as intake, trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: timer.accept(intake, task_status=task_status))
+        await trio.sleep(3.5 * 3600)
+        wall.offset = timedelta(hours=-2)
+        await trio.sleep(10 * 3600)
+        nursery.cancel_scope.cancel()
+
+    assert len(intake.taken) == 1
+
+
 async def test_a_forward_jump_ticks_once(autojump_clock: MockClock) -> None:
     assert await jumping(timedelta(hours=5), hours=1) == ["13+0", "14+0", "15+0", "20+4", "21+0"]
 
 
-async def test_a_backward_jump_does_not_tick_twice(autojump_clock: MockClock) -> None:
-    assert await jumping(timedelta(hours=-2), hours=3) == ["13+0", "14+0", "15+0", "16+0"]
+async def test_a_backward_jump_within_the_distance_does_not_tick_twice(autojump_clock: MockClock) -> None:
+    assert await jumping(timedelta(hours=-1), hours=2) == ["13+0", "14+0", "15+0", "16+0"]
 
 
 async def test_a_clock_that_was_far_ahead_is_believed_when_it_is_corrected(autojump_clock: MockClock) -> None:

@@ -16,7 +16,9 @@ from kernel.testing import fake_context, open_intake
     ("fields", "text"),
     [
         ({"cron": "* * * *"}, "must have five fields"),
-        ({"cron": "* * * * * *"}, "must have five fields"),
+        ({"cron": "* * * * * * *"}, "must have five fields"),
+        ({"cron": "61 * * * * *"}, "bad second"),
+        ({"cron": "@reboot"}, "'@reboot' is none of @yearly, .*@hourly"),
         ({"cron": "60 * * * *"}, "'60 .*': bad minute"),
         ({"cron": "0 0 30 2 *"}, "'0 0 30 2 \\*': bad day-of-month"),
         ({"cron": "0 0 */20 * 1L"}, "never comes"),
@@ -36,9 +38,19 @@ def test_a_wrong_value_is_refused(fields: dict[str, Any], text: str) -> None:
         TimerConfig(**fields)
 
 
-@pytest.mark.parametrize("cron", ["*/5 9-17 * * MON-FRI", "0 0 29 2 *", "0 0 L * *", "15 3 1,15 * *"])
+@pytest.mark.parametrize(
+    "cron", ["*/5 9-17 * * MON-FRI", "0 0 29 2 *", "0 0 L * *", "15 3 1,15 * *", "*/10 * * * * *", "@daily", "@hourly"]
+)
 def test_a_cron_expression_that_comes_is_taken(cron: str) -> None:
     assert list(TimerDispatcher.check(TimerConfig(cron=cron))) == []
+
+
+OF = "between two ticks of cron"
+
+
+@pytest.mark.parametrize("cron", ["*/5 * * * *", "0,1 4 * * *", "@hourly"])
+def test_a_jitter_below_the_shortest_distance_is_taken(cron: str) -> None:
+    assert list(TimerDispatcher.check(TimerConfig(cron=cron, jitter=59.0))) == []
 
 
 @pytest.mark.parametrize(
@@ -48,6 +60,19 @@ def test_a_cron_expression_that_comes_is_taken(cron: str) -> None:
         ({"interval": 1, "cron": "* * * * *"}, "give exactly one of interval and cron"),
         ({"interval": 1, "zone": "Europe/Berlin"}, "zone is only for cron: an interval knows no time zone"),
         ({"interval": 1, "jitter": 1.0}, "jitter = 1 must be below interval = 1"),
+        *(
+            (
+                {"cron": cron, "jitter": jitter},
+                f"jitter = {jitter:g} must be below {shortest:g} s, the shortest time {OF}",
+            )
+            for cron, jitter, shortest in (
+                ("*/5 * * * *", 7200.0, 300),
+                ("*/5 * * * *", 300.0, 300),
+                ("0,1 4 * * *", 60.0, 60),
+                ("*/10 * * * * *", 10.0, 10),
+                ("@daily", 86_400.0, 86_400),
+            )
+        ),
     ],
 )
 def test_values_that_do_not_fit_together_are_named(fields: dict[str, Any], text: str) -> None:
