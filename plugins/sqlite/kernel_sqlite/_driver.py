@@ -6,6 +6,7 @@ import functools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import ClassVar, Final, final
 
 import trio
@@ -18,6 +19,7 @@ from ._broker import SqliteBroker
 from ._clock import Clock, open_clock
 from ._config import SqliteConfig
 from ._file import create_or_open, exposure_of
+from ._mount import remote_file_system
 from ._store import Store
 
 
@@ -76,8 +78,7 @@ class SqliteDriver(Driver[Broker]):
         async with open_clock() as clock:
             # Not abandoned when cancelled: it ends within a second or so, and leaves nothing behind.
             access = await trio.to_thread.run_sync(self._open_file, clock)
-            if exposure := exposure_of(access.path):
-                self._context.log.warning(exposure)
+            self._warn(access.path)
             broker = SqliteBroker(access, self._context)
             broker.start(poll_interval=self._config.poll_interval, transaction_timeout=self._config.transaction_timeout)
             try:
@@ -86,6 +87,14 @@ class SqliteDriver(Driver[Broker]):
             finally:
                 with trio.move_on_after(self._context.stop_timeout / 2, shield=True):
                     await broker.aclose()
+
+    def _warn(self, path: Path) -> None:
+        """Tell what is allowed and can cost messages, or secrets."""
+        if exposure := exposure_of(path):
+            self._context.log.warning(exposure)
+        if remote := remote_file_system(path):
+            told = f'"{path}" lies on a network file system ({remote}), where locks do not work: messages can be lost'
+            self._context.log.warning(told)
 
     def _open_file(self, clock: Clock) -> Access:
         path = self._context.path(self._config.path).absolute()  # the process may go to another folder
