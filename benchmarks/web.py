@@ -16,10 +16,12 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -73,8 +75,6 @@ def application(name: str) -> Any:  # noqa: ANN401  an ASGI application
 
 
 def port() -> int:
-    import socket  # noqa: PLC0415  only for servers that do not say what the system chose
-
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 
@@ -83,24 +83,33 @@ def tell(url: str) -> None:
     print(url, os.getpid(), flush=True)
 
 
-def serve_kernel(app: str) -> None:
-    import trio  # noqa: PLC0415  the driving process needs none of it
+MANIFEST: Final = """
+[kernel]
+name = "benchmark"
+[dispatchers.web]
+plugin = "web"
+bind = "127.0.0.1:{port}"
+{more}
+[workers.app]
+use = "web:{app}"
+dispatcher = "web"
+"""
 
-    from kernel import Listening  # noqa: PLC0415
-    from kernel.testing import open_kernel  # noqa: PLC0415
 
-    manifest = {
-        "kernel": {"name": "benchmark"},
-        "dispatchers": {"web": {"plugin": "web", "bind": "127.0.0.1:0", "concurrency": 1000}},
-        "workers": {"app": {"use": "web:hello" if app == "hello" else "web:echo", "dispatcher": "web"}},
-    }
+def serve_kernel(app: str, more: str = "") -> None:
+    """Become `kernel run`, as it is in service."""
+    free, folder = port(), Path(tempfile.mkdtemp())
+    manifest = folder / "kernel.toml"
+    manifest.write_text(MANIFEST.format(port=free, app=app, more=more))
+    tell(f"http://127.0.0.1:{free}")
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.execve(sys.executable, [sys.executable, "-m", "kernel", "run", str(manifest)], environ)
 
-    async def main() -> None:
-        async with open_kernel(manifest) as service:
-            tell((await service.wait_event(Listening)).address)
-            await trio.sleep_forever()
 
-    trio.run(main)
+def serve_kernel_logging(app: str) -> None:
+    """The same with an access log, which nobody keeps."""
+    serve_kernel(app, 'access_log = "text"\naccess_log_file = "/dev/null"')
 
 
 def serve_uvicorn(app: str) -> None:
@@ -139,7 +148,13 @@ def serve_hypercorn(app: str) -> None:
     trio.run(main)
 
 
-SERVERS = {"kernel": serve_kernel, "uvicorn": serve_uvicorn, "granian": serve_granian, "hypercorn": serve_hypercorn}
+SERVERS = {
+    "kernel": serve_kernel,
+    "kernel_logging": serve_kernel_logging,
+    "uvicorn": serve_uvicorn,
+    "granian": serve_granian,
+    "hypercorn": serve_hypercorn,
+}
 
 
 class Running(NamedTuple):
@@ -165,7 +180,7 @@ def _children(pid: int) -> list[int]:
 def running(name: str, app: str, python: str) -> Iterator[Running]:
     """Run a server in a process of its own."""
     with_rivals = ["uv", "run", *(f"--with={package}" for package in (*RIVALS.get(name, ()), "fastapi")), "python"]
-    interpreter = [sys.executable] if name == "kernel" else [python] if python else with_rivals
+    interpreter = [sys.executable] if name.startswith("kernel") else [python] if python else with_rivals
     command = [*interpreter, __file__, "--serve", name, "--app", app]
     folder = Path(__file__).parent
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
@@ -200,6 +215,16 @@ def measure(server: Running, *, seconds: float, connections: int, script: str) -
     return Round(float(rate[1]), float(late[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[late[2]], spent / int(total[1]) * 1e6)
 
 
+def wait_open(url: str) -> None:
+    """Wait until a server takes connections: some say their address before they do."""
+    host, _, number = url.removeprefix("http://").partition(":")
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(number)), timeout=1):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"nobody listens at {url}")
+
+
 def compare(options: argparse.Namespace, script: str) -> None:
     """Print what each server did, and how it compares with the first."""
     names = options.servers.split(",")
@@ -207,7 +232,7 @@ def compare(options: argparse.Namespace, script: str) -> None:
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(running(name, options.app, options.python)) for name in names}
         for server in servers.values():
-            subprocess.run(["sleep", "2"], check=True)
+            wait_open(server.url)
             measure(server, seconds=1, connections=options.connections, script=script)
         for _ in range(options.rounds):
             for name, server in servers.items():

@@ -5,6 +5,7 @@ Everything that an application may do wrong ends here, and costs nobody but its 
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -36,7 +37,7 @@ class Call(Work):
         self.shared = shared
         self.scope = scope
         self.route = route
-        self.began = trio.current_time()
+        self.began = time.perf_counter()
         self.gone = False
         """The client gets nothing more from the application: it has left, or got another answer."""
         self.told_gone = False

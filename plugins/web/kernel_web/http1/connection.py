@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import time
 from math import inf
 from typing import Any, Final, final
 
@@ -92,7 +93,7 @@ class Http1(Speaker):
     def _note(self) -> None:
         """Take note that a request has ended, however it did."""
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
+        if exchange is not None and self._shared.watches:
             framing = exchange.framing
             record = Record(
                 exchange.scope, exchange.worker, exchange.began, framing.status, exchange.received, framing.sent
@@ -146,7 +147,7 @@ class Http1(Speaker):
     async def _next_head(self) -> Head | None:
         """Return the next head, None if there will be none."""
         parser, channel, clock = self._parser, self.channel, self._shared.clock
-        while (head := parser.head()) is None:
+        while not parser.ahead or (head := parser.head()) is None:
             data = await channel.read() if not self._shared.stopping else channel.read_nowait()
             if data:
                 parser.feed(data)
@@ -172,7 +173,7 @@ class Http1(Speaker):
         common, is_head = self._shared.clock.common, head.method == "HEAD"
         scope = {**self._base, "method": head.method, "raw_path": head.target.partition(b"?")[0]}
         scope.update(http_version=head.version, headers=head.headers)
-        self._shared.note(Record(scope, "", trio.current_time(), status))
+        self._shared.note(Record(scope, "", time.perf_counter(), status))
         self.channel.write_nowait(own_answer(status, common, is_last=not goes_on, is_head=is_head))
         self._expect_next()
         return goes_on
@@ -185,7 +186,8 @@ class Http1(Speaker):
 
     async def _finish(self, exchange: Exchange) -> bool:
         """Send the rest of an answer; return whether the connection goes on."""
-        await self.channel.flush()
+        if self.channel.closed or self.channel.has_unsent:
+            await self.channel.flush()
         if exchange.missing and not exchange.gone:
             exchange.skip()
         self._note()

@@ -126,7 +126,8 @@ class Framing:
 
     def _fields(self) -> tuple[list[bytes], int | None]:
         """Return the status line and the application's own fields, and the length that they announce."""
-        lines, length = [STATUS_LINES.get(self.status) or b"HTTP/1.1 %d \r\n" % self.status], None
+        lines: list[bytes] = []
+        length: int | None = None
         for name, value in self._start.get("headers", ()):
             low = name.lower()
             if low == b"content-length":
@@ -137,9 +138,10 @@ class Framing:
                 self.last = self.last or b"close" in value.lower()
                 continue
             lines.append(b"%b: %b\r\n" % (low, value))
-        if FIELDS.fullmatch(b"".join(lines[1:])) is None:
+        block = b"".join(lines)
+        if FIELDS.fullmatch(block) is None:
             raise WrongAnswerError("a header of the answer is not allowed")
-        return lines, length
+        return [STATUS_LINES.get(self.status) or b"HTTP/1.1 %d \r\n" % self.status, block], length
 
 
 def _length(value: bytes, before: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from math import inf
 from typing import Any, Final, final
 
@@ -176,7 +177,7 @@ class Http2(Speaker):
         status = self._refusal(route, fields)
         if route is None or status:
             scope = {**self._base, "method": pseudo[b":method"].decode(), "raw_path": target[1], "headers": fields}
-            shared.note(Record({**scope, "http_version": "2"}, "", trio.current_time(), status))
+            shared.note(Record({**scope, "http_version": "2"}, "", time.perf_counter(), status))
             give(lane, status, self._common(), is_head=pseudo[b":method"] == b"HEAD")
             if not lane.ended:
                 lane.reset(ErrorCodes.NO_ERROR)

@@ -160,6 +160,11 @@ class Channel:
     # --- writing ------------------------------------------------------------------------------------------------
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether there is something that the client has not taken."""
+        return bool(self._out)
+
+    @property
     def unsent(self) -> int:
         """Bytes that the client has not taken."""
         return sum(map(len, self._out))
