@@ -18,7 +18,6 @@ import attrs
 from .._core.words import unknown
 from .annotations import NotUnderstoodError, hints_of, loaded, origin_of, qualifiers
 from .leaves import Read, Schema, written
-from .limits import validated
 from .nodes import Node, built
 from .strict import WrongValueError, is_array, is_table
 from .walk import WRONG, At, Book, Policy, Walk, described
@@ -323,7 +322,7 @@ def _converted(field: attrs.Attribute[Any], value: object) -> object:
 def _field_schema(field: Field, node: Node, book: Book) -> Schema:
     schema = book.of(node)
     if field.attribute is not None:
-        schema = validated(schema, field.attribute.validator, field.attribute)
+        schema = book.validated(schema, field.attribute.validator, field.attribute)
     default = None if field.default is _NOTHING else _plain(field.default)
     return schema if default is None else schema | {"default": default}
 

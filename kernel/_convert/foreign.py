@@ -21,8 +21,8 @@ from .nodes import Node
 from .strict import is_array, is_table
 from .walk import WRONG, At, Book, Policy, Walk, described
 
-_PLACE: Final = re.compile(r"(.*?)(?: - at `(.*)`)?", re.DOTALL)
-_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
+_PLACE: Final = r"(.*?)(?: - at `(.*)`)?"
+_STEP: Final = r"\.(\w+)|\[(\d+)\]"
 _MANY: Final = 50
 _EXTRA: Final = "Extra inputs are not permitted"
 """What pydantic says of keys that have been reported already, and better."""
@@ -150,8 +150,10 @@ def _faults(error: Exception) -> Iterator[tuple[At, str]]:
     if callable(errors) and isinstance(error, ValueError):
         for fault in cast("list[dict[str, Any]]", errors())[:_MANY]:
             yield tuple(fault["loc"]), cut(str(fault["msg"]), MAX_TEXT)
-    elif (found := _PLACE.fullmatch(str(error))) and type(error).__module__.partition(".")[0] == "msgspec":
-        steps = _STEP.findall(found[2] or "")
+    elif (found := re.fullmatch(_PLACE, str(error), re.DOTALL)) and type(error).__module__.partition(".")[
+        0
+    ] == "msgspec":
+        steps = re.findall(_STEP, found[2] or "")
         yield tuple(int(index) if index else key for key, index in steps), cut(found[1], MAX_TEXT)
     else:
         yield (), described(error)

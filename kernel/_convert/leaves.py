@@ -6,7 +6,7 @@ the tables by name: an annotation can only name what is imported already.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -24,10 +24,8 @@ Read: TypeAlias = Callable[..., object]
 Leaf: TypeAlias = tuple[str, Read, Schema]
 """What it takes in words, what reads it, and its schema."""
 
-_DECIMAL: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?", re.ASCII)
-_DURATION: Final = re.compile(
-    r"([+-])?P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d{1,6})?)S)?)?", re.ASCII
-)
+_DECIMAL: Final = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,5})?"
+_DURATION: Final = r"([+-])?P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d{1,6})?)S)?)?"
 _WEEK: Final = 7
 
 
@@ -115,7 +113,7 @@ def decimal_reader(cls: type[Any]) -> Read:
     """Return what reads `Decimal`: finite numbers in a string, as people write them, and integers."""
 
     def parse(text: str) -> object:
-        made = cls(text) if len(text) <= MAX_DIGITS and _DECIMAL.fullmatch(text) else None
+        made = cls(text) if len(text) <= MAX_DIGITS and re.fullmatch(_DECIMAL, text) else None
         if made is None or abs(made.adjusted()) > MAX_DIGITS:
             raise WrongValueError
         return made
@@ -136,11 +134,11 @@ def bytes_reader(cls: Callable[[Any], object]) -> Read:
             return value if isinstance(value, cast("type[object]", cls)) else cls(value)
         raise WrongValueError
 
-    return _from_text(lambda text: cls(base64.b64decode(text, validate=True)), other)
+    return _from_text(lambda text: cls(binascii.a2b_base64(text, strict_mode=True)), other)
 
 
 def _duration(text: str) -> timedelta:
-    found = _DURATION.fullmatch(text)
+    found = re.fullmatch(_DURATION, text, re.ASCII)
     if found is None or not any(found.groups()[1:]) or text.endswith("T"):
         raise WrongValueError
     weeks, days, hours, minutes = (int(part or 0) for part in found.groups()[1:5])
@@ -190,7 +188,8 @@ _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "datetime.time": time.isoformat,
     "datetime.timedelta": duration_text,
     **dict.fromkeys(
-        ("builtins.bytes", "builtins.bytearray", "builtins.memoryview"), lambda value: base64.b64encode(value).decode()
+        ("builtins.bytes", "builtins.bytearray", "builtins.memoryview"),
+        lambda value: binascii.b2a_base64(value, newline=False).decode(),
     ),
     "decimal.Decimal": _decimal_text,
     **dict.fromkeys(

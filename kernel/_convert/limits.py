@@ -1,4 +1,4 @@
-"""What is asked of a value besides its type: constraints in `Annotated`, and the validators of attrs as a schema.
+"""What is asked of a value besides its type: constraints in `Annotated`.
 
 Constraints are those of annotated-types, of pydantic's `Field` and of msgspec's `Meta`, known by the attributes that the
 three share, so that none of them is imported. A constraint of theirs that is not understood is an error, not ignored;
@@ -7,12 +7,9 @@ what else stands in an annotation is somebody else's.
 
 from __future__ import annotations
 
-import ast
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, Final, TypeAlias, cast, final
 
 from .._core.words import cut, shown
@@ -118,74 +115,15 @@ def _named(limit: object) -> str:
 
 def limited(schema: Schema, limits: Iterable[Check]) -> Schema:
     """Return a schema with limits added to the types that they are of."""
-    return _with(schema, {key: limit for name, limit in limits if (key := _LIMITS[name][2])})
+    return with_keywords(schema, {key: limit for name, limit in limits if (key := _LIMITS[name][2])})
 
 
-def _with(schema: Schema, extra: Schema) -> Schema:
+def with_keywords(schema: Schema, extra: Schema) -> Schema:
     """Add keywords to a schema; to those of a union's options, which is where a type stands."""
     if schema.get("type") == "null":
         return schema
     if "anyOf" in schema:
-        options = [_with(option, extra) if "type" in option else option for option in schema["anyOf"]]
+        options = [with_keywords(option, extra) if "type" in option else option for option in schema["anyOf"]]
         return schema | {"anyOf": options}
     items = schema.get("type") == "array"
     return schema | {_ITEMS.get(key, key) if items else key: limit for key, limit in extra.items()}
-
-
-# --- validators of attrs ------------------------------------------------------------------------------------------
-
-_SAYS: Final = tuple(
-    (re.compile(pattern, re.DOTALL), keys)
-    for pattern, keys in (
-        (r"Length of .* must be >= (\d+): .*", ("minLength",)),
-        (r"Length of .* must be <= (\d+): .*", ("maxLength",)),
-        (r".* must be >= (\S+): .*", ("minimum",)),
-        (r".* must be <= (\S+): .*", ("maximum",)),
-        (r".* must be > (\S+): .*", ("exclusiveMinimum",)),
-        (r".* must be < (\S+): .*", ("exclusiveMaximum",)),
-        (r".* must be in ([\[({].*[\])}]) \(got .*", ("enum",)),
-        (r".* must be .*above (\d+), .*", ("exclusiveMinimum",)),
-        (r".* must be from (\d+) to (\d+), .*", ("minimum", "maximum")),
-    )
-)
-"""What validators say of what they refuse."""
-_REGEX: Final = re.compile(r".* must match regex '(.*)' \(.* doesn't\)", re.DOTALL)
-
-
-class _Long(str):
-    """A text that says that it is longer than any."""
-
-    __slots__ = ()
-
-    def __len__(self) -> int:
-        return 1 << 31
-
-
-def validated(schema: Schema, validator: Callable[..., object] | None, field: object) -> Schema:
-    """Return the schema of a field with what its validator allows, as far as it says so.
-
-    The validator is asked: given what is beyond every bound, it names the bound. attrs has no other way that is public.
-    """
-    if validator is None:
-        return schema
-    for beyond in (-math.inf, math.inf, "", _Long(), "\0"):
-        try:
-            validator(None, field, beyond)
-        except Exception as error:  # noqa: BLE001  somebody's validator, given what it cannot expect
-            schema = _with(schema, dict(_said(str(error.args[0]) if error.args else "")))
-    return schema
-
-
-def _said(text: str) -> Iterator[tuple[str, object]]:
-    if found := _REGEX.fullmatch(text):
-        yield "pattern", f"^(?:{found[1]})$"
-    for pattern, keys in _SAYS:
-        if found := pattern.fullmatch(text):
-            with suppress(ValueError, SyntaxError):  # a bound that is no plain value
-                yield from zip(keys, map(_literal, found.groups()), strict=True)
-            return
-
-
-def _literal(text: str) -> object:
-    value: object = ast.literal_eval(text)
-    return sorted(cast("Iterable[object]", value), key=repr) if isinstance(value, tuple | list | set) else value

@@ -9,17 +9,22 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import math
+import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Final, cast
 
 from .compiler import compile_type
 from .leaves import Schema
+from .limits import with_keywords
 from .walk import MANIFEST, MESSAGES, Book
 
 
 def open_book() -> Book:
     """Return what collects the definitions of a schema of a manifest."""
-    return Book(MANIFEST, _notes)
+    return Book(MANIFEST, _notes, _validated)
 
 
 def table_schema(cls: object, book: Book | None = None) -> Schema:
@@ -41,7 +46,7 @@ def type_schema(annotation: object) -> Schema:
     Raises:
         TypeError: if the type is not understood.
     """
-    return _made(annotation, Book(MESSAGES, _notes), is_whole=True)
+    return _made(annotation, Book(MESSAGES, _notes, _validated), is_whole=True)
 
 
 def _made(annotation: object, book: Book, *, is_whole: bool) -> Schema:
@@ -67,3 +72,59 @@ def _notes_in(definition: ast.stmt) -> Iterator[tuple[str, str]]:
         note = text.value if isinstance(text, ast.Expr) else None
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(note, ast.Constant):
             yield field.target.id, " ".join(inspect.cleandoc(str(note.value)).split())
+
+
+# --- validators of attrs ------------------------------------------------------------------------------------------
+
+_SAYS: Final = (
+    (r"Length of .* must be >= (\d+): .*", ("minLength",)),
+    (r"Length of .* must be <= (\d+): .*", ("maxLength",)),
+    (r".* must be >= (\S+): .*", ("minimum",)),
+    (r".* must be <= (\S+): .*", ("maximum",)),
+    (r".* must be > (\S+): .*", ("exclusiveMinimum",)),
+    (r".* must be < (\S+): .*", ("exclusiveMaximum",)),
+    (r".* must be in ([\[({].*[\])}]) \(got .*", ("enum",)),
+    (r".* must be .*above (\d+), .*", ("exclusiveMinimum",)),
+    (r".* must be from (\d+) to (\d+), .*", ("minimum", "maximum")),
+)
+"""What validators say of what they refuse."""
+_REGEX: Final = r".* must match regex '(.*)' \(.* doesn't\)"
+
+
+class _Long(str):
+    """A text that says that it is longer than any."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 1 << 31
+
+
+def _validated(schema: Schema, validator: Callable[..., object] | None, field: object) -> Schema:
+    """Return the schema of a field with what its validator allows, as far as it says so.
+
+    The validator is asked: given what is beyond every bound, it names the bound. attrs has no other way that is public.
+    """
+    if validator is None:
+        return schema
+    for beyond in (-math.inf, math.inf, "", _Long(), "\0"):
+        try:
+            validator(None, field, beyond)
+        except Exception as error:  # noqa: BLE001  somebody's validator, given what it cannot expect
+            schema = with_keywords(schema, dict(_said(str(error.args[0]) if error.args else "")))
+    return schema
+
+
+def _said(text: str) -> Iterator[tuple[str, object]]:
+    if found := re.fullmatch(_REGEX, text, re.DOTALL):
+        yield "pattern", f"^(?:{found[1]})$"
+    for pattern, keys in _SAYS:
+        if found := re.fullmatch(pattern, text, re.DOTALL):
+            with suppress(ValueError, SyntaxError):  # a bound that is no plain value
+                yield from zip(keys, map(_literal, found.groups()), strict=True)
+            return
+
+
+def _literal(text: str) -> object:
+    value: object = ast.literal_eval(text)
+    return sorted(cast("Iterable[object]", value), key=repr) if isinstance(value, tuple | list | set) else value

@@ -94,10 +94,17 @@ class Described(Protocol):
 class Book:
     """The definitions of a schema while it is being made; types that contain themselves are referred to."""
 
-    def __init__(self, policy: Policy, notes: Callable[[type[object]], Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        notes: Callable[[type[object]], Mapping[str, str]],
+        validated: Callable[[Schema, Callable[..., object] | None, object], Schema],
+    ) -> None:
         self.policy = policy
         self.notes = notes
         """Class -> what is said of its fields."""
+        self.validated = validated
+        """Schema, validator and field of attrs -> the schema with what the validator allows."""
         self.definitions: dict[str, Schema] = {}
         self._open: dict[int, str] = {}
         self._used: set[str] = set()
