@@ -1,4 +1,8 @@
-"""One connection of HTTP/2: h2 reads and writes the frames; streams, limits, resets and the goodbye are here."""
+"""One connection of HTTP/2: h2 reads and writes the frames; streams, limits, resets and the goodbye are here.
+
+One file of more than 350 lines, because all of it turns on one table of streams and on one moment: that of the goodbye.
+What h2 and its events mean is in `protocol`, what a stream carries in `lane`.
+"""
 
 from __future__ import annotations
 
