@@ -28,13 +28,13 @@ from ._core.components import Component as Component
 from ._core.components import Context as Context
 from ._core.components import Dispatcher as Dispatcher
 from ._core.components import Driver as Driver
-from ._core.components import Intake as Intake
 from ._core.components import NoConfig as NoConfig
 from ._core.components import Protocol as Protocol
-from ._core.components import Target as Target
-from ._core.components import Work as Work
 from ._core.envelope import DEADLINE_HEADER as DEADLINE_HEADER
 from ._core.envelope import read_deadline as read_deadline
 from ._core.envelope import write_deadline as write_deadline
+from ._core.intake import Intake as Intake
+from ._core.intake import Target as Target
+from ._core.intake import Work as Work
 from ._core.transaction import Transaction as Transaction
 from ._core.transaction import Transactional as Transactional

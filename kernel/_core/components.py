@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 
 import attrs
-from typing_extensions import override
 
 from ..errors import StartupError
-from .broker import Broker, Capability, Delivery, Topology
-from .envelope import NO_HEADERS, Envelope, Message, Outcome
+from .broker import Broker, Capability, Topology
+from .envelope import NO_HEADERS, Envelope, Message
+from .intake import Intake
 
 if TYPE_CHECKING:
     import trio
@@ -95,187 +95,6 @@ class Context:
         if self.protocol_or_none is None:
             raise StartupError(f"{self.id} needs a protocol")
         return self.protocol_or_none
-
-
-class Target(ABC):
-    """One worker as its dispatcher sees it."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The worker's name."""
-
-    @property
-    @abstractmethod
-    def options(self) -> object:
-        """What `Dispatcher.WorkerOptions` made of the worker's `options` table."""
-
-    @abstractmethod
-    def hosted(self) -> object:
-        """Return what `Dispatcher.host` yielded for an instance that is ready; instances take turns.
-
-        Raises:
-            UnavailableError: if no instance is ready.
-        """
-
-
-class Work(ABC):
-    """What occupies a slot without being a delivery. Compared by identity."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def label(self) -> str:
-        """What to call it when it must be named as a culprit; asked for only then."""
-
-    @property
-    @abstractmethod
-    def worker(self) -> str:
-        """Name of the worker that does it; may be empty."""
-
-    @property
-    @abstractmethod
-    def task(self) -> trio.lowlevel.Task:
-        """The task that does it, to say where it hangs."""
-
-    @abstractmethod
-    def cut(self) -> None:
-        """Make an end of it soon: the drain deadline is over. May be called again."""
-
-
-class _ScopedWork(Work):
-    """What runs in the body of `Intake.slot`."""
-
-    __slots__ = ("_label", "_task", "_worker", "scope")
-
-    def __init__(self, label: str, worker: str) -> None:
-        import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
-
-        self._label = label
-        self._worker = worker
-        self._task = trio.lowlevel.current_task()
-        self.scope = trio.CancelScope()
-
-    @property
-    @override
-    def label(self) -> str:
-        return self._label
-
-    @property
-    @override
-    def worker(self) -> str:
-        return self._worker
-
-    @property
-    @override
-    def task(self) -> trio.lowlevel.Task:
-        return self._task
-
-    @override
-    def cut(self) -> None:
-        self.scope.cancel()
-
-
-class Intake(ABC):
-    """Where a dispatcher puts what it brings in. At most `concurrency` are in flight at a time."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def concurrency(self) -> int:
-        """How many may be in flight: also what a source should prefetch. 1 or more."""
-
-    @property
-    @abstractmethod
-    def targets(self) -> Sequence[Target]:
-        """The workers of this dispatcher."""
-
-    @abstractmethod
-    async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
-        """Wait for a free slot, then handle the delivery in a task of its own and settle it.
-
-        Args:
-            delivery: What to handle.
-            revocable_as: The name by which `revoke` finds it until it is settled; empty if nobody will revoke it.
-
-        Cancellation: Is a checkpoint. If cancelled while waiting, the delivery is settled with `Return`.
-        """
-
-    @abstractmethod
-    def revoke(self, name: str) -> bool:
-        """Cancel the handlers of what was submitted under a name, since nobody waits for what they do.
-
-        Each such delivery is acknowledged without a reply as soon as its handler has ended, however it ends; a
-        handler that has not begun is not called. In a batch, a handler that was called goes on. The event
-        `DeliveryRevoked` tells of it.
-
-        Args:
-            name: What `submit` was given as `revocable_as`.
-
-        Returns:
-            Whether there was such a delivery.
-        """
-
-    @abstractmethod
-    async def handle(self, delivery: Delivery) -> Outcome:
-        """Wait for a free slot, then handle the delivery, settle it and return its outcome.
-
-        For sources that go on from the outcome, such as a timer or a request on a socket.
-
-        Cancellation: Is a checkpoint. If cancelled while waiting for the slot, the delivery is settled with
-            `Return`; later, it stays in flight and is settled without the caller.
-        """
-
-    @abstractmethod
-    def enter_nowait(self, work: Work, *, counts: bool = True) -> None:
-        """Take a slot for work that the pipeline does not run, such as an ASGI request.
-
-        The work is in flight until `leave`: waited for when draining, and cut at the drain deadline.
-
-        Args:
-            work: What occupies the slot. If the drain deadline is over already, it is cut at once.
-            counts: Whether it takes one of the `concurrency` slots. What does not is bounded by the dispatcher itself,
-                such as websockets, which are open for long and seldom do anything.
-
-        Raises:
-            trio.WouldBlock: if no slot is free.
-        """
-
-    @abstractmethod
-    async def enter(self, work: Work) -> None:
-        """Wait for a free slot, then take it as `enter_nowait` does.
-
-        Cancellation: Is a checkpoint. If cancelled, the work is not in flight.
-        """
-
-    @abstractmethod
-    def leave(self, work: Work) -> None:
-        """Give the slot of the work back."""
-
-    @final
-    @asynccontextmanager
-    async def slot(self, label: str = "", *, worker: str = "") -> AsyncGenerator[None]:
-        """Occupy a slot; a form of `enter` and `leave` that costs ten times as much.
-
-        What runs inside is cancelled when the work is cut (the body then ends early, as with `trio.move_on_after`).
-
-        Args:
-            label: What to call it when it must be named as a culprit.
-            worker: Name of the worker that does the work.
-
-        Cancellation: Is a checkpoint on entry.
-        """
-        work = _ScopedWork(label, worker)
-        await self.enter(work)
-        try:
-            with work.scope:
-                yield
-        finally:
-            self.leave(work)
 
 
 # --- what a plugin implements -----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .._core.lifecycle import USABLE, State
 from .._core.spec import Plan
 from .._core.stacks import where
 from ..errors import StartupError, UnavailableError
+from .lives import BODIES
 from .supervisor import Supervisor
 from .tree import Tree
 
@@ -171,7 +172,7 @@ async def serve(
         on_finished=lambda: kernel.request_stop("nothing is left to run"),
         on_ready=lambda: kernel.note_ready(),  # noqa: PLW0108  the kernel comes after it
     )
-    tree = Tree(plan, hub, log, supervisor)
+    tree = Tree(plan, hub, log, supervisor, BODIES)
     kernel = Kernel(plan, hub, tree, supervisor)
     async with trio.open_nursery() as around:
         around.start_soon(_tell_when_overdue, kernel)
