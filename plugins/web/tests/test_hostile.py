@@ -261,6 +261,18 @@ async def test_a_client_that_connects_and_resets_is_not_worth_a_word(web: Any, h
     assert service.logs == []
 
 
+async def test_a_connection_that_nothing_would_end_is_closed(web: Any, autojump_clock: object) -> None:
+    async with web(App()) as service, await service.connect() as client:
+        await client.send_all(GET)
+        await client.receive_some()
+        (guest,) = service.dispatcher._server.connections
+        guest._speaker.read_until = float("inf")
+        rest = await read_all(client)
+
+    assert rest == b""
+    assert [log["event"] for log in service.logs] == ["a connection had no deadline, and is closed"]
+
+
 # --- slots ----------------------------------------------------------------------------------------------------------
 
 

@@ -246,6 +246,9 @@ class Http1(Speaker):
             if self._parser.ahead >= AHEAD and not self.channel.eof and self.channel.has_left():
                 self.channel.eof = True
                 self.channel.wake()
+        elif self.read_until == self.channel.write_until == inf:  # nobody would ever end it: no state may be so
+            self._shared.context.log.error("a connection had no deadline, and is closed")
+            self.channel.abort()
 
     @override
     def stop(self) -> None:
