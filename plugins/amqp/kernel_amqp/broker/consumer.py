@@ -148,6 +148,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._waiting.unpark_all()
         assert self._held is not None
         if not self._unsettled:
+            self._give_back()  # what a closing channel takes along counts as tried at quorum queues
             self._held.release()
             await self._held.wait_closed()
         elif self._ordered is None:

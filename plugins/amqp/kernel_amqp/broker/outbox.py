@@ -149,7 +149,7 @@ def _not_taken(error: ReturnedError | RefusedError | EncodingError, exchange: st
             return UnroutableError.naming(routing_key, exchange=exchange)
         case RefusedError():
             full = f'a queue for "{routing_key}" on exchange "{exchange}"' if exchange else f'queue "{routing_key}"'
-            return QueueFullError(f"{full} is full")
+            return QueueFullError(f"{full} is full, or failed")
         case EncodingError():
             return EncodeError(f'the message for "{routing_key}" cannot be written in AMQP: {error}')
 

@@ -24,6 +24,8 @@ from .topology import takes_all
 
 _PASSING: Final = (QueueFullError, UnknownOutcomeError, UnroutableError)
 """What can be otherwise the next time: there is room, the connection is back, the queue is there."""
+_DIRECT: Final = "amq.rabbitmq.reply-to."
+"""How the addresses of those begin who have their answers without a queue. Source: RabbitMQ, Direct Reply-to."""
 _FULL_WAIT: Final = 1.0
 """Seconds until a message is offered again to a queue that is full."""
 
@@ -55,7 +57,11 @@ class Post:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             letter = write_letter(reply, now=trio.current_time())
-            await self.outbox.publish(letter, reply.body, exchange=exchange, routing_key=reply.subject, mandatory=True)
+            # To this address RabbitMQ delivers, and returns the message as well.
+            is_direct = reply.subject.startswith(_DIRECT)
+            await self.outbox.publish(
+                letter, reply.body, exchange=exchange, routing_key=reply.subject, mandatory=not is_direct
+            )
         except UnknownOutcomeError:
             raise
         except (SendError, EncodeError, ValueError) as error:

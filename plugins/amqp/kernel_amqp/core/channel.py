@@ -24,7 +24,7 @@ from .messages import (
     encode_ack,
     encode_frame,
     encode_message,
-    encode_reject,
+    encode_nack,
 )
 from .methods import decode_method, encode_method, method_name
 from .properties import Properties
@@ -152,7 +152,7 @@ class Channel:
         """
         if self.state is not _OPEN:
             self._ask("nack")
-        self._out.append(encode_reject(self.number, delivery_tag, requeue=requeue))
+        self._out.append(encode_nack(self.number, delivery_tag, requeue=requeue))
         self._acks.settled(delivery_tag)
 
     def close(self) -> None:

@@ -31,6 +31,8 @@ _BODY: Final = struct.Struct(">BBHI")
 _HEADER: Final = struct.Struct(">BHIHHQ")
 _SETTLE: Final = struct.Struct(">BHIHHQBB")
 _settle: Final = _SETTLE.pack
+_REQUEUE: Final = 2
+"""The bit of basic.nack; the first one means several deliveries."""
 _tag: Final = struct.Struct(">QB").unpack_from
 _HEADER_BYTES: Final = 12
 """Class, weight and size of the body, before the properties."""
@@ -93,14 +95,18 @@ def encode_ack(channel: int, delivery_tag: int, *, multiple: bool) -> bytes:
         raise _no_tag(delivery_tag) from None
 
 
-def encode_reject(channel: int, delivery_tag: int, *, requeue: bool) -> bytes:
-    """Return the frame of basic.reject.
+def encode_nack(channel: int, delivery_tag: int, *, requeue: bool) -> bytes:
+    """Return the frame that refuses one delivery: basic.nack to give it back, basic.reject to put it aside.
+
+    RabbitMQ 4.3 takes a basic.reject that gives back for a failed attempt, and counts it; a basic.nack it does not.
 
     Raises:
         EncodingError: if no delivery can have this tag.
     """
     try:
-        return _settle(1, channel, 13, _BASIC, 90, delivery_tag, requeue, END)
+        if requeue:
+            return _settle(1, channel, 13, _BASIC, 120, delivery_tag, _REQUEUE, END)
+        return _settle(1, channel, 13, _BASIC, 90, delivery_tag, False, END)  # noqa: FBT003  a bit of the frame
     except struct.error:
         raise _no_tag(delivery_tag) from None
 

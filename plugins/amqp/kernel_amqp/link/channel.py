@@ -167,6 +167,7 @@ class LinkChannel:
         on_delivery: Callable[[Delivered | TooLarge], None],
         on_cancel: Callable[[str], None],
         exclusive: bool = False,
+        no_ack: bool = False,
         arguments: Mapping[str, object] | None = None,
     ) -> None:
         """Start a consumer.
@@ -177,6 +178,7 @@ class LinkChannel:
             on_delivery: Called with each delivery from the task that reads the connection: it only notes and wakes.
             on_cancel: Called with the tag, likewise, if the broker cancels the consumer (its queue is deleted).
             exclusive: Whether no other consumer may have the queue.
+            no_ack: Whether the broker forgets what it delivers; such deliveries must not be settled.
             arguments: Of the broker's own.
 
         Raises: as `call`.
@@ -184,7 +186,11 @@ class LinkChannel:
         """
         self._consumers[consumer_tag] = _Consumer(on_delivery=on_delivery, on_cancel=on_cancel)
         method = commands.Basic.Consume(
-            queue=queue, consumer_tag=consumer_tag, exclusive=exclusive, arguments=cast("Arguments", arguments)
+            queue=queue,
+            consumer_tag=consumer_tag,
+            exclusive=exclusive,
+            no_ack=no_ack,
+            arguments=cast("Arguments", arguments),
         )
         await self.call(method)
 

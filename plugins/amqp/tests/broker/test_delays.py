@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_amqp.broker.delays import MAX_DELAY, DelayExchange, DelayQueue, round_up
+from kernel_amqp.broker.delays import MAX_DELAY, DelayExchange, DelayQueue, bounded, round_up
 from pamqp import commands
 
 
@@ -83,3 +83,12 @@ def test_the_plugin_leads_to_an_exchange_or_to_a_queue() -> None:
     assert declare.arguments == {"x-delayed-type": "direct"}
     assert isinstance(bind, commands.Queue.Bind)
     assert (bind.queue, bind.exchange, bind.routing_key) == ("orders", declare.exchange, "orders")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wait"),
+    [(0.5, 0.5), (MAX_DELAY + 1, MAX_DELAY), (1e300, MAX_DELAY), (math.inf, MAX_DELAY), (math.nan, 0.0), (-1.0, 0.0)],
+)
+def test_every_wait_is_one_that_the_broker_can_hold(seconds: float, wait: float) -> None:
+    assert bounded(seconds) == wait
+    assert round_up(bounded(seconds)) >= 1

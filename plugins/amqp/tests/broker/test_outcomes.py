@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +10,7 @@ import attrs
 import pytest
 import trio
 from kernel_amqp import AmqpBroker, MessageDropped
-from kernel_amqp.core import Properties
+from kernel_amqp.core import Delivered, Properties, TooLarge
 from kernel_amqp.link.link import open_link
 from pamqp import commands
 
@@ -159,10 +158,9 @@ async def test_properties_that_are_no_text_go_with_every_copy(properties: Proper
         assert (await depth(bench.queue), await depth(bench.grave)) == (0, 1)
 
 
-@pytest.mark.parametrize("after", [1_000_000.5, 1_209_600.0, 1e300, math.inf])
-async def test_a_wait_beyond_what_the_broker_can_hold_is_the_longest_that_it_can(after: float) -> None:
+async def test_the_longest_wait_that_a_handler_can_ask_for_is_one_that_the_broker_can_hold() -> None:
     async with open_amqp() as broker:
-        bench = Bench(broker, Retry(after))
+        bench = Bench(broker, Retry(1_000_000.0))
         await bench.declare()
         await publish(bench.queue, Properties())
 
@@ -170,19 +168,6 @@ async def test_a_wait_beyond_what_the_broker_can_hold_is_the_longest_that_it_can
 
         assert bench.runs == 1
         assert (await depth(bench.queue), await depth("kernel.delay.kept.1000000000.")) == (0, 1)
-
-
-@pytest.mark.parametrize("after", [math.nan, -1.0, -math.inf])
-async def test_what_is_no_time_to_wait_is_tried_again_at_once(after: float) -> None:
-    async with open_amqp() as broker:
-        bench = Bench(broker, Retry(after))
-        await bench.declare()
-        await publish(bench.queue, Properties())
-
-        await bench.handle()
-
-        assert bench.runs == ATTEMPTS
-        assert (await depth(bench.queue), await depth(bench.grave)) == (0, 1)
 
 
 async def test_a_dead_letter_waits_for_its_queue_that_others_have_deleted() -> None:
@@ -288,6 +273,34 @@ async def test_an_answer_that_cannot_be_sent_is_dropped_with_an_event_and_the_re
 
         dropped = [event.message_id for event in events if isinstance(event, MessageDropped)]
         assert (dropped, await depth(bench.queue)) == ([reply.id], 0)
+
+
+async def test_an_answer_without_a_queue_arrives_and_is_not_called_dropped() -> None:
+    """RabbitMQ delivers it, and returns it as well where it is mandatory."""
+    events, answers = list[Event](), list[bytes]()
+    heard = trio.Event()
+
+    def hear(event: Delivered | TooLarge) -> None:
+        answers.append(event.body if isinstance(event, Delivered) else b"")
+        heard.set()
+
+    async with open_amqp(events=events) as broker, open_link(SETTINGS) as link, link.open_channel() as channel:
+        bench = Bench(broker, Ack())
+        await bench.declare()
+        await channel.consume(
+            "amq.rabbitmq.reply-to", consumer_tag="c", on_delivery=hear, on_cancel=lambda _: None, no_ack=True
+        )
+        request = Properties(reply_to="amq.rabbitmq.reply-to", correlation_id="1")
+        await channel.publish(exchange="", routing_key=bench.queue, properties=request, body=b"{}")
+        async with broker.subscribe(Subscription(queue=bench.queue, prefetch=1)) as deliveries:
+            delivery = await take(deliveries)
+            reply = Envelope(subject=delivery.envelope.reply_to, body=b"answer", correlation_id="1")
+            await settle(delivery, Ack(reply))
+        with trio.fail_after(SOON):
+            await heard.wait()
+
+    assert answers == [b"answer"]
+    assert [event for event in events if isinstance(event, MessageDropped)] == []
 
 
 async def take_one(broker: AmqpBroker, queue: str) -> Envelope:

@@ -117,7 +117,7 @@ def test_a_connection_sends_what_its_channels_acknowledge() -> None:
     first = [(type(frame).__qualname__, frame.delivery_tag) for _, frame in sent_frames(connection)]
     channel.ack(3)
 
-    assert first == [("Basic.Reject", 1), ("Basic.Ack", 2)]
+    assert first == [("Basic.Nack", 1), ("Basic.Ack", 2)]
     assert [(frame.delivery_tag, frame.multiple) for _, frame in sent_frames(connection)] == [(3, False)]
 
 

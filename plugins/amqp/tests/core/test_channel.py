@@ -236,11 +236,11 @@ def test_deliveries_are_settled_one_by_one() -> None:
     channel.nack(4, requeue=False)
 
     values = [value for _, value in sent(connection)]
-    assert [value.name for value in values] == ["Basic.Ack", "Basic.Ack", "Basic.Reject", "Basic.Reject"]
+    assert [value.name for value in values] == ["Basic.Ack", "Basic.Ack", "Basic.Nack", "Basic.Reject"]
     assert [dict(value) for value in values[:1]] == [{"delivery_tag": 1, "multiple": False}]
     assert values[1].multiple is True
     assert [dict(value) for value in values[2:]] == [
-        {"delivery_tag": 3, "requeue": True},
+        {"delivery_tag": 3, "multiple": False, "requeue": True},
         {"delivery_tag": 4, "requeue": False},
     ]
 
