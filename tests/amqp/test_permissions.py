@@ -24,7 +24,7 @@ EVERYTHING = ".*"
 ENOUGH = {
     "shop": (r"shop\..*|kernel\.delay\..*", r"shop\..*|kernel\.delay\..*|amq\.default", r"shop\..*|kernel\.delay\..*")
 }
-"""User -> what it may configure, write and read: what docs/howto names."""
+"""User -> what it may configure, write and read: what the README of the plugin names."""
 LACKING = {
     "no-delays": (r"shop\..*", EVERYTHING, EVERYTHING),
     "no-default": (EVERYTHING, r"shop\..*|kernel\..*", EVERYTHING),
