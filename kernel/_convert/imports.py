@@ -106,6 +106,12 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def imports_asyncio(found: object) -> bool:
+    """Return whether the module that an object is from has imported asyncio under its own name."""
+    module = sys.modules.get(str(getattr(found, "__module__", "")))
+    return module is not None and vars(module).get("asyncio") is sys.modules.get("asyncio", module)
+
+
 def import_function(path: str, *, directory: Path | None, taking: str) -> Callable[[object], object]:
     """Return the plain function of one argument that an import path names.
 

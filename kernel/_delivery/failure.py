@@ -13,6 +13,8 @@ from .._core.envelope import Envelope
 
 MAX_REASON: Final = 500
 """Characters of a reason in a log, an event or a dead letter."""
+_OF_ASYNCIO: Final = ("no running event loop", "no current event loop")
+"""What asyncio says where no loop of its own runs."""
 _GROUPED: Final = vars(BaseExceptionGroup)["exceptions"]
 _NAMED: Final = vars(type)["__name__"]
 """What reads the exceptions of a group, and the name of a class, whatever that class makes of these words."""
@@ -92,6 +94,8 @@ def _describe_one(error: BaseException) -> str:
     name = name_of(error)
     try:
         text = str(error)
+        if is_a(error, RuntimeError) and any(sign in text for sign in _OF_ASYNCIO):
+            text += " (a library for asyncio was called, and this service runs on trio)"
         return one_line(f"{name}: {text}" if text else name)
     except BaseException:  # noqa: ASYNC103, BLE001  a broken __str__ must not hide the error it belongs to
         return f"{name}: <unprintable>"

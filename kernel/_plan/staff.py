@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 
-from .._convert.imports import NotImportableError, import_function, import_object
+from .._convert.imports import NotImportableError, import_function, import_object, imports_asyncio
 from .._convert.structure import structure
 from .._core.broker import Capability
 from .._core.policies import Restart
@@ -78,6 +78,8 @@ def _hire_one(
     role = _role(table, cls, is_last_resort=is_last_resort)
     offer = _offer(ground, wiring, entry, table)
     use = _import_use(ground, table.use, report)
+    if imports_asyncio(use):
+        ground.warn((*at, "use"), "its module imports asyncio, and services run on trio: what waits by asyncio fails")
     is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
     shape = inspect_worker(use, role=role, offer=offer, report=report) if is_clear and role else None
     options = _read_options(ground, entry, table, cls, report) if cls and "options" not in entry.wrong else None

@@ -10,6 +10,9 @@ from types import ModuleType
 import pytest
 
 from kernel._convert.imports import NotImportableError, import_object
+from kernel._manifest.manifest import from_mapping
+from kernel._manifest.registry import Registry
+from kernel._plan.plan import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +74,18 @@ def test_a_module_without_a_file_is_told_without_one_if_it_is_built_in(tmp_path:
 
     with pytest.raises(NotImportableError, match='"time" has no "Noon"'):
         import_object("time:Noon", directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [("import asyncio", True), ("asyncio = None", False), ("from asyncio import sleep", False), ("", False)],
+)
+def test_a_worker_whose_module_imports_asyncio_is_warned_of(tmp_path: Path, line: str, told: bool) -> None:
+    (tmp_path / "waiting.py").write_text(f"{line}\nasync def work() -> None: ...\n")
+    tables = {"kernel": {"name": "w"}, "workers": {"w": {"use": "waiting:work"}}}
+
+    plan = resolve(from_mapping(tables, directory=tmp_path), Registry(()))
+
+    assert [str(warning).partition(": ")[2] for warning in plan.warnings] == told * [
+        "[workers.w].use: its module imports asyncio, and services run on trio: what waits by asyncio fails"
+    ]

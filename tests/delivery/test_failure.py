@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+import trio
 
 from kernel import DeadLetter, Retry
 from kernel._core.policies import RetryPolicy
@@ -94,3 +97,14 @@ def test_what_follows_from_an_exception(
     error: Exception, policy: RetryPolicy, attempt: int, outcome: Retry | DeadLetter
 ) -> None:
     assert decide(error, policy, attempt=attempt, chance=lambda: 0.0) == outcome
+
+
+def test_what_asyncio_says_without_its_loop_is_told_as_that() -> None:
+    async def call() -> None:
+        asyncio.get_running_loop()
+
+    with pytest.raises(RuntimeError) as caught:
+        trio.run(call)
+
+    text = "RuntimeError: no running event loop (a library for asyncio was called, and this service runs on trio)"
+    assert describe(caught.value) == text

@@ -66,7 +66,7 @@ async def test_who_listens_at_the_reply_exchange_hears_the_answers(
     broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
 ) -> None:
     async with open_service(broker, protocol, bind_replies=True) as rpc:
-        tap = Binding(queue="tap", exchange="events", pattern="test.calls.*")
+        tap = Binding(queue="tap", exchange="events", pattern="answers.test.calls.*")
         await broker.declare(Topology(queues=[Queue(name="tap")], bindings=[tap]))
         await rpc.call("sum.double", 1)
         seen = await broker.peek("tap")
