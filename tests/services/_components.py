@@ -117,6 +117,7 @@ class _Feeding:
     async def run(self) -> None:
         """Send until cancelled, or until the source breaks."""
         world, name = self.world, self.source.name
+        world.parted.pop(name, None)
         try:
             async with trio.open_nursery() as nursery:
                 for _ in range(self.source.feeders):
@@ -144,7 +145,7 @@ class _Feeding:
             await trio.sleep_forever()
         finally:
             now = trio.current_time()
-            if now not in {world.stop_at, breaks_at}:  # nobody is left who would handle what it brings
+            if now != world.stop_at and now < breaks_at:  # nobody is left who would handle what it brings
                 world.cuts.setdefault(name, []).append(now)
                 world.expect(world.stop_at == math.inf and world.is_left_alone(name), f"{name} stops accepting")
 
