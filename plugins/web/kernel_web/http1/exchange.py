@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -18,10 +18,23 @@ from .parser import Parser
 
 if TYPE_CHECKING:
     from ..asgi.shared import Shared
-    from .connection import Http1
 
 AHEAD: Final = 64 * 1024
 """Bytes that a client may send ahead of what is asked for."""
+
+
+class Carrying(Protocol):
+    """The connection that a request came over, as the request sees it."""
+
+    channel: Channel
+    scope: trio.CancelScope
+    task: trio.lowlevel.Task
+
+    async def read_body(self, exchange: Exchange) -> None:
+        """Wait for the next piece of a body."""
+
+    async def listen(self) -> None:
+        """Wait until the client sends something or leaves."""
 
 
 @final
@@ -42,7 +55,7 @@ class Exchange(Call):
     )
 
     def __init__(
-        self, shared: Shared, scope: dict[str, Any], route: Route, head: Head, connection: Http1, parser: Parser
+        self, shared: Shared, scope: dict[str, Any], route: Route, head: Head, connection: Carrying, parser: Parser
     ) -> None:
         super().__init__(shared, scope, route)
         self.head = head

@@ -26,8 +26,8 @@ from ..websocket.handshake import refusal
 from ..websocket.socket import WebSocket
 from ..wire.channel import Channel
 from .allowance import Allowance
-from .lane import Fields, Lane
-from .protocol import brings_nothing, build_protocol, is_sound, parted
+from .lane import Lane
+from .protocol import Fields, brings_nothing, build_protocol, is_sound, parted
 from .stream import Stream, give
 from .tunnel import Tunnel
 

@@ -4,19 +4,46 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, final
 
 import h2.exceptions
 from trio.lowlevel import ParkingLot
 
-from ..wire.channel import ClientGoneError
+from ..wire.channel import Channel, ClientGoneError
+from .allowance import Allowance
+from .protocol import Fields
+from .protocol import Protocol as H2Protocol
 
 if TYPE_CHECKING:
     from h2.errors import ErrorCodes
 
-    from .connection import Http2
 
-Fields = list[tuple[bytes, bytes]]
+class Carrying(Protocol):
+    """The connection that a stream is a part of, as the stream sees it."""
+
+    protocol: H2Protocol
+    channel: Channel
+    allowance: Allowance
+
+    def room(self, stream_id: int, wanted: int) -> int:
+        """Return how many bytes may be sent on a stream now."""
+        ...
+
+    def write_deadline(self) -> float:
+        """Return when a client must have taken the next piece."""
+        ...
+
+    def acknowledge(self, stream_id: int, size: int) -> None:
+        """Let the client send as much again."""
+
+    def reset(self, stream_id: int, code: ErrorCodes) -> None:
+        """End a stream whose answer is not complete."""
+
+    async def flush(self) -> None:
+        """Send what h2 has to say; waits while the client does not take it."""
+
+    def flush_nowait(self) -> None:
+        """Send what h2 has to say, as far as the client takes it at once."""
 
 
 @final
@@ -36,7 +63,7 @@ class Lane:
         "write_until",
     )
 
-    def __init__(self, connection: Http2, stream_id: int) -> None:
+    def __init__(self, connection: Carrying, stream_id: int) -> None:
         self._connection = connection
         self.id = stream_id
         self._pieces: deque[bytes] = deque()

@@ -13,8 +13,8 @@ from hyperframe.frame import Frame, GoAwayFrame
 from typing_extensions import override
 
 from ..asgi.fields import is_path, is_token
-from .lane import Fields
 
+Fields = list[tuple[bytes, bytes]]
 STREAMS_MAX: Final = 100
 """Streams that a client may have open at a time."""
 _EMPTY: Final = (

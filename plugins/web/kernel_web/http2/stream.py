@@ -17,7 +17,8 @@ from ..asgi.call import Call
 from ..asgi.fields import are_sound
 from ..asgi.routes import Route
 from ..wire.channel import ClientGoneError
-from .lane import Fields, Lane
+from .lane import Lane
+from .protocol import Fields
 
 if TYPE_CHECKING:
     from ..asgi.shared import Shared

@@ -12,7 +12,8 @@ from .._application import ASGIMessage
 from ..asgi.fields import are_sound
 from ..websocket.carrier import Carrier
 from ..wire.channel import ClientGoneError
-from .lane import Fields, Lane
+from .lane import Lane
+from .protocol import Fields
 from .stream import give
 
 

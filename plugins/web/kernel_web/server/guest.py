@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from ..asgi.call import only_gone
 from ..asgi.scope import connection_scope
@@ -13,9 +13,21 @@ from ..http2.connection import PREFACE, Http2
 from ..wire.channel import Channel
 
 if TYPE_CHECKING:
-    from .server import Server
+    import ssl
+
+    from ..asgi.shared import Shared
 
 _ALPN_H2: Final = "h2"
+
+
+class Host(Protocol):
+    """The server, as its guests see it."""
+
+    shared: Shared
+    tls: ssl.SSLContext | None
+
+    def forget(self, guest: Guest) -> None:
+        """Take note that a guest has left."""
 
 
 @final
@@ -24,7 +36,7 @@ class Guest:
 
     __slots__ = ("_client", "_server", "_speaker", "_until", "address", "channel")
 
-    def __init__(self, server: Server, sock: socket.socket, client: Any, address: str) -> None:  # noqa: ANN401  as sockets say it
+    def __init__(self, server: Host, sock: socket.socket, client: Any, address: str) -> None:  # noqa: ANN401  as sockets say it
         self._server = server
         self._client = client
         self.address = address

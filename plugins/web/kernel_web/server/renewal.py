@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -14,10 +14,19 @@ from .._config import TlsConfig
 from ..wire.listen import tls_context
 
 if TYPE_CHECKING:
-    from .server import Server
+    import ssl
+
+    from ..asgi.shared import Shared
 
 
-async def renew(server: Server, config: TlsConfig, *, h2: bool) -> None:
+class Secured(Protocol):
+    """The server, as far as its certificate goes."""
+
+    shared: Shared
+    tls: ssl.SSLContext | None
+
+
+async def renew(server: Secured, config: TlsConfig, *, h2: bool) -> None:
     """Give new connections the certificate that the files hold, until cancelled.
 
     Files that are no good, such as a certificate whose key has not come yet, change nothing; the log says so.
@@ -32,7 +41,7 @@ async def renew(server: Server, config: TlsConfig, *, h2: bool) -> None:
             await _read_again(server, config, h2=h2)
 
 
-async def _read_again(server: Server, config: TlsConfig, *, h2: bool) -> None:  # noqa: ASYNC910  suspends only to wait
+async def _read_again(server: Secured, config: TlsConfig, *, h2: bool) -> None:  # noqa: ASYNC910  suspends only to wait
     log = server.shared.context.log
     try:
         server.tls = await trio.to_thread.run_sync(functools.partial(tls_context, config, h2=h2))
