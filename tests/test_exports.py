@@ -20,7 +20,7 @@ import kernel.errors
 import kernel.testing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
@@ -278,3 +278,40 @@ def test_the_lock_file_is_not_part_of_the_repository() -> None:
 
 def test_the_version_is_that_of_the_distribution() -> None:
     assert kernel.__version__ == version("trio-kernel")
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    found = (path for path in package.rglob("*.py") if "_templates" not in path.parts)
+    names = {path: path.relative_to(package.parent).with_suffix("").parts for path in found}
+    return {".".join(name[:-1] if name[-1] == "__init__" else name): path for path, name in names.items()}
+
+
+def imported_by(name: str, path: Path, modules: Collection[str]) -> set[str]:
+    """The modules of its own package that a module imports, those for annotations alone among them."""
+    parent = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join([*parent[: len(parent) + 1 - node.level], *filter(None, [node.module])])
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules else base for alias in node.names}
+    return found & {*modules} - {name}
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_no_modules_need_each_other(package: Path) -> None:
+    """Layers hold the order that somebody wrote down; this holds that there is one, in every package."""
+    modules = modules_of(package)
+    needs = {name: imported_by(name, path, modules) for name, path in modules.items()}
+    left = set(needs)
+    while free := {name for name in left if not needs[name] & left}:
+        left -= free
+
+    assert left == set()
+
+
+def test_the_floor_of_the_kernel_has_few_rooms() -> None:
+    rooms = {
+        path.stem for path in (ROOT / "kernel").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+
+    assert len(rooms) <= 14

@@ -16,7 +16,6 @@ from ._draw import LATE
 from ._outcomes import calls_of, lacks_answer, leaves_of, outcomes
 from ._world import NEAR, Call, CrashError, SourceBrokenError, World
 
-MENDED = False
 GRID: Final = 1 / 16
 
 
@@ -45,7 +44,7 @@ def told_once(world: World) -> Iterator[str]:
     for parcel in world.parcels:
         found = ends.get(parcel.envelope.id, [])
         failures = failed.get(parcel.envelope.id, 0)
-        if MENDED and failures and any(isinstance(event, DeliveryDone) for event in found):
+        if failures and any(isinstance(event, DeliveryDone) for event in found):
             yield f"{parcel.task.number} is done, and could not be settled"
         if len(parcel.told) == 1 and failures == 0 and [event.outcome for event in found] != [parcel.told[0][1]]:
             yield f"{parcel.task.number} became {parcel.told[0][1]}, and events tell of {found}"
