@@ -47,7 +47,7 @@ async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
             life.drained()
 
 
-async def _declare(tree: Tree, spec: DriverSpec, resource: object) -> None:
+async def _declare(tree: Tree, spec: DriverSpec, resource: object) -> None:  # noqa: ASYNC910  suspends only to wait
     """Make exist what dispatchers need of a broker, before anybody can send through it."""
     for other in tree.plan.components.values():
         if not isinstance(other, DispatcherSpec) or other.driver != spec.id or not isinstance(resource, Broker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ def test_a_component_has_a_level_of_its_own(component: str, lines: int) -> None:
     assert written(write, levels={"driver/queue": "debug"}).count("\n") == lines
 
 
+@pytest.fixture
+def structlog_as_imported() -> Iterator[None]:
+    """What a service finds that configures nothing; other tests may have."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+    if before is not None:
+        structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("structlog_as_imported")
 def test_structlog_obeys_the_levels_too() -> None:
     def say() -> None:
         structlog.get_logger("shop.noise").info("x")

@@ -460,10 +460,14 @@ def test_a_handler_that_is_not_pythons_is_replaced_by_the_default(monkeypatch: p
         before = real(number, handler)
         return None if number in foreign and not foreign.discard(number) else before
 
+    before = signal.getsignal(signal.SIGHUP)
     monkeypatch.setattr(signal, "signal", set_handler)
-    run(plan(sends(signal.SIGTERM)), log=LOG)
+    try:
+        run(plan(sends(signal.SIGTERM)), log=LOG)
 
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        real(signal.SIGHUP, before)  # which is to ignore it where whoever runs the tests has said so
 
 
 def test_plugins_are_preloaded_before_the_loop_runs() -> None:

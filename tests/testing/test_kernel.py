@@ -18,7 +18,7 @@ import pytest
 import trio
 from typing_extensions import override
 
-from kernel import Ack, Envelope, Outcome, StopRequested, handles
+from kernel import Ack, Envelope, Outcome, SettleFailed, StopRequested, handles
 from kernel._core.spec import WorkerSpec
 from kernel._manifest.registry import Registry, discover
 from kernel._supervise.run import ExitStatus
@@ -288,7 +288,7 @@ async def test_a_delivery_that_could_not_be_settled_fails_the_test(autojump_cloc
     }
     with pytest.raises(AssertionError, match=r"not settled: \w+ \(OSError\('the channel is gone'\)\)"):
         async with open_kernel(manifest, registry=given) as service:
-            await service.wait_settled(1)
+            await service.wait_event(SettleFailed)
 
 
 # --- what handlers raise ----------------------------------------------------------------------------------------------

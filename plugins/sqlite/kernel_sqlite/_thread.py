@@ -193,7 +193,7 @@ class StoreThread:
                 self._under_way = []
             self._executor.execute([Operation(Store.close)])
             self._access.close()
-        except BaseException as error:  # noqa: BLE001  there is nobody above: who waits would wait for ever
+        except BaseException as error:  # noqa: ASYNC103, BLE001  there is nobody above: who waits would wait for ever
             self._break(error)
         self._teller.tell(self.ended.set)
 

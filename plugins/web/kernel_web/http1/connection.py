@@ -192,9 +192,9 @@ class Http1(Speaker):
             exchange.skip()
         self._note()
         if exchange.framing.last or exchange.missing or self.channel.eof or self._shared.stopping:
-            return False
+            return False  # noqa: ASYNC910  suspends only to wait
         self._expect_next()
-        return True
+        return True  # noqa: ASYNC910  as above
 
     def _expect_next(self) -> None:
         """Give the next request its deadline: it may have begun to arrive."""
