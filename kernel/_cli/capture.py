@@ -125,7 +125,7 @@ def _structlog(levels: Levels) -> Generator[None]:
     """Let structlog log by `logging`, under the name of the module that logs; whoever has configured it knows better."""
     import structlog  # noqa: PLC0415  see the module docstring
 
-    if structlog.is_configured():
+    if not _has_defaults():
         yield
         return
     cls = logging.getLoggerClass()
@@ -140,6 +140,18 @@ def _structlog(levels: Levels) -> Generator[None]:
     finally:
         structlog.reset_defaults()
         logging.setLoggerClass(cls)  # which structlog has set
+
+
+def _has_defaults() -> bool:
+    """Return whether structlog does what it does by itself; it also calls itself configured after `capture_logs`."""
+    import structlog  # noqa: PLC0415  see the module docstring
+
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    if structlog.get_config() == before:
+        return True
+    structlog.configure(**before)
+    return False
 
 
 def _to_logging(_logger: object, _name: str, fields: MutableMapping[str, object]) -> MutableMapping[str, object]:

@@ -73,7 +73,7 @@ class Work:
         return number
 
 
-def manifest(port: int, *, concurrency: int = 10) -> dict[str, object]:
+def manifest(port: int, *, concurrency: int = 10, heartbeat: float = HEARTBEAT) -> dict[str, object]:
     """Return the service: it can break and heal as often as a test likes."""
     name = f"faults.{new_id()}"
     restart = {"max_restarts": 1000, "backoff_initial": 0.05, "backoff_max": BACKOFF / 2}
@@ -81,7 +81,7 @@ def manifest(port: int, *, concurrency: int = 10) -> dict[str, object]:
     return {
         "kernel": {"name": "faults", "grace_period": 12.0, "drain_timeout": 4.0},
         "drivers": {
-            "queue": {"plugin": "amqp", "hosts": [f"127.0.0.1:{port}"], "heartbeat": HEARTBEAT, **backoff},
+            "queue": {"plugin": "amqp", "hosts": [f"127.0.0.1:{port}"], "heartbeat": heartbeat, **backoff},
             "events": {"plugin": "publisher", "driver": "queue", "protocol": "json", "exchange": name},
             "calls": {"plugin": "rpc_client", "driver": "queue", "protocol": "json", "exchange": name},
             "record": {"plugin": "memory"},  # replaced
@@ -215,10 +215,12 @@ async def wait_until(condition: Callable[[], bool], *, patience: float = PATIENC
 
 
 @asynccontextmanager
-async def staged(port: int, *, concurrency: int = 10, ready: bool = True) -> AsyncIterator[Stage]:
+async def staged(
+    port: int, *, concurrency: int = 10, heartbeat: float = HEARTBEAT, ready: bool = True
+) -> AsyncIterator[Stage]:
     """Run the service while inside, and see that nothing that was confirmed is lost."""
     record = Record()
-    tables = manifest(port, concurrency=concurrency)
+    tables = manifest(port, concurrency=concurrency, heartbeat=heartbeat)
     with trio.fail_after(2 * PATIENCE):
         async with open_kernel(tables, replace={"drivers.record": record}, ready=ready, expected=Exception) as service:
             stage = Stage(service, record)

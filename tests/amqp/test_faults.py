@@ -114,9 +114,10 @@ async def test_a_service_in_a_black_hole_stops_in_time(own_node: Node) -> None:
 
 
 async def test_bytes_may_come_one_at_a_time(own_node: Node) -> None:
+    """With the heartbeat of the defaults: what waits behind so many turns of the proxy is answered later than in 1 s."""
     async with open_proxy("127.0.0.1", own_node.port) as proxy:
         proxy.to_server = proxy.to_client = LineFaults(slice_bytes=1)
-        async with staged(proxy.port) as stage:
+        async with staged(proxy.port, heartbeat=10.0) as stage:
             await stage.publish_all([stage.next_item(padding=300) for _ in range(10)])
             await stage.wait_done()
             connections = proxy.accepted

@@ -219,6 +219,15 @@ def test_structlog_that_is_configured_is_left_alone() -> None:
     assert "theirs" in stream.getvalue()
 
 
+def test_structlog_that_a_test_has_looked_at_is_as_it_was() -> None:
+    """Its `capture_logs` puts back what was there, and calls it configured from then on."""
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs():
+        pass
+
+    assert "ours" in captured(lambda: structlog.get_logger().info("ours"))
+
+
 # --- what Python itself would write -----------------------------------------------------------------------------------
 
 

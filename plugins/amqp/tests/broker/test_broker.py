@@ -163,6 +163,7 @@ async def test_a_delay_to_an_unknown_exchange_is_unroutable() -> None:
 
 async def test_a_delay_queue_that_somebody_deletes_is_made_again() -> None:
     queue = new_id()
+    await delete(queues=["kernel.delay.kept.63."])
     async with open_amqp() as broker:
         await declare(broker, Queue(name=queue, durable=False))
         for _ in range(2):
