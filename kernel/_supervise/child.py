@@ -16,6 +16,7 @@ from .._core.lifecycle import FINAL, USABLE, State
 from .._core.policies import Ending, RestartHistory, RestartPolicy
 from .._core.spec import Strategy
 from .._delivery.failure import describe
+from .._delivery.judge import passing
 from ..errors import DependencyError, LeftBehindError, RestartLimitError, StartupError
 from .life import Life
 
@@ -187,6 +188,18 @@ def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
     if life.whole.cancelled_caught:
         return Ending.RAISED if life.is_ready or life.whole.deadline < life.start.deadline else Ending.NOT_READY
     return Ending.RETURNED
+
+
+def parted(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Return what of an exception is a component's own, and what ends its task or the program."""
+    passes = passing(error)
+    if not passes:
+        return error, None
+    if not isinstance(error, BaseExceptionGroup):
+        return None, error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    others, own = group.split(lambda leaf: any(leaf is one for one in passes))
+    return own, others
 
 
 def _is_final(error: BaseException) -> bool:

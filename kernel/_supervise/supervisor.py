@@ -36,6 +36,7 @@ from .child import (
     left_behind,
     lost_with,
     obstacles,
+    parted,
     serves,
     sleep_unless_retired,
     standing_on,
@@ -183,12 +184,10 @@ class Supervisor:
         try:
             with life.begin():
                 await child.body(life)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary of a component: `_follow` reports it
-            return error  # noqa: ASYNC910  `_follow` must act before others run, and then waits
-        except BaseExceptionGroup as group:
-            own, others = group.split((Exception, SystemExit))
+        except BaseException as error:  # noqa: BLE001  the boundary of a component: `_follow` reports it
+            own, others = parted(error)
             if others is None:
-                return own  # noqa: ASYNC910  as above
+                return own  # noqa: ASYNC910  `_follow` must act before others run, and then waits
             self._report_error(child, own, final=True)
             raise others from None
         return None

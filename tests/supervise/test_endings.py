@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -22,25 +23,36 @@ def scripted_by_hand(stage: Stage, body: object, **more: object) -> Child:
     return child
 
 
-async def test_system_exit_in_a_component_is_its_failure(stage: Stage, autojump_clock: MockClock) -> None:
-    child = stage.add("a", fails(error=SystemExit(3)), Script())
+class PanicError(BaseException):
+    """As native libraries raise it."""
+
+
+FOREIGN = [SystemExit(3), PanicError("lost"), asyncio.CancelledError(), GeneratorExit(), BaseException("bare")]
+
+
+@pytest.mark.parametrize("error", FOREIGN, ids=repr)
+async def test_what_is_no_exception_is_the_failure_of_its_component_all_the_same(
+    stage: Stage, autojump_clock: MockClock, error: BaseException
+) -> None:
+    child = stage.add("a", fails(error=error), Script())
 
     async with stage.running():
         await trio.sleep(5)
         assert child.state is State.READY
 
-    assert [type(error) for error in stage.failures("a")] == [SystemExit]
+    assert [type(one) for one in stage.failures("a")] == [type(error)]
 
 
-async def test_system_exit_in_a_group_is_a_failure_too(stage: Stage, autojump_clock: MockClock) -> None:
-    error = BaseExceptionGroup("two", [SystemExit(3), ValueError("broken")])
+@pytest.mark.parametrize("one", FOREIGN, ids=repr)
+async def test_so_it_is_in_a_group(stage: Stage, autojump_clock: MockClock, one: BaseException) -> None:
+    error = BaseExceptionGroup("two", [one, ValueError("broken")])
     stage.add("a", fails(error=error), Script())
 
     async with stage.running():
         await trio.sleep(5)
 
     (found,) = stage.failures("a")
-    assert [type(one) for one in found.exceptions] == [SystemExit, ValueError]
+    assert [type(leaf) for leaf in found.exceptions] == [type(one), ValueError]
 
 
 @pytest.mark.parametrize(
