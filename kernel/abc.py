@@ -36,5 +36,6 @@ from ._core.envelope import write_deadline as write_deadline
 from ._core.intake import Intake as Intake
 from ._core.intake import Target as Target
 from ._core.intake import Work as Work
+from ._core.intake import current_work as current_work
 from ._core.transaction import Transaction as Transaction
 from ._core.transaction import Transactional as Transactional

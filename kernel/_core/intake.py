@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar, final
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from typing_extensions import override
 
@@ -66,6 +67,18 @@ class Work(ABC):
     @abstractmethod
     def cut(self) -> None:
         """Make an end of it soon: the drain deadline is over. May be called again."""
+
+
+CURRENT_WORK: Final[ContextVar[Work | None]] = ContextVar("kernel.current_work", default=None)
+"""Set by the intake from `enter` to `leave`, in the context of the task that does both."""
+
+
+def current_work() -> Work | None:
+    """Return the request that this task, or the one that it was started from, works for; None outside of requests.
+
+    A client waits for a request, as nobody does for a worker's own loop: whoever may wait long can ask for it.
+    """
+    return CURRENT_WORK.get()
 
 
 class _ScopedWork(Work):

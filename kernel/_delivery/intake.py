@@ -12,6 +12,7 @@ import trio
 from .._core.broker import Delivery
 from .._core.envelope import Ack, Outcome, Return
 from .._core.events import DeliveryDone, DeliveryRevoked, DeliverySettled, EventHub, SettleFailed
+from .._core.intake import CURRENT_WORK
 from .._core.stacks import where
 from ..abc import Intake, Target, Work
 from .attempt import Verdict
@@ -144,11 +145,13 @@ class KernelIntake(Intake):
 
     def _begin(self, work: Work, *, counts: bool) -> None:
         self._works[work] = counts
+        CURRENT_WORK.set(work)
         if self._over:  # it came, or waited for its slot, until after the cut
             work.cut()
 
     def leave(self, work: Work) -> None:
         """Take note that it has ended."""
+        CURRENT_WORK.set(None)
         if self._works.pop(work):
             self._free_slot()
         else:

@@ -12,6 +12,8 @@ from typing_extensions import override
 from kernel import Ack, Outcome, Return
 from kernel.abc import Delivery, Intake, Target, Work
 
+from .._core.intake import CURRENT_WORK
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
@@ -149,6 +151,7 @@ class RecordingIntake(Intake):
 
     def _begin(self, work: Work) -> None:
         self.works.add(work)
+        CURRENT_WORK.set(work)
         self.slots.append((work.label, work.worker))
         self._changed.unpark_all()
         if self._nursery.cancel_scope.cancel_called:
@@ -156,6 +159,7 @@ class RecordingIntake(Intake):
 
     @override
     def leave(self, work: Work) -> None:
+        CURRENT_WORK.set(None)
         self.works.remove(work)
         with suppress(RuntimeError):  # it took no slot
             self._limiter.release_on_behalf_of(work)

@@ -11,10 +11,14 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Message
-from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Topology
+from kernel import NO_HEADERS, Envelope, Message
+from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Topology, Transaction, current_work
+from kernel.errors import UnknownOutcomeError
 
 from ._continued import continued
+
+REQUEST_TIMEOUT: Final = 10.0
+"""Seconds that a publish in a request may take, where the manifest says nothing: a client waits for it."""
 
 
 @final
@@ -28,6 +32,9 @@ class PublisherConfig:
     """Whether a message that no queue gets is an error; without it, one is dropped and was published all the same."""
     deadline: bool = False
     """Whether messages carry the deadline of who publishes them."""
+    timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
+    """Seconds that a publish may wait for the broker. None is 10 in a request, such as one of the web, and no limit but
+    the caller's own elsewhere: a handler or a loop of a worker waits until the broker is back."""
     declare: bool = True
     """Whether to make the exchange exist; if not, somebody else does."""
 
@@ -53,6 +60,7 @@ class Publisher:
         delay: float = 0.0,
         priority: int = 0,
         id: str = "",  # noqa: A002  the word on the envelope
+        transaction: Transaction | None = None,
     ) -> str:
         """Publish a message; returns its id when the broker has taken responsibility.
 
@@ -67,6 +75,8 @@ class Publisher:
             priority: 0 to 9, 9 first; needs a broker with the capability `priority`.
             id: The message's id; empty takes that which the protocol writes, or a new one. Publish again with the same id after an
                 `UnknownOutcomeError`, so that whoever keeps ids can tell a repeated message.
+            transaction: Publish when it is committed, and only then, through the database that it is of; None
+                publishes now.
 
         Returns:
             The id.
@@ -76,7 +86,8 @@ class Publisher:
             UnroutableError: unless `mandatory = false`: if no queue is bound for the subject, or none has that name.
             QueueFullError: if a queue that should get it is full; then no queue got it, if the broker has the
                 capability `all_or_nothing`, and otherwise those that were not full did.
-            UnknownOutcomeError: if it cannot be known whether it was taken.
+            UnknownOutcomeError: if it cannot be known whether it was taken, also because `timeout` was over.
+            UnavailableError: if the transaction is over.
             ValueError: if delay or priority are out of range.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been published.
@@ -90,8 +101,28 @@ class Publisher:
         if id or delay or priority or self._config.deadline:  # a copy costs much
             deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
             envelope = attrs.evolve(envelope, id=id or envelope.id, delay=delay, priority=priority, deadline=deadline)
-        await self._broker.send(envelope, exchange=self._config.exchange, mandatory=self._config.mandatory)
+        config = self._config
+        if transaction is not None:
+            await transaction.send(envelope, exchange=config.exchange, mandatory=config.mandatory)
+        elif (seconds := self._timeout()) is not None:
+            await self._send_within(seconds, envelope)
+        else:
+            await self._broker.send(envelope, exchange=config.exchange, mandatory=config.mandatory)
         return envelope.id
+
+    def _timeout(self) -> float | None:
+        if self._config.timeout is not None:
+            return self._config.timeout
+        return None if current_work() is None else REQUEST_TIMEOUT
+
+    async def _send_within(self, seconds: float, envelope: Envelope) -> None:
+        with trio.move_on_after(seconds):
+            await self._broker.send(envelope, exchange=self._config.exchange, mandatory=self._config.mandatory)
+            return
+        raise UnknownOutcomeError(
+            f'the broker did not take "{envelope.subject}" within {seconds:g} s; it may take it later: publish it again'
+            f' with id="{envelope.id}"'
+        )
 
 
 @final

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import TypeVar, final, overload
 
 import attrs
 import trio
 
-from kernel import NO_HEADERS, Arguments, Message
+from kernel import NO_HEADERS, Arguments, Message, payload_converter
 from kernel.abc import Protocol
 from kernel.errors import CallTimeoutError
 
 from ._calls import Calls
 from ._cancellation import CANCEL_EXCHANGE
 from ._continued import continued
+
+ReturnT = TypeVar("ReturnT")
 
 
 def _needs_exchange(config: RpcClientConfig, _: object, value: bool) -> None:  # noqa: FBT001  as attrs calls it
@@ -106,7 +108,17 @@ class RpcClient:
     def __getitem__(self, words: str) -> RemoteFunction:
         return RemoteFunction(self, _subject(words))
 
-    async def call(self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS) -> object:
+    @overload
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: type[ReturnT]
+    ) -> ReturnT: ...
+    @overload
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: object = ...
+    ) -> object: ...
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS, returns: object = object
+    ) -> object:
         """Send a request and return what the answer carries.
 
         The request carries the caller's deadline, or `timeout` from the manifest if that is sooner: after it, nobody
@@ -116,6 +128,8 @@ class RpcClient:
             subject: What is asked, in words joined by dots; exactly one queue should be bound for it.
             payload: What the protocol can write; `Arguments` for a handler that is marked with `@answers`.
             headers: What JSON can say. What the protocol continues from the delivery that is being handled is added.
+            returns: The type that the answer is converted to, as the payload of a handler is: `returns=Quote`,
+                `returns=list[Quote]`. `object` takes it as it comes.
 
         Raises:
             RemoteError: if the other side answered with an error.
@@ -125,17 +139,24 @@ class RpcClient:
             QueueFullError: if the queue that should get it is full.
             EncodeError: if the protocol cannot write the payload.
             DecodeError: if the answer means nothing in the protocol.
+            ConversionError: if it means something, but is not what `returns` asks for; the other side has done its work.
+            TypeError: if nothing can be converted to `returns`; nothing was sent.
             UnknownOutcomeError: if the connection broke: the request may have been handled.
             UnavailableError: if the driver is closed.
 
         Cancellation: Is a checkpoint. If cancelled, the callee is told, and the request may have been handled; its
             answer is dropped.
         """
+        convert = _same if returns is object else payload_converter(returns)
         message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
         request = self._protocol.encode(message)
         with trio.move_on_after(self._timeout):
-            return self._protocol.decode_reply(await self._calls.ask(request))
+            return convert(self._protocol.decode_reply(await self._calls.ask(request)))
         raise CallTimeoutError(subject, seconds=self._timeout)
+
+
+def _same(answer: object) -> object:
+    return answer
 
 
 def _checked(name: str) -> str:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from kernel_memory import MemoryBroker
@@ -10,12 +12,12 @@ from kernel_messaging import PublisherConfig, PublisherDriver
 from trio.testing import MockClock
 
 from kernel import Envelope
-from kernel.abc import Binding, Exchange, Protocol, Queue, Topology
-from kernel.errors import UnroutableError
-from kernel.testing import fake_context
+from kernel.abc import Binding, Broker, Exchange, Protocol, Queue, Topology, Transaction
+from kernel.errors import UnknownOutcomeError, UnroutableError
+from kernel.testing import fake_context, open_intake
 
 
-def publisher(broker: MemoryBroker, protocol: Protocol, **config: Any) -> PublisherDriver:
+def publisher(broker: Broker, protocol: Protocol, **config: Any) -> PublisherDriver:
     context = fake_context("driver/events", driver=broker, protocol=protocol)
     return PublisherDriver(config=PublisherConfig(**config), context=context)
 
@@ -127,3 +129,82 @@ async def test_without_an_exchange_the_subject_names_the_queue(
         await events.publish("all", 1)
 
     assert [envelope.subject for envelope in await arrived(broker)] == ["all"]
+
+
+@attrs.define
+class Recorded(Transaction):
+    """Notes what is sent in it."""
+
+    sent: list[tuple[Envelope, str, bool]] = attrs.field(factory=list[tuple[Envelope, str, bool]])
+
+    async def execute(
+        self, statement: str, parameters: Sequence[object] | Mapping[str, object] = ()
+    ) -> Sequence[tuple[object, ...]]:
+        raise NotImplementedError
+
+    async def once(self, message_id: str, *, scope: str = "") -> bool:
+        raise NotImplementedError
+
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append((envelope, exchange, mandatory))
+
+
+async def test_in_a_transaction_the_protocol_writes_and_the_transaction_sends(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    await bind(broker)
+    transaction = Recorded()
+    async with publisher(broker, protocol).open() as events:
+        sent = await events.publish("a", {"n": 1}, headers={"h": "x"}, delay=2.0, transaction=transaction)
+
+    [(envelope, exchange, mandatory)] = transaction.sent
+    assert (envelope.id, envelope.subject, envelope.body) == (sent, "a", b'{"n": 1}')
+    assert (envelope.headers, envelope.delay) == ({"h": "x"}, 2.0)
+    assert (exchange, mandatory) == ("events", True)
+    assert await arrived(broker) == []
+
+
+class Away(Broker):
+    """A broker that is away: it takes nothing, and says nothing."""
+
+    async def declare(self, topology: Topology) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def subscribe(self, subscription: object) -> Any:
+        raise NotImplementedError
+
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        await trio.sleep_forever()
+
+
+async def seconds_until_told(events: Any) -> float:
+    """How long a publish waits until it says that it does not know; an hour if it does not."""
+    began = trio.current_time()
+    with (
+        trio.move_on_after(3600),
+        pytest.raises(UnknownOutcomeError, match=r'did not take "a" within .* with id="mine"'),
+    ):
+        await events.publish("a", 1, id="mine")
+    return trio.current_time() - began
+
+
+async def test_a_request_waits_ten_seconds_for_a_broker_that_is_away(
+    protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    async with open_intake() as intake, publisher(Away(), protocol).open() as events:
+        async with intake.slot("GET /"):
+            in_request = await seconds_until_told(events)
+        with trio.move_on_after(3600) as outside:
+            await events.publish("a", 1)
+
+    assert (in_request, outside.cancelled_caught) == (10.0, True)
+
+
+async def test_the_manifest_bounds_every_publish(protocol: Protocol, autojump_clock: MockClock) -> None:
+    async with open_intake() as intake, publisher(Away(), protocol, timeout=3.0).open() as events:
+        outside = await seconds_until_told(events)
+        async with intake.slot("GET /"):
+            in_request = await seconds_until_told(events)
+
+    assert (outside, in_request) == (3.0, 3.0)

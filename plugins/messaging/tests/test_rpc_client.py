@@ -15,6 +15,7 @@ from kernel import Ack, Envelope, Event
 from kernel.abc import Binding, Broker, Capability, Delivery, Exchange, Protocol, Queue, Subscription, Topology
 from kernel.errors import (
     CallTimeoutError,
+    ConversionError,
     DecodeError,
     RemoteError,
     UnavailableError,
@@ -166,6 +167,47 @@ async def test_an_answer_that_means_nothing_is_a_decode_error(
         with pytest.raises(DecodeError):
             await client.call("sum.double", 1)
         assert client.in_flight == 0
+
+
+@attrs.frozen
+class Double:
+    """What the answer of a typed call is."""
+
+    value: int
+
+
+async def test_an_answer_is_of_the_type_that_is_asked_for(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    async def answer(request: Envelope) -> Envelope | None:
+        await trio.lowlevel.checkpoint()
+        return protocol.encode_reply(request, {"value": protocol.decode(request).payload})
+
+    async with serve(broker, answer), open_client(broker, protocol) as client:
+        typed = await client.call("sum.double", 4, returns=Double)
+        table = await client.call("sum.double", 4, returns=dict[str, int])
+        perhaps = await client.call("sum.double", 4, returns=Double | None)
+        with pytest.raises(ConversionError, match='value: must be an integer, got "four"'):
+            await client.call("sum.double", "four", returns=Double)
+
+    assert (typed.value, table["value"], perhaps) == (4, 4, Double(4))
+
+
+async def test_a_type_that_nothing_can_be_converted_to_is_refused_before_anything_is_sent(
+    broker: MemoryBroker, protocol: Protocol, autojump_clock: MockClock
+) -> None:
+    asked: list[Envelope] = []
+
+    async def note(request: Envelope) -> Envelope | None:
+        await trio.lowlevel.checkpoint()
+        asked.append(request)
+        return None
+
+    async with serve(broker, note), open_client(broker, protocol) as client:
+        with pytest.raises(TypeError, match="cannot be converted to"):
+            await client.call("sum.double", 4, returns=trio.Event)
+
+    assert asked == []
 
 
 async def test_a_call_that_nobody_serves_fails_at_once(

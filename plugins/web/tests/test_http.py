@@ -9,6 +9,8 @@ import httpx
 import pytest
 import trio
 
+from kernel.errors import QueueFullError, StorageFullError, UnavailableError, UnknownOutcomeError
+
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
@@ -209,6 +211,19 @@ async def test_an_application_that_fails_before_its_answer_is_a_500(web: Any, ap
     assert [response.status_code for response in responses] == [500, 500]
     assert "secret" not in responses[0].text
     assert [log["worker"] for log in service.logs if log["level"] == "error"] == ["worker/app0"] * 2
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError("x"), UnknownOutcomeError("x"), QueueFullError("x"), StorageFullError("x")], ids=repr
+)
+async def test_an_application_whose_broker_is_away_is_a_503(web: Any, error: Exception) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise error
+
+    async with web(app) as service, httpx.AsyncClient(base_url=service.url) as client:
+        response = await client.get("/")
+
+    assert response.status_code == 503
 
 
 async def raises_after(scope: Any, receive: Any, send: Any) -> None:

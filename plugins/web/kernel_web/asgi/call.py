@@ -14,7 +14,7 @@ import trio
 from typing_extensions import override
 
 from kernel.abc import Work
-from kernel.errors import UnavailableError
+from kernel.errors import QueueFullError, StorageError, UnavailableError, UnknownOutcomeError
 
 from .._application import ASGIMessage
 from ..wire.channel import ClientGoneError
@@ -152,7 +152,7 @@ class Call(Work):
             if not is_its_own(error):
                 raise
             self._judge(error)
-            return self.status_of_stop if self.was_stopped() else HTTPStatus.INTERNAL_SERVER_ERROR  # noqa: ASYNC910  suspends only to wait
+            return self.status_of_stop if self.was_stopped() else _status_of(error)  # noqa: ASYNC910  suspends only to wait
         finally:
             self.until = 0.0
             hosted.end(self)
@@ -181,6 +181,12 @@ class Call(Work):
         """Report what an application did wrong."""
         log = self.shared.context.log
         log.error(what, worker=f"worker/{self.route.worker}", path=self.scope["path"], exc_info=error)
+
+
+def _status_of(error: BaseException) -> int:
+    """Return what a client is told of an application's error: a broker or driver that is away comes back."""
+    heals = isinstance(error, UnavailableError | UnknownOutcomeError | QueueFullError | StorageError)
+    return HTTPStatus.SERVICE_UNAVAILABLE if heals else HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def is_its_own(error: BaseException) -> bool:
