@@ -164,7 +164,7 @@ def run_tests_in(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md", "docs/howto/calls.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md", "docs/howto/calls.md", "plugins/http/README.md"])
 def test_the_manifest_of_a_document_is_clean_and_its_tests_pass(document: str, tmp_path: Path) -> None:
     write_files_of(document, tmp_path)
 
