@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from ._core.loop import Pace as Pace
     from ._core.loop import at_turn_end as at_turn_end
     from ._core.loop import wake as wake
+    from ._core.snapshot import ComponentSnapshot as ComponentSnapshot
+    from ._core.snapshot import Snapshot as Snapshot
     from ._core.spec import Plan as Plan
     from ._delivery.failure import Failure as Failure
     from ._manifest.manifest import load as load
@@ -78,6 +80,7 @@ _LATER: Final = {
     "Batch": "_core.broker",
     "Delivery": "_core.broker",
     "ComponentFailed": "_core.events",
+    "ComponentSnapshot": "_core.snapshot",
     "DeliveryRevoked": "_core.events",
     "DeliveryDone": "_core.events",
     "DeliverySettled": "_core.events",
@@ -97,6 +100,7 @@ _LATER: Final = {
     "Result": "_supervise.run",
     "HookFailed": "_core.events",
     "SettleFailed": "_core.events",
+    "Snapshot": "_core.snapshot",
     "StateChanged": "_core.events",
     "StopRequested": "_core.events",
     "StopTimedOut": "_core.events",

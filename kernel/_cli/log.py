@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast, final
 import attrs
 
 from .._core.broker import CURRENT
+from .._core.masks import Masks
 from .levels import NUMBERS, Levels
-from .masks import Masks
 from .render import as_json, as_text, with_traceback
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Final, TypeAlias, cast
 
-from .masks import Masks
+from .._core.masks import Masks
 
 MAX_FIELD: Final = 2_000
 """Characters of one field."""

@@ -19,6 +19,7 @@ from .._core.events import (
     StateChanged,
     StopRequested,
 )
+from .._core.masks import Masks
 from .._core.spec import Plan
 from .._delivery.failure import describe
 from .._supervise.process import run
@@ -27,7 +28,6 @@ from .console import OutputError, complain, look_of, say
 from .event_log import log_events
 from .levels import Levels, own_packages
 from .log import LogSettings, open_log
-from .masks import Masks
 from .render import traceback_of
 from .screen import Tree
 

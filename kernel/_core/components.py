@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
+from typing import Protocol as Protocol_
 
 import attrs
 
@@ -20,8 +21,27 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from .event import Event
+    from .snapshot import Snapshot
 
 ResourceT_co = TypeVar("ResourceT_co", covariant=True)
+
+
+class Subscribe(Protocol_):
+    """How one hears events: see `EventHub.subscribe`."""
+
+    def __call__(
+        self, hook: Callable[[Event], object], *types: type[Event], but: tuple[type[Event], ...] = ()
+    ) -> Callable[[], None]:
+        """Pass events of these types (all, if none is named) but those to a hook; returns what ends it."""
+        ...
+
+
+def _hear_nothing(
+    hook: Callable[[Event], object], *types: type[Event], but: tuple[type[Event], ...] = ()
+) -> Callable[[], None]:
+    """Subscribe to nothing: there is no kernel."""
+    del hook, types, but
+    return lambda: None
 
 
 @final
@@ -62,6 +82,14 @@ class Context:
     hears: Callable[[type[Event]], object] = bool
     """Whether anybody hears events of a type, by the truth of what it returns: what happens as often as a request need
     not be made into an event for nobody. Where nobody can tell, somebody does."""
+    subscribe: Subscribe = _hear_nothing
+    """Has events passed to a function as `[kernel] hooks` has; returns what ends it. Call that when the life ends."""
+    snapshot: Callable[[], Snapshot] = attrs.field(default=lambda: _empty_snapshot())  # noqa: PLW0108  defined below
+    """Returns what the service looks like now. May be called from any thread, also while the event loop is blocked."""
+    mask: Callable[[str], str] = str
+    """Returns a text without the secrets of the manifest that stand in it, in whatever form. For all that leaves the
+    process and that the component did not write itself, such as the text of an exception. May be called from any
+    thread."""
 
     def __repr__(self) -> str:
         return f"<Context of {self.id} in {self.service}>"
@@ -97,6 +125,12 @@ class Context:
         return self.protocol_or_none
 
 
+def _empty_snapshot() -> Snapshot:
+    from .snapshot import Snapshot  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
+
+    return Snapshot(service="")
+
+
 # --- what a plugin implements -----------------------------------------------------------------------------------
 
 
@@ -111,6 +145,10 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
     """The type that the resource of `driver = "..."` must have (often `Broker`); None if no driver is needed."""
     speaks: ClassVar[bool] = False
     """Whether `protocol = "..."` must be given."""
+    surrounds: ClassVar[bool] = False
+    """Whether it surrounds the service: it is up before everything else starts, but for what it stands on itself, and
+    closes after everything else has. For what looks on, such as probes and metrics; it keeps no service running. A
+    dispatcher of this kind goes on accepting while the others drain."""
 
     @classmethod  # noqa: B027  most components have nothing to import
     def preload(cls) -> None:

@@ -13,11 +13,11 @@ from typing import cast
 import attrs
 
 from .._convert.strict import is_table
+from .._core.passwords import MASK, masked, names_a_password
 from .._core.secret import Secret
 from .._core.spec import Value
 from .._core.words import toml_key, toml_path
 from .manifest import Manifest
-from .passwords import MASK, masked, names_a_password
 
 
 def values_of(manifest: Manifest, parts: Iterable[tuple[tuple[str, ...], object]]) -> list[Value]:

@@ -42,7 +42,7 @@ from .._manifest.values import values_of
 from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
 from .asked import read_hooks
-from .graph import dependents, edges_of, find_cycles, start_order, stop_budget
+from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
 from .staff import Hired, fed_by, hire, read_groups, shape_of
 from .wiring import Ground, Wired, Wiring, plugin_of, refer, wire
 
@@ -134,7 +134,19 @@ def _lives(
                 uses=_among(known, (*uses.get(entry.id, ()), *depends)),
                 after=_among(known, after.get(entry.id, ())),
             )
-    return lives
+    return _surrounded(lives, wiring)
+
+
+def _surrounded(lives: dict[str, ComponentSpec], wiring: Wiring) -> dict[str, ComponentSpec]:
+    """Have everything come after what surrounds the service, but for what that stands on itself."""
+    wired = (*wiring.drivers.values(), *wiring.dispatchers.values())
+    around = [one.entry.id for one in wired if one.cls is not None and one.cls.surrounds and one.entry.id in lives]
+    if not around:
+        return lives
+    below = set(dependents(reverse(edges_of(lives)), around))
+    return {
+        id_: spec if id_ in below else attrs.evolve(spec, after=(*spec.after, *around)) for id_, spec in lives.items()
+    }
 
 
 def _among(known: set[str], ids: Sequence[str]) -> tuple[str, ...]:

@@ -85,6 +85,12 @@ class Child:
     """Why it is degraded from the moment it is ready on; None if it is not."""
     ready_for: float = attrs.field(default=0.0, init=False)
     """Seconds that its last life was ready."""
+    reason: str = attrs.field(default="", init=False)
+    """Why it is in its state."""
+    moved_at: float = attrs.field(factory=trio.current_time, init=False)
+    lives: int = attrs.field(default=0, init=False)
+    error: BaseException | None = attrs.field(default=None, init=False)
+    """What its last life that failed ended in."""
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __repr__(self) -> str:

@@ -40,15 +40,16 @@ def gate(components: Mapping[str, AnySpec]) -> Gate:
     """Return the gate of a plan.
 
     It waits for the essential dispatchers, since the failure of another does not end the service; and not for those
-    that stand on a dispatcher, which open only when that one accepts.
+    that stand on a dispatcher, which open only when that one accepts. What surrounds the service has no part in it.
 
     Args:
         components: In start order.
     """
     above: set[str] = set()
+    dispatchers = {
+        id_: spec for id_, spec in components.items() if isinstance(spec, DispatcherSpec) and not spec.cls.surrounds
+    }
     for id_, spec in components.items():
-        below = (*spec.uses, *spec.after)
-        if any(one in above or isinstance(components[one], DispatcherSpec) for one in below):
+        if any(one in above or one in dispatchers for one in (*spec.uses, *spec.after)):
             above.add(id_)
-    dispatchers = {id_ for id_, spec in components.items() if isinstance(spec, DispatcherSpec) and spec.essential}
-    return Gate(dispatchers - above)
+    return Gate({id_ for id_, spec in dispatchers.items() if spec.essential} - above)

@@ -104,8 +104,9 @@ async def _accept(tree: Tree, spec: DispatcherSpec, dispatcher: Dispatcher, inta
     """Bring deliveries in. What is raised when that is cancelled is noted only: what is in flight may still finish."""
     try:
         with life.inner:
-            with life.untimed():
-                await tree.gate.wait(spec.id)
+            if not spec.cls.surrounds:  # what does is up before anything else, and waits for nothing
+                with life.untimed():
+                    await tree.gate.wait(spec.id)
             await dispatcher.accept(intake, task_status=life)
             _expect_started(spec, life)
     except (Exception, SystemExit) as error:

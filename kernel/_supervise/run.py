@@ -15,10 +15,13 @@ import trio
 
 from .._core.events import ComponentFailed, EventHub, GracePeriodOver, KernelReady, KernelStopped, StopRequested
 from .._core.lifecycle import USABLE, State
+from .._core.pulse import Pulse, current_pulse
+from .._core.snapshot import Snapshot
 from .._core.spec import Plan
 from .._core.stacks import where
 from ..errors import StartupError, UnavailableError
 from .lives import BODIES
+from .look import look
 from .supervisor import Supervisor
 from .tree import Tree
 
@@ -58,11 +61,14 @@ class Kernel:
     _tree: Tree
     _supervisor: Supervisor
     _began: float = attrs.field(factory=trio.current_time, init=False)
+    _pulse: Pulse = attrs.field(factory=current_pulse, init=False)
+    _clock: trio.abc.Clock = attrs.field(factory=trio.lowlevel.current_clock, init=False)
     _announced: bool = attrs.field(default=False, init=False)
     _moved: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     """Where those wait who want to know whether it is ready."""
     _stop: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stop_requested_at: float = attrs.field(default=math.inf, init=False)
+    _stop_reason: str = attrs.field(default="", init=False)
 
     def __repr__(self) -> str:
         return f"<Kernel {self.plan.name}: {'ready' if self.is_ready else 'not ready'}>"
@@ -76,6 +82,17 @@ class Kernel:
     def states(self) -> Mapping[str, State]:
         """Component -> state; a worker with `instances` is listed as `worker/name[1]` and so on."""
         return {child.id: child.state for child in self._supervisor.children.values()}
+
+    def snapshot(self) -> Snapshot:
+        """Return what the service looks like now. May be called from any thread, also while the event loop is blocked."""
+        return look(
+            self._tree,
+            self._pulse,
+            now=self._clock.current_time(),
+            began=self._began,
+            stop_requested_at=self._stop_requested_at,
+            stop_reason=self._stop_reason,
+        )
 
     def resource(self, component: str) -> object:
         """Return what a component that is ready offers: a driver's resource, a worker's object.
@@ -91,7 +108,7 @@ class Kernel:
     def request_stop(self, reason: str = "requested") -> None:
         """Ask the service to stop in order; further calls change nothing. May be called from any of its tasks."""
         if not self._stop.is_set():
-            self._stop_requested_at = trio.current_time()
+            self._stop_requested_at, self._stop_reason = trio.current_time(), reason
             self._stop.set()
             self._moved.unpark_all()
             self.hub.emit(StopRequested(component="kernel", reason=reason))
@@ -174,6 +191,7 @@ async def serve(
     )
     tree = Tree(plan, hub, log, supervisor, BODIES)
     kernel = Kernel(plan, hub, tree, supervisor)
+    tree.snapshot = kernel.snapshot
     async with trio.open_nursery() as around:
         around.start_soon(_tell_when_overdue, kernel)
         async with trio.open_nursery() as nursery:

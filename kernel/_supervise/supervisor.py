@@ -165,6 +165,7 @@ class Supervisor:
         on_started, on_closing = partial(self._started, child), partial(self.closing, child)
         life = Life(child.start_timeout, child.stop_timeout, on_started, on_closing)
         child.life, child.degraded = life, None
+        child.lives += 1
         self._move(child, State.STARTING)
         self._nursery.start_soon(self._watch, child, life)
         try:
@@ -240,7 +241,7 @@ class Supervisor:
         if wait is None:
             await self._give_up(child, worn_out(child, history.policy, error))
             return
-        self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=wait))
+        self._tell_failure(child, error, restart_in=wait)
         self._move(child, State.BACKOFF, reason=f"restart in {wait:.2f} s")
         others = affected(child)
         with holding(others):
@@ -329,6 +330,7 @@ class Supervisor:
 
     def _move(self, child: Child, state: State, reason: str = "") -> None:
         old, child.state = child.state, moved(child.state, state)
+        child.reason, child.moved_at = reason, trio.current_time()
         self.hub.emit(StateChanged(component=child.id, old=old, new=state, reason=reason))
         if child.essential:
             (self.missing.discard if serves(child) else self.missing.add)(child)
@@ -342,7 +344,11 @@ class Supervisor:
         if error is not None:
             if final:
                 self.errors.append(error)
-            self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=restart_in))
+            self._tell_failure(child, error, restart_in=restart_in)
+
+    def _tell_failure(self, child: Child, error: BaseException, *, restart_in: float | None) -> None:
+        child.error = error
+        self.hub.emit(ComponentFailed(component=child.id, error=error, restart_in=restart_in))
 
     def _notify(self, child: Child) -> None:
         for one in (child, *standing_on(child)):

@@ -12,8 +12,10 @@ import attrs
 
 from .._core.events import EventHub, KillSwitchChanged, StateChanged
 from .._core.lifecycle import FINAL, State, SwitchState
+from .._core.masks import Masks
 from .._core.policies import RestartHistory
 from .._core.router import Router
+from .._core.snapshot import Snapshot
 from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, ProtocolSpec, WorkerSpec
 from .._delivery.attempt import Route
 from .._delivery.failure import describe
@@ -55,6 +57,10 @@ class Tree:
     protocols: Mapping[str, Protocol] = attrs.field(factory=dict[str, Protocol], init=False)
     pools: dict[str, Pool] = attrs.field(factory=dict[str, Pool], init=False)
     gate: Gate = attrs.field(init=False)
+    masks: Masks = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Masks.of(self.plan.secrets), takes_self=True)
+    )
+    snapshot: Callable[[], Snapshot] = attrs.field(init=False)
     intakes: dict[str, KernelIntake] = attrs.field(factory=dict[str, KernelIntake], init=False)
     """By dispatcher id, while it lives."""
     _instances: dict[str, list[Child]] = attrs.field(factory=dict[str, list[Child]], init=False)
@@ -104,8 +110,8 @@ class Tree:
             essential=spec.essential,
             start_timeout=spec.start_timeout,
             stop_timeout=spec.stop_timeout,
-            accepts=isinstance(spec, DispatcherSpec),
-            resident=isinstance(spec, DriverSpec) or (isinstance(spec, WorkerSpec) and not spec.runs),
+            accepts=isinstance(spec, DispatcherSpec) and not spec.cls.surrounds,
+            resident=_is_resident(spec),
             group=group,
         )
         child.depends_on(
@@ -193,6 +199,9 @@ class Tree:
             log=self.log.bind(component=component),
             emit=self.hub.emit,
             hears=self.hub.hears,
+            subscribe=self.hub.subscribe,
+            snapshot=lambda: self.snapshot(),  # noqa: PLW0108  the kernel comes after it
+            mask=self.masks.applied,
             report_degraded=functools.partial(report, State.DEGRADED),
             report_ready=functools.partial(report, State.READY),
             directory=self.plan.directory,
@@ -219,6 +228,11 @@ class Tree:
             if (name := pool.spec.failure_worker) is not None
         }
         return Pipeline(Router[Route].of(routes), judge, last_resorts, hold)
+
+
+def _is_resident(spec: DriverSpec | DispatcherSpec | WorkerSpec) -> bool:
+    """Whether it is there for others only."""
+    return not spec.runs if isinstance(spec, WorkerSpec) else isinstance(spec, DriverSpec) or spec.cls.surrounds
 
 
 def built(cls: Callable[..., T], config: object, context: Context) -> T:

@@ -16,11 +16,11 @@ from typing import Final, final
 
 import attrs
 import trio
+from typing_extensions import override
 
+from .._core.pulse import STALL, Pulse
 from .._core.stacks import where_in_thread
 
-STALL: Final = 0.5
-"""Seconds that the event loop may be busy with one step before the line is named."""
 _PERIOD: Final = 0.1
 _ANSWER_WITHIN: Final = 0.3
 _WRITE_WITHIN: Final = 0.05
@@ -28,7 +28,7 @@ _WRITE_WITHIN: Final = 0.05
 
 @final
 @attrs.define(eq=False, repr=False)
-class Watchdog(trio.abc.Instrument):
+class Watchdog(Pulse):
     """Watches one run of trio from outside. Pass it as an instrument, and call `start` inside the run."""
 
     grace_period: float
@@ -40,17 +40,15 @@ class Watchdog(trio.abc.Instrument):
     """Called with all its seconds and the same `file:line`, in the event loop, once that goes on."""
     hanging: Callable[[], Sequence[str]] = attrs.field(default=list)
     """Returns what has not stopped; called in the event loop."""
-    _busy_since: float | None = attrs.field(default=None, init=False)
     _stall: tuple[float, str] | None = attrs.field(default=None, init=False)
     """When the stall that was named began, and where it is."""
     _end_at: float | None = attrs.field(default=None, init=False)
     _over: threading.Event = attrs.field(factory=threading.Event, init=False)
-    _loop_thread: int = attrs.field(default=0, init=False)
     _token: trio.lowlevel.TrioToken = attrs.field(init=False)
 
     def start(self) -> None:
         """Begin to watch the calling thread's event loop."""
-        self._loop_thread = threading.get_ident()
+        self.begin()
         self._token = trio.lowlevel.current_trio_token()
         threading.Thread(target=self._watch, name="kernel-watchdog", daemon=True).start()
 
@@ -63,27 +61,17 @@ class Watchdog(trio.abc.Instrument):
         """Stop watching; without it, the grace period also bounds what the process does after the run."""
         self._over.set()
 
+    @override
     def before_io_wait(self, timeout: float) -> None:
-        """Note that the loop has nothing to do. Called by trio."""
-        del timeout
-        self._busy_since = None
+        super().before_io_wait(timeout)
         if self._stall is not None:
             (began, place), self._stall = self._stall, None
             self.after_stall(time.monotonic() - began, place)
 
-    def after_run(self) -> None:
-        """Note that there is no loop any more. Called by trio."""
-        self._busy_since = None
-
-    def after_io_wait(self, timeout: float) -> None:
-        """Note that the loop runs tasks. Called by trio."""
-        del timeout
-        self._busy_since = time.monotonic()
-
     def _watch(self) -> None:
         named: float | None = None
         while not self._over.wait(self._pause()):
-            now, busy = time.monotonic(), self._busy_since
+            now, busy = time.monotonic(), self.busy_since
             if busy is not None and busy != named and now - busy > STALL:
                 named = busy
                 with suppress(RuntimeError):  # no thread can be started: who watches goes on
@@ -92,7 +80,7 @@ class Watchdog(trio.abc.Instrument):
                 self._end_process(self._end_at)
 
     def _name_stall(self, began: float, now: float) -> None:
-        place = where_in_thread(self._loop_thread)
+        place = where_in_thread(self.thread)
         self._stall = (began, place)
         _in_thread(self.on_stall, now - began, place)
 
@@ -128,7 +116,7 @@ class Watchdog(trio.abc.Instrument):
             return _threads()
         if answered.wait(_ANSWER_WITHIN):
             return answer or _threads()
-        return [f"the event loop, blocked at {where_in_thread(self._loop_thread)}"]
+        return [f"the event loop, blocked at {where_in_thread(self.thread)}"]
 
 
 def _in_thread(call: Callable[..., object], *arguments: object) -> threading.Thread:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
-from kernel._core.events import StateChanged
+from kernel._core.events import EventHub, StateChanged
 from kernel._core.lifecycle import State
 from kernel.abc import Context
 
@@ -39,12 +39,15 @@ def fake_context(
         stop_timeout: Seconds that closing may take.
     """
     heard: list[Event] = [] if events is None else events
+    hub = EventHub()
+    hub.subscribe(heard.append)
     return Context(
         id=component,
         name=component.partition("/")[2],
         service=service,
         log=_silent(),
-        emit=heard.append,
+        emit=hub.emit,
+        subscribe=hub.subscribe,
         report_degraded=_report(component, heard, State.READY, State.DEGRADED),
         report_ready=_report(component, heard, State.DEGRADED, State.READY),
         driver=driver,

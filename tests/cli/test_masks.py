@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kernel import Secret
-from kernel._cli.masks import Masks
+from kernel._core.masks import Masks
 
 from ._logs import captured, record, written
 

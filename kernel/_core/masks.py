@@ -14,8 +14,8 @@ from urllib.parse import quote, quote_plus
 
 import attrs
 
-from .._core.secret import Secret
-from .._manifest.passwords import MASK, masked_prose
+from .passwords import MASK, masked_prose
+from .secret import Secret
 
 SHORTEST: Final = 5
 """Characters; what is shorter stands in every other line by chance, and is not looked for."""

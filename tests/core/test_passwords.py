@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel._manifest.passwords import masked, masked_prose, names_a_password
+from kernel._core.passwords import masked, masked_prose, names_a_password
 from kernel._manifest.values import toml_text
 
 CANARY = "canary"

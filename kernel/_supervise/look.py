@@ -1,0 +1,67 @@
+"""Makes a `Snapshot` of a running tree. Reads only what any thread may read at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .._core.lifecycle import ALIVE, FINAL, State
+from .._core.pulse import STALL, Pulse
+from .._core.snapshot import ComponentSnapshot, Snapshot
+from .._core.stacks import where_in_thread
+from .._delivery.failure import describe
+from .child import Child, serves
+from .tree import Tree
+
+
+def look(tree: Tree, pulse: Pulse, *, now: float, began: float, stop_requested_at: float, stop_reason: str) -> Snapshot:
+    """Return what a service looks like.
+
+    Args:
+        tree: Its components, which have been built.
+        pulse: Of the event loop that they run in.
+        now: By the clock of that loop.
+        began: When it began to start.
+        stop_requested_at: When it was asked to stop; infinite if it was not.
+        stop_reason: What it was asked to stop for.
+    """
+    plan, busy, is_stopping = tree.plan, pulse.busy(), stop_requested_at <= now
+    blocked = busy > STALL
+    return Snapshot(
+        service=plan.name,
+        is_ready=not (is_stopping or blocked or tree.supervisor.missing),
+        is_stopping=is_stopping,
+        reason=tree.masks.applied(stop_reason),
+        seconds=now - began,
+        stopping_for=now - stop_requested_at if is_stopping else 0.0,
+        busy=busy,
+        blocked_at=where_in_thread(pulse.thread) if blocked else "",
+        components=tuple(_component(tree, child, now) for child in tree.supervisor.children.values()),
+        stop_budget=plan.budget.seconds,
+        grace_period=plan.grace_period,
+        drain_timeout=plan.drain_timeout,
+    )
+
+
+def _component(tree: Tree, child: Child, now: float) -> ComponentSnapshot:
+    intake = tree.intakes.get(child.id)
+    return ComponentSnapshot(
+        id=child.id,
+        state=child.state,
+        reason=tree.masks.applied(child.reason),
+        seconds=max(0.0, now - child.moved_at),
+        essential=child.essential,
+        restarts=max(0, child.lives - 1),
+        error="" if child.error is None else tree.masks.applied(describe(child.error)),
+        waits_for=tuple(dict.fromkeys(one.id for one in _waits_for(child))),
+        in_flight=None if intake is None else intake.in_flight,
+        slots=None if intake is None else intake.concurrency,
+    )
+
+
+def _waits_for(child: Child) -> Iterable[Child]:
+    """Return what it waits for directly, to start or to close."""
+    if child.state in {State.CREATED, State.BACKOFF} and not child.retired:
+        yield from (one for one in child.uses if not serves(one))
+        yield from (one for one in child.after if not serves(one) and one.state not in FINAL)
+    elif child.state in ALIVE and child.life is not None and child.life.recalled:
+        yield from (one for one in child.followers if not one.is_down)

@@ -1,0 +1,189 @@
+"""What a service looks like at one moment, and what surrounds it: up before everything else, closed after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel import KernelStopped, Secret, Snapshot, State
+from kernel._core.pulse import STALL, current_pulse
+from kernel._manifest.registry import Registry
+from kernel.abc import Context, Dispatcher, Driver, Intake, NoConfig
+from kernel.testing import open_kernel
+
+DIARY: list[str] = []
+SEEN: list[Snapshot] = []
+
+
+@attrs.define(eq=False)
+class Onlooker(Dispatcher):
+    """Says when it opens, accepts and closes, and keeps what it could see last."""
+
+    surrounds: ClassVar[bool] = True
+    delivers: ClassVar[bool] = False
+    config: NoConfig
+    context: Context
+
+    @override
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        DIARY.append("+onlooker")
+        await trio.lowlevel.checkpoint()
+        yield
+        DIARY.append("-onlooker")
+
+    @override
+    async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        SEEN.append(self.context.snapshot())
+        try:
+            await trio.sleep_forever()
+        finally:
+            SEEN.append(self.context.snapshot())
+
+
+@attrs.define(eq=False)
+class Source(Dispatcher):
+    """Has one thing in flight, for ten seconds, from its start and whatever happens."""
+
+    delivers: ClassVar[bool] = False
+
+    config: NoConfig
+    context: Context
+    nursery: Any = attrs.field(default=None, init=False)
+
+    @override
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        DIARY.append("+source")
+        async with trio.open_nursery() as self.nursery:
+            yield
+            self.nursery.cancel_scope.cancel()
+        DIARY.append("-source")
+
+    @override
+    async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
+        self.nursery.start_soon(self.work, intake)
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def work(self, intake: Intake) -> None:
+        async with intake.slot("something"):
+            await trio.sleep(10)
+
+
+@attrs.define(eq=False)
+class Slow(Driver[object]):
+    """Fails once, then takes five seconds to open."""
+
+    config: NoConfig
+    context: Context
+    fails: ClassVar[int] = 0
+
+    @override
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[object]:
+        await trio.sleep(5)
+        if Slow.fails:
+            Slow.fails -= 1
+            raise ValueError("no yellow-feathers today")
+        yield self
+
+
+REGISTRY = Registry.of({"drivers": {"slow": Slow}, "dispatchers": {"onlooker": Onlooker, "source": Source}})
+MANIFEST: dict[str, Any] = {
+    "kernel": {"drain_timeout": 15.0, "grace_period": 40.0},
+    "drivers": {"slow": {"plugin": "slow"}},
+    "dispatchers": {"a": {"plugin": "source"}, "z": {"plugin": "onlooker"}},
+    "workers": {"user": {"use": f"{__name__}:User"}},
+}
+
+
+class User:
+    def __init__(self, slow: object) -> None: ...
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+
+def one(snapshot: Snapshot, component: str) -> Any:
+    return next(each for each in snapshot.components if each.id == component)
+
+
+def begin(fails: int = 0) -> None:
+    DIARY.clear()
+    SEEN.clear()
+    Slow.fails = fails
+
+
+async def test_what_surrounds_is_up_first_and_closes_last(autojump_clock: object) -> None:
+    begin()
+    async with open_kernel(MANIFEST, registry=REGISTRY):
+        pass
+
+    assert DIARY == ["+onlooker", "+source", "-source", "-onlooker"]
+
+
+async def test_what_surrounds_accepts_while_others_start_and_drain(autojump_clock: object) -> None:
+    begin()
+    async with open_kernel(MANIFEST, registry=REGISTRY):
+        pass
+
+    assert [(each.is_ready, each.is_stopping) for each in SEEN] == [(False, False), (False, True)]
+    assert one(SEEN[0], "worker/user").waits_for == ("driver/slow",)
+    assert SEEN[1].stopping_for == 10.0
+    assert one(SEEN[1], "dispatcher/a").state is State.STOPPED
+
+
+async def test_what_surrounds_keeps_no_service_running(autojump_clock: object) -> None:
+    begin()
+    manifest = {
+        "dispatchers": {"z": {"plugin": "onlooker"}},
+        "workers": {"once": {"use": f"{__name__}:once", "oneshot": True}},
+    }
+    async with open_kernel(manifest | {"kernel": {}}, registry=REGISTRY, ready=False) as service:
+        stopped = await service.wait_event(KernelStopped)
+
+    assert stopped.status == 0
+    assert DIARY == ["+onlooker", "-onlooker"]
+
+
+async def once() -> None:
+    await trio.sleep(1)
+
+
+async def test_a_snapshot_says_how_each_component_is(autojump_clock: object) -> None:
+    begin(fails=1)
+    async with open_kernel(MANIFEST, registry=REGISTRY, expected=ValueError) as service:
+        seen = service.kernel.snapshot()
+
+    slow, source = one(seen, "driver/slow"), one(seen, "dispatcher/a")
+    assert (seen.is_ready, seen.service, seen.stop_budget) == (True, service.plan.name, service.plan.budget.seconds)
+    assert (slow.state, slow.restarts, slow.error) == (State.READY, 1, "ValueError: no yellow-feathers today")
+    assert (source.in_flight, source.slots, one(seen, "worker/user").in_flight) == (1, 10, None)
+
+
+async def test_a_snapshot_masks_secrets(autojump_clock: object) -> None:
+    begin(fails=1)
+    async with open_kernel(MANIFEST, registry=REGISTRY, expected=ValueError) as service:
+        tree: Any = getattr(service.kernel, "_tree")  # noqa: B009
+        tree.masks = type(tree.masks).of([Secret("yellow-feathers")])
+        seen = service.kernel.snapshot()
+
+    assert one(seen, "driver/slow").error == "ValueError: no *** today"
+
+
+async def test_a_loop_that_is_blocked_is_not_ready(autojump_clock: object) -> None:
+    begin()
+    async with open_kernel(MANIFEST, registry=REGISTRY) as service:
+        current_pulse().busy_since = time.monotonic() - STALL - 0.1
+        seen = service.kernel.snapshot()
+
+    assert not seen.is_ready
+    assert __file__ in seen.blocked_at
