@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-_OURS: Final = f"{Path(__file__).parent}{os.sep}"
+_OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
 _TRIO: Final = f"{Path(trio.__file__).parent}{os.sep}"
 _STDLIB: Final = sysconfig.get_paths()["stdlib"]
 _INSTALLED: Final = (sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"])

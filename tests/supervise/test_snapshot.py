@@ -12,6 +12,7 @@ import trio
 from typing_extensions import override
 
 from kernel import KernelStopped, Secret, Snapshot, State
+from kernel._core.masks import Masks
 from kernel._core.pulse import STALL, current_pulse
 from kernel._manifest.registry import Registry
 from kernel.abc import Context, Dispatcher, Driver, Intake, NoConfig
@@ -50,7 +51,7 @@ class Onlooker(Dispatcher):
 
 @attrs.define(eq=False)
 class Source(Dispatcher):
-    """Has one thing in flight, for ten seconds, from its start and whatever happens."""
+    """Has one thing in flight, for 14 seconds, from its start and whatever happens."""
 
     delivers: ClassVar[bool] = False
 
@@ -75,7 +76,7 @@ class Source(Dispatcher):
 
     async def work(self, intake: Intake) -> None:
         async with intake.slot("something"):
-            await trio.sleep(10)
+            await trio.sleep(14)
 
 
 @attrs.define(eq=False)
@@ -137,7 +138,7 @@ async def test_what_surrounds_accepts_while_others_start_and_drain(autojump_cloc
 
     assert [(each.is_ready, each.is_stopping) for each in SEEN] == [(False, False), (False, True)]
     assert one(SEEN[0], "worker/user").waits_for == ("driver/slow",)
-    assert SEEN[1].stopping_for == 10.0
+    assert SEEN[1].stopping_for == 9.0
     assert one(SEEN[1], "dispatcher/a").state is State.STOPPED
 
 
@@ -173,7 +174,7 @@ async def test_a_snapshot_masks_secrets(autojump_clock: object) -> None:
     begin(fails=1)
     async with open_kernel(MANIFEST, registry=REGISTRY, expected=ValueError) as service:
         tree: Any = getattr(service.kernel, "_tree")  # noqa: B009
-        tree.masks = type(tree.masks).of([Secret("yellow-feathers")])
+        tree.masks = Masks.of([Secret("yellow-feathers")])
         seen = service.kernel.snapshot()
 
     assert one(seen, "driver/slow").error == "ValueError: no *** today"
