@@ -1,4 +1,4 @@
-"""The command line: its commands, what they show, the log, and the skeletons that `kernel new` writes.
+"""The command line: its commands, what they show, and the skeletons that `kernel new` writes.
 
 In come arguments and the environment, out come text and an exit status. Read `cli.py: main` first.
 """

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from .._convert.leaves import Schema
 from .._convert.schema import open_book, table_schema
 from .._convert.walk import Book
+from .._core.policies import LogPolicy
 from .._manifest.registry import Plugin, Registry
 from .._manifest.tables import (
     SECTIONS,
@@ -49,7 +50,10 @@ def manifest_schema(registry: Registry) -> tuple[dict[str, Any], Sequence[Plugin
     broken: Broken = []
     book = open_book()
     definitions: dict[str, Schema] = {}
-    properties: dict[str, Schema] = {"kernel": table_schema(KernelTable, book)}
+    properties: dict[str, Schema] = {
+        "kernel": table_schema(KernelTable, book),
+        "logging": table_schema(LogPolicy, book),
+    }
     for kind, table in _PLUGGED.items():
         plugins = [plugin for plugin in registry.plugins if plugin.kind == kind]
         definitions |= {_key(plugin): _definition(registry, plugin, table, book, broken) for plugin in plugins}

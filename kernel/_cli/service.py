@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, cast, final
+from typing import cast, final
 
 import attrs
 
@@ -22,17 +22,15 @@ from .._core.events import (
 from .._core.masks import Masks
 from .._core.spec import Plan
 from .._delivery.failure import describe
+from .._log.capture import capture
+from .._log.events import log_events
+from .._log.levels import Levels, own_packages
+from .._log.log import Log, LogSettings
+from .._log.render import traceback_of
+from .._log.sinks import RotatingFile, Stream
 from .._supervise.process import run
-from .capture import capture
 from .console import OutputError, complain, look_of, say
-from .event_log import log_events
-from .levels import Levels, own_packages
-from .log import LogSettings, open_log
-from .render import traceback_of
 from .screen import Tree
-
-if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
 
 
 @final
@@ -51,20 +49,19 @@ class ServiceOptions:
 def run_service(plan: Plan, options: ServiceOptions) -> int:
     """Run a service until it ends; returns the exit status. The process has to end then: see `ends_process` of `run`.
 
-    The log goes to standard error. Standard output gets the tree: on a terminal while the service comes up, else
-    once it is up; not if the log is JSON, which says all of it.
+    The log goes to standard error, or to a file. Standard output gets the tree: on a terminal while the service comes
+    up, else once it is up; not if the log is JSON, which says all of it.
     """
-    hub = EventHub()
-    settings = _log_settings(plan, options)
-    log = open_log(settings)
+    hub, log = EventHub(), Log(_log_settings(plan, options))
     log_events(hub, log)
     origin_of = _keep_origins(plan, hub)
-    with capture(settings), nullcontext() if settings.as_json else _showing(Tree(plan), hub):
+    with capture(log), nullcontext() if log.settings.as_json else _showing(Tree(plan), hub):
+        logger = log.logger()
         for warning in plan.warnings:
-            log.warning(str(warning))
-        result = run(plan, log=log, hub=hub, ends_process=True)
+            logger.warning(str(warning))
+        result = run(plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words)
         for error in result.errors:
-            _tell_error(error, origin_of(error), settings, log)
+            _tell_error(error, origin_of(error), log)
     return int(result.status)
 
 
@@ -75,8 +72,15 @@ def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:
         named={**plan.log.levels, **options.log_levels},
         own=own_packages(plan),
     )
-    colour = look_of(sys.stderr).colour and not as_json
-    return LogSettings(levels=levels, as_json=as_json, colour=colour, masks=Masks.of(plan.secrets))
+    file = plan.log.file
+    return LogSettings(
+        service=plan.name,
+        levels=levels,
+        as_json=as_json,
+        sink=Stream() if file is None else RotatingFile(plan.directory / file.path, file),
+        colour=look_of(sys.stderr).colour and not as_json and file is None,
+        masks=Masks.of(plan.secrets),
+    )
 
 
 def _keep_origins(plan: Plan, hub: EventHub) -> Callable[[BaseException], str]:
@@ -119,8 +123,9 @@ def _say_if_possible(text: str) -> None:
         say(text)
 
 
-def _tell_error(error: BaseException, origin: str, settings: LogSettings, log: FilteringBoundLogger) -> None:
+def _tell_error(error: BaseException, origin: str, log: Log) -> None:
     """Say what ended the service; what many tasks failed of is said once."""
+    settings = log.settings
     told: dict[str, list[BaseException]] = {}
     for leaf in _leaves(error):
         notes = "; ".join(filter(None, (origin, *map(str, getattr(leaf, "__notes__", ())))))
@@ -128,7 +133,7 @@ def _tell_error(error: BaseException, origin: str, settings: LogSettings, log: F
     for line, same in told.items():
         text = f"failed: {line}{f' ({len(same)} times)' * (len(same) > 1)}"
         if settings.as_json:  # of which every line is a record
-            log.error(text)
+            log.logger().error(text)
             continue
         if settings.levels.level == "debug":
             complain(settings.masks.applied(traceback_of(same[0]).rstrip()))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import attrs
-from attrs.validators import and_, ge, gt, le
+from attrs.validators import and_, ge, gt, le, min_len
 
 from ..errors import MAX_DELAY
 
@@ -207,11 +207,28 @@ class RestartHistory:
 
 @final
 @attrs.frozen(kw_only=True)
+class LogFilePolicy:
+    """`[logging.file]`: a file that the log goes to in place of standard error."""
+
+    path: str = attrs.field(validator=min_len(1))
+    """Of the file; a relative one begins at the manifest's folder."""
+    rotate: Literal["hourly", "daily", "never"] = "hourly"
+    """When it is put aside and begun anew, by the clock of UTC."""
+    max_bytes: int = attrs.field(default=0, validator=ge(0))
+    """Size at which it is put aside as well; 0 is none."""
+    keep: int = attrs.field(default=24, validator=and_(ge(0), le(10_000)))
+    """How many of those put aside are kept."""
+
+
+@final
+@attrs.frozen(kw_only=True)
 class LogPolicy:
-    """`[kernel.log]`: what is logged, and how; the command line may say otherwise."""
+    """`[logging]`: what is logged, and how; the command line may say otherwise."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """For the service and the kernel. Libraries are logged from `warning` on."""
     levels: Mapping[str, Literal["debug", "info", "warning", "error"]] = attrs.field(factory=dict[str, Any])
     """Name of a logger or component -> its level, and that of loggers below it."""
     format: Literal["text", "json"] = "text"
+    file: LogFilePolicy | None = None
+    """None is standard error."""

@@ -26,7 +26,7 @@ from .toml import MAX_DEPTH, Lines, parse_key, parse_text, read_toml
 
 COMPONENT_TABLES: Final = ("drivers", "protocols", "dispatchers", "workers", "groups")
 """Tables of tables: `[drivers.NAME]`."""
-TABLES: Final = ("kernel", *COMPONENT_TABLES)
+TABLES: Final = ("kernel", "logging", *COMPONENT_TABLES)
 _OVERRIDE: Final = "--set"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _ABSENT: Final = object()

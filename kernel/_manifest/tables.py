@@ -76,7 +76,6 @@ class KernelTable:
     """Names of plugins that may be used; None allows all that are installed."""
     hooks: tuple[str, ...] = ()
     """Import paths `module:function`: what receives events."""
-    log: LogPolicy = LogPolicy()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -207,6 +206,7 @@ class Tables:
     """The manifest's tables, disabled components left out."""
 
     kernel: KernelTable
+    logging: LogPolicy
     drivers: Mapping[str, Entry[DriverTable]]
     protocols: Mapping[str, Entry[ProtocolTable]]
     dispatchers: Mapping[str, Entry[DispatcherTable]]
@@ -257,6 +257,7 @@ def read_tables(manifest: Manifest, report: Report) -> Tables:
     workers = _entries(manifest, "worker", WorkerTable, disabled, report)
     return Tables(
         kernel=_read_kernel(manifest, report),
+        logging=_read_logging(manifest, report),
         drivers=drivers,
         protocols=protocols,
         dispatchers=dispatchers,
@@ -288,6 +289,11 @@ def _checked_kernel(manifest: Manifest, report: Report) -> KernelTable | None:
         text = f"must be less than grace_period = {table.grace_period!r}, of which it is a part"
         report(("drain_timeout",), f"{text}, got {table.drain_timeout!r}")
     return table
+
+
+def _read_logging(manifest: Manifest, report: Report) -> LogPolicy:
+    given = cast("Mapping[str, object]", manifest.tables.get("logging", {}))
+    return structure(given, LogPolicy, report=under(report, "logging")) or LogPolicy()
 
 
 def _read_groups(manifest: Manifest, report: Report) -> dict[str, GroupTable]:

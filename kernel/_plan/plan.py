@@ -94,7 +94,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         warnings=tuple(sorted(set(warnings))),
         directory=manifest.directory.absolute(),
         hooks=hooks,
-        log=tables.kernel.log,
+        log=tables.logging,
         secrets=tuple(manifest.secrets()),
         values=functools.partial(_values, ground, name, wiring, workers),
     )
@@ -361,6 +361,7 @@ def _parts(
 ) -> Iterator[tuple[tuple[str, ...], object]]:
     tables: Tables = ground.tables
     yield ("kernel",), attrs.evolve(tables.kernel, name=name)
+    yield ("logging",), tables.logging
     for wired in (*wiring.drivers.values(), *wiring.dispatchers.values()):
         yield wired.entry.at, _with_source(wired.entry)
         yield from _config_parts(wired.entry.at, wired.config)

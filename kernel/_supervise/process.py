@@ -20,7 +20,7 @@ import trio
 from .._core.events import EventHub, LoopBlocked, StopRequested
 from .._core.spec import DispatcherSpec, DriverSpec, Plan
 from .run import ExitStatus, Kernel, Result, serve
-from .watchdog import Watchdog
+from .watchdog import LastWords, Watchdog, write_last_words
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -30,7 +30,14 @@ AT_ONCE: Final = 0.3
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def run(plan: Plan, *, log: FilteringBoundLogger, hub: EventHub | None = None, ends_process: bool = False) -> Result:
+def run(
+    plan: Plan,
+    *,
+    log: FilteringBoundLogger,
+    hub: EventHub | None = None,
+    ends_process: bool = False,
+    last_words: LastWords = write_last_words,
+) -> Result:
     """Run a service as this process until it ends. Call it from the main thread, outside of trio.
 
     Args:
@@ -39,10 +46,11 @@ def run(plan: Plan, *, log: FilteringBoundLogger, hub: EventHub | None = None, e
         hub: Where events go; a new one if None.
         ends_process: Whether the process ends next. Then a late signal is ignored, since it would change how the
             process ends, and the grace period bounds that end too; else the handlers of signals are put back.
+        last_words: Writes why the process ends and what still runs; called in a thread.
 
     Returns:
         How it ended. If the grace period is over before everything has stopped, it does not return: what hangs is
-        named on standard error and the process ends with status 3.
+        named and the process ends with status 3.
     """
     hub = EventHub() if hub is None else hub
 
@@ -52,7 +60,7 @@ def run(plan: Plan, *, log: FilteringBoundLogger, hub: EventHub | None = None, e
     def after_stall(seconds: float, place: str) -> None:
         hub.emit(LoopBlocked(component="kernel", seconds=seconds, where=place))
 
-    watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall, after_stall)
+    watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall, after_stall, last_words)
     hub.subscribe(lambda _event: watchdog.arm(), StopRequested)
     _preload(plan)
     try:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
@@ -21,6 +21,8 @@ from typing_extensions import override
 from .._core.pulse import STALL, Pulse
 from .._core.stacks import where_in_thread
 
+LastWords: TypeAlias = Callable[[str, Sequence[str]], object]
+"""Writes why the process ends now, and what still runs, each as `kind/name at file:line`."""
 _PERIOD: Final = 0.1
 _ANSWER_WITHIN: Final = 0.3
 _WRITE_WITHIN: Final = 0.05
@@ -38,6 +40,7 @@ class Watchdog(Pulse):
     """Called with the seconds so far and `file:line`, once for each stall, in a thread, while it lasts."""
     after_stall: Callable[[float, str], None]
     """Called with all its seconds and the same `file:line`, in the event loop, once that goes on."""
+    last_words: LastWords = attrs.field(default=lambda text, culprits: write_last_words(text, culprits))  # noqa: PLW0108  defined below
     hanging: Callable[[], Sequence[str]] = attrs.field(default=list)
     """Returns what has not stopped; called in the event loop."""
     _stall: tuple[float, str] | None = attrs.field(default=None, init=False)
@@ -93,10 +96,10 @@ class Watchdog(Pulse):
     def _end_process(self, end_at: float) -> None:
         """End the process when the grace period is over and not later: what still runs is asked and told before."""
         try:
-            text = f"kernel: grace_period = {self.grace_period:g} s is over; ending the process. Still running:\n"
-            text += "".join(f"  {culprit}\n" for culprit in self._culprits())
+            text = f"grace_period = {self.grace_period:g} s is over; ending the process"
+            culprits = self._culprits()
             if not self._over.wait(max(0.0, end_at - _WRITE_WITHIN - time.monotonic())):
-                _in_thread(_write, text).join(_WRITE_WITHIN)
+                _in_thread(self.last_words, text, culprits).join(_WRITE_WITHIN)
         finally:
             if not self._over.is_set():
                 os._exit(self.exit_status)  # nothing gentler ends a process whose main thread does not return
@@ -130,7 +133,9 @@ def _threads() -> list[str]:
     return [f"thread {thread.name} at {where_in_thread(thread.ident or 0)}" for thread in threads]
 
 
-def _write(text: str) -> None:
+def write_last_words(text: str, culprits: Sequence[str]) -> None:
+    """Write to standard error why the process ends, and what still runs."""
+    lines = "".join(f"  {culprit}\n" for culprit in culprits)
     # Not by sys.stderr: whoever hangs may hold its lock.
     with suppress(OSError):
-        os.write(2, text.encode(errors="backslashreplace"))
+        os.write(2, f"kernel: {text}. Still running:\n{lines}".encode(errors="backslashreplace"))

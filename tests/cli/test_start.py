@@ -32,7 +32,7 @@ ONLY_RUNNING = {
     "kernel._delivery.attempt",
     "kernel._delivery.pipeline",
     "kernel._core.events",
-    "kernel._cli.log",
+    "kernel._log.log",
 }
 MANY = 1000
 

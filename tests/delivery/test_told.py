@@ -12,9 +12,10 @@ import structlog
 import trio
 
 from kernel import DeadLetter, DeliverySettled, current_delivery, handles
-from kernel._cli.capture import capture
-from kernel._cli.levels import Levels
-from kernel._cli.log import LogSettings, open_log
+from kernel._log.capture import capture
+from kernel._log.levels import Levels
+from kernel._log.log import Log, LogSettings
+from kernel._log.sinks import Stream
 from kernel._manifest.registry import Registry, discover
 from kernel.testing import OpenKernel, open_kernel
 
@@ -58,9 +59,9 @@ class Says:
 
 async def test_what_is_logged_in_a_handler_says_who_handles_what() -> None:
     stream = io.StringIO()
-    settings = LogSettings(stream=stream, as_json=True, levels=Levels())
+    log = Log(LogSettings(sink=Stream(stream), as_json=True, levels=Levels()))
     tables = service(says=(Says, {"dispatcher": "work"}))
-    with capture(settings):
+    with capture(log):
         logging.getLogger().handlers[:] = logging.getLogger().handlers[-1:]
         async with open_kernel(**tables) as kernel:
             await kernel.publish("orders", "a.b", 1)
@@ -82,7 +83,7 @@ async def test_the_kernels_own_logger_says_it_too() -> None:
         @handles("#")
         async def on(self, payload: Any) -> None:
             stream = io.StringIO()
-            open_log(LogSettings(stream=stream, as_json=True)).info("x")
+            Log(LogSettings(sink=Stream(stream), as_json=True)).logger().info("x")
             said.append(json.loads(stream.getvalue()))
             delivery = current_delivery()
             assert delivery is not None

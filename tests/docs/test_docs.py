@@ -13,7 +13,7 @@ import pytest
 
 from kernel._core import events as _events
 from kernel._core.lifecycle import TRANSITIONS
-from kernel._core.policies import LogPolicy, RestartPolicy
+from kernel._core.policies import LogFilePolicy, LogPolicy, RestartPolicy
 from kernel._manifest.tables import (
     DispatcherTable,
     DriverTable,
@@ -35,7 +35,8 @@ MANIFEST = (ROOT / "docs/reference/manifest.md").read_text(encoding="utf-8")
 EVENTS = (ROOT / "docs/reference/events.md").read_text(encoding="utf-8")
 TABLES = [
     ("## `[kernel]`", KernelTable),
-    ("### `[kernel.log]`", LogPolicy),
+    ("## `[logging]`", LogPolicy),
+    ("### `[logging.file]`", LogFilePolicy),
     ("## `[drivers.NAME]`", DriverTable),
     ("## `[protocols.NAME]`", ProtocolTable),
     ("## `[dispatchers.NAME]`", DispatcherTable),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -103,6 +104,18 @@ async def test_a_handler_that_cannot_be_cancelled_is_named_and_the_process_ends_
     assert took < GRACE + MARGIN
     assert "grace_period = 1.5 s is over" in service.err
     assert service.place() in service.err.partition("grace_period = 1.5 s is over")[2]
+
+
+async def test_the_last_words_are_a_record_where_the_log_is_json(tmp_path: Path) -> None:
+    code = handler(HOLDS["sleeps-in-the-loop"])
+    async with launched(tmp_path, MESSAGING, code, "--log-format=json") as service:
+        await service.wait_said("the event loop is blocked")
+        status, _ = await service.stop()
+
+    said = [json.loads(line) for line in service.err.splitlines()]
+    assert status == CUT
+    assert {"level": "error", "service": "e2e", "component": "kernel"}.items() <= said[-1].items()
+    assert service.place() in said[-1]["culprits"][0]
 
 
 @pytest.mark.parametrize("body", [HOLDS["sleeps-in-the-loop"], HOLDS["computes"]], ids=["sleeps", "computes"])

@@ -21,9 +21,10 @@ import trio.lowlevel
 from typing_extensions import override
 
 import kernel._supervise.watchdog as module
-from kernel._cli.log import LogSettings, open_log
 from kernel._core.events import EventHub, LoopBlocked, StopRequested
 from kernel._core.spec import Plan
+from kernel._log.log import Log, LogSettings
+from kernel._log.sinks import Stream
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry
 from kernel._plan.plan import resolve
@@ -425,7 +426,7 @@ def test_a_stall_is_in_the_log_while_it_lasts_and_an_event_afterwards(ending: En
         os.kill(os.getpid(), signal.SIGTERM)
         await trio.sleep_forever()
 
-    run(plan(worker), log=open_log(LogSettings(stream=stream)), hub=hub)
+    run(plan(worker), log=Log(LogSettings(sink=Stream(stream))).logger(), hub=hub)
 
     [event] = blocked
     assert "the event loop is blocked" in during[0]

@@ -17,11 +17,12 @@ MAX_TRACEBACK: Final = 50_000
 _COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
 
 Fields: TypeAlias = Mapping[str, object]
+Record: TypeAlias = MutableMapping[str, object]
 Render: TypeAlias = Callable[[Fields], str]
 
 
-def with_traceback(_logger: object, _name: str, fields: MutableMapping[str, object]) -> MutableMapping[str, object]:
-    """Replace what a caller gave as `exc_info` by the traceback. A processor."""
+def with_traceback(fields: Record) -> Record:
+    """Replace what a caller gave as `exc_info` by the traceback."""
     given = fields.pop("exc_info", None)
     if given is True:
         given = sys.exc_info()
@@ -62,7 +63,8 @@ def as_text(masks: Masks, *, colour: bool) -> Render:
         rest = {key: _cut(key, printed(value), masks) for key, value in fields.items()}
         level = rest.pop("level", "info")
         source = rest.pop("component", None) or rest.pop("logger", "kernel")
-        start = f"{rest.pop('timestamp', '')} {level:7} {source}: {rest.pop('event', '')}"
+        service = f"{rest.pop('service')} " if "service" in rest else ""
+        start = f"{rest.pop('timestamp', '')} {level:7} {service}{source}: {rest.pop('event', '')}"
         below = [_indented(rest.pop(key)) for key in ("stack", "traceback") if key in rest]
         line = " ".join([_safe(start), *(f"{_safe(key)}={_quoted(value)}" for key, value in rest.items())])
         if colour:

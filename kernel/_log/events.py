@@ -6,7 +6,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, cast, final, get_args
 
 import attrs
@@ -35,6 +35,7 @@ from .._core.events import (
 from .._core.lifecycle import State
 from .._delivery.failure import describe
 from ..errors import RestartLimitError, StartupError, UnavailableError
+from .log import Log
 from .render import traceback_of
 
 if TYPE_CHECKING:
@@ -46,14 +47,21 @@ _AS_BEFORE: Final = 600.0
 _PLACES: Final = re.compile(r'File "(.+)", line (\d+)')
 
 
-def log_events(hub: EventHub, log: FilteringBoundLogger) -> None:
-    """Write events to the log. Deliveries that go well are written at debug level, and not even made above it."""
-    failures = _Failures()
+def log_events(hub: EventHub, to: Log) -> None:
+    """Write events to a log. Deliveries that go well are written at debug level, and not even made above it."""
+    log, failures = to.logger(), _Failures()
     hub.subscribe(lambda event: _write(log, cast("_Written", event), failures), *get_args(_Written))
     hub.subscribe(functools.partial(_write_revoked, log), DeliveryRevoked)
     hub.subscribe(functools.partial(_write_hook, log), HookFailed)
-    usual = () if log.is_enabled_for(logging.DEBUG) else (DeliveryDone,)
-    hub.subscribe(functools.partial(_write_settled, log), DeliverySettled, but=usual)
+    subscribed: list[Callable[[], None]] = []
+
+    def subscribe() -> None:
+        usual = () if log.is_enabled_for(logging.DEBUG) else (DeliveryDone,)
+        for unsubscribe in subscribed:
+            unsubscribe()
+        subscribed[:] = [hub.subscribe(functools.partial(_write_settled, log), DeliverySettled, but=usual)]
+
+    to.settings.levels.hear(subscribe)
 
 
 _Written: TypeAlias = (

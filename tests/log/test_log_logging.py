@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import structlog
 
-from kernel._cli.capture import capture
+from kernel._log.capture import capture
 
-from ._logs import UnprintableError, captured, fail, records, settings_of
+from ._logs import UnprintableError, captured, fail, log_to, records
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_records_of_logging_reach_the_log_with_the_name_of_their_logger() -> Non
 def test_levels_of_logging_are_those_of_the_log(root: Any, number: int, level: str) -> None:
     root.setLevel(1)
     stream = io.StringIO()
-    with capture(settings_of(stream, level="debug")):
+    with capture(log_to(stream, level="debug")):
         logging.getLogger("shop").log(number, "text")
 
     assert f" {level:7} shop: text\n" in stream.getvalue()
@@ -140,7 +140,7 @@ def test_logging_is_as_it_was_afterwards_even_if_the_run_raised(root: Any) -> No
         return [root.level, list(root.handlers), structlog.is_configured(), logging.getLoggerClass(), *hooks]
 
     before = state()
-    with pytest.raises(ValueError, match="why"), capture(settings_of(io.StringIO(), levels={"httpx": "debug"})):
+    with pytest.raises(ValueError, match="why"), capture(log_to(io.StringIO(), levels={"httpx": "debug"})):
         fail()
 
     assert state() == before
@@ -153,7 +153,7 @@ def test_another_handler_goes_on_to_get_what_it_got(root: Any, level: int, heard
     root.addHandler(logging.StreamHandler(own))
     root.setLevel(level)
     stream = io.StringIO()
-    with capture(settings_of(stream, level="debug")):
+    with capture(log_to(stream, level="debug")):
         logging.getLogger("shop").debug("detail")
         logging.getLogger("shop").warning("told")
 
@@ -167,7 +167,7 @@ def test_nothing_is_written_twice_after_basic_config(root: Any, monkeypatch: pyt
     monkeypatch.setattr(sys, "stderr", stderr)
     root.handlers.clear()
     logging.basicConfig(level=logging.INFO)
-    with capture(settings_of(io.StringIO())):
+    with capture(log_to(io.StringIO())):
         logging.getLogger("shop").warning("once")
 
     assert not stderr.getvalue()

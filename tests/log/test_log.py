@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from kernel import Secret
-from kernel._cli.log import LogSettings, open_log
-from kernel._cli.render import MAX_FIELD, MAX_TRACEBACK
 from kernel._core.events import (
     ComponentFailed,
 )
+from kernel._log.log import Log, LogSettings
+from kernel._log.render import MAX_FIELD, MAX_TRACEBACK
+from kernel._log.sinks import Stream
 
 from ._logs import UnprintableError, fail, of_events, raised, record, written
 
@@ -228,19 +229,19 @@ class Broken(io.StringIO):
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left"), ValueError("closed"), KeyError()])
 def test_a_stream_that_takes_nothing_costs_the_line_alone(error: Exception) -> None:
-    open_log(LogSettings(stream=Broken(error))).info("x")
+    Log(LogSettings(sink=Stream(Broken(error)))).logger().info("x")
 
 
 def test_a_full_device_costs_the_line_alone() -> None:
     stream = open("/dev/full", "w")  # noqa: SIM115  closing it raises as well
-    open_log(LogSettings(stream=stream)).info("x")
+    Log(LogSettings(sink=Stream(stream))).logger().info("x")
 
     with pytest.raises(OSError, match="No space"):
         stream.close()
 
 
 def test_standard_error_is_looked_up_for_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = open_log(LogSettings())
+    log = Log(LogSettings()).logger()
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     log.info("one")
@@ -255,14 +256,14 @@ def test_nothing_is_written_to_standard_output_if_there_is_no_standard_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    open_log(LogSettings()).info("x")
+    Log(LogSettings()).logger().info("x")
 
     assert not capsys.readouterr().out
 
 
 def test_lines_of_threads_are_not_mixed() -> None:
     stream = io.StringIO()
-    log = open_log(LogSettings(stream=stream, as_json=True))
+    log = Log(LogSettings(sink=Stream(stream), as_json=True)).logger()
 
     def write() -> None:
         for _ in range(200):

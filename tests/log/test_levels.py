@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from kernel._cli.levels import Levels, own_packages
+from kernel._log.levels import Levels, own_packages
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import discover
 from kernel._plan.plan import resolve

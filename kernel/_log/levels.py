@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
 from .._core.spec import DispatcherSpec, DriverSpec, Plan, WorkerSpec
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 NUMBERS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG,
@@ -22,9 +26,9 @@ NUMBERS: Final[Mapping[str, int]] = {
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False)
 class Levels:
-    """From which level on what is written."""
+    """From which level on what is written. May be changed while the service runs."""
 
     level: str = "info"
     """A key of `NUMBERS`: for the service and the kernel. Libraries are written from warning on, or from it if that is
@@ -33,11 +37,55 @@ class Levels:
     """The name of a logger or component -> the level for it and all below it (`httpx` for `httpx._client`)."""
     own: frozenset[str] = frozenset({"kernel"})
     """Packages that are the service's, wherever they are installed."""
+    _heard: list[Callable[[], None]] = attrs.field(factory=list[Callable[[], None]], init=False, repr=False)
 
     @property
     def lowest(self) -> int:
         """The level below which nothing is written."""
         return min(NUMBERS[level] for level in (self.level, *self.named.values()))
+
+    def change(self, level: str, *, name: str = "") -> None:
+        """Set the level of a name, or that of the service, from now on.
+
+        Raises:
+            KeyError: if there is no such level.
+        """
+        NUMBERS[level]  # pyright: ignore[reportUnusedExpression]  it must be one
+        if name:
+            self.named = {**self.named, name: level}
+        else:
+            self.level = level
+        for heard in self._heard:
+            heard()
+
+    def hear(self, apply: Callable[[], None]) -> None:
+        """Call a function now, and at every change."""
+        apply()
+        self._heard.append(apply)
+
+    @contextmanager
+    def applied(self, apply: Callable[[], None]) -> Generator[None]:
+        """Call a function now, and at every change while inside."""
+        self.hear(apply)
+        try:
+            yield
+        finally:
+            self._heard.remove(apply)
+
+    def logger_class(self) -> type[FilteringBoundLogger]:
+        """Return a class of structlog's loggers whose calls below the lowest level do nothing, as it is at each call."""
+        import structlog  # noqa: PLC0415  it costs more than the rest of `kernel check`
+
+        of_level = structlog.make_filtering_bound_logger
+        made: type[FilteringBoundLogger] = type("Logger", (of_level(0),), {})
+
+        def apply() -> None:  # those of structlog are made for one level
+            for name, value in vars(of_level(self.lowest)).items():
+                if not name.startswith("__"):
+                    setattr(made, name, value)
+
+        self.hear(apply)
+        return made
 
     def of_component(self, name: str) -> int:
         """Return the level of a component of the service."""

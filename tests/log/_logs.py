@@ -8,11 +8,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kernel._cli.capture import capture
-from kernel._cli.event_log import log_events
-from kernel._cli.levels import Levels
-from kernel._cli.log import LogSettings, open_log
 from kernel._core.events import Event, EventHub
+from kernel._log.capture import capture
+from kernel._log.events import log_events
+from kernel._log.levels import Levels
+from kernel._log.log import Log, LogSettings
+from kernel._log.sinks import Stream
 
 
 class UnprintableError(Exception):
@@ -22,22 +23,22 @@ class UnprintableError(Exception):
     __repr__ = __str__
 
 
-def settings_of(
+def log_to(
     stream: io.StringIO, *, level: str = "info", levels: Mapping[str, str] | None = None, **settings: Any
-) -> LogSettings:
-    return LogSettings(stream=stream, levels=Levels(level=level, named=levels or {}), **settings)
+) -> Log:
+    return Log(LogSettings(sink=Stream(stream), levels=Levels(level=level, named=levels or {}), **settings))
 
 
 def written(write: Callable[[Any], object], **settings: Any) -> str:
     stream = io.StringIO()
-    write(open_log(settings_of(stream, **settings)))
+    write(log_to(stream, **settings).logger())
     return stream.getvalue()
 
 
 def captured(say: Callable[[], object], **settings: Any) -> str:
     """Return what is written of what is said without the kernel's logger."""
     stream = io.StringIO()
-    with capture(settings_of(stream, **settings)):
+    with capture(log_to(stream, **settings)):
         logging.getLogger().handlers[:] = logging.getLogger().handlers[-1:]  # pytest's own raise what a record raises
         say()
     return stream.getvalue()
@@ -55,14 +56,12 @@ def record(write: Callable[[Any], object], **settings: Any) -> dict[str, Any]:
 
 
 def of_events(*events: Event, **settings: Any) -> str:
-    def write(log: Any) -> None:
-        hub = EventHub()
-        log_events(hub, log)
-        for event in events:
-            hub.emit(event)
-        assert hub.dropped == 0
-
-    return written(write, **settings)
+    stream, hub = io.StringIO(), EventHub()
+    log_events(hub, log_to(stream, **settings))
+    for event in events:
+        hub.emit(event)
+    assert hub.dropped == 0
+    return stream.getvalue()
 
 
 def fail() -> None:

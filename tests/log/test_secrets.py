@@ -17,12 +17,11 @@ import trio
 from typing_extensions import override
 
 from kernel import DeliverySettled, Event, EventHub, Secret, handles
-from kernel._cli.capture import capture
 from kernel._cli.cli import execute
-from kernel._cli.event_log import log_events
-from kernel._cli.log import open_log
 from kernel._core.spec import Plan
 from kernel._delivery.failure import add_note
+from kernel._log.capture import capture
+from kernel._log.events import log_events
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry, discover
 from kernel._plan.plan import resolve
@@ -30,7 +29,7 @@ from kernel._supervise.run import serve
 from kernel.abc import Context, Driver
 from kernel.errors import InvalidError
 
-from ._logs import settings_of
+from ._logs import log_to
 
 CANARY = "yellow-feathers"
 CODE = """
@@ -136,13 +135,12 @@ def plan() -> Plan:
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 async def test_nothing_that_a_service_says_shows_a_secret(autojump_clock: Any, as_json: bool) -> None:
     stream, hub = io.StringIO(), EventHub()
-    settings = settings_of(stream, level="debug", as_json=as_json)
-    log = open_log(settings)
+    log = log_to(stream, level="debug", as_json=as_json)
     events: list[Event] = []
     hub.subscribe(events.append)
     log_events(hub, log)
-    with capture(settings):
-        result = await serve(plan(), log=log, hub=hub)
+    with capture(log):
+        result = await serve(plan(), log=log.logger(), hub=hub)
 
     said = stream.getvalue()
     assert any(isinstance(event, DeliverySettled) and event.error for event in events)
@@ -188,12 +186,12 @@ def test_no_command_shows_a_secret(
     assert "run" not in arguments or "***" in err
 
 
-def in_this_process(plan: Plan, *, log: Any, hub: EventHub, ends_process: bool) -> Any:
+def in_this_process(plan: Plan, *, log: Any, hub: EventHub, ends_process: bool, **more: Any) -> Any:
     """Run as `kernel run` does, without what would end the tests."""
     from kernel._supervise.process import run  # noqa: PLC0415  the one that is replaced
 
     assert ends_process
-    return run(plan, log=log, hub=hub)
+    return run(plan, log=log, hub=hub, **more)
 
 
 def test_a_manifest_that_is_wrong_shows_no_secret(tmp_path: Path) -> None:
