@@ -273,6 +273,17 @@ class Protocol(Component):
         return NO_HEADERS
 
 
+@final
+@attrs.frozen(kw_only=True)
+class Candidate:
+    """One worker as the plan shows it to its dispatcher's class, before there is an instance."""
+
+    worker: object
+    """Its class, function or object; None if it could not be imported."""
+    options: object
+    """What `Dispatcher.WorkerOptions` made of its `options` table; None if there is nothing to make."""
+
+
 class Dispatcher(Component):
     """Brings deliveries in from a source and settles them."""
 
@@ -337,6 +348,6 @@ class Dispatcher(Component):
         return ()
 
     @classmethod
-    def check_workers(cls, config: object, workers: Mapping[str, object]) -> Iterable[str]:
-        """Yield what is wrong with the workers taken together: name -> instance of `WorkerOptions`, or None."""
+    def check_workers(cls, config: object, workers: Mapping[str, Candidate]) -> Iterable[str]:
+        """Yield what is wrong with the workers taken together, which are given by name."""
         return ()

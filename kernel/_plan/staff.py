@@ -11,6 +11,7 @@ import attrs
 from .._convert.imports import NotImportableError, import_function, import_object, imports_asyncio
 from .._convert.structure import structure
 from .._core.broker import Capability
+from .._core.components import Candidate
 from .._core.policies import Restart
 from .._core.spec import Filter, GroupSpec
 from .._core.words import did_you_mean, listed
@@ -37,6 +38,8 @@ class Hired:
 
     entry: Entry[WorkerTable]
     table: WorkerTable
+    use: object
+    """What `use` names; None if it could not be imported."""
     shape: Shape | None
     dispatcher: str | None
     """Name of a dispatcher that exists."""
@@ -95,6 +98,7 @@ def _hire_one(
     return Hired(
         entry=entry,
         table=table,
+        use=use,
         shape=shape,
         dispatcher=dispatcher,
         failure_worker=failure_worker,
@@ -285,7 +289,8 @@ def _fans_out(entry: Entry[DriverTable]) -> bool:
 
 def _check_together(ground: Ground, wired: Wired, cls: type[Dispatcher] | None, workers: Sequence[Hired]) -> None:
     if cls is not None and wired.config is not None:
-        for text in cls.check_workers(wired.config, {worker.entry.name: worker.options for worker in workers}):
+        candidates = {each.entry.name: Candidate(worker=each.use, options=each.options) for each in workers}
+        for text in cls.check_workers(wired.config, candidates):
             ground.report(wired.entry.at, text)
 
 

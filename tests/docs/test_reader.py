@@ -92,7 +92,7 @@ def test_the_readme_and_the_tutorial_do_what_they_say(clone: Path, environ: dict
     somebody.read(ROOT / "docs/tutorial.md")
 
 
-@pytest.mark.parametrize("name", ["calls", "handlers", "from-celery", "from-fastapi", "from-faststream"])
+@pytest.mark.parametrize("name", ["calls", "handlers", "web", "from-celery", "from-fastapi", "from-faststream"])
 def test_a_how_to_does_what_it_says(clone: Path, environ: dict[str, str], name: str) -> None:
     reader(clone / name, environ).read(ROOT / "docs" / "howto" / f"{name}.md")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -14,16 +15,37 @@ Application: TypeAlias = Callable[[ASGIMessage, Receive, Send], Awaitable[None]]
 
 EXPECTED = (
     "is no ASGI application and has none: make it callable as (scope, receive, send), "
-    "or give it an attribute or property `app` that is"
+    "or give it an attribute or property `app` that is, or a `router` of FastAPI"
 )
 
 
 def find_application(instance: object) -> Application | None:
     """Return the application of a worker's instance: itself, or its `app`; None if neither is one."""
+    if is_router(instance):  # callable as one, but a part of one
+        return None
     if _takes_three(instance):
         return instance  # type: ignore[return-value]  # the signature was looked at
     app = getattr(instance, "app", None)
     return app if _takes_three(app) else None
+
+
+def find_router(instance: object) -> object | None:
+    """Return the `APIRouter` of a worker's instance: itself, or its `router`; None if neither is one."""
+    router = instance if is_router(instance) else getattr(instance, "router", None)
+    return router if is_router(router) else None
+
+
+def is_router(candidate: object) -> bool:
+    """Whether it is an `APIRouter` of FastAPI: that can only be if FastAPI has been imported."""
+    fastapi = sys.modules.get("fastapi")
+    return fastapi is not None and isinstance(candidate, fastapi.APIRouter)
+
+
+def brings_router(worker: object) -> bool:
+    """Whether a worker's class or object brings a router, as far as its code says; its `app` comes first."""
+    if not isinstance(worker, type):
+        return find_application(worker) is None and find_router(worker) is not None
+    return not (_call_of(worker) or _has(worker, "app")) and _has(worker, "router")
 
 
 def shape_problem(worker: object) -> str:
@@ -36,20 +58,25 @@ def shape_problem(worker: object) -> str:
     if inspect.isroutine(worker):
         return ""
     if not isinstance(worker, type):
-        return "" if find_application(worker) is not None else f"{_name(worker)} {EXPECTED}"
-    # Not getattr: every class is callable itself, by its metaclass.
-    call = next((vars(base)["__call__"] for base in worker.__mro__ if "__call__" in vars(base)), None)
+        found = find_application(worker) or find_router(worker)
+        return "" if found is not None else f"{_name(worker)} {EXPECTED}"
+    call = _call_of(worker)
     if call is not None:
         return "" if _accepts(call, 4) else f"{_name(worker)}.__call__ must take (self, scope, receive, send)"
-    if hasattr(worker, "app") or "app" in getattr(worker, "__annotations__", {}) or _sets_app(worker):
-        return ""
-    return f"{_name(worker)} {EXPECTED}"
+    return "" if _has(worker, "app") or _has(worker, "router") else f"{_name(worker)} {EXPECTED}"
 
 
-def _sets_app(cls: type[object]) -> bool:
-    """Whether a method of the class itself stores something as `self.app`, as far as its code says."""
+def _call_of(cls: type[object]) -> object | None:
+    # Not getattr: every class is callable itself, by its metaclass.
+    return next((vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base)), None)
+
+
+def _has(cls: type[object], name: str) -> bool:
+    """Whether a class has an attribute, or its constructor stores one in `self`, as far as its code says."""
+    if hasattr(cls, name) or name in getattr(cls, "__annotations__", {}):
+        return True
     functions = (vars(base).get("__init__") for base in cls.__mro__)
-    return any("app" in function.__code__.co_names for function in functions if inspect.isfunction(function))
+    return any(name in function.__code__.co_names for function in functions if inspect.isfunction(function))
 
 
 def _positionals(function: Callable[..., object]) -> int:

@@ -123,6 +123,20 @@ class TlsConfig:
 
 @final
 @attrs.frozen(kw_only=True)
+class OpenApiConfig:
+    """The `openapi` table: the document that the routers of all workers have together."""
+
+    title: str = "API"
+    version: str = "0.1.0"
+    description: str = ""
+    path: str = attrs.field(default="/openapi.json", validator=matches_re(r"|(/[^/?#\s]+)+"))
+    """Where it is; empty for nowhere."""
+    docs: str = attrs.field(default="/docs", validator=matches_re(r"|(/[^/?#\s]+)+"))
+    """Where it is shown to people; empty for nowhere."""
+
+
+@final
+@attrs.frozen(kw_only=True)
 class WebConfig:
     """The table of a `web` dispatcher. Times are seconds."""
 
@@ -183,6 +197,8 @@ class WebConfig:
     """A prefix that a proxy has taken off every path; applications see it again."""
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
     """Addresses and networks, or `unix`, from which `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    openapi: OpenApiConfig = attrs.field(factory=OpenApiConfig)
+    """Of the routers that workers bring; without one there is no document."""
     access_log: Literal["off", "text", "json"] = "off"
     """Whether each request is written down, and how."""
     access_log_file: str = ""
@@ -232,3 +248,5 @@ class WebOptions:
     """In place of the dispatcher's."""
     max_body_bytes: int | None = attrs.field(default=None, validator=_check_bytes)
     """In place of the dispatcher's."""
+    asyncio: bool = False
+    """Whether the application runs in asyncio, over a bridge that another plugin brings."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar, final
 import attrs
 from typing_extensions import override
 
-from kernel.abc import Context, Dispatcher, Intake
+from kernel.abc import Candidate, Context, Dispatcher, Intake
 
-from ._application import shape_problem
+from ._application import brings_router, shape_problem
 from ._config import TlsConfig, WebConfig, WebOptions
 
 if TYPE_CHECKING:
@@ -58,28 +58,37 @@ class WebDispatcher(Dispatcher):
         problem = shape_problem(worker)
         if problem:
             yield problem
+        if isinstance(options, WebOptions) and options.asyncio:
+            from .asgi.bridge import MISSING, find_bridge  # noqa: PLC0415  lazy, see above
+
+            if find_bridge() is None:
+                yield MISSING
 
     @classmethod
     @override
-    def check_workers(cls, config: object, workers: Mapping[str, object]) -> Iterable[str]:
+    def check_workers(cls, config: object, workers: Mapping[str, Candidate]) -> Iterable[str]:
         owners: dict[str, str] = {}
-        for name, options in workers.items():
-            prefix = options.prefix if isinstance(options, WebOptions) else "/"
+        for name, candidate in workers.items():
+            prefix = candidate.options.prefix if isinstance(candidate.options, WebOptions) else "/"
             owner = owners.setdefault(prefix.rstrip("/"), name)
-            if owner != name:
-                yield f'worker/{owner} and worker/{name} both have the prefix "{prefix}"'
+            both = (workers[owner].worker, candidate.worker)
+            if owner != name and not all(map(brings_router, both)):
+                yield (
+                    f'worker/{owner} and worker/{name} both have the prefix "{prefix}", '
+                    "which only those may that bring a router"
+                )
 
     @classmethod
     @override
     def host(cls, instance: object, options: object) -> AbstractAsyncContextManager[object]:
-        """Run the lifespan of the worker's application and yield a `Hosted`.
+        """Run the lifespan of the worker's application, or of its router, and yield a `Hosted`.
 
         Raises:
-            StartupError: if the worker has no ASGI application, or its startup failed.
+            StartupError: if the worker has neither, its startup failed, or it needs a bridge that is not installed.
         """
         from .asgi.lifespan import hosting  # noqa: PLC0415  lazy, see above
 
-        return hosting(instance)
+        return hosting(instance, asyncio=isinstance(options, WebOptions) and options.asyncio)
 
     @classmethod
     @override

@@ -194,8 +194,8 @@ async def open_web(
     options: Mapping[str, Mapping[str, Any]] = {},
     **config: Any,
 ) -> AsyncIterator[Service]:
-    """Serve one application, or several by prefix."""
-    apps: Mapping[str, object] = app if isinstance(app, Mapping) else {"/": app}
+    """Serve one application, several by prefix, or pairs of a prefix and an application."""
+    pairs = list(app.items()) if isinstance(app, Mapping) else app if isinstance(app, list) else [("/", app)]
     events: list[Any] = []
     logs: list[dict[str, Any]] = []
     context = attrs.evolve(
@@ -205,12 +205,13 @@ async def open_web(
     dispatcher = WebDispatcher(config=WebConfig(**config), context=context)
     async with AsyncExitStack() as hosts:
         targets = {}
-        for number, (prefix, each) in enumerate(apps.items()):
+        for number, (prefix, each) in enumerate(pairs):
             chosen = WebOptions(prefix=prefix, **options.get(prefix, {}))
             hosted = await hosts.enter_async_context(
-                WebDispatcher.host(each if lifespan else _without_lifespan(each), chosen)
+                WebDispatcher.host(each if lifespan or hasattr(each, "router") else _without_lifespan(each), chosen)
             )
-            targets[prefix] = FakeTarget(name=f"app{number}", options=chosen, app=hosted)
+            target = FakeTarget(name=f"app{number}", options=chosen, app=hosted)
+            targets[prefix if prefix not in targets else target.name] = target
         intake = FakeIntake(concurrency=concurrency, targets=list(targets.values()))
         service = Service(dispatcher, intake, targets, trio.CancelScope(), [], logs, events)
         async with trio.open_nursery() as nursery:

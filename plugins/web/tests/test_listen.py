@@ -14,6 +14,7 @@ import pytest
 from kernel_web import TlsConfig, WebConfig, WebDispatcher, WebOptions
 from kernel_web._config import parse_address
 
+from kernel.abc import Candidate
 from kernel.errors import StartupError
 from kernel.testing import fake_context
 
@@ -110,10 +111,12 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_two_workers_with_one_prefix_are_a_problem_of_the_plan() -> None:
-    options = {"app": WebOptions(prefix="/a"), "other": WebOptions(prefix="/b"), "twin": WebOptions(prefix="/a")}
-    problems = list(WebDispatcher.check_workers(WebConfig(), options))
+    prefixes = {"app": "/a", "other": "/b", "twin": "/a"}
+    workers = {name: Candidate(worker=None, options=WebOptions(prefix=prefix)) for name, prefix in prefixes.items()}
+    problems = list(WebDispatcher.check_workers(WebConfig(), workers))
 
-    assert problems == ['worker/app and worker/twin both have the prefix "/a"']
+    told = 'worker/app and worker/twin both have the prefix "/a", which only those may that bring a router'
+    assert problems == [told]
 
 
 async def test_accepting_needs_an_open_dispatcher() -> None:

@@ -24,6 +24,8 @@ class AccessLog:
 
     _fd: int
     _as_json: bool
+    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(2), init=False)
+    """A thread of its own, for when sync endpoints have taken all; a second for the last lines if the first hangs."""
     _lines: list[tuple[RequestDone, str]] = attrs.field(factory=list[tuple[RequestDone, str]], init=False)
     dropped: int = attrs.field(default=0, init=False)
     """Lines for which there was no room."""
@@ -41,10 +43,10 @@ class AccessLog:
             while True:
                 await trio.sleep(every)
                 if self._lines:
-                    await trio.to_thread.run_sync(self._write)
+                    await trio.to_thread.run_sync(self._write, limiter=self._limiter)
         finally:
             with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
-                await trio.to_thread.run_sync(self._write, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(self._write, abandon_on_cancel=True, limiter=self._limiter)
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []

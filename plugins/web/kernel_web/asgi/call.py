@@ -5,6 +5,7 @@ Everything that an application may do wrong ends here, and costs nobody but its 
 
 from __future__ import annotations
 
+import re
 import time
 from abc import abstractmethod
 from http import HTTPStatus
@@ -165,7 +166,9 @@ class Call(Work):
             self.shared.context.log.debug("the application failed without its client", exc_info=error)
         elif _needs_asyncio(error):
             self.log_error(
-                "the application needs asyncio, and endpoints run on trio: see the README of the plugin", error
+                "an endpoint needs asyncio, and endpoints run on trio: see the README of the plugin",
+                error,
+                endpoint=_endpoint_of(self.scope),
             )
         else:
             self.log_error("the application failed", error)
@@ -177,10 +180,10 @@ class Call(Work):
             self.log_error("the application returned without a complete answer")
         return self.status_of_stop if self.was_stopped() else HTTPStatus.INTERNAL_SERVER_ERROR
 
-    def log_error(self, what: str, error: BaseException | None = None) -> None:
+    def log_error(self, what: str, error: BaseException | None = None, **more: object) -> None:
         """Report what an application did wrong."""
         log = self.shared.context.log
-        log.error(what, worker=f"worker/{self.route.worker}", path=self.scope["path"], exc_info=error)
+        log.error(what, worker=f"worker/{self.route.worker}", path=self.scope["path"], **more, exc_info=error)
 
 
 def _status_of(error: BaseException) -> int:
@@ -200,10 +203,20 @@ def _needs_asyncio(error: BaseException) -> bool:
     """Return whether it failed because a library looked for asyncio's event loop."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(_needs_asyncio, cast("BaseExceptionGroup[BaseException]", error).exceptions))
-    return isinstance(error, RuntimeError) and str(error) in _NO_LOOP
+    return isinstance(error, RuntimeError | TypeError) and _NO_LOOP(str(error)) is not None
 
 
-_NO_LOOP: Final = frozenset({"no running event loop", "There is no current event loop in thread 'MainThread'."})
+_NO_LOOP: Final = re.compile(
+    r"no running event loop|There is no current event loop in thread|trio\.run received unrecognized "
+).match
+"""What asyncio says where no loop of its own runs, and trio when it is handed one of asyncio's futures."""
+
+
+def _endpoint_of(scope: dict[str, Any]) -> str:
+    """Return the function that a framework had chosen for a request; empty if it does not say."""
+    endpoint = scope.get("endpoint")
+    name = getattr(endpoint, "__qualname__", "") or type(endpoint).__qualname__
+    return f"{getattr(endpoint, '__module__', '')}.{name}" if endpoint is not None else ""
 
 
 def only_gone(error: BaseException | None) -> bool:

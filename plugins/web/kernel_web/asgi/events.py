@@ -20,6 +20,15 @@ class SlotsTaken(Event):
 
 @final
 @attrs.frozen(kw_only=True)
+class ThreadsTaken(Event):
+    """Every thread for functions that block is taken, so that sync endpoints wait. Told once, until some are free."""
+
+    threads: int
+    """How many there are, for all components of the process: the tokens of trio's default limiter."""
+
+
+@final
+@attrs.frozen(kw_only=True)
 class RequestDone(Event):
     """A request, or a websocket, has ended. Made only where somebody hears it, or there is an access log."""
 

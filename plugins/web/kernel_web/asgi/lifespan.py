@@ -6,7 +6,7 @@ import enum
 import logging
 import traceback
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, final
 
 import attrs
@@ -15,7 +15,9 @@ import trio
 from kernel.abc import Work
 from kernel.errors import StartupError
 
-from .._application import EXPECTED, Application, ASGIMessage, find_application
+from .._application import EXPECTED, Application, ASGIMessage, find_application, find_router
+from .bridge import bridged
+from .routers import Routing
 
 _LOG: Final = logging.getLogger("kernel_web")
 CUT_TIMEOUT: Final = 1.0
@@ -30,6 +32,9 @@ class Hosted:
     app: Application
     state: dict[str, Any]
     """What its startup left for the requests; each gets a shallow copy."""
+    routing: Routing | None = None
+    """What its router serves; None if it is an application that says so only when it is called."""
+    is_over: bool = attrs.field(default=False, init=False)
     _works: set[Work] = attrs.field(factory=set[Work], init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
@@ -45,6 +50,7 @@ class Hosted:
 
     async def finish(self) -> None:
         """Cut what it works on and wait for the end of it: the worker ends first. Bounded by `CUT_TIMEOUT`."""
+        self.is_over = True
         for work in list(self._works):
             work.cut()
         with trio.move_on_after(CUT_TIMEOUT, shield=True):
@@ -61,27 +67,47 @@ class _Stage(enum.Enum):
 
 
 @asynccontextmanager
-async def hosting(instance: object) -> AsyncGenerator[Hosted]:
-    """Run the lifespan of a worker's application around the body.
+async def hosting(instance: object, *, asyncio: bool = False) -> AsyncGenerator[Hosted]:
+    """Run the lifespan of a worker's application, or of that which is made of its router, around the body.
 
     An application that does not know the lifespan protocol is left alone.
 
+    Args:
+        instance: The worker.
+        asyncio: Whether the application runs over a bridge.
+
     Raises:
-        StartupError: if the instance has no application, or its startup failed.
+        StartupError: if the instance has no application, it cannot be made of its router, its startup failed, or there
+            is no bridge.
         RuntimeError: if its shutdown failed.
         Exception: what the lifespan raised after its startup; the body is cancelled then.
 
     Cancellation: Is a checkpoint.
     """
+    app, routing = _application_of(instance)
+    async with bridged(app) if asyncio else nullcontext(app) as running, _hosting(running, routing) as hosted:
+        yield hosted
+
+
+def _application_of(instance: object) -> tuple[Application, Routing | None]:
     app = find_application(instance)
-    if app is None:
+    if app is not None:
+        return app, None
+    router = find_router(instance)
+    if router is None:
         raise StartupError(f"the worker built an object of the type {type(instance).__qualname__}, which {EXPECTED}")
+    routing = Routing(router)
+    return routing.app, routing
+
+
+@asynccontextmanager
+async def _hosting(app: Application, routing: Routing | None) -> AsyncGenerator[Hosted]:
     lifespan = _Lifespan(app)
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(lifespan.run)
             await lifespan.starts()
-            hosted = Hosted(app, lifespan.state)
+            hosted = Hosted(app, lifespan.state, routing)
             try:
                 yield hosted
             finally:

@@ -1,19 +1,26 @@
-"""Which worker serves a path: the longest prefix wins."""
+"""Which worker serves a path: the longest prefix wins, and among routers with one prefix the first that has a route."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 
 from kernel.abc import Target
+from kernel.errors import UnavailableError
 
 from .._config import WebConfig, WebOptions
+from .document import Document
+from .routers import FULL, PARTIAL, Routing
+
+if TYPE_CHECKING:
+    from .lifespan import Hosted
 
 
 @final
-@attrs.frozen(repr=False)
+@attrs.define(eq=False, repr=False)
 class Route:
     """A worker and what its application is told of the path that led there."""
 
@@ -24,6 +31,61 @@ class Route:
     timeout: float
     """Seconds that its application may take for a request; 0 sets no limit."""
     max_body_bytes: int
+    _seen: Hosted | None = attrs.field(default=None, init=False)
+
+    def routing(self) -> Routing | None:
+        """Return what its worker's router serves; None if it has none, or none is known.
+
+        What an instance served that is over is looked for in another.
+        """
+        if self._seen is None or self._seen.is_over:
+            try:
+                self._seen = cast("Hosted", self.target.hosted())
+            except UnavailableError:
+                return None
+        return self._seen.routing
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `routing` says all there is to say."""
+        return self._seen is not None and not self._seen.is_over
+
+
+@final
+@attrs.frozen(repr=False)
+class Crossing:
+    """Workers that bring routers and have one prefix."""
+
+    root_path: str
+    routes: Sequence[Route]
+    """In the order of the manifest."""
+
+    def choose(self, path: str, method: str) -> Route:
+        """Return the route for a path; empty is the method of a websocket.
+
+        Where nobody serves it, one that is not ready is asked, since it might; else the first, which says no.
+        """
+        rest = path[len(self.root_path) :]
+        other = rest[:-1] if rest.endswith("/") else f"{rest}/"  # its application sends the client there
+        for wanted in (rest, other):
+            found = self._first(wanted, method)
+            if found is not None:
+                return found
+        return next((route for route in self.routes if not route.is_known), self.routes[0])
+
+    def _first(self, path: str, method: str) -> Route | None:
+        partial = None
+        for route in self.routes:
+            routing = route.routing()
+            match = routing.match(path, method) if routing is not None else 0
+            if match == FULL:
+                return route
+            if match == PARTIAL and partial is None:
+                partial = route
+        return partial
+
+
+_ENDS: Final = frozenset({"", "/"})
 
 
 @final
@@ -31,22 +93,45 @@ class Route:
 class Routes:
     """The table."""
 
-    _routes: Sequence[Route]
+    _entries: Sequence[Route | Crossing]
     """Longest prefix first."""
+    _config: WebConfig
+    _own: dict[str, Route] = attrs.field(factory=dict[str, Route], init=False)
+    """What the dispatcher serves by itself, if there are routers: paths that are whole."""
 
-    def find(self, path: str) -> Route | None:
-        """Return the route of a decoded path, or None."""
-        for route in self._routes:
-            root = route.root_path
-            if path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"} and path:
-                return route
+    def __attrs_post_init__(self) -> None:
+        own = Route(Document(self._config, self.known_routers), "", "", 0.0, 0)
+        openapi, taken = self._config.openapi, {entry.root_path for entry in self._entries}
+        paths = (openapi.path, openapi.docs if openapi.path else "")
+        self._own.update({path: own for path in paths if path and path not in taken})
+
+    def find(self, path: str, method: str) -> Route | None:
+        """Return the route of a decoded path, or None; empty is the method of a websocket."""
+        if self._own and method and (own := self._own.get(path)) is not None and self.known_routers():
+            return own
+        for entry in self._entries:
+            root = entry.root_path
+            if path.startswith(root) and path[len(root) : len(root) + 1] in _ENDS and path:
+                return entry if isinstance(entry, Route) else entry.choose(path, method)
         return None
+
+    def known_routers(self) -> list[tuple[str, Routing]]:
+        """Return what the routers of all workers serve that are, or have been, ready; each with its prefix."""
+        routes = itertools.chain.from_iterable(
+            [entry] if isinstance(entry, Route) else entry.routes for entry in reversed(self._entries)
+        )
+        found = ((route.root_path, route.routing()) for route in routes)
+        return [(root, routing) for root, routing in found if routing is not None]
 
 
 def build_routes(targets: Sequence[Target], config: WebConfig) -> Routes:
-    """Return the table of a dispatcher's workers, whose prefixes differ: the plan has seen to it."""
-    routes = [_route(target, target.options, config) for target in targets]
-    return Routes(sorted(routes, key=lambda route: len(route.root_path), reverse=True))
+    """Return the table of a dispatcher's workers; those that have one prefix bring routers, the plan has seen to it."""
+    groups: dict[str, list[Route]] = {}
+    for target in targets:
+        route = _route(target, target.options, config)
+        groups.setdefault(route.root_path, []).append(route)
+    entries = [routes[0] if len(routes) == 1 else Crossing(root, routes) for root, routes in groups.items()]
+    return Routes(sorted(entries, key=lambda entry: len(entry.root_path), reverse=True), config)
 
 
 def _route(target: Target, options: object, config: WebConfig) -> Route:

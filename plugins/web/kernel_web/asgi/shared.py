@@ -15,7 +15,7 @@ from kernel.abc import Context, Intake
 from .._config import WebConfig
 from ..wire.clock import Clock
 from .access import AccessLog
-from .events import RequestDone, SlotsTaken
+from .events import RequestDone, SlotsTaken, ThreadsTaken
 from .peers import Hosts, Proxies
 from .routes import Routes
 
@@ -80,6 +80,9 @@ class Shared:
     waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
     """Of requests that wait for a slot."""
     _told_full: bool = attrs.field(default=False, init=False)
+    _threads: trio.CapacityLimiter = attrs.field(factory=trio.to_thread.current_default_thread_limiter, init=False)
+    """What frameworks run sync endpoints with."""
+    _told_threads: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.hosts = Hosts(self.config.allowed_hosts)
@@ -97,6 +100,17 @@ class Shared:
         """Take note that a request got its slot at once."""
         if self._told_full and not self.waiting:
             self._told_full = False
+
+    def look_at_threads(self) -> None:
+        """Say that every thread is taken and somebody waits for one: once, until one is free."""
+        limiter = self._threads
+        if limiter.borrowed_tokens < limiter.total_tokens:
+            self._told_threads = False
+        elif not self._told_threads and limiter.statistics().tasks_waiting:
+            self._told_threads = True
+            threads = int(limiter.total_tokens)
+            self.context.log.warning("all threads are taken: sync endpoints wait", threads=threads)
+            self.context.emit(ThreadsTaken(component=self.context.id, threads=threads))
 
     @property
     def watches(self) -> bool:

@@ -110,13 +110,14 @@ class Http1(Speaker):
             self._refuse(error.status)
             return False  # noqa: ASYNC910  suspends only to wait
         shared, target = self._shared, split_target(head.target)
-        route = shared.routes.find(target[0])
+        is_websocket = bool(head.upgrade) and wants_websocket(head)
+        route = shared.routes.find(target[0], "" if is_websocket else head.method)
         if not (shared.hosts.allows_all or shared.hosts.allows(head.headers)):
             return self._answer_without_route(head, 400)
         if route is None:
             return self._answer_without_route(head, 404)
         scope = request_scope(shared, self._base, route, target, head.headers, head.version)
-        if head.upgrade and wants_websocket(head):
+        if is_websocket:
             return await self._upgrade(head, route, scope)
         exchange = self._exchange = self._begin(head, route, scope)
         if exchange.missing:

@@ -177,20 +177,21 @@ class Http2(Speaker):
 
     def _route(self, lane: Lane, pseudo: dict[bytes, bytes], fields: Fields) -> None:
         shared, target = self._shared, split_target(pseudo[b":path"])
-        route = shared.routes.find(target[0])
+        method = pseudo[b":method"].decode()
+        route = shared.routes.find(target[0], "" if method == "CONNECT" else method)
         status = self._refusal(route, fields)
         if route is None or status:
-            scope = {**self._base, "method": pseudo[b":method"].decode(), "raw_path": target[1], "headers": fields}
+            scope = {**self._base, "method": method, "raw_path": target[1], "headers": fields}
             shared.note(Record({**scope, "http_version": "2"}, "", time.perf_counter(), status))
-            give(lane, status, self._common(), is_head=pseudo[b":method"] == b"HEAD")
+            give(lane, status, self._common(), is_head=method == "HEAD")
             if not lane.ended:
                 lane.reset(ErrorCodes.NO_ERROR)
             return
         scope = request_scope(shared, self._base, route, target, fields, "2")
-        if pseudo[b":method"] == b"CONNECT":
+        if method == "CONNECT":
             self._open_websocket(lane, scope, route)
         else:
-            scope["method"] = pseudo[b":method"].decode()
+            scope["method"] = method
             stream = Stream(self._shared, scope, route, lane)
             self._start(stream, lane, stream.run)
 

@@ -32,19 +32,22 @@ async def renew(server: Secured, config: TlsConfig, *, h2: bool) -> None:
     Files that are no good, such as a certificate whose key has not come yet, change nothing; the log says so.
     """
     files = [path for path in (config.cert, config.key, config.ca) if path]
-    seen = await trio.to_thread.run_sync(_stamps, files)
+    limiter = trio.CapacityLimiter(1)  # its own: sync endpoints may have taken all others
+    seen = await trio.to_thread.run_sync(_stamps, files, limiter=limiter)
     while True:
         await trio.sleep(config.reload)
-        stamps = await trio.to_thread.run_sync(_stamps, files)
+        stamps = await trio.to_thread.run_sync(_stamps, files, limiter=limiter)
         if stamps != seen:
             seen = stamps
-            await _read_again(server, config, h2=h2)
+            await _read_again(server, config, limiter, h2=h2)
 
 
-async def _read_again(server: Secured, config: TlsConfig, *, h2: bool) -> None:  # noqa: ASYNC910  suspends only to wait
+async def _read_again(  # noqa: ASYNC910  suspends only to wait
+    server: Secured, config: TlsConfig, limiter: trio.CapacityLimiter, *, h2: bool
+) -> None:
     log = server.shared.context.log
     try:
-        server.tls = await trio.to_thread.run_sync(functools.partial(tls_context, config, h2=h2))
+        server.tls = await trio.to_thread.run_sync(functools.partial(tls_context, config, h2=h2), limiter=limiter)
     except StartupError as error:
         log.warning("the new certificate is not taken", reason=str(error))
     else:

@@ -152,6 +152,7 @@ class Server:
         while True:
             await trio.sleep(clock.tick)
             clock.move(server_header=config.server_header)
+            self.shared.look_at_threads()
             now = clock.now - clock.tick
             for guest in list(self.connections):
                 guest.look(now)
