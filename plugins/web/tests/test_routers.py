@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, WebSocket, WebSocketDisconnect
 from kernel_web import OpenApiConfig, RequestDone, ThreadsTaken, WebConfig, WebDispatcher, WebOptions
 from pydantic import BaseModel
 from trio_websocket import open_websocket_url
@@ -53,7 +53,9 @@ class Stock:
 
         async def echo(socket: WebSocket) -> None:
             await socket.accept()
-            await socket.send_text(await socket.receive_text())
+            with contextlib.suppress(WebSocketDisconnect):
+                while True:
+                    await socket.send_text(await socket.receive_text())
 
         count.__annotations__["return"] = Order
         self.router = APIRouter()
