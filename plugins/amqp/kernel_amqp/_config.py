@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, TypeVar, final
 
 import attrs
 from attrs import Attribute
@@ -15,12 +15,21 @@ from kernel.abc import check_partition_by
 
 Argument: TypeAlias = bool | int | float | str
 Arguments: TypeAlias = Mapping[str, Argument]
+TableT = TypeVar("TableT")
 QueueType: TypeAlias = Literal["classic", "quorum"]
 
 _GUEST: Final = "guest"
 _PORT: Final = 5672
 _TLS_PORT: Final = 5671
-_NAME: Final[Callable[[object, Attribute[str], str], object]] = max_len(255)
+_LONGEST: Final = 255
+
+
+def _check_name(_: object, attribute: Attribute[str], value: str) -> None:
+    if (size := len(value.encode())) > _LONGEST:
+        raise ValueError(f"'{attribute.name}' must have at most {_LONGEST} bytes in UTF-8, and has {size}")
+
+
+_NAME: Final[Callable[[object, Attribute[str], str], object]] = _check_name
 _POSITIVE: Final = gt(0.0)
 _KEYS: Final = {
     "x-max-length": "max_length",
@@ -52,6 +61,15 @@ def _check_type(instance: object, attribute: Attribute[QueueType], value: QueueT
             f"'{attribute.name}' \"quorum\" is for queues that are durable, and neither auto_delete nor exclusive, and"
             " have no max_priority"
         )
+
+
+def _check_names(instance: AmqpConfig, attribute: Attribute[Mapping[str, TableT]], value: Mapping[str, TableT]) -> None:
+    for name in value:
+        if (size := len(f"{instance.prefix}{name}".encode())) > _LONGEST:
+            raise ValueError(
+                f"'{attribute.name}' must have names of at most {_LONGEST} bytes in UTF-8, with `prefix`: {name[:40]}..."
+                f" has {size}"
+            )
 
 
 def parse_host(text: str, *, default_port: int = _PORT) -> tuple[str, int]:
@@ -205,9 +223,11 @@ class AmqpConfig:
     `classic` one costs less, and loses what its target does not take, and what it sends on in the moment in which the
     broker is killed; it is only used for retries into, and delays straight to, queues that this service has declared
     as classic and without a bound."""
+    prefix: str = attrs.field(default="", validator=max_len(100))
+    """What stands in front of the names of all exchanges and queues, for a broker that others use, too."""
     tls: TlsTable | None = None
-    exchanges: Mapping[str, ExchangeTable] = attrs.field(factory=dict[str, ExchangeTable])
-    queues: Mapping[str, QueueTable] = attrs.field(factory=dict[str, QueueTable])
+    exchanges: Mapping[str, ExchangeTable] = attrs.field(factory=dict[str, ExchangeTable], validator=_check_names)
+    queues: Mapping[str, QueueTable] = attrs.field(factory=dict[str, QueueTable], validator=_check_names)
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:

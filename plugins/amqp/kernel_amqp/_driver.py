@@ -21,6 +21,7 @@ from .broker.broker import AmqpBroker
 from .broker.catalog import Catalog
 from .broker.declaring import Step, perform
 from .broker.delays import PLUGIN
+from .broker.naming import Names
 from .broker.outbox import Outbox
 from .broker.post import Post
 from .broker.postponing import Postponer
@@ -97,7 +98,8 @@ class _Wires:
     broker: AmqpBroker = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._catalog = Catalog(self._config, self._context.id, self._context.log)
+        names = Names(self._config.prefix)
+        self._catalog = Catalog(names.of_config(self._config), self._context.id, self._context.log)
         health = Health(self._context)
         settings = partial(link_settings, self._config, self._context)
         self._sending = self._keeper("sending", settings, health, lambda: None)
@@ -109,7 +111,7 @@ class _Wires:
             context, kind = self._context, self._config.delay_queues
             return Post(context.id, context.log, context.emit, outbox, postponer, broker.redeclare, kind)
 
-        self.broker = AmqpBroker(self._catalog, self._consuming, outbox, postponer, make_post, self._start)
+        self.broker = AmqpBroker(self._catalog, names, self._consuming, outbox, postponer, make_post, self._start)
 
     async def connect(self, nursery: trio.Nursery) -> None:
         """Open both connections, as soon as there is a broker, and declare what the tables of the driver ask for.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 from kernel_amqp import AmqpBroker, AmqpConfig, AmqpDriver
 from kernel_amqp._errors import ChannelClosedError
-from kernel_amqp.core import Settings
+from kernel_amqp.core import Settings, with_names
 from kernel_amqp.link.connect import LinkSettings
 from kernel_amqp.link.link import open_link
 from pamqp import base, commands
@@ -38,8 +38,9 @@ async def open_amqp(config: AmqpConfig | None = None, events: list[Event] | None
 
 
 async def delete(*, queues: Iterable[str] = (), exchanges: Iterable[str] = ()) -> None:
-    await ask(*(commands.Queue.Delete(queue=name) for name in list(queues)))
-    await ask(*(commands.Exchange.Delete(exchange=name) for name in list(exchanges) if not name.startswith("amq.")))
+    await ask(*(with_names(commands.Queue.Delete(), queue=name) for name in list(queues)))
+    own = [name for name in exchanges if not name.startswith("amq.")]
+    await ask(*(with_names(commands.Exchange.Delete(), exchange=name) for name in own))
 
 
 async def ask(*methods: base.Frame) -> list[base.Frame]:
@@ -57,7 +58,7 @@ async def ask(*methods: base.Frame) -> list[base.Frame]:
 
 async def depth(queue: str) -> int | None:
     """Return how many messages are ready in a queue; None if there is no such queue."""
-    answers = await ask(commands.Queue.Declare(queue=queue, passive=True))
+    answers = await ask(with_names(commands.Queue.Declare(passive=True), queue=queue))
     return answers[0].message_count if answers else None
 
 

@@ -9,15 +9,17 @@ from typing import Any, cast
 import jsonschema
 import pytest
 from kernel_amqp import AmqpConfig, AmqpOptions
-from kernel_amqp._config import TlsTable, parse_host
+from kernel_amqp._config import QueueTable, TlsTable, parse_host
 from kernel_amqp._driver import tls_context
+from kernel_amqp.broker.naming import Names
 
 from kernel import Secret
 from kernel._cli.schema import manifest_schema
 from kernel._manifest.manifest import load
 from kernel._manifest.registry import discover
 from kernel._plan.plan import Plan, resolve
-from kernel.errors import PlanError, StartupError
+from kernel.abc import Queue, Topology
+from kernel.errors import ConflictError, PlanError, StartupError
 
 TLS = TlsTable(certificate="/c.pem")
 
@@ -244,3 +246,20 @@ def test_a_file_that_is_no_certificate_is_named(key: str, tmp_path: Path) -> Non
     for path in (wrong, tmp_path / "missing.pem"):
         with pytest.raises(StartupError, match=re.escape(str(path))):
             tls_context(TlsTable(**{key: str(path)}))
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_whose_name_is_too_long_with_the_prefix_is_refused() -> None:
+    name = "q" * 250
+    tables = {name: QueueTable()}
+
+    assert AmqpConfig(queues=tables).queues == tables
+    with pytest.raises(ValueError, match=r"'queues' must have names of at most 255 bytes .* has 260"):
+        AmqpConfig(prefix="x" * 10, queues=tables)
+
+
+def test_a_name_that_is_too_long_with_the_prefix_is_told_before_the_broker_is_asked() -> None:
+    with pytest.raises(ConflictError, match=r"has 260 bytes with `prefix`: at most 255 are possible"):
+        Names("x" * 10).of_topology(Topology(queues=[Queue(name="q" * 250)]))

@@ -31,6 +31,23 @@ from kernel.errors import ConflictError, StartupError, SubscriptionLostError
 from ._cancellation import CANCEL_EXCHANGE, CancellationQueue, Hearer
 
 _POSITIVE: Final = attrs.validators.optional(attrs.validators.gt(0))
+_LONGEST: Final = 255
+"""Bytes of a name or pattern: as many as any broker carries."""
+
+
+def _check_name(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if (size := len(value.encode())) > _LONGEST:
+        raise ValueError(f"'{attribute.name}' must have at most {_LONGEST} bytes in UTF-8, and has {size}")
+
+
+def _check_queue(config: object, attribute: attrs.Attribute[str], value: str) -> None:
+    assert isinstance(config, ConsumerConfig)
+    _check_name(config, attribute, value)
+    if (size := len(config.dead_letter_queue.encode())) > _LONGEST and config.dead_letters is None:
+        raise ValueError(
+            f"'{attribute.name}' must leave room for its dead letters, whose queue ends in \".dead\": at most"
+            f" {_LONGEST} bytes in UTF-8 together, and it has {size}; or give `dead_letters` a name"
+        )
 
 
 @final
@@ -38,10 +55,12 @@ _POSITIVE: Final = attrs.validators.optional(attrs.validators.gt(0))
 class ConsumerConfig:
     """The table of a dispatcher `consumer`."""
 
-    queue: str = attrs.field(validator=attrs.validators.min_len(1))
-    bindings: tuple[str, ...] = ()
+    queue: str = attrs.field(validator=attrs.validators.and_(attrs.validators.min_len(1), _check_queue))
+    bindings: tuple[str, ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(_check_name))
     """Patterns of subjects that the queue gets from `exchange`."""
-    exchange: str = attrs.field(default="events", validator=attrs.validators.min_len(1))
+    exchange: str = attrs.field(
+        default="events", validator=attrs.validators.and_(attrs.validators.min_len(1), _check_name)
+    )
     durable: bool | None = None
     """Whether the queue must survive the broker's process; None leaves it to what the broker can do."""
     max_length: int | None = attrs.field(default=None, validator=_POSITIVE)
@@ -49,7 +68,7 @@ class ConsumerConfig:
     overflow: str = attrs.field(default="refuse", validator=attrs.validators.in_(("refuse", "drop_oldest")))
     ttl: float | None = attrs.field(default=None, validator=_POSITIVE)
     """Seconds after which a waiting message is put aside."""
-    dead_letters: str | None = None
+    dead_letters: str | None = attrs.field(default=None, validator=attrs.validators.optional(_check_name))
     """The queue for what is put aside; None is `<queue>.dead`, and empty drops it."""
     partition_by: str = attrs.field(default="", validator=check_partition_by)
     """`subject` or `header:NAME`: messages with the same one are handled one after the other; empty orders none."""

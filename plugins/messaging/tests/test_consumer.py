@@ -288,3 +288,23 @@ async def test_a_subscription_that_is_lost_with_its_connection_is_made_again_and
 
     assert texts(intake) == list("abcdefgh")
     assert flapping.subscribed == 9
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"queue": "q" * 256}, r"'queue' must have at most 255 bytes in UTF-8, and has 256"),
+        ({"queue": "q" * 251}, r"'queue' must leave room for its dead letters.*and it has 256"),
+        ({"queue": "ж" * 126}, r"'queue' must leave room for its dead letters.*and it has 257"),
+        ({"queue": "q", "dead_letters": "q" * 256}, r"'dead_letters' must have at most 255 bytes"),
+        ({"queue": "q", "exchange": "e" * 256}, r"'exchange' must have at most 255 bytes"),
+        ({"queue": "q", "bindings": ("b" * 256,)}, r"'bindings' must have at most 255 bytes"),
+    ],
+)
+def test_a_name_that_no_broker_takes_is_refused_with_its_key(keys: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ConsumerConfig(**keys)
+
+
+def test_a_queue_without_dead_letters_may_be_as_long_as_any() -> None:
+    assert ConsumerConfig(queue="q" * 255, dead_letters="").dead_letter_queue == ""

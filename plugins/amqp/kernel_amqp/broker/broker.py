@@ -26,7 +26,9 @@ from .catalog import Catalog
 from .conflicts import consume_error
 from .consumer import TAG, Consumer
 from .declaring import perform, queue_step
+from .headers import SUBJECT
 from .letters import write_letter
+from .naming import Names
 from .outbox import Outbox
 from .post import Post
 from .postponing import Postponer
@@ -46,6 +48,7 @@ class AmqpBroker(Broker):
     """
 
     _catalog: Catalog
+    _names: Names
     _consuming: Keeper
     _outbox: Outbox
     _postponer: Postponer
@@ -61,6 +64,7 @@ class AmqpBroker(Broker):
 
     @override
     async def declare(self, topology: Topology) -> None:
+        topology = self._names.of_topology(topology)
         while True:
             session = await self._consuming.session()
             try:
@@ -78,6 +82,11 @@ class AmqpBroker(Broker):
     async def _subscribe(self, subscription: Subscription) -> AsyncGenerator[AsyncIterator[Delivery]]:
         if subscription.prefetch < 1:
             raise ValueError(f"prefetch must be 1 or more, not {subscription.prefetch}")
+        subscription = attrs.evolve(
+            subscription,
+            queue=self._queue_name(subscription.queue),
+            reply_exchange=self._names.of(subscription.reply_exchange),
+        )
         consumer = await self._join(subscription)
         self._consumers.add(consumer)
         try:
@@ -95,15 +104,22 @@ class AmqpBroker(Broker):
         self, envelope: Envelope, *, exchange: str, mandatory: bool = False
     ) -> Coroutine[Any, Any, None]:
         now = 0.0 if envelope.deadline == math.inf else trio.current_time()
-        letter = write_letter(envelope, now=now)
+        letter, key = write_letter(envelope, now=now), envelope.subject
+        if self._names.prefix:
+            exchange, key = self._names.of(exchange), key if exchange else self._queue_name(key)
+            if key != envelope.subject:
+                letter.headers = {**(letter.headers or {}), SUBJECT: envelope.subject}
         if envelope.delay <= 0:
-            return self._outbox.publish(
-                letter, envelope.body, exchange=exchange, routing_key=envelope.subject, mandatory=mandatory
-            )
-        kind = self._post.delay_kind(None if exchange else self._catalog.queue(envelope.subject))
+            return self._outbox.publish(letter, envelope.body, exchange=exchange, routing_key=key, mandatory=mandatory)
+        kind = self._post.delay_kind(None if exchange else self._catalog.queue(key))
         return self._postponer.publish(
-            letter, envelope.body, exchange=exchange, routing_key=envelope.subject, delay=envelope.delay, kind=kind
+            letter, envelope.body, exchange=exchange, routing_key=key, delay=envelope.delay, kind=kind
         )
+
+    def _queue_name(self, name: str) -> str:
+        """Return what a queue is called on the broker; those of one connection alone have no prefix."""
+        own = self._catalog.queue(name)
+        return name if own is not None and own.exclusive else self._names.of(name)
 
     async def redeclare(self, name: str) -> bool:
         """Make a queue exist again that this service has declared; returns whether it has.

@@ -14,6 +14,7 @@ from kernel.errors import ConflictError
 
 from .._config import ExchangeTable
 from .._errors import ChannelClosedError, LinkLostError, MissingError
+from ..core import with_names
 from ..link.link import Link
 from .conflicts import NOT_FOUND, declare_error
 from .topology import Bound, exchange_method, options_of, queue_method
@@ -59,12 +60,12 @@ def binding_step(bound: Bound) -> Step:
 
 def exchange_look(name: str) -> commands.Exchange.Declare:
     """Return what asks whether an exchange exists."""
-    return commands.Exchange.Declare(exchange=name, passive=True)
+    return with_names(commands.Exchange.Declare(passive=True), exchange=name)
 
 
 def queue_look(name: str) -> commands.Queue.Declare:
     """Return what asks whether a queue exists."""
-    return commands.Queue.Declare(queue=name, passive=True)
+    return with_names(commands.Queue.Declare(passive=True), queue=name)
 
 
 async def perform(link: Link, steps: Sequence[Step]) -> None:

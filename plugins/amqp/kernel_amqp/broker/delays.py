@@ -15,6 +15,7 @@ from typing import ClassVar, Final, Literal, final
 import attrs
 from pamqp import base, commands
 
+from ..core import with_names
 from .letters import DELAY_PREFIX
 from .topology import field_table
 
@@ -57,11 +58,13 @@ class DelayQueue:
 
     def methods(self) -> list[base.Frame]:
         """Return what makes it exist, or live on."""
+        exchange = commands.Exchange.Declare(exchange_type="fanout", durable=True, auto_delete=True)
+        queue = commands.Queue.Declare(durable=True, arguments=field_table(self._arguments()))
         return [
             # The exchange goes away with its only binding, so with the queue.
-            commands.Exchange.Declare(exchange=self.name, exchange_type="fanout", durable=True, auto_delete=True),
-            commands.Queue.Declare(queue=self.name, durable=True, arguments=field_table(self._arguments())),
-            commands.Queue.Bind(queue=self.name, exchange=self.name, routing_key=""),
+            with_names(exchange, exchange=self.name),
+            with_names(queue, queue=self.name),
+            with_names(commands.Queue.Bind(), queue=self.name, exchange=self.name),
         ]
 
     def _arguments(self) -> dict[str, object]:
@@ -113,14 +116,13 @@ class DelayExchange:
         """Return what makes it exist and leads on from it."""
         type_ = "fanout" if self.target else "direct"
         declare = commands.Exchange.Declare(
-            exchange=self.name,
-            exchange_type="x-delayed-message",
-            durable=True,
-            arguments={"x-delayed-type": type_},
+            exchange_type="x-delayed-message", durable=True, arguments={"x-delayed-type": type_}
         )
+        with_names(declare, exchange=self.name)
         if self.target:
-            return [declare, commands.Exchange.Bind(destination=self.target, source=self.name, routing_key="")]
-        return [declare, commands.Queue.Bind(queue=self.queue, exchange=self.name, routing_key=self.queue)]
+            return [declare, with_names(commands.Exchange.Bind(), destination=self.target, source=self.name)]
+        bind = with_names(commands.Queue.Bind(), queue=self.queue, exchange=self.name, routing_key=self.queue)
+        return [declare, bind]
 
 
 PLUGIN: Final = DelayExchange("")

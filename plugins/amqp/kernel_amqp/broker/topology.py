@@ -14,6 +14,7 @@ from kernel.abc import Binding, Exchange, Queue
 from kernel.errors import ConflictError
 
 from .._config import AmqpOptions, Arguments, BindingTable, ExchangeTable, QueueTable
+from ..core import with_names
 
 MAX_PRIORITY: Final = 9
 DEFAULTS: Final = AmqpOptions()
@@ -35,12 +36,10 @@ class Bound:
         """Return what makes it exist."""
         arguments = field_table(dict(self.arguments))
         if self.is_exchange:
-            return commands.Exchange.Bind(
-                destination=self.destination, source=self.source, routing_key=self.pattern, arguments=arguments
-            )
-        return commands.Queue.Bind(
-            queue=self.destination, exchange=self.source, routing_key=self.pattern, arguments=arguments
-        )
+            bind = commands.Exchange.Bind(arguments=arguments)
+            return with_names(bind, destination=self.destination, source=self.source, routing_key=self.pattern)
+        bind_queue = commands.Queue.Bind(arguments=arguments)
+        return with_names(bind_queue, queue=self.destination, exchange=self.source, routing_key=self.pattern)
 
 
 def options_of(queue: Queue) -> AmqpOptions:
@@ -55,14 +54,14 @@ def options_of(queue: Queue) -> AmqpOptions:
 def exchange_method(exchange: Exchange, table: ExchangeTable | None) -> commands.Exchange.Declare:
     """Return what makes an exchange exist; its table in the manifest has the last word."""
     table = table or ExchangeTable(durable=exchange.durable)
-    return commands.Exchange.Declare(
-        exchange=exchange.name,
+    method = commands.Exchange.Declare(
         exchange_type=table.type,
         durable=table.durable,
         auto_delete=table.auto_delete,
         internal=table.internal,
         arguments=field_table(table.arguments),
     )
+    return with_names(method, exchange=exchange.name)
 
 
 def queue_method(queue: Queue) -> commands.Queue.Declare:
@@ -79,13 +78,13 @@ def queue_method(queue: Queue) -> commands.Queue.Declare:
             f'queue "{queue.name}" cannot be of `type = "quorum"`: such a queue is durable, not exclusive, not'
             " auto_delete, and has no priorities"
         )
-    return commands.Queue.Declare(
-        queue=queue.name,
+    method = commands.Queue.Declare(
         durable=queue.durable,
         exclusive=exclusive,
         auto_delete=auto_delete,
         arguments=field_table(queue_arguments(queue, options)),
     )
+    return with_names(method, queue=queue.name)
 
 
 def queue_arguments(queue: Queue, options: AmqpOptions) -> dict[str, object]:

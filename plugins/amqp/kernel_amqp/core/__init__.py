@@ -30,6 +30,7 @@ from .events import Replied as Replied
 from .events import Returned as Returned
 from .events import TooLarge as TooLarge
 from .events import Unblocked as Unblocked
+from .methods import with_names as with_names
 from .properties import Properties as Properties
 from .settings import Settings as Settings
 from .states import ChannelState as ChannelState
@@ -58,4 +59,5 @@ __all__ = [
     "Settings",
     "TooLarge",
     "Unblocked",
+    "with_names",
 ]

@@ -22,7 +22,7 @@ from .errors import (
 )
 from .events import Blocked, Closed, Event, Opened, Unblocked
 from .messages import HEARTBEAT_FRAME, encode_frame
-from .methods import decode_method, encode_method
+from .methods import decode_method, encode_method, with_names
 from .reader import HEARTBEAT, METHOD, FrameReader
 from .settings import FRAME_MIN, Settings
 from .states import CONNECTION_ASKED, CONNECTION_RECEIVES, DISCARDING, ConnectionState, asked, received
@@ -88,7 +88,10 @@ class Connection:
         self.frame_max = self._settings.frame_max
         self.channel_max = self._settings.channel_max
         self._reader = FrameReader(self.frame_max)
-        self._login, self._entry = _login(self._settings), _frame(commands.Connection.Open(self._settings.virtual_host))
+        self._login, self._entry = (
+            _login(self._settings),
+            _frame(with_names(commands.Connection.Open(), virtual_host=self._settings.virtual_host)),
+        )
 
     def start(self) -> None:
         """Queue the protocol header.

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from functools import cache
 from itertools import groupby
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from pamqp import base, commands
 
@@ -25,6 +25,19 @@ _NUMBERS: Final = {
 
 Field = tuple[str, tuple[str, ...]]
 """The type, and the names that have it: several only for bits, which share an octet."""
+
+
+FrameT = TypeVar("FrameT", bound=base.Frame)
+
+
+def with_names(method: FrameT, **names: str) -> FrameT:
+    """Put names into a method after it was made: pamqp refuses umlauts, brackets and what is longer than 127.
+
+    RabbitMQ takes every text of at most 255 bytes, which is seen to when the method is written.
+    """
+    for field, name in names.items():
+        setattr(method, field, name)
+    return method
 
 
 def method_name(class_id: int, method_id: int) -> str:

@@ -5,7 +5,8 @@
 
 An integer is written with 32 bits if it fits and with 64 if not, a float with 64. A string that is not UTF-8 is read as
 bytes, and a time that `datetime` does not have as its number of seconds: what another program put there must not hurt.
-What was read can be written. A time is read with a sign, as programs write those before 1970 whose times have one.
+What was read can be written, but for a float that is no finite number: RabbitMQ closes the connection for one. A time is
+read with a sign, as programs write those before 1970 whose times have one.
 Source: AMQP 0-9-1, 4.2.5.5, with the types of https://www.rabbitmq.com/amqp-0-9-1-errata.html.
 """
 
@@ -84,6 +85,8 @@ def _encode_int(value: int, _depth: int) -> bytes:
 
 
 def _encode_float(value: float, _depth: int) -> bytes:
+    if not math.isfinite(value):  # RabbitMQ closes the connection for it, and everybody else's messages with it
+        raise EncodingError(f"{value!r} is no number that RabbitMQ takes")
     return struct.pack(">cd", b"d", value)
 
 

@@ -14,7 +14,7 @@ from pamqp import base, commands
 from pamqp.common import Arguments
 
 from .._errors import ChannelClosedError, LinkLostError
-from ..core import Channel, ChannelState, Delivered, Properties, Returned, TooLarge
+from ..core import Channel, ChannelState, Delivered, Properties, Returned, TooLarge, with_names
 from .calls import Calls
 from .confirms import Confirms, mark_of
 from .writer import Writer
@@ -186,13 +186,12 @@ class LinkChannel:
         """
         self._consumers[consumer_tag] = _Consumer(on_delivery=on_delivery, on_cancel=on_cancel)
         method = commands.Basic.Consume(
-            queue=queue,
             consumer_tag=consumer_tag,
             exclusive=exclusive,
             no_ack=no_ack,
             arguments=cast("Arguments", arguments),
         )
-        await self.call(method)
+        await self.call(with_names(method, queue=queue))
 
     async def cancel_consumer(self, consumer_tag: str) -> None:
         """Stop a consumer; afterwards nothing more comes. What has come can still be settled.

@@ -23,7 +23,7 @@ plain = (
     st.none()
     | st.booleans()
     | st.integers(-INT64, INT64 - 1)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=20)
     | st.binary(max_size=20)
     | decimals
