@@ -111,7 +111,9 @@ class _Wires:
             context, kind = self._context, self._config.delay_queues
             return Post(context.id, context.log, context.emit, outbox, postponer, broker.redeclare, kind)
 
-        self.broker = AmqpBroker(self._catalog, names, self._consuming, outbox, postponer, make_post, self._start)
+        self.broker = AmqpBroker(
+            self._catalog, names, self._consuming, outbox, postponer, make_post, self._start, self._config.heartbeat
+        )
 
     async def connect(self, nursery: trio.Nursery) -> None:
         """Open both connections, as soon as there is a broker, and declare what the tables of the driver ask for.

@@ -111,6 +111,11 @@ class RefusedError(KernelError):
 class MissingError(UnavailableError):
     """A queue or exchange is not there, or belongs to another connection alone: it can be otherwise the next time."""
 
+    def __init__(self, message: str, *, is_locked: bool = False) -> None:
+        self.is_locked = is_locked
+        """Whether it is another connection's: it may be that of our own that broke, which the broker still believes in."""
+        super().__init__(message)
+
 
 @final
 class ConsumerCancelledError(UnavailableError):

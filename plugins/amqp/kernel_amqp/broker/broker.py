@@ -19,7 +19,7 @@ from kernel import Envelope, Pace
 from kernel.abc import Broker, Delivery, Queue, Subscription, Topology
 from kernel.errors import UnavailableError
 
-from .._errors import ChannelClosedError, LinkLostError
+from .._errors import ChannelClosedError, LinkLostError, MissingError
 from ..link.keeper import Keeper
 from ..link.session import Held, Session
 from .catalog import Catalog
@@ -35,6 +35,10 @@ from .postponing import Postponer
 
 _LEAVE_TIMEOUT: Final = 1.0
 """Seconds that leaving a subscription waits for the broker."""
+_LOCKED_LONGEST: Final = 20.0
+"""Seconds that a queue may be another connection's at most, whatever the heartbeat: a component has to start in time."""
+_LOCKED_WAIT: Final = 0.5
+"""Seconds between two looks whether a queue is still another connection's."""
 
 
 @final
@@ -44,7 +48,8 @@ class AmqpBroker(Broker):
 
     Sending waits for a connection inside the caller's own deadline. A subscription ends with its connection. A queue
     whose `dead_letters` nobody declared is refused. Where several queues are bound and one of them is full, the
-    others may get what is refused.
+    others may get what is refused. To declare a queue that is for one connection alone waits for two heartbeats while
+    it is another's: that may be our own which broke, and which the broker believes in for so long.
     """
 
     _catalog: Catalog
@@ -55,6 +60,8 @@ class AmqpBroker(Broker):
     _make_post: Callable[[AmqpBroker], Post]
     _start: Callable[[Callable[[], Awaitable[None]]], None]
     """Starts a task that lives as long as the driver."""
+    _heartbeat: float
+    """Seconds."""
     _post: Post = attrs.field(init=False)
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
@@ -65,12 +72,17 @@ class AmqpBroker(Broker):
     @override
     async def declare(self, topology: Topology) -> None:
         topology = self._names.of_topology(topology)
+        until = trio.current_time() + min(2 * self._heartbeat, _LOCKED_LONGEST)
         while True:
             session = await self._consuming.session()
             try:
                 await self._catalog.declare(session.link, topology)
             except LinkLostError:
                 await trio.lowlevel.checkpoint()
+            except MissingError as error:
+                if not error.is_locked or trio.current_time() >= until:
+                    raise
+                await trio.sleep(_LOCKED_WAIT)
             else:
                 return
 

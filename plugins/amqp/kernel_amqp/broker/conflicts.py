@@ -43,7 +43,7 @@ def declare_error(kind: str, name: str, error: ChannelClosedError) -> KernelErro
         case 404:
             return MissingError(f'{kind} "{name}" does not exist, or what it is bound to does not: {error.text}')
         case 405:
-            return MissingError(f'{kind} "{name}" belongs to another connection alone: {error.text}')
+            return MissingError(f'{kind} "{name}" belongs to another connection alone: {error.text}', is_locked=True)
         case _:
             return ConflictError(f'{kind} "{name}" cannot be declared: {error.code} {error.text}')
 

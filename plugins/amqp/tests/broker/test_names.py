@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import trio
-from kernel_amqp import AmqpBroker, AmqpConfig
+from kernel_amqp import AmqpBroker, AmqpConfig, AmqpOptions
 from kernel_amqp._config import BindingTable, ExchangeTable, QueueTable
+from kernel_amqp.link.link import open_link
+from pamqp import commands
 
 from kernel import Ack, DeadLetter, Envelope, Outcome, Retry, new_id
 from kernel.abc import Binding, Exchange, Queue, Subscription, Topology
-from kernel.errors import EncodeError, UnroutableError
+from kernel.errors import EncodeError, UnavailableError, UnroutableError
 
-from ..bench import depth, open_amqp, take
+from ..bench import SETTINGS, SOON, depth, open_amqp, take
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rabbitmq")]
 
@@ -70,6 +72,42 @@ async def test_a_header_that_rabbitmq_does_not_take_is_its_senders_error_and_tou
 
         assert await depth(queue) == 2
         assert broker._outbox._keeper.current is before
+
+
+# --- a queue of one connection alone ---------------------------------------------------------------------------------
+
+
+async def hold(queue: str, release: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
+    """Have a queue for a connection alone that the broker believes in until it is released."""
+    async with open_link(SETTINGS) as link, link.open_channel() as channel:
+        await channel.call(commands.Queue.Declare(queue=queue, exclusive=True))
+        task_status.started()
+        await release.wait()
+
+
+async def test_an_exclusive_queue_is_waited_for_until_the_broker_lets_go_of_the_old_connection() -> None:
+    queue, release = new_id(), trio.Event()
+    wish = Topology(queues=[Queue(name=queue, durable=False, options=AmqpOptions(exclusive=True))])
+    async with open_amqp() as broker, trio.open_nursery() as nursery:
+        await nursery.start(hold, queue, release)
+        with trio.move_on_after(0.3) as waiting:
+            await broker.declare(wish)
+        release.set()
+        with trio.fail_after(SOON):
+            await broker.declare(wish)
+
+    assert waiting.cancelled_caught
+
+
+async def test_an_exclusive_queue_of_somebody_else_is_an_error_after_two_heartbeats() -> None:
+    queue, release = new_id(), trio.Event()
+    wish = Topology(queues=[Queue(name=queue, durable=False, options=AmqpOptions(exclusive=True))])
+    async with open_amqp() as broker, trio.open_nursery() as nursery:
+        broker._heartbeat = 0.1
+        await nursery.start(hold, queue, release)
+        with pytest.raises(UnavailableError, match="belongs to another connection alone"):
+            await broker.declare(wish)
+        release.set()
 
 
 # --- a prefix -------------------------------------------------------------------------------------------------------
