@@ -1,0 +1,99 @@
+"""What is answered to a probe: a snapshot becomes a status and a text. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Final, final
+
+import attrs
+
+from kernel import Snapshot, State
+
+from ._config import TruthConfig
+
+USABLE: Final = frozenset({State.READY, State.DEGRADED})
+_TEXT: Final = "text/plain; charset=utf-8"
+PATHS: Final = {
+    "/live": "live",
+    "/liveness": "live",
+    "/ready": "ready",
+    "/readiness": "ready",
+    "/status": "status",
+}
+"""Path -> what it asks for; `/liveness` and `/readiness` are what Shiva called them."""
+
+
+@final
+@attrs.frozen
+class Answer:
+    """What a client gets."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = _TEXT
+
+
+def answer(method: str, path: str, snapshot: Snapshot, config: TruthConfig) -> Answer:
+    """Return the answer to a request for a path, without its prefix and query."""
+    asked = PATHS.get(path)
+    if asked is None:
+        return _text(HTTPStatus.NOT_FOUND, ["there are /live, /ready and /status"])
+    if method not in {"GET", "HEAD"}:
+        return _text(HTTPStatus.METHOD_NOT_ALLOWED, ["GET it"])
+    if asked == "live":
+        return _verdict("live", list(not_live(snapshot, config)))
+    if asked == "ready":
+        return _verdict("ready", not_ready(snapshot, config))
+    return Answer(HTTPStatus.OK, json.dumps(status(snapshot, config)).encode(), "application/json")
+
+
+def not_live(snapshot: Snapshot, config: TruthConfig) -> Iterator[str]:
+    """Yield why the process is stuck, if it is."""
+    if snapshot.busy > config.stall:
+        yield f"the event loop is blocked for {snapshot.busy:.1f} s at {snapshot.blocked_at or 'unknown'}"
+
+
+def not_ready(snapshot: Snapshot, config: TruthConfig) -> list[str]:
+    """Return why no work may be sent now, if none may."""
+    against = list(_against(snapshot, config))
+    return against or ([] if snapshot.is_ready else ["the service starts"])
+
+
+def _against(snapshot: Snapshot, config: TruthConfig) -> Iterator[str]:
+    if snapshot.is_stopping:
+        yield f"stopping: {snapshot.reason}"
+    if snapshot.blocked_at:
+        yield f"the event loop is blocked for {snapshot.busy:.1f} s at {snapshot.blocked_at}"
+    if not snapshot.is_ready:
+        for one in snapshot.components:
+            if one.essential and one.state not in USABLE | {State.STOPPED}:
+                waits = f", waits for {', '.join(one.waits_for)}" if one.waits_for else ""
+                yield f"{one.id} is {one.state.value}{f': {one.reason}' if one.reason else ''}{waits}"
+    if not config.degraded_is_ready:
+        for one in snapshot.components:
+            if one.essential and one.state is State.DEGRADED:
+                yield f"{one.id} is degraded: {one.reason}"
+
+
+def status(snapshot: Snapshot, config: TruthConfig) -> dict[str, Any]:
+    """Return a service as plain values."""
+    plain = attrs.asdict(snapshot, value_serializer=_plain)
+    live = not list(not_live(snapshot, config))
+    ready = not not_ready(snapshot, config)
+    return {"service": plain.pop("service"), "live": live, "ready": ready, **plain}
+
+
+def _plain(_instance: object, _attribute: object, value: object) -> object:
+    return value.value if isinstance(value, State) else round(value, 3) if isinstance(value, float) else value
+
+
+def _verdict(word: str, against: list[str]) -> Answer:
+    if against:
+        return _text(HTTPStatus.SERVICE_UNAVAILABLE, [f"not {word}", *against])
+    return _text(HTTPStatus.OK, [word])
+
+
+def _text(code: HTTPStatus, lines: list[str]) -> Answer:
+    return Answer(code, "".join(f"{line}\n" for line in lines).encode(errors="replace"))
