@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -19,6 +18,7 @@ from .console import complain, paint, say, unheard_is_lost
 if TYPE_CHECKING:
     from .._core.spec import Plan
     from .._manifest.registry import Registry
+    from .source import Source
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
@@ -31,30 +31,48 @@ _BY_UV: Final = "UV"
 
 
 def _manifest(command: CommandT) -> CommandT:
-    """Add the argument MANIFEST and the option --set."""
-    return click.argument("manifest", required=False)(_overrides(command))
+    """Add the arguments MANIFEST and, after --, those of the service, and what changes a manifest."""
+    return click.argument("words", nargs=-1, metavar="[MANIFEST] [-- OPTIONS OF THE SERVICE]")(_changes(command))
 
 
-def _overrides(command: CommandT) -> CommandT:
-    return click.option(
+def _changes(command: CommandT) -> CommandT:
+    """Add the options --overlay and --set."""
+    overlays = click.option(
+        "--overlay",
+        "overlays",
+        multiple=True,
+        metavar="FILE",
+        help="Lay a file over the manifest, key by key; may be given often.",
+    )
+    overrides = click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="TABLE.KEY=VALUE",
         help="Replace a value of the manifest; may be given often. VALUE is TOML, or a string as it stands.",
-    )(command)
+    )
+    return overlays(overrides(command))
 
 
 def _path(given: str | None) -> str:
     return given or os.environ.get("KERNEL_MANIFEST") or DEFAULT_MANIFEST
 
 
-def _resolve(path: str, overrides: Sequence[str], registry: Registry) -> Plan:
-    from .._manifest.manifest import load  # noqa: PLC0415  `--help` needs none of it
-    from .._plan.plan import resolve  # noqa: PLC0415  as above
+def _split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the manifests of a command line, and what follows them for the service."""
+    at = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:at], words[at:]
 
-    with _without_collecting():
-        return resolve(load(path, environ=os.environ, overrides=overrides), registry)
+
+def _source(words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str]) -> Source:
+    """Return where one manifest is, and what changes it."""
+    from .source import Source  # noqa: PLC0415  `--help` needs none of it
+
+    manifests, arguments = _split(words)
+    if len(manifests) > 1:
+        raise click.UsageError(f"Got unexpected extra argument ({manifests[1]})")
+    path = _path(manifests[0] if manifests else None)
+    return Source(path=path, overlays=tuple(overlays), overrides=tuple(overrides), arguments=tuple(arguments))
 
 
 def _beside(path: str) -> AbstractContextManager[None]:
@@ -62,18 +80,6 @@ def _beside(path: str) -> AbstractContextManager[None]:
     from .._convert.folder import on_path  # noqa: PLC0415  as above
 
     return on_path(Path(path).parent)
-
-
-@contextmanager
-def _without_collecting() -> Generator[None]:
-    """Keep the garbage collector still: what is imported and planned stays, and looking it through takes a tenth."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _discover() -> Registry:
@@ -107,7 +113,13 @@ def _levels(_context: click.Context, _option: click.Parameter, given: Sequence[s
     help=f"What is logged: {', '.join(LEVELS)}. With NAME=, of one logger or component; may be given often.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="How it is logged, one record a line.")
-def run(manifest: str | None, overrides: Sequence[str], levels: Mapping[str, str], log_format: str | None) -> None:
+def run(
+    words: Sequence[str],
+    overlays: Sequence[str],
+    overrides: Sequence[str],
+    levels: Mapping[str, str],
+    log_format: str | None,
+) -> None:
     """Run the service until it is told to stop.
 
     Ctrl-C or SIGTERM begins the stop: what has been accepted is finished first. A second Ctrl-C skips that. The log
@@ -115,11 +127,17 @@ def run(manifest: str | None, overrides: Sequence[str], levels: Mapping[str, str
 
     The exit status is 0 if it stopped cleanly, 1 if a component failed, 2 if the manifest is wrong, and 3 if something
     had to be cut at a deadline.
+
+    What follows -- is for the service: its manifest says which options it takes, and `kernel run -- --help` lists them.
     """
+    source = _source(words, overlays, overrides)
+    if source.asks_for_help:
+        say(source.help(_discover()))
+        return
     from .service import ServiceOptions, run_service  # noqa: PLC0415  structlog and trio
 
-    with unheard_is_lost(), _beside(path := _path(manifest)):
-        plan = _resolve(path, overrides, _discover())
+    with unheard_is_lost(), _beside(source.path):
+        plan = source.resolve(_discover())
         options = ServiceOptions(
             log_level=levels.get(""),
             log_levels={name: level for name, level in levels.items() if name},
@@ -133,34 +151,38 @@ def run(manifest: str | None, overrides: Sequence[str], levels: Mapping[str, str
 
 
 @click.command()
-@click.argument("manifests", nargs=-1, metavar="[MANIFEST]...")
-@_overrides
-def check(manifests: Sequence[str], overrides: Sequence[str]) -> None:
+@click.argument("words", nargs=-1, metavar="[MANIFEST]... [-- OPTIONS OF THE SERVICE]")
+@_changes
+def check(words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str]) -> None:
     """Check everything that can be checked without a start.
 
     Reads the manifest, loads the plugins and workers that it names, and proves that they fit together and that a stop
     fits into the grace period. Opens nothing. Every problem is printed on a line of its own; the exit status is 2 if
     there is one.
     """
-    with _without_collecting():
+    from .source import without_collecting  # noqa: PLC0415  `--help` needs none of it
+
+    manifests, arguments = _split(words)
+    sources = [_source([path, *arguments], overlays, overrides) for path in manifests or [_path(None)]]
+    with without_collecting():
         registry = _discover()
-        results = [_check(path, overrides, registry) for path in manifests or [_path(None)]]
+        results = [_check(source, registry) for source in sources]
     if not all(results):
         raise click.exceptions.Exit(_INVALID)
 
 
-def _check(path: str, overrides: Sequence[str], registry: Registry) -> bool:
+def _check(source: Source, registry: Registry) -> bool:
     from .show import summary  # noqa: PLC0415  see the module docstring
 
     known = set(sys.modules)
     try:
-        with _beside(path):
-            plan = _resolve(path, overrides, registry)
+        with _beside(source.path):
+            plan = source.resolve(registry)
     except (ManifestError, PlanError) as error:
         complain(str(error))
         return False
     finally:
-        _forget_modules(known, Path(path).parent)
+        _forget_modules(known, Path(source.path).parent)
     _warn(plan)
     say(summary(plan))
     return True
@@ -190,7 +212,7 @@ def _stands_in(module: str, directory: Path) -> bool:
 @_manifest
 @click.option("--json", "form", flag_value="json", help="Print it as JSON.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print the graph of dependencies for Mermaid.")
-def plan(manifest: str | None, overrides: Sequence[str], form: str | None) -> None:
+def plan(words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str], form: str | None) -> None:
     """Show what the manifest means: components, order, values.
 
     Components stand in start order; a stop goes the other way. Every effective value is shown with where it comes
@@ -198,9 +220,9 @@ def plan(manifest: str | None, overrides: Sequence[str], form: str | None) -> No
     """
     from . import show  # noqa: PLC0415  see the module docstring
 
-    registry = _discover()
-    with _beside(path := _path(manifest)):
-        resolved = _resolve(path, overrides, registry)
+    registry, source = _discover(), _source(words, overlays, overrides)
+    with _beside(source.path):
+        resolved = source.resolve(registry)
     _warn(resolved)
     if form == "json":
         say(json.dumps(show.plan_as_json(resolved, registry), indent=2))

@@ -21,15 +21,18 @@ from .._convert.strict import is_array, is_table
 from .._core.secret import Secret
 from .._core.words import listed, shown, toml_path, unknown
 from ..errors import ManifestError, Problem
+from .arguments import AT, Argument, declared, take, takers
+from .layers import Layer, lay_over, paths_in, read_layers
+from .overrides import OVERRIDE, override
+from .paths import ABSENT, find, shown_path, write
+from .setup import SetupFailedError, tables_of
 from .substitute import Substitution
-from .toml import MAX_DEPTH, Lines, parse_key, parse_text, read_toml
+from .toml import MAX_DEPTH, Lines
 
 COMPONENT_TABLES: Final = ("drivers", "protocols", "dispatchers", "workers", "groups")
 """Tables of tables: `[drivers.NAME]`."""
 TABLES: Final = ("kernel", "logging", *COMPONENT_TABLES)
-_OVERRIDE: Final = "--set"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_ABSENT: Final = object()
 _NAME_RULE: Final = "a name must be at most 64 of a-z, 0-9 and _, and start with a letter"
 
 
@@ -48,12 +51,14 @@ class Manifest:
     tables: Mapping[str, object] = attrs.field(repr=False)
     """Dicts, lists and scalars as TOML knows them, and `Secret`s."""
     lines: Lines = attrs.field(factory=Lines)
-    overridden: frozenset[tuple[str, ...]] = frozenset()
-    """Paths that `--set` wrote, with the tables that it had to create."""
     sources: Mapping[tuple[str, ...], tuple[str, ...]] = attrs.field(factory=dict[tuple[str, ...], tuple[str, ...]])
     """What came from outside: `$NAME`, or the file of a secret."""
     warnings: tuple[Problem, ...] = ()
     """What was read all the same, and should be looked at."""
+    arguments: tuple[Argument, ...] = ()
+    """What `[kernel.arguments]` declares."""
+    takers: tuple[str, ...] = ()
+    """Names of the workers that are given all other options of the command line."""
 
     def secrets(self) -> Iterator[Secret]:
         """Return every secret, wherever it stands."""
@@ -61,40 +66,71 @@ class Manifest:
 
     def line(self, at: tuple[str, ...]) -> int:
         """Return the 1-based line of a key, or of the nearest table around it; 0 if no line can be named."""
-        return 0 if self._is_overridden(at) else self.lines.line(at)
+        return self.lines.line(at)
+
+    def file(self, at: tuple[str, ...]) -> str:
+        """Return what `line` counts in: the manifest, or another file that it is made of; or what is no file."""
+        return self.lines.file(at) or self.path
 
     def origin(self, at: tuple[str, ...]) -> str:
         """Return where a value comes from: `kernel.toml:12`, `kernel.toml:12 ($NAME)`, `--set` or `default`."""
-        if _find(self.tables, at) is _ABSENT:
+        if find(self.tables, at) is ABSENT:
             return "default"
-        line = self.line(at)
-        place = _OVERRIDE if self._is_overridden(at) else f"{self.path}:{line}" if line else self.path
+        file, line = self.file(at), self.line(at)
+        place = f"{file}:{line}" if line else file
         return f"{place} ({listed(self.sources[at])})" if at in self.sources else place
 
     def problem(self, at: tuple[str, ...], text: str) -> Problem:
         """Return a problem with what is, or should be, at a path."""
-        file = _OVERRIDE if self._is_overridden(at) else self.path
-        return Problem(file, self.line(at), _shown_path(self.tables, at), text)
-
-    def _is_overridden(self, at: tuple[str, ...]) -> bool:
-        return any(at[:length] in self.overridden for length in range(1, len(at) + 1))
+        return Problem(self.file(at), self.line(at), shown_path(self.tables, at), text)
 
 
-def load(path: str | Path, *, environ: Mapping[str, str], overrides: Sequence[str] = ()) -> Manifest:
-    """Read a manifest.
+def load(
+    path: str | Path,
+    *,
+    environ: Mapping[str, str],
+    overrides: Sequence[str] = (),
+    overlays: Sequence[str | Path] = (),
+    arguments: Sequence[str] = (),
+) -> Manifest:
+    """Read a manifest, with what it extends and what is laid over it.
+
+    Calls the function of `[kernel] setup`, if there is one.
 
     Args:
         path: Of the TOML file; problems name it as it is given here.
         environ: The environment for `${NAME}` and `{ env = "NAME" }`.
         overrides: `a.b=value` each, as after `--set`: the value is TOML, or else a string as it stands. Missing
             tables are created.
+        overlays: Paths of files to lay over it, in this order, as after `--overlay`.
+        arguments: What follows `--` on the command line.
 
     Raises:
         ManifestError: listing every problem, if there is any.
     """
     file = str(path)
-    tables, lines = read_toml(Path(path), file=file)
-    return _build(tables, lines, file=file, directory=Path(path).parent, environ=environ, overrides=overrides)
+    layer = read_layers(Path(path), file=file, overlays=overlays)
+    return _build(
+        layer, file=file, directory=Path(path).parent, environ=environ, overrides=overrides, arguments=arguments
+    )
+
+
+def outline(path: str, *, overrides: Sequence[str] = (), overlays: Sequence[str | Path] = ()) -> Manifest:
+    """Read what a manifest says of its options, with nothing from outside in it, so that nothing has to be there.
+
+    Raises:
+        ManifestError: if it cannot be read.
+    """
+    layer = read_layers(Path(path), file=path, overlays=overlays)
+    problems: list[Problem] = []
+    tables, _ = override(layer.tables, overrides, problems)
+    whole = Manifest(path=path, directory=Path(path).parent, tables=tables, lines=layer.lines)
+    problems += _misshapen(whole)
+    arguments = declared(_argument_table(tables), lambda at, text: problems.append(whole.problem((*AT, *at), text)))
+    whole = attrs.evolve(whole, arguments=tuple(arguments), takers=tuple(takers(tables)))
+    if problems:
+        raise ManifestError(problems)
+    return whole
 
 
 def from_mapping(
@@ -116,35 +152,97 @@ def from_mapping(
         ManifestError: as `load`.
     """
     _check_keys(tables, (), name)
-    return _build(tables, Lines(), file=name, directory=directory or Path(), environ=environ or {}, overrides=())
+    if find(tables, ("kernel", "extends")) is not ABSENT:
+        raise ManifestError([Problem(name, 0, "[kernel].extends", "only a file has a folder to look for another one")])
+    return _build(Layer(tables, Lines()), file=name, directory=directory or Path(), environ=environ or {})
 
 
 def _build(
-    tables: Mapping[str, object],
-    lines: Lines,
+    layer: Layer,
     *,
     file: str,
     directory: Path,
     environ: Mapping[str, str],
-    overrides: Sequence[str],
+    overrides: Sequence[str] = (),
+    arguments: Sequence[str] = (),
 ) -> Manifest:
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    edited, overridden = _override(tables, overrides, problems)
-    draft = Manifest(path=file, directory=directory, tables=edited, lines=lines, overridden=frozenset(overridden))
+    tables, overridden = override(layer.tables, overrides, problems)
+    lines = layer.lines.written(overridden, OVERRIDE) if overridden else layer.lines
+    whole = Manifest(path=file, directory=directory, tables=tables, lines=lines)
+    edited, given = take(tables, arguments, problems, lambda at, text: problems.append(whole.problem(at, text)))
+    for at, option in given.items():
+        lines = lines.written([at], option)
+    draft = attrs.evolve(whole, tables=edited, lines=lines)
     substitution = Substitution(
         environ=environ,
         directory=directory,
         report=lambda at, text: problems.append(draft.problem(at, text)),
         warn=lambda at, text: warnings.append(draft.problem(at, text)),
     )
-    substituted = {
-        key: substitution.value(value, (key,), secrets=key in COMPONENT_TABLES) for key, value in edited.items()
-    }
+    substituted = _substituted(edited, substitution)
     problems += _misshapen(draft)
     if problems:
         raise ManifestError(problems)
-    return attrs.evolve(draft, tables=substituted, sources=substitution.sources, warnings=tuple(warnings))
+    manifest = attrs.evolve(
+        draft,
+        tables=substituted,
+        sources=substitution.sources,
+        warnings=tuple(warnings),
+        arguments=tuple(declared(_argument_table(whole.tables), lambda _at, _text: None)),
+        takers=tuple(takers(whole.tables)),
+    )
+    return _set_up(manifest, {**dict.fromkeys(overridden, OVERRIDE), **given})
+
+
+def _substituted(tables: Mapping[str, object], substitution: Substitution) -> dict[str, object]:
+    # `[kernel]` goes first: its arguments stand in the strings of all other tables.
+    first = {key: tables[key] for key in ("kernel",) if key in tables}
+    kernel = {key: substitution.value(value, (key,), secrets=False) for key, value in first.items()}
+    substitution.arguments = _argument_table(kernel)
+    rest = {
+        key: substitution.value(value, (key,), secrets=key in COMPONENT_TABLES)
+        for key, value in tables.items()
+        if key not in kernel
+    }
+    return {key: kernel[key] if key in kernel else rest[key] for key in tables}
+
+
+def _argument_table(tables: Mapping[str, object]) -> Mapping[str, object]:
+    found = find(tables, ("kernel", "arguments"))
+    return found if is_table(found) else {}
+
+
+def _set_up(manifest: Manifest, written: Mapping[tuple[str, ...], str]) -> Manifest:
+    """Return a manifest with the tables of its `setup` function laid over it.
+
+    Args:
+        manifest: Complete otherwise.
+        written: What the command line wrote, which stays above: path -> by which option.
+    """
+    path = find(manifest.tables, ("kernel", "setup"))
+    if path is ABSENT or not isinstance(path, str):
+        return manifest
+    name = f"setup {path}"
+    try:
+        made = tables_of(path, manifest.tables, directory=manifest.directory)
+    except SetupFailedError as error:
+        raise ManifestError([manifest.problem(("kernel", "setup"), str(error))]) from error
+    _check_keys(made, (), name)
+    above: dict[str, object] = {}
+    lines = Lines()
+    for at, option in written.items():
+        write(above, at, find(manifest.tables, at), set())
+        lines = lines.written(paths_in(find(above, at), at), option)
+    upper = Layer(made, Lines().written(paths_in(made), name))
+    top = Layer(above, lines)
+    result = lay_over(lay_over(Layer(manifest.tables, manifest.lines), upper), top)
+    whole = attrs.evolve(manifest, tables=result.tables, lines=result.lines)
+    if problems := _misshapen(whole):
+        raise ManifestError(problems)
+    sources = {at: source for at, source in manifest.sources.items() if whole.file(at) != name}
+    return attrs.evolve(whole, sources=sources)
 
 
 # --- shape ------------------------------------------------------------------------------------------------------
@@ -189,82 +287,9 @@ def _check_keys(value: object, at: tuple[str, ...], name: str) -> None:
             _check_keys(item, (*at, str(index)), name)
 
 
-def _find(value: object, at: tuple[str, ...]) -> object:
-    for key in at:
-        value = _child(value, key)
-    return value
-
-
 def _secrets(value: object) -> Iterator[Secret]:
     if isinstance(value, Secret):
         yield value
     elif is_table(value) or is_array(value):
         for item in value.values() if is_table(value) else value:
             yield from _secrets(item)
-
-
-def _child(value: object, key: str) -> object:
-    if is_table(value):
-        return value.get(key, _ABSENT)
-    if is_array(value) and key.isdecimal() and int(key) < len(value):
-        return value[int(key)]
-    return _ABSENT
-
-
-def _shown_path(tables: Mapping[str, object], at: tuple[str, ...]) -> str:
-    """Return `[table].key`: the longest part of the path that is tables, then the rest."""
-    header: list[str] = []
-    rest: list[str | int] = []
-    value: object = tables
-    for key in at:
-        outer, value = value, _child(value, key)
-        if is_table(value) and not rest:
-            header.append(key)
-        else:
-            rest.append(int(key) if is_array(outer) and key.isdecimal() else key)
-    return toml_path(header, rest)
-
-
-# --- overrides --------------------------------------------------------------------------------------------------
-
-
-def _override(
-    tables: Mapping[str, object], overrides: Sequence[str], problems: list[Problem]
-) -> tuple[dict[str, object], set[tuple[str, ...]]]:
-    edited = dict(tables)
-    written: set[tuple[str, ...]] = set()
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        at = parse_key(key.strip())
-        if not sign or at is None:
-            problems.append(Problem(_OVERRIDE, 0, "", f"{shown(key)} must be written as table.key=value"))
-        elif (obstacle := _write(edited, at, _override_value(text), written)) is not None:
-            text = f"cannot be set: {toml_path(obstacle)} is not a table"
-            problems.append(Problem(_OVERRIDE, 0, _shown_path(edited, at), text))
-    return edited, written
-
-
-def _override_value(text: str) -> object:
-    try:
-        parsed, _ = parse_text(f"value = {text}", file=_OVERRIDE)
-    except ManifestError:
-        return text
-    # More than one key: the text held a line break, and was not one value.
-    return parsed["value"] if len(parsed) == 1 else text
-
-
-def _write(
-    tables: dict[str, object], at: tuple[str, ...], value: object, written: set[tuple[str, ...]]
-) -> tuple[str, ...] | None:
-    """Set a value, copying the tables on the way; return the path of what is in the way, if anything is."""
-    for depth, key in enumerate(at[:-1], start=1):
-        if key not in tables:
-            written.add(at[:depth])
-        inner = tables.get(key, {})
-        if not is_table(inner):
-            return at[:depth]
-        tables[key] = copy = dict(inner)
-        tables = copy
-    tables[at[-1]] = value
-    written.add(at)
-    return None

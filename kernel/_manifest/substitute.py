@@ -17,7 +17,7 @@ import attrs
 
 from .._convert.strict import FromOutside, is_array, is_table
 from .._core.secret import Secret
-from .._core.words import MAX_TEXT, quoted, shown
+from .._core.words import MAX_TEXT, did_you_mean, listed, quoted, shown
 
 MAX_SECRET_BYTES: Final = 64 * 1024
 _OTHERS_MAY_WRITE: Final = 0o022
@@ -25,9 +25,20 @@ _EVERYBODY_MAY_READ: Final = 0o004
 _SECRET_SHAPES: Final = (("env",), ("file",))
 _COMPONENT_DEPTH: Final = 2
 _PATTERN: Final = re.compile(
-    r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|(?P<bad>\$\{)"
+    r"(?P<escape>\$\$\{)|\$\{arguments\.(?P<argument>[a-z_][a-z0-9_]*)\}"
+    r"|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|(?P<bad>\$\{)"
 )
 _SYNTAX: Final = 'write "${NAME}" or "${NAME:-default}", and "$${" for "${" itself'
+
+
+def option_name(argument: str) -> str:
+    """Return what a user writes to give an argument: `--dry-run`."""
+    return f"--{argument.replace('_', '-')}"
+
+
+def stands_for_secret(value: Mapping[str, object], at: tuple[str, ...]) -> bool:
+    """Return whether a table of a component stands for a secret."""
+    return len(at) > _COMPONENT_DEPTH and tuple(value) in _SECRET_SHAPES
 
 
 class _Refused(Exception):  # noqa: N818 -- a signal
@@ -46,6 +57,8 @@ class Substitution:
     """Takes every problem: where, and what."""
     warn: Callable[[tuple[str, ...], str], None]
     """As `report`, for what is read all the same."""
+    arguments: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    """What `${arguments.NAME}` stands for."""
     sources: dict[tuple[str, ...], tuple[str, ...]] = attrs.field(factory=dict[tuple[str, ...], tuple[str, ...]])
     """Values that came from outside, by path: `$NAME`, `default of $NAME`, or the file of a secret."""
 
@@ -60,7 +73,7 @@ class Substitution:
         if isinstance(value, str):
             return self._text(value, at)
         if is_table(value):
-            if secrets and len(at) > _COMPONENT_DEPTH and tuple(value) in _SECRET_SHAPES:
+            if secrets and stands_for_secret(value, at):
                 return self._secret(value, at)
             return {key: self.value(item, (*at, key), secrets=secrets) for key, item in value.items()}
         if is_array(value):
@@ -72,11 +85,13 @@ class Substitution:
             return text
         replaced = _PATTERN.sub(lambda found: self._replacement(found, at), text)
         whole = _PATTERN.fullmatch(text)
-        return FromOutside(replaced) if whole and whole["name"] else replaced
+        return FromOutside(replaced) if whole and (whole["name"] or whole["argument"]) else replaced
 
     def _replacement(self, found: re.Match[str], at: tuple[str, ...]) -> str:
         if found["escape"]:
             return "${"
+        if found["argument"]:
+            return self._argument(found["argument"], at)
         name, default = found["name"], found["default"]
         if found["bad"]:
             self.report(at, f"has a broken substitution: {_SYNTAX}")
@@ -90,6 +105,14 @@ class Substitution:
             except _Refused as exc:
                 self.report(at, str(exc))
         return found[0]
+
+    def _argument(self, name: str, at: tuple[str, ...]) -> str:
+        self._note(at, option_name(name))
+        value = self.arguments.get(name)
+        if not isinstance(value, str | int | float):
+            near = did_you_mean(name, self.arguments) or f"; there are: {listed(self.arguments)}"
+            self.report(at, f'"{name}" is no argument of [kernel.arguments] that can stand in a string{near}')
+        return str(value).lower() if isinstance(value, bool) else str(value)
 
     def _variable(self, name: str, if_empty: str) -> str:
         if name not in self.environ:

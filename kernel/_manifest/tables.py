@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Generic, TypeAlias, TypeVar, cast, final
+from typing import Final, Generic, Literal, TypeAlias, TypeVar, cast, final
 
 import attrs
 
@@ -76,6 +76,12 @@ class KernelTable:
     """Names of plugins that may be used; None allows all that are installed."""
     hooks: tuple[str, ...] = ()
     """Import paths `module:function`: what receives events."""
+    extends: str | None = None
+    """Path of the manifest that this one lies over."""
+    setup: str | None = None
+    """Import path `module:function`: what may lay tables over the manifest."""
+    arguments: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    """Name -> value of what may be given on the command line."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -152,7 +158,7 @@ class WorkerTable(LifeTable):
     dispatcher: str | None = None
     drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     config: Mapping[str, object] | None = None
-    options: Mapping[str, object] | None = None
+    options: Mapping[str, object] | Literal["arguments"] | None = None
     timeout: float = seconds(600.0)
     retry: RetryTable = RetryTable()
     kill_switch: KillSwitchPolicy | None = None

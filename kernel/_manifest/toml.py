@@ -8,6 +8,7 @@ the same keys, and after it nothing counts.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias, final
 
@@ -40,15 +41,36 @@ _BARE: Final = re.compile(r"[^\n,\]}#]++")
 @final
 @attrs.frozen(eq=False, repr=False)
 class Lines:
-    """The line of every key and table of a TOML text. Array elements are keys `"0"`, `"1"`, ..."""
+    """The line of every key and table of a TOML text, or of several that became one. Array elements are keys `"0"`, `"1"`, ..."""
 
     known: dict[KeyPath, int] = attrs.field(factory=dict[KeyPath, int])
+    files: dict[KeyPath, str] = attrs.field(factory=dict[KeyPath, str])
+    """Where a key was written if not in the manifest itself: another file, or what is no file and has line 0."""
 
     def line(self, at: KeyPath) -> int:
         """Return the 1-based line of a key, or of the nearest table around it that is written down; else 0."""
+        return self.known.get(self._nearest(at), 0)
+
+    def file(self, at: KeyPath) -> str:
+        """Return the file that `line` counts in; empty if that is the manifest itself."""
+        return self.files.get(self._nearest(at), "")
+
+    def written(self, paths: Iterable[KeyPath], file: str) -> Lines:
+        """Return lines in which keys, with all that is in them, were written by something that has no lines."""
+        over = dict.fromkeys(paths, 0)
+        kept = {at: line for at, line in self.known.items() if not is_below(at, over)}
+        files = {at: name for at, name in self.files.items() if at in kept}
+        return Lines({**kept, **over}, {**files, **dict.fromkeys(over, file)})
+
+    def _nearest(self, at: KeyPath) -> KeyPath:
         while at and at not in self.known:
             at = at[:-1]
-        return self.known.get(at, 0)
+        return at
+
+
+def is_below(at: KeyPath, paths: Collection[KeyPath]) -> bool:
+    """Return whether a key is one of some paths, or in one of them."""
+    return any(at[:length] in paths for length in range(1, len(at) + 1))
 
 
 def read_toml(path: Path, *, file: str) -> tuple[dict[str, object], Lines]:

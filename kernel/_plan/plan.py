@@ -227,7 +227,9 @@ def _report_cycle(ground: Ground, cycle: Sequence[str]) -> None:
 
 
 def _line(ground: Ground, at: tuple[str, ...]) -> str:
-    line = ground.manifest.line(at)
+    file, line = ground.manifest.file(at), ground.manifest.line(at)
+    if file != ground.manifest.path:
+        return f" ({file}:{line})" if line else f" ({file})"
     return f" (line {line})" if line else ""
 
 

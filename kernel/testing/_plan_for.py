@@ -66,7 +66,7 @@ def _with_keys(source: Manifest, keys: Mapping[str, object]) -> Manifest:
                 raise KeyError(f"set: {'.'.join(path)} leads through {step}, which is no table")
             table = cast("dict[str, object]", inner)
         table[path[-1]] = value
-    return attrs.evolve(source, tables=tables, overridden=source.overridden | frozenset(paths))
+    return attrs.evolve(source, tables=tables, lines=source.lines.written(paths, "--set"))
 
 
 def _copied(table: Mapping[str, object]) -> dict[str, object]:

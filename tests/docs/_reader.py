@@ -23,7 +23,7 @@ _STEP: Final = re.compile(
     r"|(?P<stop>Ctrl-C)",
     re.DOTALL | re.MULTILINE,
 )
-_SERVES: Final = re.compile(r"\bkernel run\b")
+_SERVES: Final = re.compile(r"\bkernel run\b(?!.* --help)")
 _ID: Final = re.compile(r'"id":"(\w+)"')
 _WITHIN: Final = 60.0
 """Seconds that a command may take, or a service until it has printed what it should."""

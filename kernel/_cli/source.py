@@ -1,0 +1,91 @@
+"""Where the manifest of a command is, and all that the command line says about it."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+
+from .._convert.folder import on_path
+from .._core.spec import Plan
+from .._manifest.manifest import Manifest, load, outline
+from .._manifest.registry import Registry
+from .._plan.options import ServiceOption, options_of
+from .._plan.plan import resolve
+
+_HELP: Final = frozenset({"--help", "-h"})
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Source:
+    """One manifest, as a command line names it."""
+
+    path: str
+    overlays: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    """What follows `--`."""
+
+    @property
+    def asks_for_help(self) -> bool:
+        """Whether the options of the service are to be listed."""
+        return not _HELP.isdisjoint(self.arguments)
+
+    def load(self) -> Manifest:
+        """Read the manifest.
+
+        Raises:
+            ManifestError: listing every problem, if there is any.
+        """
+        return load(
+            self.path, environ=os.environ, overrides=self.overrides, overlays=self.overlays, arguments=self.arguments
+        )
+
+    def resolve(self, registry: Registry) -> Plan:
+        """Read the manifest and make a plan of it. Its folder has to be on the path, for its modules to be found.
+
+        Raises:
+            InvalidError: listing every problem, if there is any.
+        """
+        with without_collecting():
+            return resolve(self.load(), registry)
+
+    def help(self, registry: Registry) -> str:
+        """Return what may follow `--`, for people.
+
+        Raises:
+            ManifestError: if the manifest cannot be read.
+        """
+        with on_path(Path(self.path).parent):
+            manifest = outline(self.path, overrides=self.overrides, overlays=self.overlays)
+            return "\n".join(_lines(self.path, options_of(manifest, registry)))
+
+
+def _lines(path: str, options: Sequence[ServiceOption]) -> Iterator[str]:
+    if not options:
+        yield f"{path} takes no options after --"
+        return
+    yield f"Options of {path}, after --:"
+    names = [f"{option.name} {option.type.upper()}".rstrip() for option in options]
+    width = max(map(len, names))
+    for name, option in zip(names, options, strict=True):
+        default = f"[default: {option.default}]" if option.default else "[required]"
+        yield f"  {name:{width}}  {option.help}{'  ' * bool(option.help)}{default}"
+
+
+@contextmanager
+def without_collecting() -> Generator[None]:
+    """Keep the garbage collector still: what is imported and planned stays, and looking it through takes a tenth."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
