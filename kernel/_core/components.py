@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
@@ -180,6 +180,26 @@ class Driver(Component, Generic[ResourceT_co]):
     """What the broker can do, if the resource is one."""
     BrokerOptions: ClassVar[type[object] | None] = None
     """The attrs class of `options` tables of components that use this broker: what only this broker knows."""
+
+    @classmethod
+    def check_topology(cls, config: object, topology: Topology) -> Iterable[str]:
+        """Yield what of the topology that one component asks for cannot be declared. Pure: no I/O.
+
+        Args:
+            config: An instance of `Config`.
+            topology: What `Dispatcher.topology` of the component returned.
+        """
+        return ()
+
+    @classmethod
+    def advise(cls, config: object, topologies: Sequence[Topology]) -> Iterable[str]:
+        """Yield what is allowed and may not be meant; `kernel check` shows it as warnings. Pure: no I/O.
+
+        Args:
+            config: An instance of `Config`.
+            topologies: What the dispatchers that use the driver ask for, each its own.
+        """
+        return ()
 
     @abstractmethod
     def open(self) -> AbstractAsyncContextManager[ResourceT_co]:

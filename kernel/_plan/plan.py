@@ -41,6 +41,7 @@ from .._manifest.tables import (
 from .._manifest.values import values_of
 from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
+from .advice import ask_drivers
 from .asked import read_hooks
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
 from .staff import Hired, fed_by, hire, read_groups, shape_of
@@ -73,6 +74,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
     )
     name = _service_name(ground)
     wiring = wire(ground)
+    ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
     groups = read_groups(ground)
     lives = _lives(ground, wiring, workers, groups)

@@ -32,6 +32,10 @@ class Bench:
 
     broker: Broker
     tag: str = attrs.field(factory=new_id)
+    durable: bool = False
+    """Whether what is declared outlives the broker."""
+    prioritised: object = None
+    """Options of queues that tell priorities apart."""
 
     def name(self, role: str) -> str:
         """Return a name that nobody else uses."""
@@ -48,11 +52,12 @@ class Bench:
         dead_letters: str = "",
         partition_by: str = "",
         deduplication_window: float = 0.0,
+        options: object = None,
     ) -> str:
         """Declare a queue, and the one for its dead letters; returns its name."""
         queue = Queue(
             name=self.name(role),
-            durable=False,
+            durable=self.durable and not exclusive,
             exclusive=exclusive,
             max_length=max_length,
             overflow=overflow,
@@ -60,14 +65,15 @@ class Bench:
             dead_letters=dead_letters and self.name(dead_letters),
             partition_by=partition_by,
             deduplication_window=deduplication_window,
+            options=options,
         )
-        dead = [Queue(name=queue.dead_letters, durable=False)] if dead_letters else []
+        dead = [Queue(name=queue.dead_letters, durable=self.durable)] if dead_letters else []
         await self.broker.declare(Topology(queues=[*dead, queue]))
         return queue.name
 
     async def bind(self, queue: str, *patterns: str) -> str:
         """Bind a queue to the exchange of this bench; returns the exchange's name."""
-        exchange = Exchange(name=self.name("exchange"), durable=False)
+        exchange = Exchange(name=self.name("exchange"), durable=self.durable)
         bindings = [Binding(queue=queue, exchange=exchange.name, pattern=pattern) for pattern in patterns]
         await self.broker.declare(Topology(exchanges=[exchange], bindings=bindings))
         return exchange.name

@@ -89,7 +89,8 @@ async def _subscribe(bench: Bench) -> None:
 
 
 async def _declare(bench: Bench) -> None:
-    queue, exchange = Queue(name=bench.name("queue"), durable=False), Exchange(name=bench.name("ex"), durable=False)
+    queue = Queue(name=bench.name("queue"), durable=bench.durable)
+    exchange = Exchange(name=bench.name("ex"), durable=bench.durable)
     binding = Binding(queue=queue.name, exchange=exchange.name, pattern="#")
     topology = Topology(exchanges=[exchange], queues=[queue], bindings=[binding])
     at = 0

@@ -207,7 +207,7 @@ async def _many_keys(bench: Bench) -> None:
 
 async def _conflict(bench: Bench) -> None:
     name = await bench.queue(partition_by=_HEADER)
-    other = Topology(queues=[Queue(name=name, durable=False, partition_by="subject")])
+    other = Topology(queues=[Queue(name=name, durable=bench.durable, partition_by="subject")])
     refused = await refusal(ConflictError, partial(bench.broker.declare, other))
     assert refused is not None, "a queue was declared again with another `partition_by`"
     assert _HEADER in str(refused), f"the error does not name {_HEADER}: {refused}"

@@ -77,7 +77,7 @@ async def _full(bench: Bench) -> None:
 
 async def _conflict(bench: Bench) -> None:
     name = await bench.queue(deduplication_window=_WINDOW)
-    other = Topology(queues=[Queue(name=name, durable=False)])
+    other = Topology(queues=[Queue(name=name, durable=bench.durable)])
     refused = await refusal(ConflictError, partial(bench.broker.declare, other))
     assert refused is not None, "a queue was declared again with another window"
 
@@ -92,8 +92,10 @@ async def _dead_of(bench: Bench, queue: str, reason: str, dead: str) -> Delivery
 
 async def _dies_twice(bench: Bench) -> None:
     last, middle, queue = bench.name("last"), bench.name("middle"), bench.name("queue")
-    queues = [Queue(name=last, durable=False), Queue(name=middle, durable=False, dead_letters=last)]
-    await bench.broker.declare(Topology(queues=[*queues, Queue(name=queue, durable=False, dead_letters=middle)]))
+    queues = [Queue(name=last, durable=bench.durable), Queue(name=middle, durable=bench.durable, dead_letters=last)]
+    await bench.broker.declare(
+        Topology(queues=[*queues, Queue(name=queue, durable=bench.durable, dead_letters=middle)])
+    )
     await bench.put(queue, "a")
     letter = await _dead_of(bench, queue, "first", middle)
     assert "kernel-death-history" not in headers_of(letter), "a first death has no history"

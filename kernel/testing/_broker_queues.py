@@ -36,19 +36,19 @@ async def _declare_twice(bench: Bench) -> None:
 
 async def _conflict_of_queue(bench: Bench) -> None:
     await bench.queue()
-    other = Topology(queues=[Queue(name=bench.name("queue"), durable=True)])
+    other = Topology(queues=[Queue(name=bench.name("queue"), durable=not bench.durable)])
     await _expect_conflict(bench, other, bench.name("queue"), "true", "false")
 
 
 async def _conflict_of_length(bench: Bench) -> None:
     await bench.queue(max_length=1234)
-    other = Queue(name=bench.name("queue"), durable=False, max_length=4321)
+    other = Queue(name=bench.name("queue"), durable=bench.durable, max_length=4321)
     await _expect_conflict(bench, Topology(queues=[other]), other.name, "1234", "4321")
 
 
 async def _conflict_of_exchange(bench: Bench) -> None:
     exchange = await bench.bind(await bench.queue(), "x")
-    other = Topology(exchanges=[Exchange(name=exchange, durable=True)])
+    other = Topology(exchanges=[Exchange(name=exchange, durable=not bench.durable)])
     await _expect_conflict(bench, other, exchange, "true", "false")
 
 
@@ -188,7 +188,7 @@ async def _delay(bench: Bench) -> None:
 
 
 async def _priority(bench: Bench) -> None:
-    queue = await bench.queue()
+    queue = await bench.queue(options=bench.prioritised)
     for text, priority in (("low", 0), ("high", 9), ("middle", 5), ("low too", 0)):
         await bench.put(queue, text, priority=priority)
     async with bench.consume(queue, prefetch=1) as deliveries:

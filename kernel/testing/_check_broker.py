@@ -25,6 +25,8 @@ async def check_broker(
     open_broker: Callable[[], AbstractAsyncContextManager[Broker]],
     *,
     capabilities: Collection[Capability],
+    durable: bool = False,
+    prioritised: object = None,
 ) -> None:
     """Test a broker against every promise of `kernel.abc.Broker`.
 
@@ -36,6 +38,9 @@ async def check_broker(
         open_broker: Opens a broker, for example `lambda: MyDriver(config=..., context=...).open()`.
         capabilities: What the broker can do: usually the driver's `capabilities`. Promises that need others are
             skipped.
+        durable: Whether the queues and exchanges of the cases outlive the broker, for one that has no others. They
+            stay: `open_broker` has to remove what was declared.
+        prioritised: `Queue.options` with which a queue tells priorities apart; None if each does.
 
     Raises:
         AssertionError: if a promise is broken, with the promise and what happened instead.
@@ -44,16 +49,22 @@ async def check_broker(
     """
     for promise in (*DELIVERIES, *QUEUES, *NOWAIT, *KEYS, *ONCE, *CANCELS):
         if promise.needs <= frozenset(capabilities):
-            await _check(promise, open_broker)
+            await _check(promise, open_broker, durable=durable, prioritised=prioritised)
     await trio.lowlevel.checkpoint()
 
 
-async def _check(promise: Promise, open_broker: Callable[[], AbstractAsyncContextManager[Broker]]) -> None:
+async def _check(
+    promise: Promise,
+    open_broker: Callable[[], AbstractAsyncContextManager[Broker]],
+    *,
+    durable: bool = False,
+    prioritised: object = None,
+) -> None:
     failures: list[Exception] = []
     with trio.move_on_after(_LIMIT) as scope:
         async with open_broker() as broker:
             try:
-                await promise.case(Bench(broker))
+                await promise.case(Bench(broker, durable=durable, prioritised=prioritised))
             except Exception as error:  # noqa: BLE001  raised again below, outside of the broker's own nurseries
                 failures.append(error)
     if failures:

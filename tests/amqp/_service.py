@@ -13,7 +13,7 @@ from kernel._manifest.registry import Registry, discover
 from kernel.testing import RunningService, open_kernel
 
 QUEUE: Final[Mapping[str, object]] = {"plugin": "amqp"}
-AS_NAMEKO: Final[Mapping[str, object]] = {"dead_letters": "", "options": {"max_priority": 0}}
+AS_NAMEKO: Final[Mapping[str, object]] = {"dead_letters": ""}
 """What a queue must be so that Nameko and micro-framework may declare it too: they give no arguments."""
 
 

@@ -190,6 +190,23 @@ def test_the_manifest_of_a_foreign_format_is_clean(document: str, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_manifest_for_rabbitmq_4_leaves_nothing_to_advise(tmp_path: Path) -> None:
+    write_files_of("docs/howto/rabbitmq-4.md", tmp_path)
+
+    checked = run_in(tmp_path, "kernel", "check")
+
+    assert (checked.returncode, "warning" in checked.stderr) == (0, False), checked.stdout + checked.stderr
+
+
+def test_the_how_to_names_every_command_for_rabbitmq() -> None:
+    from kernel_amqp.tools.commands import rabbitmq  # noqa: PLC0415  start-up of the other tests does not need it
+
+    text = (ROOT / "docs/howto/rabbitmq-4.md").read_text(encoding="utf-8")
+
+    assert [name for name in rabbitmq.commands if f"| `kernel rabbitmq {name}" not in text] == []
+
+
+@pytest.mark.slow
 def test_the_plugin_of_the_how_to_works(tmp_path: Path) -> None:
     write_files_of("docs/howto/write-a-plugin.md", tmp_path)
     metadata = tmp_path / "journal-0.1.0.dist-info"  # what an installation would leave

@@ -1,73 +1,33 @@
-"""What the manifest says about the driver, its exchanges and queues, and the queues of its consumers."""
+"""What the manifest says about the driver: where the broker is, and how to talk to it."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Literal, TypeAlias, TypeVar, final
+from typing import Final, Literal, TypeVar, final
 
 import attrs
 from attrs import Attribute
-from attrs.validators import and_, ge, gt, in_, le, max_len, min_len, optional
+from attrs.validators import and_, ge, gt, le, max_len
 
 from kernel import Secret
-from kernel.abc import check_partition_by
 
-Argument: TypeAlias = bool | int | float | str
-Arguments: TypeAlias = Mapping[str, Argument]
+from ._tables import LONGEST, ExchangeTable, QueueTable, QueueType, check_name
+
 TableT = TypeVar("TableT")
-QueueType: TypeAlias = Literal["classic", "quorum"]
 
 _GUEST: Final = "guest"
 _PORT: Final = 5672
 _TLS_PORT: Final = 5671
-_LONGEST: Final = 255
-
-
-def _check_name(_: object, attribute: Attribute[str], value: str) -> None:
-    if (size := len(value.encode())) > _LONGEST:
-        raise ValueError(f"'{attribute.name}' must have at most {_LONGEST} bytes in UTF-8, and has {size}")
-
-
-_NAME: Final[Callable[[object, Attribute[str], str], object]] = _check_name
+_NAME: Final[Callable[[object, Attribute[str], str], object]] = check_name
 _POSITIVE: Final = gt(0.0)
-_KEYS: Final = {
-    "x-max-length": "max_length",
-    "x-overflow": "overflow",
-    "x-message-ttl": "ttl",
-    "x-max-priority": "max_priority",
-    "x-queue-type": "type",
-    "x-single-active-consumer": "single_active_consumer",
-}
-"""Arguments of a queue that have a key of their own."""
-
-
-def _no_arguments() -> Arguments:
-    return {}
-
-
-def _check_arguments(_: object, attribute: Attribute[Arguments], value: Arguments) -> None:
-    for name in value:
-        if name in _KEYS:
-            raise ValueError(f"'{attribute.name}' must not have {name}: the key `{_KEYS[name]}` says that")
-
-
-def _check_type(instance: object, attribute: Attribute[QueueType], value: QueueType) -> None:
-    if value != "quorum":
-        return
-    wrong = [key for key in ("auto_delete", "exclusive", "max_priority") if getattr(instance, key, None)]
-    if wrong or getattr(instance, "durable", True) is False:
-        raise ValueError(
-            f"'{attribute.name}' \"quorum\" is for queues that are durable, and neither auto_delete nor exclusive, and"
-            " have no max_priority"
-        )
 
 
 def _check_names(instance: AmqpConfig, attribute: Attribute[Mapping[str, TableT]], value: Mapping[str, TableT]) -> None:
     for name in value:
-        if (size := len(f"{instance.prefix}{name}".encode())) > _LONGEST:
+        if (size := len(f"{instance.prefix}{name}".encode())) > LONGEST:
             raise ValueError(
-                f"'{attribute.name}' must have names of at most {_LONGEST} bytes in UTF-8, with `prefix`: {name[:40]}..."
+                f"'{attribute.name}' must have names of at most {LONGEST} bytes in UTF-8, with `prefix`: {name[:40]}..."
                 f" has {size}"
             )
 
@@ -112,85 +72,6 @@ class TlsTable:
     """The name that the broker's certificate must be for; empty for the host."""
     verify: bool = True
     """Whether the broker's certificate is verified. Without it, anybody between can read and change everything."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class BindingTable:
-    """One entry of `bindings`: what a queue or exchange gets from an exchange."""
-
-    exchange: str = attrs.field(validator=and_(min_len(1), _NAME))
-    pattern: str = attrs.field(default="#", validator=_NAME)
-    """The routing key, with `*` and `#` where the exchange is a topic exchange."""
-    arguments: Arguments = attrs.field(factory=_no_arguments)
-    """What a headers exchange matches."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class ExchangeTable:
-    """The table `exchanges.NAME`: how an exchange is declared, whoever of this service needs it."""
-
-    type: str = attrs.field(default="topic", validator=and_(min_len(1), _NAME))
-    durable: bool = True
-    auto_delete: bool = False
-    """Whether it goes away with its last binding."""
-    internal: bool = False
-    """Whether only other exchanges may send to it."""
-    arguments: Arguments = attrs.field(factory=_no_arguments)
-    adopt: bool = False
-    """Whether to take what exists, whatever its properties, and declare it otherwise."""
-    bindings: tuple[BindingTable, ...] = ()
-    """What it gets from other exchanges."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class AmqpOptions:
-    """The table `options` of a component: what only AMQP knows of its queue."""
-
-    type: QueueType = attrs.field(default="classic", validator=_check_type)
-    auto_delete: bool = False
-    """Whether it goes away with its last consumer."""
-    exclusive: bool = False
-    """Whether it is for this connection alone and goes away with it."""
-    max_priority: int | None = attrs.field(default=None, validator=optional(and_(ge(0), le(255))))
-    """The highest priority that the queue tells apart, 0 for none. None is 9 for classic queues that are neither
-    exclusive nor ordered, and none for others."""
-    single_active_consumer: bool = False
-    """Whether one consumer gets everything, and the next when that one goes."""
-    lookahead: int = attrs.field(default=100, validator=and_(ge(1), le(10_000)))
-    """Messages of an ordered queue that are fetched besides those in flight, to find keys that are free."""
-    arguments: Arguments = attrs.field(factory=_no_arguments, validator=_check_arguments)
-    passive: bool = False
-    """Whether the queue must exist and is taken as it is: nothing but its bindings is declared."""
-    adopt: bool = False
-    """Whether to take what exists, whatever its properties, and declare it otherwise."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class QueueTable:
-    """The table `queues.NAME`: a queue that the driver declares, with or without a consumer here."""
-
-    durable: bool = True
-    type: QueueType = attrs.field(default="classic", validator=_check_type)
-    auto_delete: bool = False
-    exclusive: bool = False
-    max_length: int | None = attrs.field(default=None, validator=optional(ge(1)))
-    """Messages; None sets no bound."""
-    overflow: str = attrs.field(default="refuse", validator=in_(("refuse", "drop_oldest")))
-    ttl: float | None = attrs.field(default=None, validator=optional(_POSITIVE))
-    """Seconds after which a waiting message is put aside."""
-    dead_letters: str = attrs.field(default="", validator=_NAME)
-    """The queue for what is put aside; empty drops it."""
-    partition_by: str = attrs.field(default="", validator=check_partition_by)
-    max_priority: int | None = attrs.field(default=None, validator=optional(and_(ge(0), le(255))))
-    single_active_consumer: bool = False
-    lookahead: int = attrs.field(default=100, validator=and_(ge(1), le(10_000)))
-    arguments: Arguments = attrs.field(factory=_no_arguments, validator=_check_arguments)
-    adopt: bool = False
-    bindings: tuple[BindingTable, ...] = ()
 
 
 @final
@@ -254,10 +135,11 @@ class AmqpConfig:
         return f"\0{self.username}\0{_GUEST if self.password is None else self.password.reveal()}"
 
     def _is_local(self) -> bool:
-        return all(_is_loopback(host) for host, _ in self.addresses)
+        return all(is_loopback(host) for host, _ in self.addresses)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, as far as its name tells."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

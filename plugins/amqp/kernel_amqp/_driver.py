@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import ClassVar, Final, final
 
 import attrs
 import trio
 from typing_extensions import override
 
-from kernel.abc import Broker, Capability, Context, Driver
+from kernel.abc import Broker, Capability, Context, Driver, Topology
 from kernel.errors import ConflictError, KernelError, StartupError
 
-from ._config import AmqpConfig, AmqpOptions, TlsTable
+from ._config import AmqpConfig
+from ._settings import link_settings
+from ._tables import AmqpOptions
+from .broker.advice import advice, problems_of
 from .broker.broker import AmqpBroker
 from .broker.catalog import Catalog
 from .broker.declaring import Step, perform
@@ -25,7 +26,6 @@ from .broker.naming import Names
 from .broker.outbox import Outbox
 from .broker.post import Post
 from .broker.postponing import Postponer
-from .core import Settings
 from .link.connect import LinkSettings
 from .link.health import Health
 from .link.keeper import Keeper
@@ -59,6 +59,18 @@ class AmqpDriver(Driver[Broker]):
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, AmqpConfig)
         yield from config.problems()
+
+    @classmethod
+    @override
+    def check_topology(cls, config: object, topology: Topology) -> Iterable[str]:
+        assert isinstance(config, AmqpConfig)
+        return problems_of(config, topology)
+
+    @classmethod
+    @override
+    def advise(cls, config: object, topologies: Sequence[Topology]) -> Iterable[str]:
+        assert isinstance(config, AmqpConfig)
+        return advice(config, topologies)
 
     @override
     def open(self) -> AbstractAsyncContextManager[AmqpBroker]:
@@ -101,7 +113,14 @@ class _Wires:
         names = Names(self._config.prefix)
         self._catalog = Catalog(names.of_config(self._config), self._context.id, self._context.log)
         health = Health(self._context)
-        settings = partial(link_settings, self._config, self._context)
+        context = self._context
+        settings = partial(
+            link_settings,
+            self._config,
+            name=f"{context.service} {context.id}",
+            path=context.path,
+            close_timeout=context.stop_timeout / 2,
+        )
         self._sending = self._keeper("sending", settings, health, lambda: None)
         self._consuming = self._keeper("consuming", settings, health, self._catalog.forget_exclusive)
         outbox = Outbox(self._sending)
@@ -153,53 +172,3 @@ class _Wires:
 
     async def _restore(self, session: Session) -> None:
         await self._catalog.restore(session.link)
-
-
-def link_settings(config: AmqpConfig, context: Context) -> LinkSettings:
-    """Return how to reach the broker.
-
-    Raises:
-        StartupError: if a file of the table `tls` cannot be used.
-    """
-    core = Settings(
-        virtual_host=config.virtual_host,
-        mechanism=config.mechanism,
-        response=config.sasl_response(),
-        heartbeat=config.heartbeat,
-        max_message_bytes=config.max_message_bytes,
-        properties={"product": "kernel", "connection_name": f"{context.service} {context.id}"},
-    )
-    return LinkSettings(
-        hosts=config.addresses,
-        core=core,
-        tls=None if config.tls is None else tls_context(config.tls, context.path),
-        server_name="" if config.tls is None else config.tls.server_name,
-        connect_timeout=config.connect_timeout,
-        close_timeout=context.stop_timeout / 2,
-    )
-
-
-def tls_context(table: TlsTable, path: Callable[[str], Path] = Path) -> ssl.SSLContext:
-    """Return what is verified, and how we prove who we are.
-
-    Args:
-        table: What the manifest says.
-        path: Returns where a file is that it names.
-
-    Raises:
-        StartupError: if a file cannot be read or is no certificate or key.
-    """
-    try:
-        context = ssl.create_default_context(cafile=path(table.ca) if table.ca else None)
-        if table.certificate:
-            context.load_cert_chain(path(table.certificate), path(table.key) if table.key else None)
-    except (OSError, ssl.SSLError) as error:
-        raise StartupError(f"the table `tls` names files that cannot be used ({_files(table)}): {error}") from error
-    if not table.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _files(table: TlsTable) -> str:
-    return ", ".join(path for path in (table.ca, table.certificate, table.key) if path)

@@ -9,8 +9,9 @@ from typing import Any, cast
 import jsonschema
 import pytest
 from kernel_amqp import AmqpConfig, AmqpOptions
-from kernel_amqp._config import QueueTable, TlsTable, parse_host
-from kernel_amqp._driver import tls_context
+from kernel_amqp._config import TlsTable, parse_host
+from kernel_amqp._settings import tls_context
+from kernel_amqp._tables import QueueTable
 from kernel_amqp.broker.naming import Names
 
 from kernel import Secret
@@ -86,8 +87,8 @@ def test_a_password_is_never_shown() -> None:
 
 
 def test_arguments_that_have_a_key_are_refused() -> None:
-    with pytest.raises(ValueError, match="the key `max_length` says that"):
-        AmqpOptions(arguments={"x-max-length": 5})
+    with pytest.raises(ValueError, match="the key `ttl` says that"):
+        AmqpOptions(arguments={"x-message-ttl": 5})
 
 
 # --- the manifest ---------------------------------------------------------------------------------------------------
@@ -190,6 +191,7 @@ def test_a_manifest_says_all_of_it(tmp_path: Path) -> None:
         ),
         ('type = "fanout"', 'typ = "fanout"', "[drivers.rabbit.exchanges.lost].typ", "did you mean"),
         ("max_length = 1000", "auto_delete = true", "[drivers.rabbit.queues.lost].type", "neither auto_delete"),
+        ('type = "quorum"', "delivery_limit = 3", "[drivers.rabbit.queues.lost].delivery_limit", "is for queues of"),
         ("max_length = 1000", "max_length = 0", "[drivers.rabbit.queues.lost].max_length", "must be at least 1"),
         ("max_priority = 0", "max_priority = 256", "[dispatchers.orders.options].max_priority", "must be at most 255"),
         ("max_priority = 0", "max_prio = 0", "[dispatchers.orders.options].max_prio", "did you mean"),
@@ -211,9 +213,34 @@ def test_a_wrong_manifest_is_one_clear_error(tmp_path: Path, old: str, new: str,
 
 
 def test_an_argument_that_has_a_key_is_told_where_it_stands(tmp_path: Path) -> None:
-    (problem,) = problems(tmp_path, MANIFEST.replace("x-queue-mode", "x-max-length", 1))
+    (problem,) = problems(tmp_path, MANIFEST.replace("x-queue-mode", "x-expires", 1))
 
-    assert problem.startswith("kernel.toml:41: [dispatchers.orders.options.arguments]: must not have x-max-length")
+    assert problem.startswith("kernel.toml:41: [dispatchers.orders.options.arguments]: must not have x-expires")
+
+
+def warnings(plan: Plan) -> list[str]:
+    return [str(warning).split(": ", 1)[1] for warning in plan.warnings]
+
+
+def test_what_may_not_be_meant_is_a_warning(tmp_path: Path) -> None:
+    text = MANIFEST.replace("max_priority = 0\n", "", 1)
+    careless = text.replace('ca = "/etc/ssl/rabbit.pem"', "verify = false")
+    clear = text.replace("[drivers.rabbit.tls]", "").replace('ca = "/etc/ssl/rabbit.pem"', "")
+
+    assert warnings(check(tmp_path, MANIFEST.replace("max_priority = 0", 'type = "quorum"', 1))) == []
+    (one,) = warnings(check(tmp_path, text))
+    assert 'queue "orders": `type` is not said' in one
+    assert any("`tls.verify` is false" in each for each in warnings(check(tmp_path, careless)))
+    assert any("in the clear to rabbit-1, rabbit-2" in each for each in warnings(check(tmp_path, clear)))
+
+
+def test_what_cannot_be_declared_is_found_before_the_start(tmp_path: Path) -> None:
+    text = MANIFEST.replace("max_priority = 0", 'type = "quorum"', 1)
+    (transient,) = problems(tmp_path, text.replace("concurrency = 20", "durable = false"))
+    (long,) = problems(tmp_path, text.replace('"order.*"', f'"{"ä" * 128}"', 1))
+
+    assert 'queue "orders" cannot be of `type = "quorum"`' in transient
+    assert "has 256 bytes, and may have 255" in long
 
 
 def test_the_schema_knows_it() -> None:

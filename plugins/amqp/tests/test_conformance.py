@@ -56,7 +56,7 @@ async def open_on_quorum_queues() -> AsyncGenerator[Broker]:
 
 
 async def test_amqp_keeps_every_promise_of_a_broker() -> None:
-    await check_broker(open_amqp, capabilities=AmqpDriver.capabilities)
+    await check_broker(open_amqp, capabilities=AmqpDriver.capabilities, prioritised=AmqpOptions(max_priority=9))
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from structlog.typing import FilteringBoundLogger
 from kernel.abc import Exchange, Queue, Topology
 from kernel.errors import ConflictError
 
-from .._config import AmqpConfig, ExchangeTable, QueueTable
+from .._config import AmqpConfig
 from .._errors import LinkLostError
+from .._tables import ExchangeTable, QueueTable
 from ..link.link import Link
 from .conflicts import check_same
 from .declaring import Step, binding_step, exchange_step, exists, perform, perform_each, queue_look, queue_step
-from .topology import Bound, binding_of, bindings_of, options_of, queue_of
+from .topology import Bound, binding_of, bindings_of, graves_of, options_of, queue_of, says_nothing
 
 
 @final
@@ -69,7 +70,7 @@ class Catalog:
 
         Cancellation: Is a checkpoint. If cancelled, any part of it may have been done.
         """
-        queues = [self._tabled(queue) for queue in topology.queues]
+        queues = self._resolve(topology)
         self._check(topology.exchanges, queues)
         await self._declare(link, topology.exchanges, queues, map(binding_of, topology.bindings))
 
@@ -114,12 +115,33 @@ class Catalog:
             if queue.name in self._queues:
                 check_same(queue, self._queues[queue.name])
 
+    def meant(self, topologies: Iterable[Topology]) -> list[Queue]:
+        """Return the queues of the driver's tables and of topologies, as they would be declared; nothing is done."""
+        queues = {name: queue_of(name, table) for name, table in self._config.queues.items()}
+        for topology in topologies:
+            for queue in self._resolve(topology):
+                queues.setdefault(queue.name, queue)
+        return list(queues.values())
+
+    def _resolve(self, topology: Topology) -> list[Queue]:
+        graves = graves_of(topology.queues)
+        return [
+            self._grave(graves[queue.name]) if queue.name in graves else self._tabled(queue)
+            for queue in topology.queues
+        ]
+
+    def _grave(self, queue: Queue) -> Queue:
+        """Return a queue for dead letters as somebody has declared it here already, or as it is meant."""
+        if queue.name in self._config.queues:
+            return queue_of(queue.name, self._config.queues[queue.name])
+        return self._queues.get(queue.name, queue)
+
     def _tabled(self, queue: Queue) -> Queue:
         """Return a queue as its table in the manifest has it, if there is one."""
         table = self._config.queues.get(queue.name)
         if table is None:
             return queue
-        if queue != Queue(name=queue.name, durable=queue.durable):
+        if not says_nothing(queue):
             raise ConflictError(
                 f'queue "{queue.name}" has a table `queues` at {self._component} and is declared by a component with'
                 " properties of its own: remove the table, or set `declare = false` at the component"

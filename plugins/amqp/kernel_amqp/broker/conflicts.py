@@ -24,8 +24,12 @@ _KEYS: Final = {
     "x-dead-letter-exchange": "dead_letters",
     "x-dead-letter-routing-key": "dead_letters",
     "x-single-active-consumer": "partition_by",
+    "x-max-length-bytes": "options.max_length_bytes",
     "x-max-priority": "options.max_priority",
     "x-queue-type": "options.type",
+    "x-delivery-limit": "options.delivery_limit",
+    "x-expires": "options.expires",
+    "x-dead-letter-strategy": "options.dead_letter_strategy",
     "auto_delete": "options.auto_delete",
     "exclusive": "options.exclusive",
 }
@@ -36,8 +40,9 @@ def declare_error(kind: str, name: str, error: ChannelClosedError) -> KernelErro
     match error.code:
         case 406 | 405 if found := _ARGUMENT.search(error.text):
             key = _key(kind, found[1])
+            move = f", move what is in it (`kernel rabbitmq renew {name}`)" if kind == "queue" else ""
             return ConflictError(
-                f'{kind} "{name}" exists with another `{key}`: {error.text}; change the manifest, delete the {kind},'
+                f'{kind} "{name}" exists with another `{key}`: {error.text}; change the manifest, delete the {kind}{move},'
                 " or take what exists with `adopt = true`"
             )
         case 404:

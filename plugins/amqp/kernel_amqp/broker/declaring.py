@@ -12,8 +12,8 @@ from pamqp import base, commands
 from kernel.abc import Exchange, Queue
 from kernel.errors import ConflictError
 
-from .._config import ExchangeTable
 from .._errors import ChannelClosedError, LinkLostError, MissingError
+from .._tables import ExchangeTable
 from ..core import with_names
 from ..link.link import Link
 from .conflicts import NOT_FOUND, declare_error

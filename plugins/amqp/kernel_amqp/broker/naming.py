@@ -14,7 +14,8 @@ import attrs
 from kernel.abc import Topology
 from kernel.errors import ConflictError
 
-from .._config import AmqpConfig, ExchangeTable, QueueTable
+from .._config import AmqpConfig
+from .._tables import ExchangeTable, QueueTable
 from ..core.text import LONGEST_SHORT
 
 _BROKERS_OWN: Final = "amq."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, cast, final
 
 import attrs
@@ -13,12 +13,12 @@ from pamqp.common import FieldTable
 from kernel.abc import Binding, Exchange, Queue
 from kernel.errors import ConflictError
 
-from .._config import AmqpOptions, Arguments, BindingTable, ExchangeTable, QueueTable
+from .._tables import AmqpOptions, Arguments, BindingTable, ExchangeTable, QueueTable, QueueType
 from ..core import with_names
 
-MAX_PRIORITY: Final = 9
 DEFAULTS: Final = AmqpOptions()
 _DEAD_EXCHANGE: Final = "x-dead-letter-exchange"
+_OVERFLOW: Final = "x-overflow"
 
 
 @final
@@ -89,21 +89,27 @@ def queue_method(queue: Queue) -> commands.Queue.Declare:
 
 def queue_arguments(queue: Queue, options: AmqpOptions) -> dict[str, object]:
     """Return the arguments of a queue. Source: RabbitMQ, Queues, optional arguments."""
-    arguments: dict[str, object] = {}
-    if options.type == "quorum":
-        arguments["x-queue-type"] = "quorum"
-    if queue.ttl is not None:
-        arguments["x-message-ttl"] = math.ceil(queue.ttl * 1000)
-    if queue.max_length is not None:
-        arguments["x-max-length"] = queue.max_length
-        arguments["x-overflow"] = "reject-publish" if queue.overflow == "refuse" else "drop-head"
-    if queue.dead_letters:
-        arguments |= _dead_letter_arguments(queue, options)
-    if queue.partition_by or options.single_active_consumer:
-        arguments["x-single-active-consumer"] = True
-    if priority := max_priority(queue, options):
-        arguments["x-max-priority"] = priority
-    return arguments | dict(options.arguments)
+    said = {
+        "x-queue-type": options.type,
+        "x-message-ttl": _milliseconds(queue.ttl),
+        "x-expires": _milliseconds(options.expires),
+        "x-max-priority": options.max_priority or None,
+        "x-delivery-limit": options.delivery_limit,
+        "x-single-active-consumer": bool(queue.partition_by or options.single_active_consumer) or None,
+    }
+    arguments = _bounds(queue, options) | _dead_letter_arguments(queue, options) | said
+    return {name: value for name, value in arguments.items() if value is not None} | dict(options.arguments)
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else math.ceil(seconds * 1000)
+
+
+def _bounds(queue: Queue, options: AmqpOptions) -> dict[str, object]:
+    bounds: dict[str, object] = {"x-max-length": queue.max_length, "x-max-length-bytes": options.max_length_bytes}
+    if all(bound is None for bound in bounds.values()):
+        return {}
+    return bounds | {_OVERFLOW: "reject-publish" if queue.overflow == "refuse" else "drop-head"}
 
 
 def field_table(arguments: Mapping[str, object]) -> FieldTable:
@@ -111,31 +117,35 @@ def field_table(arguments: Mapping[str, object]) -> FieldTable:
     return cast("FieldTable", dict(arguments))
 
 
-def max_priority(queue: Queue, options: AmqpOptions) -> int:
-    """Return the highest priority that a queue tells apart, 0 for none.
-
-    Priorities would break the order of an ordered queue, and have no use in one that is for replies.
-    """
-    if options.max_priority is not None:
-        return options.max_priority
-    has_use = options.type == "classic" and not (queue.partition_by or queue.exclusive or options.exclusive)
-    return MAX_PRIORITY if has_use else 0
-
-
 def has_dead_exchange(queue: Queue) -> bool:
     """Whether the broker knows where to put what it dead-letters, of our own or by arguments."""
     return bool(queue.dead_letters) or _DEAD_EXCHANGE in options_of(queue).arguments
 
 
-def refuses(queue: Queue) -> bool:
-    """Whether a queue may refuse a message since it is full."""
-    return queue.max_length is not None and queue.overflow == "refuse"
-
-
 def takes_all(queue: Queue) -> bool:
-    """Whether a queue is known to take every message: it was declared here, is on one node and has no bound."""
+    """Whether a queue is known to take every message: it was declared here, is on one node and refuses nothing."""
     options = options_of(queue)
-    return options.type == "classic" and not (options.passive or options.adopt or refuses(queue))
+    is_ours = not (options.passive or options.adopt)
+    refuses = str(queue_arguments(queue, options).get(_OVERFLOW, "")).startswith("reject-publish")
+    return options.type == "classic" and is_ours and not refuses
+
+
+def graves_of(queues: Sequence[Queue]) -> dict[str, Queue]:
+    """Return the queues for dead letters of which no more than the name is said: each is of its queue's type."""
+    types: dict[str, QueueType | None] = {
+        queue.dead_letters: options_of(queue).type for queue in reversed(queues) if queue.dead_letters
+    }
+    graves = [queue for queue in queues if queue.name in types and says_nothing(queue)]
+    return {grave.name: attrs.evolve(grave, options=_of_type(types[grave.name])) for grave in graves}
+
+
+def _of_type(type_: QueueType | None) -> AmqpOptions | None:
+    return None if type_ is None else AmqpOptions(type=type_)
+
+
+def says_nothing(queue: Queue) -> bool:
+    """Whether a queue is asked for by its name alone, as one for dead letters is: whoever declares it says the rest."""
+    return queue == Queue(name=queue.name, durable=queue.durable)
 
 
 def binding_of(binding: Binding) -> Bound:
@@ -163,12 +173,17 @@ def queue_of(name: str, table: QueueTable) -> Queue:
     )
 
 
-def _dead_letter_arguments(queue: Queue, options: AmqpOptions) -> Mapping[str, object]:
-    arguments = {_DEAD_EXCHANGE: "", "x-dead-letter-routing-key": queue.dead_letters}
-    if options.type == "quorum" and queue.overflow == "refuse":
+def _dead_letter_arguments(queue: Queue, options: AmqpOptions) -> dict[str, object]:
+    arguments: dict[str, object] = {}
+    if queue.dead_letters:
+        arguments = {_DEAD_EXCHANGE: "", "x-dead-letter-routing-key": queue.dead_letters}
+    strategy = options.dead_letter_strategy
+    if strategy is None and options.type == "quorum" and queue.dead_letters and queue.overflow == "refuse":
         # Without it the broker forgets a message as soon as it has sent the dead letter, whatever becomes of that.
-        return arguments | {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-    return arguments
+        strategy = "at-least-once"
+    if strategy == "at-least-once":
+        arguments[_OVERFLOW] = "reject-publish"
+    return arguments | {"x-dead-letter-strategy": strategy}
 
 
 def _items(arguments: Arguments) -> tuple[tuple[str, object], ...]:

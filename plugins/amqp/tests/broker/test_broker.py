@@ -18,7 +18,7 @@ from kernel_amqp import (
     LoginRefusedError,
     MessageDropped,
 )
-from kernel_amqp._config import BindingTable, ExchangeTable, QueueTable
+from kernel_amqp._tables import BindingTable, ExchangeTable, QueueTable
 from kernel_amqp.broker.declaring import Step, perform
 from kernel_amqp.broker.outbox import _MAX_LANES
 from kernel_amqp.core import Properties
@@ -337,7 +337,7 @@ async def test_a_retry_that_finds_its_queue_full_is_not_lost() -> None:
 async def test_a_delay_can_go_through_each_type_of_queue(kind: Any, place: str) -> None:
     queue = new_id()
     async with open_amqp(AmqpConfig(delay_queues=kind)) as broker:
-        await declare(broker, Queue(name=queue, durable=False))
+        await declare(broker, Queue(name=queue, durable=False, options=AmqpOptions(type="classic")))
         await put(broker, queue, "a")
         async with broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
             await (await take(deliveries)).settle(Retry(0.078))
@@ -364,7 +364,7 @@ async def test_dead_letters_of_a_queue_of_others_are_left_to_the_broker(outcome:
 
 async def test_the_death_of_what_a_quorum_queue_delivered_too_often_is_told() -> None:
     queue = new_id()
-    options = AmqpOptions(type="quorum", arguments={"x-delivery-limit": 1})
+    options = AmqpOptions(type="quorum", delivery_limit=1)
     async with open_amqp() as broker:
         await declare(
             broker,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from kernel_amqp import AmqpBroker, AmqpConfig, AmqpOptions
-from kernel_amqp._config import BindingTable, ExchangeTable, QueueTable
+from kernel_amqp._tables import BindingTable, ExchangeTable, QueueTable
 from kernel_amqp.link.link import open_link
 from pamqp import commands
 

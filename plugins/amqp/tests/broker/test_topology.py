@@ -4,14 +4,16 @@ from typing import Any
 
 import pytest
 from kernel_amqp import AmqpOptions
-from kernel_amqp._config import ExchangeTable, QueueTable
 from kernel_amqp._errors import ChannelClosedError
+from kernel_amqp._tables import ExchangeTable, QueueTable
 from kernel_amqp.broker.conflicts import consume_error, declare_error
 from kernel_amqp.broker.post import Post
-from kernel_amqp.broker.topology import exchange_method, has_dead_exchange, queue_method, queue_of
+from kernel_amqp.broker.topology import exchange_method, graves_of, has_dead_exchange, queue_method, queue_of
 
 from kernel.abc import Exchange, Queue
 from kernel.errors import ConflictError
+
+CLASSIC = AmqpOptions(type="classic")
 
 
 def arguments(queue: Queue) -> dict[str, object]:
@@ -21,7 +23,8 @@ def arguments(queue: Queue) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("queue", "wanted"),
     [
-        (Queue(name="q"), {"x-max-priority": 9}),
+        (Queue(name="q"), {}),
+        (Queue(name="q", options=AmqpOptions(type="classic")), {"x-queue-type": "classic"}),
         (Queue(name="q", exclusive=True), {}),
         (Queue(name="q", partition_by="subject"), {"x-single-active-consumer": True}),
         (Queue(name="q", options=AmqpOptions(max_priority=0)), {}),
@@ -54,9 +57,32 @@ def arguments(queue: Queue) -> dict[str, object]:
             },
         ),
         (
-            Queue(name="q", options=AmqpOptions(max_priority=0, arguments={"x-queue-mode": "lazy", "x-expires": 5})),
-            {"x-queue-mode": "lazy", "x-expires": 5},
+            Queue(name="q", options=AmqpOptions(arguments={"x-queue-mode": "lazy", "x-ha": True})),
+            {"x-queue-mode": "lazy", "x-ha": True},
         ),
+        (
+            Queue(name="q", options=AmqpOptions(max_length_bytes=5)),
+            {"x-max-length-bytes": 5, "x-overflow": "reject-publish"},
+        ),
+        (
+            Queue(name="q", overflow="drop_oldest", options=AmqpOptions(max_length_bytes=5)),
+            {"x-max-length-bytes": 5, "x-overflow": "drop-head"},
+        ),
+        (
+            Queue(name="q", options=AmqpOptions(type="quorum", delivery_limit=-1, expires=1.5)),
+            {"x-queue-type": "quorum", "x-delivery-limit": -1, "x-expires": 1500},
+        ),
+        (
+            Queue(name="q", dead_letters="d", options=AmqpOptions(type="quorum", dead_letter_strategy="at-most-once")),
+            {
+                "x-queue-type": "quorum",
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": "d",
+                "x-dead-letter-strategy": "at-most-once",
+            },
+        ),
+        # As other programs declare: a bound, and nothing said of what is above it.
+        (Queue(name="q", options=AmqpOptions(arguments={"x-max-length": 9})), {"x-max-length": 9}),
     ],
     ids=str,
 )
@@ -117,11 +143,14 @@ def test_a_table_describes_a_queue_as_a_consumer_does() -> None:
     ("queue", "kind"),
     [
         (None, "quorum"),
-        (Queue(name="q"), "classic"),
-        (Queue(name="q", options=AmqpOptions(passive=True)), "quorum"),
-        (Queue(name="q", options=AmqpOptions(adopt=True)), "quorum"),
-        (Queue(name="q", max_length=5, overflow="drop_oldest"), "classic"),
-        (Queue(name="q", max_length=5), "quorum"),
+        (Queue(name="q"), "quorum"),
+        (Queue(name="q", options=CLASSIC), "classic"),
+        (Queue(name="q", options=AmqpOptions(type="classic", passive=True)), "quorum"),
+        (Queue(name="q", options=AmqpOptions(type="classic", adopt=True)), "quorum"),
+        (Queue(name="q", max_length=5, overflow="drop_oldest", options=CLASSIC), "classic"),
+        (Queue(name="q", max_length=5, options=CLASSIC), "quorum"),
+        (Queue(name="q", options=AmqpOptions(type="classic", max_length_bytes=5)), "quorum"),
+        (Queue(name="q", options=AmqpOptions(type="classic", arguments={"x-max-length": 5})), "classic"),
         (Queue(name="q", options=AmqpOptions(type="quorum")), "quorum"),
     ],
     ids=str,
@@ -131,6 +160,22 @@ def test_what_may_refuse_is_fed_by_what_does_not_forget(queue: Queue | None, kin
     post = Post("driver/rabbit", nothing, nothing, nothing, nothing, nothing, "classic")
 
     assert post.delay_kind(queue) == kind
+
+
+@pytest.mark.parametrize(
+    ("queues", "wanted"),
+    [
+        ([Queue(name="d"), Queue(name="q", dead_letters="d")], {"d": Queue(name="d")}),
+        (
+            [Queue(name="d", durable=False), Queue(name="q", dead_letters="d", options=CLASSIC)],
+            {"d": Queue(name="d", durable=False, options=CLASSIC)},
+        ),
+        ([Queue(name="d", ttl=1.0), Queue(name="q", dead_letters="d", options=CLASSIC)], {}),
+        ([Queue(name="q", options=CLASSIC), Queue(name="p")], {}),
+    ],
+)
+def test_a_queue_for_dead_letters_is_of_the_type_of_its_queue(queues: list[Queue], wanted: dict[str, Queue]) -> None:
+    assert graves_of(queues) == wanted
 
 
 def test_the_broker_may_have_a_place_for_dead_letters_of_its_own() -> None:

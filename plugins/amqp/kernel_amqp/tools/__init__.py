@@ -1,0 +1,1 @@
+"""What the commands `kernel rabbitmq ...` do. In: the tables of a manifest. Out: text. First read: `commands`."""

@@ -1,0 +1,112 @@
+"""The `amqp` driver of a manifest, as the commands need it: how to connect, and what its service declares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import attrs
+import click
+import structlog
+
+from kernel import Plan, discover, load, resolve
+from kernel.abc import Dispatcher, Queue, Topology
+
+from .._config import AmqpConfig
+from .._settings import link_settings
+from ..broker.catalog import Catalog
+from ..broker.naming import Names
+from ..broker.topology import Bound, binding_of, bindings_of
+from ..link.connect import LinkSettings
+
+_CLOSE_TIMEOUT = 2.0
+
+
+@final
+@attrs.frozen(kw_only=True, repr=False)
+class Service:
+    """What the commands work on."""
+
+    settings: LinkSettings
+    queues: Sequence[Queue]
+    """As the service declares them, in the order of the manifest."""
+    bindings: Sequence[Bound]
+    """Of these queues."""
+    names: Names
+
+    def queue(self, name: str) -> Queue:
+        """Return a queue of the service.
+
+        Raises:
+            click.UsageError: if it has none of that name.
+        """
+        full = self.name(name)
+        found = next((queue for queue in self.queues if queue.name == full), None)
+        if found is None:
+            known = ", ".join(queue.name for queue in self.queues) or "none"
+            raise click.UsageError(f'the manifest declares no queue "{name}"; it declares: {known}')
+        return found
+
+    def name(self, name: str) -> str:
+        """Return the name on the broker of a queue that is named as in the manifest, or as there."""
+        return name if name in {queue.name for queue in self.queues} else self.names.of(name)
+
+    def bindings_of(self, name: str) -> list[Bound]:
+        """Return what a queue is bound to."""
+        return [bound for bound in self.bindings if bound.destination == name and not bound.is_exchange]
+
+
+def read_service(manifest: str | None, driver: str | None, driver_class: type[object]) -> Service:
+    """Read a manifest, and return what it says of its only `amqp` driver, or of the one of that name.
+
+    Raises:
+        InvalidError: if the manifest is wrong.
+        click.UsageError: if it has no such driver, or several and none is named.
+    """
+    path = manifest or os.environ.get("KERNEL_MANIFEST") or "kernel.toml"
+    plan = resolve(load(path, environ=os.environ), discover())
+    found = [
+        spec
+        for spec in plan.components.values()
+        if getattr(spec, "cls", None) is driver_class and driver in {None, spec.name}
+    ]
+    if len(found) != 1:
+        names = ", ".join(sorted(spec.name for spec in found)) or "none"
+        raise click.UsageError(f"{path} has not exactly one such `amqp` driver ({names}): name it with --driver")
+    (spec,) = found
+    config: object = getattr(spec, "config", None)
+    assert isinstance(config, AmqpConfig)
+    return _service(plan, spec.id, config)
+
+
+def _service(plan: Plan, driver: str, config: AmqpConfig) -> Service:
+    names = Names(config.prefix)
+    settings = link_settings(
+        config,
+        name=f"{plan.name} kernel rabbitmq",
+        path=lambda text: Path(plan.directory) / text,
+        close_timeout=_CLOSE_TIMEOUT,
+    )
+    config = names.of_config(config)
+    catalog = Catalog(config, driver, structlog.get_logger())
+    topologies = [names.of_topology(topology) for topology in _topologies(plan, driver)]
+    bindings = [binding_of(binding) for topology in topologies for binding in topology.bindings]
+    for name, table in config.queues.items():
+        bindings += bindings_of(name, table.bindings, is_exchange=False)
+    return Service(
+        settings=settings,
+        queues=catalog.meant(topologies),
+        bindings=list(dict.fromkeys(bindings)),
+        names=names,
+    )
+
+
+def _topologies(plan: Plan, driver: str) -> Iterator[Topology]:
+    for spec in plan.components.values():
+        cls: Any = getattr(spec, "cls", None)
+        if isinstance(cls, type) and issubclass(cls, Dispatcher) and getattr(spec, "driver", None) == driver:
+            topology = cls.topology(getattr(spec, "config", None))
+            if topology is not None:
+                yield topology

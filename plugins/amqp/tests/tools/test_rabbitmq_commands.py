@@ -1,0 +1,258 @@
+"""The commands, on the real broker; each test has queues of its own, which are deleted afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from click.testing import CliRunner, Result
+from kernel_amqp import AmqpOptions
+from kernel_amqp.tools.commands import rabbitmq as command
+from pamqp import commands
+
+from kernel import Ack, DeadLetter, Envelope, new_id
+from kernel.abc import Binding, Exchange, Queue, Subscription, Topology
+
+from ..bench import ask, delete, open_amqp, take
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rabbitmq")]
+
+WORKERS = """
+async def handle(payload: object) -> None: ...
+"""
+
+
+def manifest_of(name: str) -> str:
+    return f"""
+[drivers.rabbit]
+plugin = "amqp"
+
+[drivers.rabbit.queues."{name}.dead"]
+type = "classic"
+
+[protocols.json]
+
+[dispatchers.orders]
+plugin = "consumer"
+driver = "rabbit"
+protocol = "json"
+queue = "{name}"
+exchange = "{name}"
+bindings = ["a.*"]
+options = {{ type = "classic" }}
+
+[workers.fulfil]
+use = "commanded_workers:handle"
+dispatcher = "orders"
+"""
+
+
+class Place:
+    """A manifest with a queue, its dead letters and an exchange, all of one name."""
+
+    def __init__(self, directory: Path) -> None:
+        self.name = f"ktool{new_id()[:8]}"
+        self.path = directory / "kernel.toml"
+        self.path.write_text(manifest_of(self.name), encoding="utf-8")
+        (directory / "commanded_workers.py").write_text(WORKERS, encoding="utf-8")
+
+    def run(self, *arguments: str, text: str | None = None) -> Result:
+        return CliRunner().invoke(command, [*arguments, "--manifest", str(self.path)], input=text)
+
+    def output(self, *arguments: str) -> str:
+        done = self.run(*arguments)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    def counts(self) -> dict[str, Any]:
+        return {row["queue"]: row["ready"] for row in json.loads(self.output("list", "--json"))}
+
+    @property
+    def queues(self) -> list[str]:
+        return [self.name + end for end in ("", ".dead", ".renew", ".dead.renew")]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    exchanges = [place.name, *(queue + end for queue in place.queues[2:] for end in ("", ".back"))]
+
+    async def clean() -> None:
+        await delete(queues=place.queues, exchanges=exchanges)
+
+    trio.run(clean)
+
+
+def topology_of(name: str, options: AmqpOptions | None) -> Topology:
+    """What an earlier version, or the same one, declares."""
+    return Topology(
+        exchanges=[Exchange(name=name)],
+        queues=[
+            Queue(name=f"{name}.dead", options=options),
+            Queue(name=name, dead_letters=f"{name}.dead", options=options),
+        ],
+        bindings=[Binding(queue=name, exchange=name, pattern="a.*")],
+    )
+
+
+def fill(name: str, *texts: str, options: AmqpOptions | None = None, dead: int = 0) -> None:
+    """Declare, send through the exchange, and have the first ones die."""
+
+    async def run() -> None:
+        async with open_amqp() as broker:
+            await broker.declare(topology_of(name, options))
+            for text in texts:
+                await broker.send(Envelope(subject=f"a.{text}", body=text.encode(), id=text), exchange=name)
+            async with broker.subscribe(Subscription(queue=name, prefetch=1)) as deliveries:
+                for _ in range(dead):
+                    await (await take(deliveries)).settle(DeadLetter("no use"))
+            for queue in (name, f"{name}.dead"):
+                broker._catalog.forget(queue)
+            broker._catalog._exchanges.clear()
+
+    trio.run(run)
+
+
+def drained(name: str, count: int) -> list[tuple[str, bytes, int]]:
+    """Take what is in a queue, as a consumer sees it."""
+
+    async def run() -> list[tuple[str, bytes, int]]:
+        async with open_amqp() as broker, broker.subscribe(Subscription(queue=name, prefetch=1)) as deliveries:
+            found: list[tuple[str, bytes, int]] = []
+            for _ in range(count):
+                delivery = await take(deliveries)
+                found.append((delivery.envelope.subject, delivery.envelope.body, delivery.attempt))
+                await delivery.settle(Ack())
+            return found
+
+    return trio.run(run)
+
+
+def test_list_counts_what_the_service_declares(place: Place) -> None:
+    before = place.counts()
+    fill(place.name, "x", "y", "z", options=AmqpOptions(type="classic"), dead=1)
+
+    assert before == {place.name: None, f"{place.name}.dead": None}
+    assert place.counts() == {place.name: 2, f"{place.name}.dead": 1}
+    assert place.output("list").splitlines()[0].split() == ["queue", "ready", "consumers"]
+
+
+def test_peek_shows_why_a_message_died_and_takes_nothing(place: Place) -> None:
+    fill(place.name, "x", "y", dead=2)
+    records = [json.loads(line) for line in place.output("peek", f"{place.name}.dead", "--json").splitlines()]
+
+    assert [(record["id"], record["subject"]) for record in records] == [("x", "a.x"), ("y", "a.y")]
+    assert records[0]["headers"]["kernel-death-reason"] == "no use"
+    assert place.counts()[f"{place.name}.dead"] == 2
+
+
+def test_peek_prints_nothing_that_a_terminal_obeys(place: Place) -> None:
+    fill(place.name, "\x1b]0;owned\x07")
+
+    assert "\x1b" not in place.output("peek", place.name)
+
+
+def test_retry_sends_each_where_it_died_and_counts_anew(place: Place) -> None:
+    fill(place.name, "x", "y", dead=2)
+
+    assert place.output("retry", f"{place.name}.dead", "--limit", "1") == "1 messages moved\n"
+    assert place.counts() == {place.name: 1, f"{place.name}.dead": 1}
+    assert drained(place.name, 1) == [("a.x", b"x", 1)]
+
+
+def test_retry_of_what_did_not_die_says_what_to_do(place: Place) -> None:
+    fill(place.name, "x")
+    done = place.run("retry", place.name)
+
+    assert (done.exit_code, "say where it goes, with --to" in done.output) == (1, True)
+    assert place.counts()[place.name] == 1
+
+
+def test_move_keeps_what_a_message_is_about(place: Place) -> None:
+    fill(place.name, *"xyz")
+    place.output("move", place.name, f"{place.name}.dead")
+
+    assert drained(f"{place.name}.dead", 3) == [(f"a.{text}", text.encode(), 1) for text in "xyz"]
+
+
+def test_what_nobody_takes_stays(place: Place) -> None:
+    fill(place.name, "x")
+    done = place.run("move", place.name, f"{place.name}.missing")
+
+    assert (done.exit_code, f"{place.name}.missing" in done.output) == (1, True)
+    assert place.counts()[place.name] == 1
+
+
+def test_purge_and_delete_ask_first(place: Place) -> None:
+    fill(place.name, "x")
+    asked = place.run("purge", place.name, text="n\n")
+    kept = place.counts()[place.name]
+    place.output("purge", place.name, "--yes")
+    place.output("delete", place.name, "--if-empty")
+
+    assert (asked.exit_code, kept, place.counts()[place.name]) == (1, 1, None)
+
+
+def test_a_queue_that_there_is_not_is_an_error(place: Place) -> None:
+    for arguments in (["peek", "x"], ["retry", "x"], ["purge", "x", "--yes"], ["renew", "x"]):
+        done = place.run(*arguments)
+        assert done.exit_code != 0
+        assert isinstance(done.exception, SystemExit), arguments
+
+
+# --- renew ----------------------------------------------------------------------------------------------------------
+
+
+def test_renew_gives_queues_another_form_and_keeps_what_is_in_them(place: Place) -> None:
+    fill(place.name, *"vwxyz", options=AmqpOptions(max_priority=9), dead=2)
+    told = place.output("renew")
+
+    assert f'queue "{place.name}": renewed' in told
+    assert place.counts() == {place.name: 3, f"{place.name}.dead": 2}
+    fill(place.name, "new", options=AmqpOptions(type="classic"))  # which is the form that the manifest asks for
+    assert drained(place.name, 4) == [(f"a.{text}", text.encode(), 1) for text in ("x", "y", "z", "new")]
+    assert [letter[0] for letter in drained(f"{place.name}.dead", 2)] == ["a.v", "a.w"]
+    assert (
+        trio.run(ask, *(commands.Queue.Declare(queue=f"{queue}.renew", passive=True) for queue in place.queues)) == []
+    )
+
+
+def test_renew_leaves_alone_what_is_as_the_manifest_says(place: Place) -> None:
+    fill(place.name, "x", options=AmqpOptions(type="classic"))
+
+    assert place.output("renew", place.name) == f'queue "{place.name}": is as the manifest says\n'
+    assert place.counts()[place.name] == 1
+
+
+def test_renew_goes_on_where_it_was_interrupted(place: Place) -> None:
+    """The queue is gone, and what was in it waits in the one between."""
+    between = f"{place.name}.renew"
+    fill(place.name, "x", options=AmqpOptions(type="classic"))
+
+    async def interrupt() -> None:
+        await ask(commands.Queue.Declare(queue=between, durable=True))
+
+    trio.run(interrupt)
+    place.output("move", place.name, between)
+    place.output("delete", place.name, "--yes")
+    place.output("renew", place.name)
+
+    assert drained(place.name, 1) == [("a.x", b"x", 1)]
+
+
+def test_renew_refuses_while_somebody_consumes(place: Place) -> None:
+    fill(place.name, "x", options=AmqpOptions(max_priority=9))
+
+    async def consume_and_renew() -> Result:
+        async with open_amqp() as broker, broker.subscribe(Subscription(queue=place.name, prefetch=1)):
+            return await trio.to_thread.run_sync(place.run, "renew", place.name)
+
+    done = trio.run(consume_and_renew)
+
+    assert (done.exit_code, "stop the service first" in done.output) == (1, True)
+    assert place.counts()[place.name] == 1
