@@ -237,10 +237,13 @@ def test_what_may_not_be_meant_is_a_warning(tmp_path: Path) -> None:
 def test_what_cannot_be_declared_is_found_before_the_start(tmp_path: Path) -> None:
     text = MANIFEST.replace("max_priority = 0", 'type = "quorum"', 1)
     (transient,) = problems(tmp_path, text.replace("concurrency = 20", "durable = false"))
-    (long,) = problems(tmp_path, text.replace('"order.*"', f'"{"ä" * 128}"', 1))
+    prefixed = text.replace("heartbeat = 5", f'prefix = "{"p" * 100}"').replace(
+        'queue = "orders"', f'queue = "{"q" * 160}"'
+    )
+    (long,) = problems(tmp_path, prefixed)
 
     assert 'queue "orders" cannot be of `type = "quorum"`' in transient
-    assert "has 256 bytes, and may have 255" in long
+    assert "has 265 bytes with `prefix`" in long
 
 
 def test_the_schema_knows_it() -> None:

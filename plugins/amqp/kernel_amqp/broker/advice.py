@@ -8,7 +8,6 @@ from kernel.abc import Queue, Topology
 from kernel.errors import ConflictError
 
 from .._config import AmqpConfig, is_loopback
-from ..core.text import LONGEST_SHORT
 from .naming import Names
 from .topology import graves_of, options_of, queue_method, queue_of
 
@@ -20,12 +19,6 @@ def problems_of(config: AmqpConfig, topology: Topology) -> Iterator[str]:
     except ConflictError as error:
         yield str(error)
         return
-    names = [("exchange", exchange.name) for exchange in topology.exchanges]
-    names += [("queue", queue.name) for queue in topology.queues]
-    names += [("pattern", binding.pattern) for binding in topology.bindings]
-    for kind, name in dict.fromkeys(names):
-        if (size := len(name.encode())) > LONGEST_SHORT:
-            yield f'{kind} "{name[:32]}..." has {size} bytes, and may have {LONGEST_SHORT}'
     for queue in topology.queues:
         try:
             queue_method(queue)
