@@ -26,6 +26,8 @@ _TOGETHER = {
     "tests/docs/test_reader.py": "the clone, and the port that the documents name",
 }
 """What the tests of a file share that is costly: they run in one process, where several share the tests."""
+_SERVERS = ("plugins/postgres/",)
+"""Folders whose tests share one server that they start."""
 _ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)
 
 
@@ -77,6 +79,9 @@ def scope(nodeid: str) -> str:
     The peers that `tests/amqp` talks with last as long as a file.
     """
     file = nodeid.partition("::")[0]
+    for folder in _SERVERS:
+        if file.startswith(folder):
+            return folder
     return _TOGETHER.get(file, file if file.startswith("tests/amqp/") else nodeid)
 
 

@@ -1,0 +1,129 @@
+"""What a query costs through the driver `postgres`, beside bare psycopg and asyncpg over trio-asyncio, in the same run.
+
+Uses a server of its own on a free port, so that PostgreSQL must be installed.
+
+    uv run --with asyncpg --with trio-asyncio python benchmarks/postgres.py [--seconds 2] [--tasks 16] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psycopg
+import trio
+from kernel_postgres import Database, PostgresConfig, PostgresDriver
+from kernel_postgres._connection import TrioConnection, connect
+from psycopg.conninfo import conninfo_to_dict
+
+from kernel import Secret
+from kernel.testing import fake_context
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "plugins" / "postgres" / "tests"))
+
+from _cluster import Cluster, open_cluster, programs
+
+Ask = Callable[[], Awaitable[object]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--tasks", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    binaries = programs()
+    if binaries is None:
+        sys.exit("needs PostgreSQL")
+    with tempfile.TemporaryDirectory() as folder, open_cluster(Path(folder), binaries) as cluster:
+        rates: dict[str, list[float]] = {}
+        for _ in range(arguments.rounds):
+            for name, rate in one_round(cluster, arguments).items():
+                rates.setdefault(name, []).append(rate)
+    for name, values in rates.items():
+        median = statistics.median(values)
+        print(f"{name:45s} {median:8.0f}/s {1e6 / median:7.0f} us  (best {max(values):.0f}/s)")
+
+
+def one_round(cluster: Cluster, arguments: argparse.Namespace) -> dict[str, float]:
+    rates = {"psycopg, blocking, one connection": blocking(cluster, arguments.seconds)}
+    rates |= trio.run(on_trio, cluster, arguments.seconds, arguments.tasks)
+    if importlib.util.find_spec("asyncpg") and importlib.util.find_spec("trio_asyncio"):
+        rates |= trio.run(bridged, cluster, arguments.seconds, arguments.tasks)
+    return rates
+
+
+def blocking(cluster: Cluster, seconds: float) -> float:
+    with psycopg.connect(cluster.dsn, password=cluster.password, autocommit=True) as connection:
+        until, count = time.perf_counter() + seconds, 0
+        while time.perf_counter() < until:
+            connection.execute("SELECT %s::int", (count,)).fetchall()
+            count += 1
+    return count / seconds
+
+
+async def rate_of(ask: Ask, seconds: float, tasks: int) -> float:
+    count, until = 0, time.perf_counter() + seconds
+
+    async def work() -> None:
+        nonlocal count
+        while time.perf_counter() < until:
+            await ask()
+            count += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(tasks):
+            nursery.start_soon(work)
+    return count / seconds
+
+
+async def on_trio(cluster: Cluster, seconds: float, tasks: int) -> dict[str, float]:
+    params = conninfo_to_dict(cluster.dsn, password=cluster.password)
+    connection = await connect(params)
+    rates = {"psycopg on trio, one connection": await rate_of(lambda: bare(connection), seconds, 1)}
+    connection.abort()
+    config = PostgresConfig(dsn=cluster.dsn, password=Secret(cluster.password), pool_max=tasks)
+    async with PostgresDriver(config=config, context=fake_context("driver/db")).open() as database:
+        rates["driver postgres, one task"] = await rate_of(lambda: pooled(database), seconds, 1)
+        rates[f"driver postgres, {tasks} tasks"] = await rate_of(lambda: pooled(database), seconds, tasks)
+    return rates
+
+
+async def bare(connection: TrioConnection) -> object:
+    cursor = await connection.execute("SELECT %s::int", (1,))
+    return await cursor.fetchall()
+
+
+async def pooled(database: Database) -> object:
+    return await database.execute("SELECT %s::int", (1,))
+
+
+async def bridged(cluster: Cluster, seconds: float, tasks: int) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import asyncpg  # noqa: PLC0415  optional
+        import trio_asyncio  # noqa: PLC0415  optional
+
+    async with trio_asyncio.open_loop():
+        make = trio_asyncio.aio_as_trio(asyncpg.create_pool)
+        pool = await make(cluster.dsn, password=cluster.password, min_size=1, max_size=tasks)
+        fetch = trio_asyncio.aio_as_trio(pool.fetch)
+        rates = {
+            "asyncpg over trio-asyncio, one task": await rate_of(lambda: fetch("SELECT $1::int", 1), seconds, 1),
+            f"asyncpg over trio-asyncio, {tasks} tasks": await rate_of(
+                lambda: fetch("SELECT $1::int", 1), seconds, tasks
+            ),
+        }
+        await trio_asyncio.aio_as_trio(pool.close)()
+    return rates
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""How trio waits for psycopg's generators, which say what they wait for and do no I/O that blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from typing import Generic, TypeAlias, TypeVar, final
+
+import attrs
+import trio
+from psycopg.waiting import Ready, Wait
+
+ResultT = TypeVar("ResultT")
+Connecting: TypeAlias = Generator[tuple[int, Wait], Ready | int, ResultT]
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Conversation(Generic[ResultT]):
+    """One generator of psycopg on one socket. After a cancelled `go_on` it can go on."""
+
+    _generator: Generator[Wait, Ready | int, ResultT]
+    _socket: int
+    _state: Wait | None = attrs.field(default=None, init=False)
+    """What it waits for; None before it began."""
+
+    async def go_on(self) -> ResultT:
+        """Do what is to be done until the generator returns; raises what it raises.
+
+        Cancellation: Is a checkpoint. If cancelled, nothing was done since the last wait.
+        """
+        if self._state is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                self._state = next(self._generator)
+            except StopIteration as end:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # what was done cannot be undone
+                return end.value  # type: ignore[no-any-return]  # what a StopIteration carries is not typed
+        while True:
+            ready = await wait_for(self._socket, self._state)
+            try:
+                self._state = self._generator.send(ready)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # as above
+
+
+async def connect_with(generator: Connecting[ResultT]) -> ResultT:
+    """Do the same for a generator whose socket may change, which is one that connects.
+
+    Cancellation: Is a checkpoint. If cancelled, the generator is to be thrown away.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        socket, state = next(generator)
+        while True:
+            socket, state = generator.send(await wait_for(socket, state))
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # noqa: ASYNC910  no connection is made without a wait
+
+
+async def wait_for(socket: int, state: Wait) -> Ready:
+    """Wait until a socket can be read or written, whichever is asked for.
+
+    Cancellation: Is a checkpoint.
+    """
+    if state == Wait.R:
+        await trio.lowlevel.wait_readable(socket)
+        return Ready.R
+    if state == Wait.W:
+        await trio.lowlevel.wait_writable(socket)
+        return Ready.W
+    return await _wait_for_either(socket)
+
+
+async def _wait_for_either(socket: int) -> Ready:
+    ready: list[Ready] = []
+    async with trio.open_nursery() as nursery:
+
+        async def wait(waits: Callable[[int], Awaitable[None]], came: Ready) -> None:
+            await waits(socket)
+            ready.append(came)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait, trio.lowlevel.wait_readable, Ready.R)
+        nursery.start_soon(wait, trio.lowlevel.wait_writable, Ready.W)
+    return ready[0] if len(ready) == 1 else Ready.RW
