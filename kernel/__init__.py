@@ -25,6 +25,7 @@ from ._core.envelope import Retry as Retry
 from ._core.envelope import Return as Return
 from ._core.envelope import new_id as new_id
 from ._core.event import Event as Event
+from ._core.event import Passage as Passage
 from ._core.lifecycle import State as State
 from ._core.lifecycle import SwitchState as SwitchState
 from ._core.marks import answers as answers
@@ -62,6 +63,14 @@ if TYPE_CHECKING:
     from ._core.loop import wake as wake
     from ._core.snapshot import ComponentSnapshot as ComponentSnapshot
     from ._core.snapshot import Snapshot as Snapshot
+    from ._core.spans import HandlerCalled as HandlerCalled
+    from ._core.spans import HandlerDone as HandlerDone
+    from ._core.spans import RequestBegan as RequestBegan
+    from ._core.spans import RequestDone as RequestDone
+    from ._core.spans import Sending as Sending
+    from ._core.spans import Sent as Sent
+    from ._core.spans import carried as carried
+    from ._core.spans import carry as carry
     from ._core.spec import Plan as Plan
     from ._delivery.failure import Failure as Failure
     from ._manifest.manifest import load as load
@@ -89,6 +98,14 @@ _LATER: Final = {
     "ExitStatus": "_supervise.run",
     "Failure": "_delivery.failure",
     "Kernel": "_supervise.run",
+    "HandlerCalled": "_core.spans",
+    "HandlerDone": "_core.spans",
+    "RequestBegan": "_core.spans",
+    "RequestDone": "_core.spans",
+    "Sending": "_core.spans",
+    "Sent": "_core.spans",
+    "carried": "_core.spans",
+    "carry": "_core.spans",
     "GracePeriodOver": "_core.events",
     "KernelReady": "_core.events",
     "KernelStopped": "_core.events",

@@ -11,3 +11,11 @@ class Event:
 
     component: str
     """`kind/name`, or `kernel` for the service as a whole."""
+
+
+@attrs.frozen(kw_only=True)
+class Passage(Event):
+    """The base of events that are told around each single thing that a service does, in its task and context.
+
+    Who hears all events does not hear these: they have to be named, and are made only where somebody does.
+    """

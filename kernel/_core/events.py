@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import attrs
 
 from .event import Event as Event
+from .event import Passage as Passage
 
 if TYPE_CHECKING:
     from .envelope import Outcome
@@ -201,8 +202,13 @@ class EventHub:
     """How often each did, by its `id`: a hook need not be hashable."""
 
     def subscribe(self, hook: Hook, *types: type[Event], but: tuple[type[Event], ...] = ()) -> Callable[[], None]:
-        """Pass events of these types (all, if none is named) but those to a hook; returns what ends it."""
-        entry = (types or (Event,), but, hook)
+        """Pass events of these types to a hook, but those; returns what ends it.
+
+        If none is named, or `Event` is, those are all but `Passage`s, which have to be named.
+        """
+        if not types or Event in types:
+            types, but = types or (Event,), (*but, *({Passage} - {*types}))
+        entry = (types, but, hook)
         self._hooks.append(entry)
         self._heard.clear()
 

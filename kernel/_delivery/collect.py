@@ -6,8 +6,9 @@ Each delivery keeps its slot, its attempt and its settlement: it waits in `join`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import cast, final
 
 import attrs
@@ -17,12 +18,14 @@ from typing_extensions import override
 from .._core.broker import Batch, Delivery
 from .._core.envelope import Return
 from .._core.policies import BatchPolicy
+from .._core.spans import HandlerCalled
 from ..errors import SettledError
 from .attempt import Route, Verdict, Work
 from .judge import OUTCOMES, only_passing, passing
 from .leash import Collecting
 from .pipeline import Call, Pipeline
 from .pool import Instance
+from .telling import told
 
 
 @final
@@ -165,7 +168,7 @@ class Collector(Collecting):
             self.began(item.work.delivery)
         try:
             with scope:
-                self._answer(items, await _call_handler(instance, items, self._settle_early(items)))
+                self._answer(items, await self._called(instance, items))
                 return False  # noqa: ASYNC910  whether the user's code waits is the user's to say
         except BaseException as error:  # noqa: ASYNC103  the boundary of the user's code; becomes the verdicts
             if passing(error):
@@ -175,6 +178,13 @@ class Collector(Collecting):
         for item in items:
             item.end(self.pipeline.judge.cut(item.work, instance))
         return None if instance.leaving else True  # noqa: ASYNC910  only reached when the scope was cancelled
+
+    def _called(self, instance: Instance, items: Sequence[_Item]) -> Awaitable[object]:
+        call = partial(_call_handler, instance, items, self._settle_early(items))
+        hub, work = self.pipeline.hub, items[0].work
+        if not hub.hears(HandlerCalled):
+            return call()
+        return told(hub, work.worker, work.route.handler.method, [item.work.delivery for item in items], call)
 
     def _is_wanted(self, item: _Item) -> bool:
         """Return whether an item is still to be handled; if its time is over, that is what becomes of it."""

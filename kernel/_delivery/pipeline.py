@@ -6,6 +6,7 @@ when an attempt runs and settles what comes of it; this module knows no source a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, final
 
@@ -15,7 +16,9 @@ from typing_extensions import override
 
 from .._core.broker import CURRENT, Delivery
 from .._core.envelope import Ack, Arguments, DeadLetter, Envelope, Message, Return
+from .._core.events import EventHub
 from .._core.router import Router
+from .._core.spans import HandlerCalled
 from .._core.spec import Filter
 from .attempt import Route, Unanswered, Verdict, Work
 from .failure import Failure
@@ -23,6 +26,7 @@ from .hold import Hold
 from .judge import Judge, is_late
 from .leash import Attempting, Collecting, Leash
 from .pool import Instance
+from .telling import told
 
 Call: TypeAlias = Callable[..., Awaitable[object]]
 
@@ -38,6 +42,8 @@ class Pipeline(Attempting):
     """Name of a worker -> its failure worker."""
     hold: Hold
     """Shared by the pipelines of a dispatcher."""
+    hub: EventHub = attrs.field(factory=EventHub)
+    """Is told of calls, where somebody hears that."""
     collecting: Collecting | None = attrs.field(default=None, init=False)
     """Calls the handlers with batches; None calls them with one payload at a time."""
 
@@ -163,13 +169,18 @@ class Pipeline(Attempting):
         instance.calls[scope] = work.delivery
         leash.call = self.judge, work, instance
         try:
-            verdict = self.judge.returned(work, await _called(instance, work))
+            called = _called(instance, work) if not self.hub.hears(HandlerCalled) else self._told(instance, work)
+            verdict = self.judge.returned(work, await called)
         except BaseException as error:  # noqa: ASYNC103, BLE001  the boundary of the user's code; becomes the verdict
             verdict = self.judge.raised(work, error)
         finally:
             pool.give_back(instance, scope)
         leash.call = None
         return verdict  # noqa: ASYNC910  whether the user's code waits is the user's to say
+
+    async def _told(self, instance: Instance, work: Work) -> object:
+        method = work.route.handler.method
+        return await told(self.hub, work.worker, method, [work.delivery], functools.partial(_called, instance, work))
 
     async def _bury(self, verdict: Verdict, letter: DeadLetter, delivery: Delivery, last_resort: Route) -> Verdict:
         """Give what would be dead-lettered to the failure worker; if that fails too, it is dead-lettered."""

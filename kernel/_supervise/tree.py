@@ -227,7 +227,7 @@ class Tree:
             for pool in pools
             if (name := pool.spec.failure_worker) is not None
         }
-        return Pipeline(Router[Route].of(routes), judge, last_resorts, hold)
+        return Pipeline(Router[Route].of(routes), judge, last_resorts, hold, self.hub)
 
 
 def _is_resident(spec: DriverSpec | DispatcherSpec | WorkerSpec) -> bool:

@@ -48,6 +48,7 @@ def fake_context(
         log=_silent(),
         emit=hub.emit,
         subscribe=hub.subscribe,
+        hears=hub.hears,
         report_degraded=_report(component, heard, State.READY, State.DEGRADED),
         report_ready=_report(component, heard, State.DEGRADED, State.READY),
         driver=driver,

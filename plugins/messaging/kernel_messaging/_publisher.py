@@ -16,6 +16,7 @@ from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Topology, Tr
 from kernel.errors import UnknownOutcomeError
 
 from ._continued import continued
+from ._telling import telling
 
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds that a publish in a request may take, where the manifest says nothing: a client waits for it."""
@@ -47,6 +48,7 @@ class Publisher:
     _broker: Broker
     _protocol: Protocol
     _config: PublisherConfig
+    _context: Context
 
     def __repr__(self) -> str:
         return f"<Publisher to {self._config.exchange!r}>"
@@ -96,19 +98,22 @@ class Publisher:
         """
         if delay < 0 or not 0 <= priority <= 9:
             raise ValueError(f"delay must be 0 or more and priority 0 to 9, not {delay} and {priority}")
-        message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
-        envelope = self._protocol.encode(message)
-        if id or delay or priority or self._config.deadline:  # a copy costs much
-            deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
-            envelope = attrs.evolve(envelope, id=id or envelope.id, delay=delay, priority=priority, deadline=deadline)
-        config = self._config
-        if transaction is not None:
-            await transaction.send(envelope, exchange=config.exchange, mandatory=config.mandatory)
-        elif (seconds := self._timeout()) is not None:
-            await self._send_within(seconds, envelope)
-        else:
-            await self._broker.send(envelope, exchange=config.exchange, mandatory=config.mandatory)
-        return envelope.id
+        with telling(self._context, subject, exchange=self._config.exchange, is_call=False):
+            message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+            envelope = self._protocol.encode(message)
+            if id or delay or priority or self._config.deadline:  # a copy costs much
+                deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
+                envelope = attrs.evolve(
+                    envelope, id=id or envelope.id, delay=delay, priority=priority, deadline=deadline
+                )
+            config = self._config
+            if transaction is not None:
+                await transaction.send(envelope, exchange=config.exchange, mandatory=config.mandatory)
+            elif (seconds := self._timeout()) is not None:
+                await self._send_within(seconds, envelope)
+            else:
+                await self._broker.send(envelope, exchange=config.exchange, mandatory=config.mandatory)
+            return envelope.id
 
     def _timeout(self) -> float | None:
         if self._config.timeout is not None:
@@ -149,4 +154,4 @@ class PublisherDriver(Driver[Publisher]):
             await broker.declare(Topology(exchanges=[Exchange(name=self._config.exchange)]))
         else:
             await trio.lowlevel.checkpoint()
-        yield Publisher(broker, self._context.protocol, self._config)
+        yield Publisher(broker, self._context.protocol, self._config, self._context)

@@ -9,12 +9,13 @@ import attrs
 import trio
 
 from kernel import NO_HEADERS, Arguments, Message, payload_converter
-from kernel.abc import Protocol
+from kernel.abc import Context, Protocol
 from kernel.errors import CallTimeoutError
 
 from ._calls import Calls
 from ._cancellation import CANCEL_EXCHANGE
 from ._continued import continued
+from ._telling import telling
 
 ReturnT = TypeVar("ReturnT")
 
@@ -88,6 +89,8 @@ class RpcClient:
     _calls: Calls
     _protocol: Protocol
     _timeout: float
+    _exchange: str
+    _context: Context
 
     def __repr__(self) -> str:
         return f"<RpcClient with {self.in_flight} calls in flight>"
@@ -148,11 +151,12 @@ class RpcClient:
             answer is dropped.
         """
         convert = _same if returns is object else payload_converter(returns)
-        message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
-        request = self._protocol.encode(message)
-        with trio.move_on_after(self._timeout):
-            return convert(self._protocol.decode_reply(await self._calls.ask(request)))
-        raise CallTimeoutError(subject, seconds=self._timeout)
+        with telling(self._context, subject, exchange=self._exchange, is_call=True):
+            message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+            request = self._protocol.encode(message)
+            with trio.move_on_after(self._timeout):
+                return convert(self._protocol.decode_reply(await self._calls.ask(request)))
+            raise CallTimeoutError(subject, seconds=self._timeout)
 
 
 def _same(answer: object) -> object:

@@ -59,7 +59,7 @@ class RpcClientDriver(Driver[RpcClient]):
             if teller is not None:
                 nursery.start_soon(teller.run)
             try:
-                yield RpcClient(calls, self._context.protocol, config.timeout)
+                yield RpcClient(calls, self._context.protocol, config.timeout, config.exchange, self._context)
             finally:
                 calls.close()
                 await _close(nursery, teller)  # noqa: ASYNC102  bounded by itself, and by the deadline of the close

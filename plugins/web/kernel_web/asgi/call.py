@@ -19,6 +19,7 @@ from kernel.errors import QueueFullError, StorageError, UnavailableError, Unknow
 
 from .._application import ASGIMessage
 from ..wire.channel import ClientGoneError
+from .events import RequestBegan
 from .lifespan import Hosted
 from .routes import Route
 from .shared import Shared
@@ -147,6 +148,7 @@ class Call(Work):
         if self.route.timeout and not self.is_websocket:
             self.until = self.shared.clock.now + self.route.timeout
         hosted.begin(self)
+        self._tell_begin()
         try:
             await hosted.app(self.scope, self.receive, self.send)
         except BaseException as error:  # whatever an application raises costs only its own client  # noqa: ASYNC103  what was cancelled is raised again
@@ -158,6 +160,21 @@ class Call(Work):
             self.until = 0.0
             hosted.end(self)
         return self._returned()
+
+    def _tell_begin(self) -> None:
+        """Tell those who want to know that the application is called next, in the task that it is called in."""
+        context = self.shared.context
+        if context.hears(RequestBegan):
+            context.emit(
+                RequestBegan(
+                    component=context.id,
+                    worker=f"worker/{self.route.worker}",
+                    method=self.scope.get("method", "websocket"),
+                    path=self.scope["raw_path"].decode("latin-1"),
+                    headers=self.scope["headers"],
+                    request=self.scope,
+                )
+            )
 
     def _judge(self, error: BaseException) -> None:
         if only_gone(error):

@@ -7,6 +7,8 @@ from typing import final
 import attrs
 
 from kernel import Event
+from kernel import RequestBegan as RequestBegan
+from kernel import RequestDone as RequestDone
 
 
 @final
@@ -25,30 +27,3 @@ class ThreadsTaken(Event):
 
     threads: int
     """How many there are, for all components of the process: the tokens of trio's default limiter."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class RequestDone(Event):
-    """A request, or a websocket, has ended. Made only where somebody hears it, or there is an access log."""
-
-    worker: str
-    """`worker/name`; empty if no worker was asked."""
-    method: str
-    """`websocket` for one."""
-    path: str
-    """As it was sent, without its query, which may hold what is secret."""
-    version: str
-    """Of HTTP."""
-    status: int
-    """What the client got; 0 if it left, or was cut off, before it got any."""
-    seconds: float
-    """From the end of the head to the end of the answer."""
-    received: int
-    """Bytes of body."""
-    sent: int
-    """Bytes of body."""
-    client: str
-    """Its address; empty over a unix socket."""
-    request_id: str
-    """What the client, or a proxy, called it in `X-Request-ID`, or a new one."""

@@ -49,6 +49,7 @@ class Record:
             sent=self.sent,
             client=str(client[0]) if client else "",
             request_id=request_id(scope["headers"]),
+            request=scope,
         )
 
 

@@ -1,0 +1,130 @@
+"""Events that come in pairs, in the task and the context in which something happens: what traces and scopes hang on.
+
+A hook of the first of a pair may set context variables: what happens between the two sees them. None is made where
+nobody hears it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+
+from .event import Event, Passage
+
+if TYPE_CHECKING:
+    from .broker import Delivery
+
+_NOTHING: Final[Mapping[str, object]] = {}
+_carried: Final[ContextVar[Mapping[str, object]]] = ContextVar("kernel.carried", default=_NOTHING)
+
+
+def carry(headers: Mapping[str, object]) -> Mapping[str, object]:
+    """Have what is sent from this context from now on take headers along, such as `traceparent`.
+
+    Returns:
+        What was taken along before, to be put back.
+    """
+    before = _carried.get()
+    _carried.set(headers)
+    return before
+
+
+def carried() -> Mapping[str, object]:
+    """Return the headers that what is sent from this context takes along."""
+    return _carried.get()
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HandlerCalled(Passage):
+    """A handler is called next. The component is the worker."""
+
+    method: str
+    """Name of the method; empty if the worker is a function."""
+    deliveries: Sequence[Delivery] = attrs.field(repr=False)
+    """What it is called with: one, or those of a batch."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HandlerDone(Passage):
+    """A handler that was called has returned, raised or was cancelled. The component is the worker."""
+
+    method: str
+    deliveries: Sequence[Delivery] = attrs.field(repr=False)
+    error: BaseException | None
+    """What came out of it: `trio.Cancelled` if it was cut; None if it returned."""
+    seconds: float
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Sending(Passage):
+    """A message is sent next. The component is the driver that sends it."""
+
+    subject: str
+    exchange: str
+    """Empty for one that goes straight to the queue that its subject names."""
+    is_call: bool
+    """Whether an answer is awaited."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Sent(Passage):
+    """What was about to be sent has been confirmed, or answered if it was a call; or it has failed."""
+
+    subject: str
+    exchange: str
+    is_call: bool
+    error: BaseException | None
+    """None if all went well; `trio.Cancelled` if who sent it was cancelled."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RequestBegan(Passage):
+    """The application that a request, or a websocket, is for is called next. The component is the dispatcher."""
+
+    worker: str
+    """`worker/name`."""
+    method: str
+    """`websocket` for one."""
+    path: str
+    """As it was sent, without its query."""
+    headers: Sequence[tuple[bytes, bytes]] = attrs.field(repr=False)
+    """As they were sent, names in lower case."""
+    request: object = attrs.field(repr=False)
+    """Stands for the request: the same object as in its `RequestDone`."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RequestDone(Event):
+    """A request, or a websocket, has ended, whether an application was called or not. The component is the dispatcher."""
+
+    worker: str
+    """`worker/name`; empty if no worker was asked."""
+    method: str
+    """`websocket` for one."""
+    path: str
+    """As it was sent, without its query, which may hold what is secret."""
+    version: str
+    """Of HTTP."""
+    status: int
+    """What the client got; 0 if it left, or was cut off, before it got any."""
+    seconds: float
+    """From the end of the head to the end of the answer."""
+    received: int
+    """Bytes of body."""
+    sent: int
+    """Bytes of body."""
+    client: str
+    """Its address; empty over a unix socket."""
+    request_id: str
+    """What the client, or a proxy, called it in `X-Request-ID`, or a new one."""
+    request: object = attrs.field(default=None, repr=False, eq=False)
+    """Stands for the request: the same object as in its `RequestBegan`."""

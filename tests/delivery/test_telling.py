@@ -1,0 +1,150 @@
+"""What is told of a handler before and after its call, in the context in which it runs; and what goes with messages."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+import trio
+
+from kernel import (
+    NO_HEADERS,
+    Envelope,
+    EventHub,
+    HandlerCalled,
+    HandlerDone,
+    Sending,
+    Sent,
+    carried,
+    carry,
+    handles,
+)
+from kernel.testing import RunningService, open_kernel
+
+SPAN: ContextVar[str] = ContextVar("span", default="none")
+seen: list[object] = []
+
+
+class Worker:
+    @handles("fine")
+    async def fine(self, payload: object, envelope: Envelope) -> None:
+        await trio.sleep(1)
+        seen.append((SPAN.get(), dict(envelope.headers).get("traceparent")))
+
+    @handles("raises")
+    async def raises(self, payload: object) -> None:
+        raise ValueError("broken")
+
+    @handles("hangs")
+    async def hangs(self, payload: object) -> None:
+        await trio.sleep_forever()
+
+    @handles("asked")
+    async def asked(self, payload: object) -> str:
+        return SPAN.get()
+
+
+class Batches:
+    @handles("#")
+    async def many(self, payloads: list[object]) -> None:
+        seen.append(SPAN.get())
+
+
+def manifest(use: str = "Worker", **dispatcher: Any) -> dict[str, Any]:
+    common = {"driver": "queue", "protocol": "json"}
+    return {
+        "kernel": {"name": "test"},
+        "drivers": {
+            "queue": {"plugin": "memory"},
+            "events": {"plugin": "publisher", **common},
+            "rpc": {"plugin": "rpc_client", **common},
+        },
+        "dispatchers": {"work": {"plugin": "consumer", **common, "queue": "q", "bindings": ["#"], **dispatcher}},
+        "workers": {"w": {"use": f"{__name__}:{use}", "dispatcher": "work", "timeout": 5.0, "retry": {"attempts": 1}}},
+    }
+
+
+def watch(running: RunningService) -> list[Any]:
+    """Hear the pairs, and be a tracer of a kind: set a context variable, and what messages take along."""
+    told: list[Any] = []
+    seen.clear()
+
+    def begin(event: HandlerCalled | Sending) -> None:
+        told.append(event)
+        name = f"span {len(told)}"
+        SPAN.set(name)
+        carry({"traceparent": name})
+
+    hub: EventHub = running.kernel.hub
+    hub.subscribe(begin, HandlerCalled, Sending)  # type: ignore[arg-type]
+    hub.subscribe(told.append, HandlerDone, Sent)
+    return told
+
+
+def one(told: list[Any], kind: type[object]) -> Any:
+    (found,) = (event for event in told if isinstance(event, kind))
+    return found
+
+
+async def test_a_call_is_told_in_the_context_of_the_handler(autojump_clock: object) -> None:
+    async with open_kernel(manifest()) as running:
+        told = watch(running)
+        await running.publish("events", "fine", None)
+        await running.wait_settled()
+
+    called, done = one(told, HandlerCalled), one(told, HandlerDone)
+    assert (called.component, called.method, done.seconds, done.error) == ("worker/w", "fine", 1.0, None)
+    assert seen == [(f"span {told.index(called) + 1}", "span 1")]
+    assert told.index(one(told, Sending)) < told.index(one(told, Sent))
+
+
+@pytest.mark.parametrize(("subject", "error"), [("raises", ValueError), ("hangs", trio.Cancelled)])
+async def test_what_comes_out_of_a_handler_is_told(
+    subject: str, error: type[BaseException], autojump_clock: object
+) -> None:
+    async with open_kernel(manifest(), expected=(ValueError, Exception)) as running:
+        told = watch(running)
+        await running.publish("events", subject, None)
+        await running.wait_settled()
+
+    assert isinstance(one(told, HandlerDone).error, error)
+
+
+async def test_a_batch_is_one_call_of_all_its_deliveries(autojump_clock: object) -> None:
+    async with open_kernel(manifest("Batches", batch={"size": 2, "wait": 1.0})) as running:
+        told = watch(running)
+        for _ in range(2):
+            await running.publish("events", "fine", None)
+        await running.wait_settled(2)
+
+    called = one(told, HandlerCalled)
+    assert {each.envelope.headers["traceparent"] for each in called.deliveries} == {"span 1", "span 3"}
+    assert seen == [f"span {told.index(called) + 1}"]
+
+
+async def test_a_call_over_the_broker_is_told_until_its_answer(autojump_clock: object) -> None:
+    async with open_kernel(manifest()) as running:
+        told = watch(running)
+        answer = await running.call("rpc", "asked", None)
+
+    assert answer == "span 2"
+    assert [type(event) for event in told] == [Sending, HandlerCalled, HandlerDone, Sent]
+    assert (told[0].is_call, told[3].error) == (True, None)
+
+
+async def test_a_message_that_cannot_be_sent_is_told(autojump_clock: object) -> None:
+    async with open_kernel(manifest(bindings=["other"])) as running:
+        told = watch(running)
+        with pytest.raises(Exception, match="fine"):
+            await running.publish("events", "fine", None)
+
+    assert one(told, Sent).error is not None
+
+
+async def test_nothing_is_carried_into_what_follows(autojump_clock: object) -> None:
+    before = carry({"a": "b"})
+    try:
+        assert (before, carried()) == ({}, {"a": "b"})
+    finally:
+        carry(NO_HEADERS)
