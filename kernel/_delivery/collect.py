@@ -18,14 +18,13 @@ from typing_extensions import override
 from .._core.broker import Batch, Delivery
 from .._core.envelope import Return
 from .._core.policies import BatchPolicy
-from .._core.spans import HandlerCalled
 from ..errors import SettledError
 from .attempt import Route, Verdict, Work
 from .judge import OUTCOMES, only_passing, passing
 from .leash import Collecting
 from .pipeline import Call, Pipeline
 from .pool import Instance
-from .telling import told
+from .telling import is_heard, told
 
 
 @final
@@ -182,7 +181,7 @@ class Collector(Collecting):
     def _called(self, instance: Instance, items: Sequence[_Item]) -> Awaitable[object]:
         call = partial(_call_handler, instance, items, self._settle_early(items))
         hub, work = self.pipeline.hub, items[0].work
-        if not hub.hears(HandlerCalled):
+        if not is_heard(hub):
             return call()
         return told(hub, work.worker, work.route.handler.method, [item.work.delivery for item in items], call)
 

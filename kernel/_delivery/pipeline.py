@@ -18,7 +18,6 @@ from .._core.broker import CURRENT, Delivery
 from .._core.envelope import Ack, Arguments, DeadLetter, Envelope, Message, Return
 from .._core.events import EventHub
 from .._core.router import Router
-from .._core.spans import HandlerCalled
 from .._core.spec import Filter
 from .attempt import Route, Unanswered, Verdict, Work
 from .failure import Failure
@@ -26,7 +25,7 @@ from .hold import Hold
 from .judge import Judge, is_late
 from .leash import Attempting, Collecting, Leash
 from .pool import Instance
-from .telling import told
+from .telling import is_heard, told
 
 Call: TypeAlias = Callable[..., Awaitable[object]]
 
@@ -169,7 +168,7 @@ class Pipeline(Attempting):
         instance.calls[scope] = work.delivery
         leash.call = self.judge, work, instance
         try:
-            called = _called(instance, work) if not self.hub.hears(HandlerCalled) else self._told(instance, work)
+            called = _called(instance, work) if not is_heard(self.hub) else self._told(instance, work)
             verdict = self.judge.returned(work, await called)
         except BaseException as error:  # noqa: ASYNC103, BLE001  the boundary of the user's code; becomes the verdict
             verdict = self.judge.raised(work, error)

@@ -11,6 +11,11 @@ from .._core.events import EventHub
 from .._core.spans import HandlerCalled, HandlerDone
 
 
+def is_heard(hub: EventHub) -> bool:
+    """Whether anybody wants to know of calls."""
+    return bool(hub.hears(HandlerDone) or hub.hears(HandlerCalled))
+
+
 async def told(
     hub: EventHub,
     worker: str,
@@ -19,7 +24,8 @@ async def told(
     call: Callable[[], Awaitable[object]],
 ) -> object:
     """Call a handler, and tell of it in the task in which that is; what the handler raises goes on."""
-    hub.emit(HandlerCalled(component=worker, method=method, deliveries=deliveries))
+    if hub.hears(HandlerCalled):
+        hub.emit(HandlerCalled(component=worker, method=method, deliveries=deliveries))
     began, error = trio.current_time(), None
     try:
         return await call()

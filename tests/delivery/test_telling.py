@@ -133,6 +133,16 @@ async def test_a_call_over_the_broker_is_told_until_its_answer(autojump_clock: o
     assert (told[0].is_call, told[3].error) == (True, None)
 
 
+async def test_who_wants_to_hear_the_end_alone_hears_it(autojump_clock: object) -> None:
+    told: list[Any] = []
+    async with open_kernel(manifest()) as running:
+        running.kernel.hub.subscribe(told.append, HandlerDone, Sent)
+        await running.publish("events", "fine", None)
+        await running.wait_settled()
+
+    assert {type(event) for event in told} == {HandlerDone, Sent}
+
+
 async def test_a_message_that_cannot_be_sent_is_told(autojump_clock: object) -> None:
     async with open_kernel(manifest(bindings=["other"])) as running:
         told = watch(running)

@@ -17,7 +17,7 @@ _QUIET: Final = nullcontext()
 
 def telling(context: Context, subject: str, *, exchange: str, is_call: bool) -> AbstractContextManager[None]:
     """Send what is inside, and tell those who want to know before and after."""
-    return _told(context, subject, exchange, is_call) if context.hears(Sending) else _QUIET
+    return _told(context, subject, exchange, is_call) if context.hears(Sending) or context.hears(Sent) else _QUIET
 
 
 @contextmanager
