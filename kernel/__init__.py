@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from ._manifest.manifest import load as load
     from ._manifest.registry import discover as discover
     from ._plan.plan import resolve as resolve
+    from ._service.part_time import open as open  # noqa: A004  `kernel.open`
     from ._supervise.process import run as run
     from ._supervise.run import ExitStatus as ExitStatus
     from ._supervise.run import Kernel as Kernel
@@ -126,6 +127,7 @@ _LATER: Final = {
     "discover": "_manifest.registry",
     "error_args": "errors",
     "load": "_manifest.manifest",
+    "open": "_service.part_time",
     "payload_converter": "_convert.payload",
     "read_json": "_convert.json_reading",
     "resolve": "_plan.plan",

@@ -143,7 +143,40 @@ def run(
             log_levels={name: level for name, level in levels.items() if name},
             as_json=None if log_format is None else log_format == "json",
         )
-        status = run_service(plan, options)
+        status = int(run_service(plan, options).status)
+    raise click.exceptions.Exit(status)
+
+
+# --- exec ---------------------------------------------------------------------------------------------------------
+
+
+@click.command(
+    "exec", context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] [MANIFEST] MODULE:FUNCTION"
+)
+@click.argument("words", nargs=-1, metavar="[ARGUMENTS]", required=True)
+@_changes
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Cancel it after so many SECONDS.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="warning", show_default=True, help="What is logged.")
+def exec_(
+    words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str], deadline: float | None, log_level: str
+) -> None:
+    """Run a function once, with what it needs of the service.
+
+    Drivers that its parameters name are opened before and closed after it, with all that they stand on, and nothing
+    else is. Its other parameters are arguments; MODULE:FUNCTION --help lists them. It may be plain or async.
+
+    The exit status is what it returns, if that is a number, and 0 otherwise; 1 if it or a component fails, 2 if
+    something is wrong with the command, 3 if it was cancelled at its deadline.
+    """
+    from .script import run_script  # noqa: PLC0415  structlog and trio
+
+    manifests = [word for word in words[:1] if ":" not in word]
+    if len(words) == len(manifests):
+        raise click.UsageError("Missing argument 'MODULE:FUNCTION'.")
+    path, *arguments = words[len(manifests) :]
+    source = _source(manifests, overlays, overrides)
+    with unheard_is_lost(), _beside(source.path):
+        status = run_script(source.resolve(_discover()), path, arguments, deadline=deadline, log_level=log_level)
     raise click.exceptions.Exit(status)
 
 
@@ -311,6 +344,6 @@ def _written(files: Sequence[Path], folder: str, commands: Sequence[str]) -> Non
 
 
 BUILT_IN: Final[Mapping[str, click.Command]] = {
-    command.name or "": command for command in (run, check, plan, plugins, schema, new, new_plugin)
+    command.name or "": command for command in (run, exec_, check, plan, plugins, schema, new, new_plugin)
 }
 """Name -> command, in the order of the help."""

@@ -29,6 +29,7 @@ from .._log.log import Log, LogSettings
 from .._log.render import traceback_of
 from .._log.sinks import RotatingFile, Stream
 from .._supervise.process import run
+from .._supervise.run import Result
 from .console import OutputError, complain, look_of, say
 from .screen import Tree
 
@@ -46,23 +47,30 @@ class ServiceOptions:
     """None leaves it to the manifest."""
 
 
-def run_service(plan: Plan, options: ServiceOptions) -> int:
-    """Run a service until it ends; returns the exit status. The process has to end then: see `ends_process` of `run`.
+def run_service(plan: Plan, options: ServiceOptions, *, hub: EventHub | None = None, shows: bool = True) -> Result:
+    """Run a service until it ends; returns how it did. The process has to end then: see `ends_process` of `run`.
 
     The log goes to standard error, or to a file. Standard output gets the tree: on a terminal while the service comes
     up, else once it is up; not if the log is JSON, which says all of it.
+
+    Args:
+        plan: What to run.
+        options: How.
+        hub: Where events go; a new one if None.
+        shows: Whether standard output gets the tree.
     """
-    hub, log = EventHub(), Log(_log_settings(plan, options))
+    hub, log = EventHub() if hub is None else hub, Log(_log_settings(plan, options))
     log_events(hub, log)
     origin_of = _keep_origins(plan, hub)
-    with capture(log), nullcontext() if log.settings.as_json else _showing(Tree(plan), hub):
+    is_bare = log.settings.as_json or not shows
+    with capture(log), nullcontext() if is_bare else _showing(Tree(plan), hub):
         logger = log.logger()
         for warning in plan.warnings:
             logger.warning(str(warning))
         result = run(plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words)
         for error in result.errors:
             _tell_error(error, origin_of(error), log)
-    return int(result.status)
+    return result
 
 
 def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:

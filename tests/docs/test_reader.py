@@ -22,6 +22,8 @@ STATUSES = {
     "uv run kernel check --set kernel.grace_period=12.0": 2,
     "uv run kernel run --set workers.packer.timeout=120.0": 3,
     "uv run kernel check kernel.toml -- --skew coffee": 2,
+    "uv run kernel exec kernel.toml shop:missing --least 5": 2,
+    "uv run kernel exec kernel.toml shop:missing --least many": 2,
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -94,7 +96,7 @@ def test_the_readme_and_the_tutorial_do_what_they_say(clone: Path, environ: dict
 
 
 @pytest.mark.parametrize(
-    "name", ["calls", "handlers", "environments", "web", "from-celery", "from-fastapi", "from-faststream"]
+    "name", ["calls", "handlers", "environments", "scripts", "web", "from-celery", "from-fastapi", "from-faststream"]
 )
 def test_a_how_to_does_what_it_says(clone: Path, environ: dict[str, str], name: str) -> None:
     reader(clone / name, environ).read(ROOT / "docs" / "howto" / f"{name}.md")
