@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._config import CertificateConfig as CertificateConfig
 from ._config import OpenApiConfig as OpenApiConfig
 from ._config import TlsConfig as TlsConfig
 from ._config import WebConfig as WebConfig
@@ -12,6 +13,7 @@ from .asgi.events import SlotsTaken as SlotsTaken
 from .asgi.events import ThreadsTaken as ThreadsTaken
 
 __all__ = [
+    "CertificateConfig",
     "OpenApiConfig",
     "RequestDone",
     "SlotsTaken",

@@ -100,6 +100,25 @@ def _check_bytes(instance: object, attribute: attrs.Attribute[Any], value: int |
         raise ValueError(f"must be from 0 to {MAX_BYTES} bytes")
 
 
+def _check_names(instance: object, attribute: attrs.Attribute[Any], value: dict[str, CertificateConfig]) -> None:
+    for name in value:
+        if not re.fullmatch(r"(\*\.)?[0-9a-z_-]+(\.[0-9a-z_-]+)*", name):
+            raise ValueError(f'"{name}" must be a name in small letters, or "*." and one')
+
+
+@final
+@attrs.frozen(kw_only=True)
+class CertificateConfig:
+    """One certificate of several."""
+
+    cert: str
+    """Path of the certificate chain, PEM."""
+    key: str
+    """Path of its private key, PEM."""
+    key_password: Secret | None = None
+    """What the key is encrypted with."""
+
+
 @final
 @attrs.frozen(kw_only=True)
 class TlsConfig:
@@ -113,6 +132,8 @@ class TlsConfig:
     """What the key is encrypted with."""
     ca: str = ""
     """Path of the authorities, PEM, one of which must have signed the client's certificate; empty asks for none."""
+    names: dict[str, CertificateConfig] = attrs.field(factory=dict[str, CertificateConfig], validator=_check_names)
+    """Certificates for those who ask for a host by name (SNI); `*.example.org` is one label below. Others get `cert`."""
     min_version: Literal["1.2", "1.3"] = "1.2"
     """The oldest version spoken."""
     ciphers: str = ""
@@ -196,7 +217,12 @@ class WebConfig:
     root_path: str = attrs.field(default="", validator=matches_re(r"|(/[^/?#\s]+)+"))
     """A prefix that a proxy has taken off every path; applications see it again."""
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
-    """Addresses and networks, or `unix`, from which `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    """Addresses and networks, or `unix`, that are believed when they say for whom they ask."""
+    proxy_headers: Literal["x-forwarded", "forwarded", "none"] = "x-forwarded"
+    """Where they say so: `X-Forwarded-For` and `X-Forwarded-Proto`, `Forwarded` (RFC 7239), or not in a header. What a
+    proxy does not write, a client may."""
+    proxy_protocol: bool = False
+    """Whether each connection begins with a header of the PROXY protocol, version 1 or 2; others are closed."""
     openapi: OpenApiConfig = attrs.field(factory=OpenApiConfig)
     """Of the routers that workers bring; without one there is no document."""
     access_log: Literal["off", "text", "json"] = "off"
@@ -235,6 +261,8 @@ class WebConfig:
                         f'bind: "{address}" would speak plaintext that others can read: '
                         'add a "tls" table, or set insecure = true'
                     )
+        if self.proxy_protocol and not self.trusted_proxies:
+            yield "proxy_protocol: nobody may connect: name the proxies in trusted_proxies"
 
 
 @final
@@ -248,5 +276,7 @@ class WebOptions:
     """In place of the dispatcher's."""
     max_body_bytes: int | None = attrs.field(default=None, validator=_check_bytes)
     """In place of the dispatcher's."""
+    concurrency: int = attrs.field(default=0, validator=[ge(0), le(1_000_000)])
+    """Requests that its application works on at a time, besides the dispatcher's limit; more wait. 0 sets no limit."""
     asyncio: bool = False
     """Whether the application runs in asyncio, over a bridge that another plugin brings."""

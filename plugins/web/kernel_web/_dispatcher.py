@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
 import attrs
 from typing_extensions import override
@@ -17,13 +17,16 @@ from typing_extensions import override
 from kernel.abc import Candidate, Context, Dispatcher, Intake
 
 from ._application import brings_router, shape_problem
-from ._config import TlsConfig, WebConfig, WebOptions
+from ._config import CertificateConfig, TlsConfig, WebConfig, WebOptions
 
 if TYPE_CHECKING:
     import trio
 
     from .server.server import Server
     from .wire.listen import Listener
+
+
+Files = TypeVar("Files", TlsConfig, CertificateConfig)
 
 
 @final
@@ -114,7 +117,12 @@ class WebDispatcher(Dispatcher):
 
     def _files_of(self, tls: TlsConfig) -> TlsConfig:
         path = self.context.path
-        return attrs.evolve(tls, cert=str(path(tls.cert)), key=str(path(tls.key)), ca=tls.ca and str(path(tls.ca)))
+
+        def located(files: Files) -> Files:
+            return attrs.evolve(files, cert=str(path(files.cert)), key=str(path(files.key)))
+
+        names = {name: located(files) for name, files in tls.names.items()}
+        return attrs.evolve(located(tls), ca=tls.ca and str(path(tls.ca)), names=names)
 
     @override
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
@@ -253,3 +254,59 @@ async def test_a_hundred_clients_at_once_are_all_answered(web: Any) -> None:
 
     assert sum(answer.startswith(b"HTTP/1.1 200") for answer in received) == 100
     assert service.connections == 0
+
+
+async def test_a_worker_may_have_a_limit_of_its_own_and_costs_others_nothing(web: Any) -> None:
+    release, most, running = trio.Event(), 0, 0
+
+    async def narrow(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal most, running
+        running += 1
+        most = max(most, running)
+        await release.wait()
+        running -= 1
+        await Counting()(scope, receive, send)
+
+    options = {"/narrow": {"concurrency": 2}}
+    answers: list[bytes] = []
+    async with (
+        web({"/narrow": narrow, "/": Counting()}, options=options, max_waiting=3, concurrency=5) as service,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def ask(path: bytes) -> None:
+            answers.append(await service.ask(CLOSE.replace(b"/", path, 1)))
+
+        for _ in range(5):
+            nursery.start_soon(ask, b"/narrow")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await ask(b"/narrow")  # nobody else may wait
+        await ask(b"/")
+        in_slots = len(service.intake.active)
+        release.set()
+
+    assert [answer[9:12] for answer in answers] == [b"503", b"200", *[b"200"] * 5]
+    assert in_slots == 2
+    assert most == 2
+
+
+async def test_who_waits_for_a_worker_is_sent_away_at_the_stop(web: Any) -> None:
+    async def busy(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep_forever()
+
+    answers: list[bytes] = []
+    async with web({"/": busy}, options={"/": {"concurrency": 1}}) as service, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            answers.append(await service.ask(CLOSE))
+
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await service.stop_accepting()
+        with trio.fail_after(1):
+            while not answers:  # noqa: ASYNC110  nothing tells
+                await trio.sleep(0.001)
+        await service.stop()
+
+    assert [answer[9:12] for answer in answers] == [b"503", b"503"]

@@ -411,7 +411,7 @@ def encrypted(key: str, password: bytes) -> bytes:
         ("not a certificate", "cert", "has no PEM certificate in it"),
         ("not a key", "key", "has no PEM private key in it"),
         ("damaged", "key", "cannot be loaded"),
-        ("other key", "key", "does not belong to the certificate of tls.cert"),
+        ("other key", "key", "does not belong to its certificate"),
         ("no password", "key", "does it need a key_password?"),
         ("wrong password", "key", "does it need another key_password?"),
         ("damaged authority", "ca", "is it damaged?"),

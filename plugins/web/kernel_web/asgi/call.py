@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -98,17 +99,33 @@ class Call(Work):
 
         Cancellation: What `stop` cancels ends in `trio.Cancelled`; ask `status_of_stop` what to say then.
         """
+        places = self.route.places
+        if places is None or self.is_websocket:
+            return await self._serve_in_slot()
         try:
-            self.shared.intake.enter_nowait(self, counts=not self.is_websocket)
+            places.acquire_on_behalf_of_nowait(self)
         except trio.WouldBlock:
-            if not await self._wait_for_slot():
+            if not await self._wait_to_enter(places.acquire_on_behalf_of):
+                return HTTPStatus.SERVICE_UNAVAILABLE
+        try:
+            return await self._serve_in_slot()
+        finally:
+            places.release_on_behalf_of(self)
+
+    async def _serve_in_slot(self) -> int:
+        shared = self.shared
+        try:
+            shared.intake.enter_nowait(self, counts=not self.is_websocket)
+        except trio.WouldBlock:
+            shared.tell_full()
+            if not await self._wait_to_enter(shared.intake.enter):
                 return HTTPStatus.SERVICE_UNAVAILABLE
         else:
-            self.shared.tell_free()
+            shared.tell_free()
         try:
             return await self._run()
         finally:
-            self.shared.intake.leave(self)
+            shared.intake.leave(self)
 
     def was_stopped(self) -> bool:
         """Whether somebody has stopped it."""
@@ -119,17 +136,16 @@ class Call(Work):
         """The status for the client of what was stopped."""
         return self._is_cut or HTTPStatus.SERVICE_UNAVAILABLE
 
-    async def _wait_for_slot(self) -> bool:
-        """Wait until there is a slot; return whether there was one in time."""
+    async def _wait_to_enter(self, enter: Callable[[Call], Awaitable[None]]) -> bool:
+        """Wait for a slot, or for a place at the worker; return whether there was one in time."""
         shared = self.shared
-        shared.tell_full()
-        if shared.stopping or len(shared.waiting) >= shared.config.max_waiting:
+        if shared.stopping or self.gone or len(shared.waiting) >= shared.config.max_waiting:
             await trio.lowlevel.checkpoint()
             return False
         with trio.move_on_after(shared.config.slot_timeout) as self.waiting:
             shared.waiting.add(self.waiting)
             try:
-                await shared.intake.enter(self)
+                await enter(self)
             finally:
                 shared.waiting.discard(self.waiting)
             return True

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, final
+
+from .fields import TOKEN
 
 Headers = Iterable[tuple[bytes, bytes]]
 _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
@@ -32,11 +35,12 @@ class Hosts:
 class Proxies:
     """Those that are believed when they say for whom they ask."""
 
-    __slots__ = ("_networks", "_trusts_unix")
+    __slots__ = ("_networks", "_tell", "_trusts_unix")
 
-    def __init__(self, networks: Sequence[str]) -> None:
+    def __init__(self, networks: Sequence[str], headers: str = "x-forwarded") -> None:
         self._networks = [ipaddress.ip_network(network) for network in networks if network != "unix"]
         self._trusts_unix = "unix" in networks
+        self._tell = {"x-forwarded": self._told_in_two, "forwarded": self._told_in_one}.get(headers)
 
     def trusts(self, client: Any) -> bool:  # noqa: ANN401  a pair, or None for a unix socket
         """Return whether a client of a connection is one of them."""
@@ -54,22 +58,61 @@ class Proxies:
     def told(self, headers: Headers) -> dict[str, Any]:
         """Return what a trusted proxy says of the client, as items of a scope.
 
-        The client is the last address in `X-Forwarded-For` that no trusted proxy has: what stands before it was said
-        by somebody else. Only the last scheme counts, for the same reason.
+        The client is the last address that no trusted proxy has: what stands before it was said by somebody else.
         """
+        return self._tell(headers) if self._tell is not None else {}
+
+    def _told_in_two(self, headers: Headers) -> dict[str, Any]:
         told: dict[str, Any] = {}
-        chain = _elements(headers, b"x-forwarded-for")
-        for element in reversed(chain):
-            address = _bare(element.decode("latin-1"))
-            if not _is_address(address):
+        for element in reversed(_elements(headers, b"x-forwarded-for")):
+            if not self._take(element, told):
                 break
-            told["client"] = (address, 0)
-            if not self._trusts_address(address):
-                break
-        schemes = _elements(headers, b"x-forwarded-proto")
+        schemes = _elements(headers, b"x-forwarded-proto")  # the last alone, for the same reason
         if schemes and schemes[-1].lower() in _SCHEMES:
             told["scheme"] = _SCHEMES[schemes[-1].lower()]
         return told
+
+    def _told_in_one(self, headers: Headers) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        for element in reversed(_forwarded(headers)):
+            scheme = _SCHEMES.get(element.get(b"proto", b"").lower())
+            if scheme is not None:
+                told["scheme"] = scheme
+            if not self._take(element.get(b"for", b""), told):
+                break
+        return told
+
+    def _take(self, text: bytes, told: dict[str, Any]) -> bool:
+        """Take an address as that of the client; return whether what stands before it is believed as well."""
+        address = _bare(text.decode("latin-1"))
+        if not _is_address(address):
+            return False
+        told["client"] = (address, 0)
+        return self._trusts_address(address)
+
+
+_PAIR: Final = re.compile(
+    rb'[ \t]*+(?:(%b)=(?:(%b)|"((?:[^"\\]|\\.)*+)"))?+[ \t]*+([;,]|$)' % (TOKEN, TOKEN), re.DOTALL
+).match
+
+
+def _forwarded(headers: Headers) -> list[dict[bytes, bytes]]:
+    """Return the elements of `Forwarded` (RFC 7239, 4); nothing if they cannot be understood."""
+    text = b",".join(value for key, value in headers if key == b"forwarded")
+    elements: list[dict[bytes, bytes]] = [{}]
+    at = 0
+    while at < len(text):
+        found = _PAIR(text, at)
+        if found is None:  # a quote may be open, so that nothing in it can be told apart
+            return []
+        name, token, quoted, end = found.groups()
+        if name is not None:
+            value = token if token is not None else re.sub(rb"\\(.)", rb"\1", quoted)
+            elements[-1].setdefault(name.lower(), value)
+        if end == b",":
+            elements.append({})
+        at = found.end()
+    return elements
 
 
 def _elements(headers: Headers, name: bytes) -> list[bytes]:

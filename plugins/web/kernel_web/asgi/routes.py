@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
+import trio
 
 from kernel.abc import Target
 from kernel.errors import UnavailableError
@@ -31,6 +32,8 @@ class Route:
     timeout: float
     """Seconds that its application may take for a request; 0 sets no limit."""
     max_body_bytes: int
+    places: trio.CapacityLimiter | None = None
+    """For requests that its application works on; None sets no limit."""
     _seen: Hosted | None = attrs.field(default=None, init=False)
 
     def routing(self) -> Routing | None:
@@ -142,4 +145,5 @@ def _route(target: Target, options: object, config: WebConfig) -> Route:
         chosen.prefix.rstrip("/"),
         config.request_timeout if chosen.request_timeout is None else chosen.request_timeout,
         config.max_body_bytes if chosen.max_body_bytes is None else chosen.max_body_bytes,
+        trio.CapacityLimiter(chosen.concurrency) if chosen.concurrency else None,
     )

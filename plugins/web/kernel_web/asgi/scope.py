@@ -15,17 +15,24 @@ left, and keep its slot. `send` raises an `OSError` all the same once the client
 _ASGI: Final = {"version": "3.0", "spec_version": SPEC_VERSION}
 
 
-def connection_scope(channel: Channel, client: Any, server: Any) -> dict[str, Any]:  # noqa: ANN401  as sockets say it
+def connection_scope(
+    channel: Channel,
+    client: Any,  # noqa: ANN401  as sockets say it
+    server: Any,  # noqa: ANN401  as above
+    *,
+    is_encrypted: bool = False,
+) -> dict[str, Any]:
     """Return what is the same for every request of a connection.
 
     Args:
         channel: The connection.
         client: The address of the other end, as the socket has it.
         server: That of this end.
+        is_encrypted: Whether the client came to a proxy over TLS.
     """
     scope: dict[str, Any] = {
         "asgi": _ASGI,
-        "scheme": "http" if channel.tls is None else "https",
+        "scheme": "https" if is_encrypted or channel.tls is not None else "http",
         "client": client[:2] if isinstance(client, tuple) and client else None,
         "server": server[:2] if isinstance(server, tuple) else server and (server, None),
     }

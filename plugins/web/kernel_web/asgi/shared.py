@@ -87,7 +87,7 @@ class Shared:
 
     def __attrs_post_init__(self) -> None:
         self.hosts = Hosts(self.config.allowed_hosts)
-        self.proxies = Proxies(self.config.trusted_proxies)
+        self.proxies = Proxies(self.config.trusted_proxies, self.config.proxy_headers)
 
     def tell_full(self) -> None:
         """Say that every slot is taken: once, until a request gets one without waiting while nobody else waits."""

@@ -11,6 +11,7 @@ from ..asgi.speaker import Speaker
 from ..http1.connection import Http1
 from ..http2.connection import PREFACE, Http2
 from ..wire.channel import Channel
+from ..wire.proxy import BrokenIntroductionError, Introduction, parse_introduction
 
 if TYPE_CHECKING:
     import ssl
@@ -28,6 +29,9 @@ class Host(Protocol):
 
     def forget(self, guest: Guest) -> None:
         """Take note that a guest has left."""
+
+    def refuse(self, what: str, **more: object) -> None:
+        """Say in the log that somebody is not let in, unless it was said a moment ago."""
 
 
 @final
@@ -62,7 +66,12 @@ class Guest:
     async def _choose(self) -> Speaker | None:
         """Return who speaks the client's protocol, None if it has left, or failed at TLS."""
         server, channel = self._server, self.channel
-        opening = b""
+        opening, introduction = b"", Introduction()
+        if server.shared.config.proxy_protocol:
+            told = await self._introduced()
+            if told is None:
+                return None
+            introduction = told
         if server.tls is not None:
             if not await channel.shake_hands(server.tls):
                 return None
@@ -72,9 +81,23 @@ class Guest:
             is_h2 = opening.startswith(PREFACE)
         else:
             is_h2 = False  # noqa: ASYNC910  the protocol goes on reading
-        base = connection_scope(channel, self._client, channel.own_name())
+        client, server_name = introduction.client or self._client, introduction.server or channel.own_name()
+        base = connection_scope(channel, client, server_name, is_encrypted=introduction.is_encrypted)
         kind = Http2 if is_h2 else Http1
         return kind(server.shared, channel, base, opening)  # noqa: ASYNC910  suspends only to wait
+
+    async def _introduced(self) -> Introduction | None:
+        """Return for whom a proxy connects, None if it has left, says it wrong, or is none that is trusted."""
+        server = self._server
+        if not server.shared.proxies.trusts(self._client if self.address else None):
+            server.refuse("a client is no trusted proxy", client=self.address)
+            return None  # noqa: ASYNC910  the connection ends
+        try:
+            data = await self.channel.read_introduction()
+            return parse_introduction(data) if data else None
+        except BrokenIntroductionError as error:
+            server.refuse("a proxy does not say for whom it asks", client=self.address, reason=str(error))
+            return None
 
     async def _read_opening(self) -> bytes:
         """Return what the client sends first: as much as tells whether it speaks HTTP/2."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,7 +32,8 @@ async def renew(server: Secured, config: TlsConfig, *, h2: bool) -> None:
 
     Files that are no good, such as a certificate whose key has not come yet, change nothing; the log says so.
     """
-    files = [path for path in (config.cert, config.key, config.ca) if path]
+    pairs = [(config.cert, config.key), *((each.cert, each.key) for each in config.names.values())]
+    files = [path for path in (*itertools.chain.from_iterable(pairs), config.ca) if path]
     limiter = trio.CapacityLimiter(1)  # its own: sync endpoints may have taken all others
     seen = await trio.to_thread.run_sync(_stamps, files, limiter=limiter)
     while True:

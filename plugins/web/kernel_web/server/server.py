@@ -107,7 +107,7 @@ class Server:
     def _pause_after(self, error: OSError, listener: Listener) -> float:
         """Return the seconds to wait before the next client; raises the error if there cannot be one."""
         if error.errno in _NO_ROOM:
-            self._tell_refused("no connection can be accepted", reason=error.strerror)
+            self.refuse("no connection can be accepted", reason=error.strerror)
             return _PAUSE
         if listener.socket.fileno() == -1:
             raise error
@@ -119,7 +119,7 @@ class Server:
         limit = config.max_connections_per_ip
         if len(self.connections) >= config.max_connections or (name and limit and self._per_ip[name] >= limit):
             sock.close()
-            self._tell_refused("connections are refused", client=name, open=len(self.connections))
+            self.refuse("connections are refused", client=name, open=len(self.connections))
             return
         sock.setblocking(False)  # noqa: FBT003
         guest = Guest(self, sock, client, name)
@@ -127,8 +127,8 @@ class Server:
         self._per_ip[name] += 1
         self.nursery.start_soon(guest.run)
 
-    def _tell_refused(self, what: str, **more: object) -> None:
-        """Say it in the log, unless it was said a moment ago."""
+    def refuse(self, what: str, **more: object) -> None:
+        """Say in the log that somebody is not let in, unless it was said a moment ago."""
         self._refused += 1
         now = self.shared.clock.now
         if now >= self._quiet_until:

@@ -18,6 +18,7 @@ import trio
 from trio.lowlevel import ParkingLot, checkpoint, notify_closing, wait_readable, wait_writable
 
 from .clock import Clock
+from .proxy import BYTES_MAX, length_of
 from .tls import Tls
 
 READ_BYTES: Final = 64 * 1024
@@ -135,6 +136,31 @@ class Channel:
         self._push(tls.pending())
         self.eof = tls.ended
         return plain or (b"" if tls.ended else None)
+
+    async def read_introduction(self) -> bytes:
+        """Return the header of the PROXY protocol, and leave what follows; nothing if the client has left.
+
+        Raises:
+            BrokenIntroductionError: if something else comes.
+        """
+        got = b""
+        while not self.closed:
+            try:
+                await wait_readable(self.fd)
+                seen = self._socket.recv(BYTES_MAX, socket.MSG_PEEK)
+                size = length_of(got + seen)
+                wanted = len(seen) if size is None else min(len(seen), size - len(got))
+                got += self._recv(wanted) if seen else b""
+            except (BlockingIOError, trio.ClosedResourceError):
+                continue
+            except OSError:
+                self.abort()
+                break
+            if not seen:
+                break
+            if len(got) == size:
+                return got  # noqa: ASYNC910  suspends only to wait
+        return b""  # noqa: ASYNC910  suspends only to wait
 
     async def shake_hands(self, context: ssl.SSLContext) -> bool:
         """Agree with the client on TLS; return whether that went well."""

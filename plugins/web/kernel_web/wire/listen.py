@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import socket
 import ssl
 import stat
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, final
@@ -18,13 +19,13 @@ import trio
 
 from kernel.errors import StartupError
 
-from .._config import Address, TlsConfig, WebConfig
+from .._config import Address, CertificateConfig, TlsConfig, WebConfig
 from .owner import owner_of
 
 NAME_TIMEOUT: Final = 5.0
 """Seconds that the system may take to look a host's name up."""
 _TLS_REASONS: Final = {
-    "KEY_VALUES_MISMATCH": "does not belong to the certificate of tls.cert",
+    "KEY_VALUES_MISMATCH": "does not belong to its certificate",
     "EE_KEY_TOO_SMALL": "is too short to be safe",
     "CA_MD_TOO_WEAK": "signs with a digest that is not safe any more",
 }
@@ -196,11 +197,28 @@ def _reason(error: OSError, place: Address) -> str:
 
 
 def tls_context(config: TlsConfig, *, h2: bool) -> ssl.SSLContext:
-    """Return the context of a server.
+    """Return the context of a server, which changes to another for those who ask for a name that has one.
 
     Raises:
         StartupError: if a file cannot be read or is not what it should be.
     """
+    context = _context(config, config, "tls", h2=h2)
+    if config.names:
+        others = {name: _context(config, files, f'tls.names."{name}"', h2=h2) for name, files in config.names.items()}
+        context.sni_callback = functools.partial(_choose, others)
+    return context
+
+
+def _choose(
+    others: Mapping[str, ssl.SSLContext], connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext
+) -> None:
+    wanted = (name or "").lower()
+    found = others.get(wanted) or others.get(f"*.{wanted.partition('.')[2]}")
+    if found is not None:
+        connection.context = found
+
+
+def _context(config: TlsConfig, files: TlsConfig | CertificateConfig, where: str, *, h2: bool) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
     if config.ciphers:
@@ -209,21 +227,24 @@ def tls_context(config: TlsConfig, *, h2: bool) -> ssl.SSLContext:
         except ssl.SSLError as error:
             raise StartupError(f'tls.ciphers = "{config.ciphers}": none of them is known') from error
     context.set_alpn_protocols(["h2", "http/1.1"] if h2 else ["http/1.1"])
-    password = config.key_password
-    # Without a password of our own, OpenSSL would ask for one at the terminal and block the loop.
-    secret = password.reveal() if password else ""
-    _expect_pem("tls.cert", config.cert, "CERTIFICATE")
-    _expect_pem("tls.key", config.key, "PRIVATE KEY")
-    with _named(
-        "tls.key", config.key, "does it need another key_password?" if secret else "does it need a key_password?"
-    ):
-        context.load_cert_chain(config.cert, config.key, lambda: secret)
+    _load(context, files, where)
     if config.ca:
         _expect_pem("tls.ca", config.ca, "CERTIFICATE")
         context.verify_mode = ssl.CERT_REQUIRED
         with _named("tls.ca", config.ca, "is it damaged?"):
             context.load_verify_locations(config.ca)
     return context
+
+
+def _load(context: ssl.SSLContext, files: TlsConfig | CertificateConfig, where: str) -> None:
+    password = files.key_password
+    # Without a password of our own, OpenSSL would ask for one at the terminal and block the loop.
+    secret = password.reveal() if password else ""
+    _expect_pem(f"{where}.cert", files.cert, "CERTIFICATE")
+    _expect_pem(f"{where}.key", files.key, "PRIVATE KEY")
+    guess = "does it need another key_password?" if secret else "does it need a key_password?"
+    with _named(f"{where}.key", files.key, guess):
+        context.load_cert_chain(files.cert, files.key, lambda: secret)
 
 
 def _expect_pem(key: str, path: str, kind: str) -> None:
