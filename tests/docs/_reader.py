@@ -88,7 +88,9 @@ class Reader:
 
     def _do(self, step: re.Match[str]) -> None:
         if step["name"]:
-            (self.folder / step["name"]).write_text(step["content"], encoding="utf-8")
+            path = self.folder / step["name"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(step["content"], encoding="utf-8")
         elif step["stop"]:
             self.stop()
         else:

@@ -97,7 +97,7 @@ class Guest:
             return parse_introduction(data) if data else None
         except BrokenIntroductionError as error:
             server.refuse("a proxy does not say for whom it asks", client=self.address, reason=str(error))
-            return None
+            return None  # noqa: ASYNC910  the connection ends
 
     async def _read_opening(self) -> bytes:
         """Return what the client sends first: as much as tells whether it speaks HTTP/2."""
