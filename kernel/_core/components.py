@@ -350,6 +350,17 @@ class Dispatcher(Component):
         return None
 
     @classmethod
+    def worker_topology(cls, config: object, workers: Mapping[str, Candidate], *, service: str) -> Topology | None:
+        """Return what must exist besides, because of the workers that it feeds; None for nothing. As `topology`.
+
+        Args:
+            config: An instance of its `Config`.
+            workers: By name.
+            service: The name of the service.
+        """
+        return None
+
+    @classmethod
     def host(cls, instance: object, options: object) -> AbstractAsyncContextManager[object]:
         """Wrap one worker instance for this dispatcher: entered once the instance is, left before it is.
 

@@ -35,6 +35,11 @@ class Target(ABC):
     def options(self) -> object:
         """What `Dispatcher.WorkerOptions` made of the worker's `options` table."""
 
+    @property
+    def worker(self) -> object:
+        """The worker's class, function or object, for a dispatcher that reads marks on it; None if it is no worker."""
+        return None
+
     @abstractmethod
     def hosted(self) -> object:
         """Return what `Dispatcher.host` yielded for an instance that is ready; instances take turns.

@@ -8,6 +8,7 @@ from typing import final
 
 import attrs
 import trio
+from typing_extensions import override
 
 from .._core.broker import Delivery
 from .._core.spec import WorkerSpec
@@ -56,6 +57,11 @@ class Pool(Target):
     def options(self) -> object:
         """The worker's options for its dispatcher."""
         return self.spec.options
+
+    @property
+    @override
+    def worker(self) -> object:
+        return self.spec.use
 
     def hosted(self) -> object:
         """Return what a ready instance is hosted as; instances take turns."""

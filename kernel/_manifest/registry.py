@@ -32,6 +32,7 @@ _CONFIGS: Final = ("Config", "BrokerOptions", "WorkerOptions")
 _PREFIX: Final = "trio-kernel-"
 _SHIPPED: Final[Mapping[str, str]] = {
     **{name: name for name in ("amqp", "bpm", "http", "json", "memory", "postgres", "raw", "sqlite", "timer", "web")},
+    **dict.fromkeys(("event_listener", "event_sender"), "events"),
     **dict.fromkeys(("consumer", "publisher", "rpc_client"), "messaging"),
     **dict.fromkeys(("nameko_events", "nameko_rpc"), "nameko"),
     **dict.fromkeys(("ufw_backoff", "ufw_rpc", "ufw_targets"), "ufw"),

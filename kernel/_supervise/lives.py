@@ -7,7 +7,7 @@ is left. `tree` makes the children that live so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Final, cast
 
@@ -22,7 +22,7 @@ from .._delivery.hold import Hold
 from .._delivery.intake import KernelIntake
 from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Instance
-from ..abc import Broker, Dispatcher
+from ..abc import Broker, Candidate, Dispatcher, Topology
 from ..errors import DependencyError, SendError, StartupError, UnavailableError
 from .life import Life
 from .tree import Tree, built
@@ -52,10 +52,16 @@ async def _declare(tree: Tree, spec: DriverSpec, resource: object) -> None:  # n
     for other in tree.plan.components.values():
         if not isinstance(other, DispatcherSpec) or other.driver != spec.id or not isinstance(resource, Broker):
             continue
-        topology = other.cls.topology(other.config)
-        if topology is not None:
+        for topology in _topologies(tree, other):
             with suppress(SendError, UnavailableError):  # the dispatcher declares it as well, and is the one that fails
                 await resource.declare(topology)
+
+
+def _topologies(tree: Tree, spec: DispatcherSpec) -> Iterable[Topology]:
+    pools = (tree.pools[name] for name in spec.workers)
+    workers = {pool.name: Candidate(worker=pool.worker, options=pool.options) for pool in pools}
+    found = (spec.cls.topology(spec.config), spec.cls.worker_topology(spec.config, workers, service=tree.plan.name))
+    return [topology for topology in found if topology is not None]
 
 
 async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> None:

@@ -1,0 +1,59 @@
+"""`@catches`: what a worker does about what its listeners raise."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from kernel import current_delivery
+
+_CAUGHT: Final = "__kernel_catches__"
+CatcherT = TypeVar("CatcherT", bound="Callable[..., Awaitable[object]]")
+
+
+def catches(*errors: type[Exception]) -> Callable[[CatcherT], CatcherT]:
+    """Mark an async method of a worker that is called with what its listeners raise.
+
+    It gets the exception, the event and the number of the attempt, and returns what a handler may return: `Retry`,
+    `DeadLetter`, or nothing, which acknowledges. What it raises itself goes the way of every handler's error, and so
+    does what no method catches. The one whose class is the nearest to that of the exception is called.
+
+    Args:
+        *errors: Classes of exceptions.
+
+    Raises:
+        TypeError: if none is given, or one is no class of exceptions.
+    """
+    if not errors or not all(map(_is_error, errors)):
+        raise TypeError("@catches needs classes of exceptions in parentheses, such as @catches(ValueError)")
+
+    def mark(function: CatcherT) -> CatcherT:
+        setattr(function, _CAUGHT, errors)
+        return function
+
+    return mark
+
+
+def _is_error(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, Exception)
+
+
+async def caught(worker: object, error: Exception, happened: object) -> object:
+    """Return what a worker's method makes of an exception of its listener; raise it if there is no such method."""
+    name = catcher_of(type(worker), type(error))
+    if name is None:
+        raise error
+    delivery = current_delivery()
+    catcher: Any = getattr(worker, name)
+    return await catcher(error, happened, 1 if delivery is None else delivery.attempt)
+
+
+def catcher_of(cls: type[object], kind: type[Exception]) -> str | None:
+    """Return the name of the method of a worker that is called for a kind of exceptions; None if none is."""
+    catchers = {
+        error: name
+        for base in reversed(cls.__mro__)
+        for name, function in vars(base).items()
+        for error in getattr(function, _CAUGHT, ())
+    }
+    return next((catchers[error] for error in kind.__mro__ if error in catchers), None)

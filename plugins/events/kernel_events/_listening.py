@@ -1,0 +1,98 @@
+"""`@listens`: what makes a method of a worker the listener of an event."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar, cast, final
+
+import attrs
+
+from kernel import handles
+
+from ._catching import caught
+from ._event import EventSpec, spec_of
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+_LISTENS: Final = "__kernel_listens__"
+
+
+@final
+@attrs.frozen
+class Listener:
+    """One listener, as its marks say."""
+
+    event: EventSpec
+    name: str
+    """What tells it from other listeners of its service; also the subject that its handler has."""
+    durable: bool
+    per_process: bool
+
+
+def listens(
+    cls: type[object], *, name: str = "", durable: bool | None = None, per_process: bool = False
+) -> Callable[[FunctionT], FunctionT]:
+    """Mark a worker's method as a listener of an event, which is its first parameter.
+
+    It may ask for `Envelope` and `Delivery` besides, as a handler may. Every listener of an event gets each event once;
+    the processes of one service share that.
+
+    Args:
+        cls: The event.
+        name: What tells the listener from others of its service; empty takes `Class.method`. It is part of the name
+            of its queue: who renames it leaves what waits there behind.
+        durable: Whether it gets what was sent while it did not run; None as the event says. One that does not is per
+            process.
+        per_process: Whether each process of the service gets every event, and not only one of them.
+
+    Raises:
+        TypeError: if `cls` is no event.
+    """
+    spec = spec_of(cls)
+    keeps = spec.durable if durable is None else durable
+
+    def mark(function: FunctionT) -> FunctionT:
+        called = name or ".".join(function.__qualname__.rpartition("<locals>.")[2].split(".")[-2:])
+        listener = _catching(function, cls)
+        setattr(listener, _LISTENS, Listener(spec, called, keeps, per_process or not keeps))
+        return handles(called)(listener)
+
+    return mark
+
+
+def listeners_of(worker: object) -> list[Listener]:
+    """Return the listeners of a worker, given its class, function or object; in the order of their names."""
+    if marked := getattr(worker, _LISTENS, None):
+        return [marked]
+    cls = worker if isinstance(worker, type) else type(worker)
+    found = (getattr(function, _LISTENS, None) for _, function in _members(cls))
+    return sorted((one for one in found if isinstance(one, Listener)), key=lambda one: one.name)
+
+
+def _members(cls: type[object]) -> Iterable[tuple[str, object]]:
+    return {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}.items()
+
+
+def _catching(function: FunctionT, cls: type[object]) -> FunctionT:
+    """Return a listener that gives what it raises to the methods of its worker that are marked with `@catches`."""
+    names = list(inspect.signature(function).parameters)
+    is_method = names[:1] == ["self"]
+    _annotate(function, names[is_method : is_method + 1], cls)
+    if not (is_method and inspect.iscoroutinefunction(function)):
+        return function
+
+    @functools.wraps(function)
+    async def listener(self: object, happened: object, **more: object) -> object:
+        try:
+            return await function(self, happened, **more)
+        except Exception as error:  # noqa: BLE001  what nobody catches is raised again
+            return await caught(self, error, happened)
+
+    return cast("FunctionT", listener)
+
+
+def _annotate(function: Callable[..., object], names: Iterable[str], cls: type[object]) -> None:
+    """Let a parameter without annotation be the event."""
+    for name in names:
+        function.__annotations__.setdefault(name, cls)
