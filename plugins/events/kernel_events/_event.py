@@ -144,7 +144,7 @@ def spec_of(cls: object) -> EventSpec:
 
 def _plain(function: object) -> object:
     """Return the function of a static method."""
-    return getattr(function, "__func__", function) if isinstance(function, staticmethod) else function
+    return getattr(function, "__func__", function)
 
 
 def _base_of(cls: type[object]) -> EventSpec:
