@@ -144,9 +144,9 @@ EVENTS: list[tuple[object, type[object] | None]] = [
 
 async def test_every_style_of_event_arrives_as_it_was(broker: dict[str, Any], autojump_clock: MockClock) -> None:
     async with open_kernel(**service(broker, Everything)) as kernel:
-        for happened, of in EVENTS:
+        for count, (happened, of) in enumerate(EVENTS, start=1):
             await sender(kernel).send(happened, of=of)
-            await kernel.wait_settled()
+            await kernel.wait_settled(count)
 
     assert heard == [happened for happened, _ in EVENTS]
 
