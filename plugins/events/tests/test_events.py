@@ -398,9 +398,11 @@ async def test_processes_share_a_listener_or_have_one_each(
         service(broker, PerProcess, heard={"process": "p" if process == "same" else f"p{number}"})
         for number in range(2)
     ]
-    async with open_kernel(**tables[0]) as one, open_kernel(**tables[1]):
+    async with open_kernel(**tables[0]) as one, open_kernel(**tables[1]) as two:
         await sender(one).send(HelloEvent("x"))
-        await trio.sleep(5)
+        while len(one.settled) + len(two.settled) < count:  # noqa: ASYNC110  two services, and a poll in real time
+            await trio.sleep(1)
+        await trio.sleep(60)
 
     assert heard == ["x"] * count
 
