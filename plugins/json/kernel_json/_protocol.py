@@ -31,13 +31,20 @@ class JsonProtocol(Protocol):
     def __init__(self, *, config: JsonConfig = JsonConfig(), context: Context | None = None) -> None:  # noqa: B008  frozen
         self._max_bytes = config.max_bytes
         self._max_depth = config.max_depth
+        self._foreign = frozenset(map(str.lower, config.content_types))
 
     @override
     def decode(self, envelope: Envelope) -> Message:
+        content_type = self._meant(envelope.content_type) if self._foreign else envelope.content_type
         payload = read_json(
-            envelope.body, content_type=envelope.content_type, max_bytes=self._max_bytes, max_depth=self._max_depth
+            envelope.body, content_type=content_type, max_bytes=self._max_bytes, max_depth=self._max_depth
         )
         return Message(subject=envelope.subject, payload=payload, headers=envelope.headers)
+
+    def _meant(self, content_type: str) -> str:
+        """Return JSON's own content type in place of one that the manifest allows; the charset still has to be UTF-8."""
+        name, semicolon, parameters = content_type.partition(";")
+        return f"{CONTENT_TYPE}{semicolon}{parameters}" if name.strip().lower() in self._foreign else content_type
 
     @override
     def encode(self, message: Message) -> Envelope:

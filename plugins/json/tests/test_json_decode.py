@@ -117,3 +117,23 @@ def test_any_bytes_are_a_value_or_a_decode_error(body: bytes) -> None:
     except DecodeError:
         return
     assert value == json.loads(body)
+
+
+ALLOWING = JsonProtocol(config=JsonConfig(content_types=("text/plain", "Application/Octet-Stream")))
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "TEXT/PLAIN; charset=utf-8", "application/octet-stream", ""])
+def test_another_content_type_can_be_allowed(content_type: str) -> None:
+    assert decode(b"{}", content_type=content_type, protocol=ALLOWING) == {}
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain; charset=latin-1", "text/plainer"])
+def test_what_is_not_allowed_is_refused_all_the_same(content_type: str) -> None:
+    with pytest.raises(DecodeError):
+        decode(b"{}", content_type=content_type, protocol=ALLOWING)
+
+
+@pytest.mark.parametrize("name", ["plain", "text/plain; charset=utf-8", "", "*/*"])
+def test_what_is_no_content_type_is_a_mistake_of_the_manifest(name: str) -> None:
+    with pytest.raises(ValueError, match="'content_types' must be content types without parameters"):
+        JsonConfig(content_types=(name,))
