@@ -6,10 +6,11 @@ that Python or the kernel needs, and two manifests in one process must not get e
 
 from __future__ import annotations
 
+import importlib
 import sys
 import sysconfig
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -21,6 +22,8 @@ NEEDED: Final = frozenset({
     *("sniffio", "sortedcontainers", "structlog", "tomli", "trio", "typing_extensions"),
 })
 """Modules of the libraries that the kernel runs on."""
+_NOT_TO_IMPORT: Final = frozenset({"__main__", "antigravity", "idlelib", "test", "this"})
+"""Modules of Python that do something, or take long, when they are imported; nothing needs them."""
 _OF_TESTS: Final = ("conftest", "test_")
 """What pytest may have imported from anywhere; no service imports it."""
 
@@ -37,8 +40,26 @@ def on_path(directory: Path) -> Generator[None]:
     texts = [_in_the_way(name, directory) for name in sorted(modules_in(directory)) if name in sys.modules]
     if any(texts):
         raise ManifestError([Problem(str(directory), 0, "", text) for text in texts if text])
+    _load_what_would_be_hidden(directory)
     with first_on_path(directory):
         yield
+
+
+def _load_what_would_be_hidden(directory: Path) -> None:
+    """Import what Python and the kernel call like a module that stands in a folder, before that folder comes first.
+
+    Otherwise a `queue.py` beside the manifest makes trio fail, and the problem would be told of every plugin.
+    """
+    hidden = (sys.stdlib_module_names | NEEDED) - _NOT_TO_IMPORT - sys.modules.keys()
+    names = hidden.intersection(modules_in(directory))
+    path = sys.path
+    sys.path = [entry for entry in path if names and Path(entry).resolve() != directory.resolve()] or path
+    try:
+        for name in sorted(names):
+            with suppress(ImportError):  # of another system, or not installed: nobody needs it then
+                importlib.import_module(name)
+    finally:
+        sys.path = path
 
 
 @contextmanager

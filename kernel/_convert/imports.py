@@ -18,6 +18,9 @@ from .folder import first_on_path, modules_in, name_fault
 class NotImportableError(Exception):
     """An import path leads nowhere; `str()` says why."""
 
+    of_module: bool = False
+    """Whether it is the module, and so would be the same for any name of it."""
+
 
 def import_object(path: str, *, directory: Path | None) -> object:
     """Return what an import path names.
@@ -47,7 +50,9 @@ def _find(module: str, name: str, directory: Path | None) -> object:
     except NotImportableError:
         raise
     except (Exception, SystemExit) as error:
-        raise NotImportableError(_why(error, module, directory)) from error
+        failure = NotImportableError(_why(error, module, directory))
+        failure.of_module = True
+        raise failure from error
     return found
 
 
@@ -74,15 +79,20 @@ def _why(error: BaseException, module: str, directory: Path | None) -> str:
         return f'there is no module "{error.name}"{did_you_mean(module, modules_in(directory))}'
     if isinstance(error, SyntaxError):
         return f'cannot import "{module}": {_place(error.filename, error.lineno, directory)}: {error.msg}'
-    return f'cannot import "{module}": {_place(*_origin(error), directory)}: {describe(error)}'
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    hint = f'; is what has "{missing}" installed here?' if missing else ""
+    return f'cannot import "{module}": {_place(*_origin(error, directory), directory)}: {describe(error)}{hint}'
 
 
 def _is_part_of(missing: str, module: str) -> bool:
     return f"{module}.".startswith(f"{missing}.")
 
 
-def _origin(error: BaseException) -> tuple[str | None, int | None]:
+def _origin(error: BaseException, directory: Path | None) -> tuple[str | None, int | None]:
+    """Return where it was raised: in the code beside the manifest if it passed through that, since there it is mended."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    own = [frame for frame in frames if directory is not None and Path(frame.filename).is_relative_to(directory)]
+    frames = own or frames
     return (frames[-1].filename, frames[-1].lineno) if frames else (None, None)
 
 

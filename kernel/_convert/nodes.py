@@ -43,14 +43,15 @@ class Node:
 
     def explain(self, value: object, at: At, walk: Walk) -> object:
         """Return what a value becomes, or `WRONG` when all its problems have been reported."""
+        given = value
         if isinstance(value, FromOutside):
             value = self._reading_of(value)
         try:
             return walk.placed(self.read(value))
         except WrongValueError as error:
-            return walk.wrong(at, str(error)) if error.args else walk.refuse(at, self.words(), value)
+            return walk.wrong(at, str(error)) if error.args else walk.refuse(at, self.words(), given)
         except (ValueError, OverflowError, ArithmeticError):
-            return walk.refuse(at, self.words(), value)
+            return walk.refuse(at, self.words(), given)
         except Exception as error:  # noqa: BLE001  the type's own code
             return walk.wrong(at, described(error))
 

@@ -10,6 +10,7 @@ import attrs
 
 from .._core.secret import Secret
 from .._core.words import field_and_text, shown
+from .instead import instead
 from .leaves import IN_MANIFESTS, IN_MESSAGES, Leaf, Schema
 
 At: TypeAlias = tuple[str | int, ...]
@@ -70,7 +71,8 @@ class Walk:
         """Report a value of the wrong type; return `WRONG`."""
         if isinstance(value, Secret):
             return self.wrong(at, f"must be {words}; a secret cannot be used here")
-        return self.wrong(at, f"must be {words}, got {shown(value, table=self.policy.table)}")
+        hint = instead(words, value) if self.policy.is_strict else ""
+        return self.wrong(at, f"must be {words}, got {shown(value, table=self.policy.table)}{hint}")
 
 
 def described(error: Exception) -> str:

@@ -38,6 +38,33 @@ _ATTRS_TEXTS: Final = tuple(
 )
 
 
+_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("retries", "max_retries", "tries", "max_attempts"), ("attempts", "retry")),
+    **dict.fromkeys(("host", "port", "address", "listen"), ("bind", "hosts")),
+    **dict.fromkeys(("url", "uri", "dsn", "server", "servers"), ("hosts", "path")),
+    **dict.fromkeys(("file", "filename", "database", "db"), ("path",)),
+    **dict.fromkeys(("user", "login"), ("username",)),
+    **dict.fromkeys(("vhost",), ("virtual_host",)),
+    **dict.fromkeys(("class", "module", "handler", "function", "target"), ("use",)),
+    **dict.fromkeys(("type", "kind"), ("plugin",)),
+    **dict.fromkeys(
+        ("routing_key", "routing_keys", "topic", "topics", "subject", "subjects", "pattern"), ("bindings",)
+    ),
+    **dict.fromkeys(("prefetch", "prefetch_count", "max_workers", "threads", "parallel"), ("concurrency",)),
+    **dict.fromkeys(("processes", "replicas", "count"), ("instances",)),
+    **dict.fromkeys(("schedule", "crontab"), ("cron",)),
+    **dict.fromkeys(("every", "period", "seconds"), ("interval",)),
+    **dict.fromkeys(("depends_on", "requires", "after"), ("depends",)),
+    **dict.fromkeys(("settings", "params", "args", "kwargs"), ("config", "options")),
+    **dict.fromkeys(("codec", "serializer", "format"), ("protocol",)),
+    **dict.fromkeys(("broker", "connection"), ("driver",)),
+    **dict.fromkeys(("dead_letter_queue", "dlq"), ("dead_letters",)),
+    **dict.fromkeys(("shutdown_timeout", "stop_timeout"), ("grace_period",)),
+    **dict.fromkeys(("log", "logger"), ("logging",)),
+}
+"""What other programs call it: word -> our words for it, of which the first that is allowed is meant."""
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `; did you mean "x"?` with the option nearest to a word, or nothing if none is near."""
     nearest = difflib.get_close_matches(word, list(options), n=1)
@@ -54,7 +81,9 @@ def unknown(what: str, word: str, allowed: Iterable[str], also: Iterable[str] = 
         also: What is allowed too and may be suggested, but is not listed.
     """
     options = list(allowed)
-    nearest = did_you_mean(word, [*options, *also])
+    known = [*options, *also]
+    alias = next((name for name in _ALIASES.get(word.lower(), ()) if name in known), None)
+    nearest = did_you_mean(word, known) or (f'; did you mean "{alias}"?' if alias else "")
     return f"unknown {what}{nearest or ';'} allowed: {listed(options)}"
 
 

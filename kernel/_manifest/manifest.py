@@ -266,11 +266,17 @@ def _misshapen_components(manifest: Manifest, kind: str, components: Mapping[str
     problems: list[Problem] = []
     for name, value in components.items():
         if not _NAME.fullmatch(name):
-            problems.append(manifest.problem((kind, name), _NAME_RULE))
+            problems.append(manifest.problem((kind, name), f"{_NAME_RULE}{_proper(name)}"))
         if not is_table(value):
             text = f"must be a table, as in {toml_path((kind, name))}, got {shown(value)}"
             problems.append(manifest.problem((kind, name), text))
     return problems
+
+
+def _proper(name: str) -> str:
+    """Return `; write "x"` with the name that was probably meant, or nothing."""
+    meant = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+    return f'; write "{meant}"' if _NAME.fullmatch(meant) else ""
 
 
 def _check_keys(value: object, at: tuple[str, ...], name: str) -> None:

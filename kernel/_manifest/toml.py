@@ -17,6 +17,7 @@ import tomli
 
 from .._convert.strict import is_array, is_table
 from ..errors import ManifestError, Problem
+from .hints import syntax_hint
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
@@ -124,7 +125,8 @@ def parse_text(text: str, *, file: str) -> tuple[dict[str, object], Lines]:
     try:
         tables: dict[str, object] = tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
-        raise _error(file, exc.lineno, f"{exc.msg} (column {exc.colno})") from exc
+        hint = syntax_hint(text, exc.lineno, exc.msg)
+        raise _error(file, exc.lineno, f"{exc.msg} (column {exc.colno}){hint}") from exc
     except (ValueError, RecursionError, OverflowError) as exc:  # pragma: no cover -- caught above, in tomli of today
         raise _error(file, 0, f"cannot be parsed: {exc}") from exc
     _refuse_wide_integers(tables, (), lines, file)

@@ -48,6 +48,8 @@ class Offer:
     """The worker's `config` table, if it has one."""
     directory: Path | None = None
     """Searched first for modules that the table names."""
+    calls: str = ""
+    """What has to be said in the manifest if a parameter was meant for what the worker is called with."""
 
 
 @final
@@ -233,7 +235,9 @@ def _not_offered(name: str, offer: Offer, label: str) -> str:
     near = did_you_mean(name, [*offer.drivers, "config"])
     text = f'parameter "{name}" of {label} has no default and is neither "config" nor a driver'
     return text + (
-        near or (f"; there are: {listed(offer.drivers)}" if offer.drivers else "; the manifest has no drivers")
+        near
+        or offer.calls
+        or (f"; there are: {listed(offer.drivers)}" if offer.drivers else "; the manifest has no drivers")
     )
 
 

@@ -108,7 +108,10 @@ def _service_name(ground: Ground) -> str:
         folder = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(ground.manifest.directory).absolute().name)
         return re.sub(r"^[^A-Za-z]+", "", folder)[:64] or "service"
     if not _NAME.fullmatch(given):
-        ground.report(("kernel", "name"), "must be at most 64 of A-Z, a-z, 0-9, _ and -, and start with a letter")
+        meant = re.sub(r"[^A-Za-z0-9_-]+", "-", given).strip("-_")
+        hint = f'; write "{meant}"' if _NAME.fullmatch(meant) else ""
+        text = "must be at most 64 of A-Z, a-z, 0-9, _ and -, and start with a letter"
+        ground.report(("kernel", "name"), f"{text}{hint}")
     return given
 
 

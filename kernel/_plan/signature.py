@@ -21,6 +21,9 @@ from .handlers import offered, read_answer, read_handler
 from .injection import Argument, Injection, Offer, arguments_of, inject
 
 ANY_SUBJECT: Final = "#"
+_UNCALLED: Final = (
+    "; to be called with messages, it needs a dispatcher in its table, or to be the failure_worker of another"
+)
 
 
 class Role(enum.Enum):
@@ -100,6 +103,8 @@ def _inspect_function(function: Callable[..., object], role: Role, offer: Offer,
         _check_patterns(handlers, label, report)
     elif patterns_of(function):
         report(("use",), _never_called(label, role, mark_of(function)))
+    if role is Role.LOOP:
+        offer = attrs.evolve(offer, calls=_UNCALLED)
     injection = inject(arguments, offer, label, report, strict=role is not Role.HOSTED)
     return Shape(use=function, is_function=True, injection=injection, handlers=handlers, runs=role is Role.LOOP)
 

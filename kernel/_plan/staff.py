@@ -80,8 +80,8 @@ def _hire_one(
     cls = wiring.dispatcher_class(dispatcher)
     role = _role(table, cls, is_last_resort=is_last_resort)
     offer = _offer(ground, wiring, entry, table)
-    use = _import_use(ground, table.use, report)
-    if imports_asyncio(use):
+    use = _import_use(ground, table.use, entry, report)
+    if imports_asyncio(use) and _is_first_of_module(ground, table.use, entry):
         ground.warn((*at, "use"), "its module imports asyncio, and services run on trio: what waits by asyncio fails")
     is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
     shape = inspect_worker(use, role=role, offer=offer, report=report) if is_clear and role else None
@@ -135,7 +135,7 @@ def _offer(ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: Wor
     )
 
 
-def _import_use(ground: Ground, use: str, report: Report) -> object | None:
+def _import_use(ground: Ground, use: str, entry: Entry[WorkerTable], report: Report) -> object | None:
     try:
         if ":" in use:
             return import_object(use, directory=ground.manifest.directory)
@@ -145,8 +145,20 @@ def _import_use(ground: Ground, use: str, report: Report) -> object | None:
     except PluginError as error:
         report(("use",), str(error))
     except NotImportableError as error:
-        report(("use",), str(error))
+        if not error.of_module or _is_first_of_module(ground, use, entry):
+            report(("use",), str(error))
     return None
+
+
+def _is_first_of_module(ground: Ground, use: str, entry: Entry[WorkerTable]) -> bool:
+    """Return whether no worker before this one is from the same module, whose fault has been told then."""
+    module = use.partition(":")[0]
+    for other in ground.tables.workers.values():
+        if other is entry:
+            return True
+        if other.table is not None and other.table.use.partition(":")[0] == module:
+            return False
+    return True
 
 
 def _not_found(ground: Ground, use: str) -> str:
@@ -271,7 +283,7 @@ def _last_resort_faults(
 
 
 def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hired]) -> None:
-    named = {entry.given.get("dispatcher") for entry in ground.tables.workers.values()}
+    named = [entry.given.get("dispatcher") for entry in ground.tables.workers.values()]
     fed = fed_by(workers.values())
     for name, wired in wiring.dispatchers.items():
         cls = wiring.dispatcher_class(name)

@@ -89,8 +89,9 @@ def refer(tables: Tables, kind: str, name: str | None, at: tuple[str, ...], repo
     if f"{kind}/{name}" in tables.disabled:
         report(at, f"{kind}/{name} is disabled (enabled = false)")
     else:
+        bare = name.removeprefix(f"{kind}/")
         there_are = f"; there are: {listed(entries)}" if entries else f": the manifest has no [{SECTIONS[kind]}]"
-        report(at, f'there is no {kind} "{name}"{did_you_mean(name, entries) or there_are}')
+        report(at, f'there is no {kind} "{name}"{did_you_mean(bare, entries) or there_are}')
     return None
 
 
@@ -357,7 +358,10 @@ def _capability_faults(wired: Wired, cls: type[Component], wiring: Wiring) -> It
     if driver is None or wired.config is None or cls.needs is None or not issubclass(driver.provides, cls.needs):
         return
     for capability in sorted(cls.requires(wired.config) - driver.capabilities, key=lambda lacking: lacking.value):
-        yield ("driver",), f'this configuration needs "{capability.value}", which {lacks(wiring, wired.driver)}'
+        yield (
+            ("driver",),
+            f'this configuration needs "{capability.value}", which {lacks(wiring, wired.driver)}; leave out what needs it, or take another plugin',
+        )
 
 
 def lacks(wiring: Wiring, driver: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,3 +134,16 @@ def test_the_modules_that_the_kernel_needs_are_all_known() -> None:
     loaded -= {"coverage", "$coverage"}  # where child processes are measured, too
 
     assert {name for name in loaded - sys.stdlib_module_names if not name.startswith("_")} <= NEEDED
+
+
+def test_a_module_of_python_is_loaded_before_one_beside_the_manifest_can_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colorsys.py").write_text("raise RuntimeError('the wrong one')\n")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)  # as `python -m kernel` has it
+
+    with on_path(tmp_path):
+        found = importlib.import_module("colorsys")
+
+    assert hasattr(found, "rgb_to_hls")

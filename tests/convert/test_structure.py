@@ -131,15 +131,18 @@ def test_a_field_takes_values_of_its_type(annotation: object, value: object, exp
         (bool, 1, "must be true or false, got 1"),
         (int, True, "must be an integer, got true"),
         (int, 1.0, "must be an integer, got 1.0"),
-        (int, "1", 'must be an integer, got "1"'),
+        (int, "1", 'must be an integer, got "1"; write 1, without quotes'),
         (float, True, "must be a number, got true"),
-        (float, "0.5", 'must be a number, got "0.5"'),
+        (float, "0.5", 'must be a number, got "0.5"; write 0.5, without quotes'),
+        (float, "5 min", 'must be a number, got "5 min"; write seconds: 300'),
+        (int, "1e3", 'must be an integer, got "1e3"'),
+        (bool, "Yes", 'must be true or false, got "Yes"; write true, without quotes'),
         (float, 10**400, "must be a number, got a huge integer"),
-        (str, 1, "must be a string, got 1"),
+        (str, 1, 'must be a string, got 1; write "1", in quotes'),
         (str, b"ab", "must be a string, got 2 bytes"),
         (str, NOW, "must be a string, got 2026-01-02T03:04:05"),
         (str, object(), "must be a string, got object"),
-        (str | None, 1, "must be a string, got 1"),
+        (str | None, 1, 'must be a string, got 1; write "1", in quotes'),
         (datetime, NOW.date(), "must be a date and time, got 2026-01-02"),
         (date, NOW, "must be a date, got 2026-01-02T03:04:05"),
         (time, "03:04", 'must be a time of day, got "03:04"'),
@@ -151,10 +154,10 @@ def test_a_field_takes_values_of_its_type(annotation: object, value: object, exp
         (Literal[1], True, "must be 1, got true"),
         (int | str, [], "must be an integer or a string, got an array"),
         (list[int] | Inner | None, 1, "must be an array or a table, got 1"),
-        (list[int], "abc", 'must be an array, got "abc"'),
+        (list[int], "abc", 'must be an array, got "abc"; write ["abc"]'),
         (tuple[int, str], [1], "must be an array of 2, got 1"),
         (dict[str, int], [], "must be a table, got an array"),
-        (Inner, "a", 'must be a table, got "a"'),
+        (Inner, "a", 'must be a table, got "a"; a table is written { key = value }'),
         (type[Exception], "int", 'must be a class derived from Exception, got "int"'),
         (type[Exception], "json:dumps", 'must be a class derived from Exception, got "json:dumps"'),
         (type[Exception], "KeyErr", 'must be "module:Name"'),
@@ -219,10 +222,10 @@ def test_every_problem_of_a_table_is_reported_with_its_path() -> None:
         "name: is missing; it must be a string",
         "inner.c: unknown key; allowed: a, b",
         "inner.a: is missing; it must be an integer",
-        "inner.b: must be a string, got 1",
-        'inners.0.a: must be an integer, got "1"',
-        "inners.1: must be a table, got 3",
-        'weights.a: must be an integer, got "1"',
+        'inner.b: must be a string, got 1; write "1", in quotes',
+        'inners.0.a: must be an integer, got "1"; write 1, without quotes',
+        "inners.1: must be a table, got 3; a table is written { key = value }",
+        'weights.a: must be an integer, got "1"; write 1, without quotes',
         "port: must be at least 1, got 0",
     ]
 
@@ -333,7 +336,7 @@ def test_a_validator_of_ones_own_is_reported_at_its_field() -> None:
                 raise ValueError(f"must not be below low ({self.low})")
 
     assert refused(Config, {"low": 3, "high": 2}) == ["high: must not be below low (3)"]
-    assert refused(Config, {"low": "3", "high": 2}) == ['low: must be an integer, got "3"']
+    assert refused(Config, {"low": "3", "high": 2}) == ['low: must be an integer, got "3"; write 3, without quotes']
     assert made(Config, {"high": 2}) == Config(high=2)
 
 

@@ -286,7 +286,7 @@ use = "${NOPE}"
         "kernel.toml:2: groups: must be a table, got 3",
         f'kernel.toml:3: [driver]: unknown table; did you mean "drivers"? {ALLOWED}',
         'kernel.toml:5: [drivers].queue: must be a table, as in [drivers.queue], got "sqlite"',
-        "kernel.toml:6: [drivers.Bad]: a name must be at most 64 of a-z, 0-9 and _, and start with a letter",
+        'kernel.toml:6: [drivers.Bad]: a name must be at most 64 of a-z, 0-9 and _, and start with a letter; write "bad"',
         "kernel.toml:8: [workers.w].use: needs the environment variable NOPE, which is not set",
     ]
 

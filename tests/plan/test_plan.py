@@ -294,10 +294,10 @@ def test_a_module_can_be_found_without_a_folder() -> None:
     assert import_object("json:JSONDecoder.decode", directory=None) is json.JSONDecoder.decode
 
 
-def test_an_error_outside_of_the_folder_is_placed_by_its_whole_path(tmp_path: Path) -> None:
+def test_an_error_in_a_library_is_placed_where_the_code_beside_the_manifest_called_it(tmp_path: Path) -> None:
     (tmp_path / "far_code.py").write_text("import json\njson.loads('[')\n")
 
-    with pytest.raises(NotImportableError, match=r"/json/decoder.py:\d+: JSONDecodeError"):
+    with pytest.raises(NotImportableError, match=r": far_code.py:2: JSONDecodeError"):
         import_object("far_code:x", directory=tmp_path)
 
 
