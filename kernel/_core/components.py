@@ -148,7 +148,7 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
     surrounds: ClassVar[bool] = False
     """Whether it surrounds the service: it is up before everything else starts, but for what it stands on itself, and
     closes after everything else has. For what looks on, such as probes and metrics; it keeps no service running. A
-    dispatcher of this kind goes on accepting while the others drain."""
+    dispatcher of this kind goes on accepting while the others drain. Its `stop_timeout` is 1 s by default."""
 
     @classmethod  # noqa: B027  most components have nothing to import
     def preload(cls) -> None:

@@ -50,6 +50,8 @@ from .wiring import Ground, Wired, Wiring, plugin_of, refer, wire
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _KINDS: Final = ("driver", "dispatcher", "worker")
 """Of components that are started and stopped."""
+SURROUNDING_STOP_TIMEOUT: Final = 1.0
+"""The default of `stop_timeout` for what surrounds the service."""
 _TOLERANCE: Final = 1e-6
 """Seconds that adding floats may be off."""
 
@@ -145,13 +147,22 @@ def _lives(
 def _surrounded(lives: dict[str, ComponentSpec], wiring: Wiring) -> dict[str, ComponentSpec]:
     """Have everything come after what surrounds the service, but for what that stands on itself."""
     wired = (*wiring.drivers.values(), *wiring.dispatchers.values())
-    around = [one.entry.id for one in wired if one.cls is not None and one.cls.surrounds and one.entry.id in lives]
+    surrounding = [one for one in wired if one.cls is not None and one.cls.surrounds and one.entry.id in lives]
+    around = [one.entry.id for one in surrounding]
     if not around:
         return lives
     below = set(dependents(reverse(edges_of(lives)), around))
+    lives |= {one.entry.id: attrs.evolve(lives[one.entry.id], stop_timeout=_stop_timeout(one)) for one in surrounding}
     return {
         id_: spec if id_ in below else attrs.evolve(spec, after=(*spec.after, *around)) for id_, spec in lives.items()
     }
+
+
+def _stop_timeout(wired: Wired) -> float:
+    """Return how long a component may take to close; what surrounds adds to every chain of the stop budget."""
+    table = cast("DriverTable", wired.entry.table)
+    is_given = "stop_timeout" in wired.entry.given or wired.cls is None or not wired.cls.surrounds
+    return table.stop_timeout if is_given else SURROUNDING_STOP_TIMEOUT
 
 
 def _among(known: set[str], ids: Sequence[str]) -> tuple[str, ...]:
@@ -370,7 +381,7 @@ def _parts(
     yield ("kernel",), attrs.evolve(tables.kernel, name=name)
     yield ("logging",), tables.logging
     for wired in (*wiring.drivers.values(), *wiring.dispatchers.values()):
-        yield wired.entry.at, _with_source(wired.entry)
+        yield wired.entry.at, _with_source(wired)
         yield from _config_parts(wired.entry.at, wired.config)
     for key, spec in wiring.protocols.items():
         declared = tables.protocols.get(key)
@@ -389,9 +400,9 @@ def _protocol_values(entry: Entry[ProtocolTable]) -> Mapping[str, object]:
     return {"plugin": plugin_of(entry), "inbound": table.inbound, "outbound": table.outbound}
 
 
-def _with_source(entry: Entry[DriverTable]) -> DriverTable:
-    table = cast("DriverTable", entry.table)
-    return table if table.use else attrs.evolve(table, plugin=plugin_of(entry))
+def _with_source(wired: Wired) -> DriverTable:
+    table = attrs.evolve(cast("DriverTable", wired.entry.table), stop_timeout=_stop_timeout(wired))
+    return table if table.use else attrs.evolve(table, plugin=plugin_of(wired.entry))
 
 
 def _config_parts(at: tuple[str, ...], config: object) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -53,7 +53,8 @@ _METHODS: Final = frozenset({
 })
 TURNS: Final = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 """Seconds: the upper bounds for turns of the event loop."""
-_SAMPLED: Final = "01"
+_SAMPLED: Final = frozenset("13579bdf")
+"""Last digits of the flags of a trace that is recorded."""
 
 
 @final
@@ -166,4 +167,4 @@ class Metrics:
 def trace_id() -> str:
     """Return the id of the sampled trace that the current task belongs to; empty if there is none."""
     parts = str(carried().get("traceparent", "")).split("-")
-    return parts[1] if len(parts) == 4 and parts[3] == _SAMPLED else ""
+    return parts[1] if len(parts) == 4 and parts[3][-1:] in _SAMPLED else ""

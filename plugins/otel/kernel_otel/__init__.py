@@ -1,0 +1,8 @@
+"""The driver `otel`: traces of handlers, messages, calls and requests, by OpenTelemetry."""
+
+from __future__ import annotations
+
+from ._config import OtelConfig as OtelConfig
+from ._driver import OtelDriver as OtelDriver
+
+__all__ = ["OtelConfig", "OtelDriver"]

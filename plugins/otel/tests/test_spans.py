@@ -1,0 +1,251 @@
+"""What happens in a service becomes spans that hang together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from kernel_otel import OtelConfig, OtelDriver
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from kernel import HandlerCalled, Listening, handles
+from kernel.errors import KernelError
+from kernel.testing import RunningService, fake_context, open_kernel
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE = int("0af7651916cd43dd8448eb211c80319c", 16)
+
+
+class Api:
+    def __init__(self, events: Any) -> None:
+        self.events = events
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await self.events.publish("order.created", {"sku": "tea"})
+        await send({"type": "http.response.start", "status": 202, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Orders:
+    def __init__(self, rpc: Any) -> None:
+        self.rpc = rpc
+
+    @handles("order.created")
+    async def created(self, payload: object) -> None:
+        with trace.get_tracer("user").start_as_current_span("own"):
+            await self.rpc.call("price.of", payload)
+
+
+class Prices:
+    @handles("price.of")
+    async def of(self, payload: object) -> int:
+        return 3
+
+
+class Odd:
+    @handles("raises")
+    async def raises(self, payload: object) -> None:
+        raise ValueError("the password is yellow-feathers")
+
+    @handles("hangs")
+    async def hangs(self, payload: object) -> None:
+        await trio.sleep_forever()
+
+
+class Plain:
+    @handles("#")
+    async def any(self, payload: object) -> None: ...
+
+
+class Batches:
+    @handles("#")
+    async def many(self, payloads: list[object]) -> None: ...
+
+
+COMMON = {"driver": "queue", "protocol": "json"}
+
+
+def manifest(**more: Any) -> dict[str, Any]:
+    return {
+        "kernel": {"name": "shop"},
+        "drivers": {
+            "queue": {"plugin": "memory"},
+            "events": {"plugin": "publisher", **COMMON},
+            "rpc": {"plugin": "rpc_client", **COMMON},
+            "traces": {"plugin": "otel", "exporter": "none", **more},
+        },
+        "dispatchers": {
+            "api": {"plugin": "web", "bind": "127.0.0.1:0"},
+            "orders": {"plugin": "consumer", **COMMON, "queue": "orders", "bindings": ["order.*"]},
+            "prices": {"plugin": "consumer", **COMMON, "queue": "prices", "bindings": ["price.*"]},
+        },
+        "workers": {
+            "api": {"use": f"{__name__}:Api", "dispatcher": "api"},
+            "orders": {"use": f"{__name__}:Orders", "dispatcher": "orders"},
+            "prices": {"use": f"{__name__}:Prices", "dispatcher": "prices"},
+        },
+    }
+
+
+def one_worker(use: str, **dispatcher: Any) -> dict[str, Any]:
+    whole = manifest()
+    return whole | {
+        "dispatchers": {"work": {"plugin": "consumer", **COMMON, "queue": "q", "bindings": ["#"], **dispatcher}},
+        "workers": {"w": {"use": f"{__name__}:{use}", "dispatcher": "work", "timeout": 1.0, "retry": {"attempts": 1}}},
+    }
+
+
+def spans_of(running: RunningService) -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    running.resource("driver/traces").add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter
+
+
+def by_name(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    return {span.name: span for span in exporter.get_finished_spans()}
+
+
+def parent_of(span: ReadableSpan) -> int:
+    return span.parent.span_id if span.parent is not None else 0
+
+
+def id_of(span: ReadableSpan) -> int:
+    return span.context.span_id
+
+
+@asynccontextmanager
+async def asked(manifest: dict[str, Any], headers: dict[str, str]) -> AsyncIterator[InMemorySpanExporter]:
+    """A service whose API was asked once, until its order was handled."""
+    async with open_kernel(manifest) as running:
+        exporter = spans_of(running)
+        at = await running.wait_event(Listening)
+        async with httpx.AsyncClient() as client:
+            await client.get(f"{at.address}/orders?password=x", headers=headers)
+        await running.wait_settled(2)
+        yield exporter
+
+
+async def test_a_request_a_message_and_a_call_are_one_trace() -> None:
+    async with asked(manifest(), {"traceparent": PARENT}) as exporter:
+        spans = by_name(exporter)
+
+    web, sent, handled, called, answered = (
+        spans[name] for name in ("GET", "send events", "process orders.created", "call events", "process prices.of")
+    )
+    assert {span.context.trace_id for span in spans.values() if span.name != "own"} == {TRACE}
+    assert parent_of(web) == int("b7ad6b7169203331", 16)
+    assert [parent_of(sent), parent_of(handled), parent_of(answered)] == [id_of(web), id_of(sent), id_of(called)]
+    assert [span.kind for span in (web, sent, handled, called, answered)] == [
+        SpanKind.SERVER,
+        SpanKind.PRODUCER,
+        SpanKind.CONSUMER,
+        SpanKind.CLIENT,
+        SpanKind.SERVER,
+    ]
+    assert web.attributes is not None
+    assert (web.attributes["http.response.status_code"], web.attributes["url.path"]) == (202, "/orders")
+    assert {span.resource.attributes["service.name"] for span in (web, answered)} == {"shop"}
+
+
+@pytest.mark.parametrize(("sample", "count"), [(0.0, 0), (1.0, 5)])
+async def test_what_begins_here_is_sampled(sample: float, count: int) -> None:
+    async with asked(manifest(sample=sample), {}) as exporter:
+        spans = by_name(exporter)
+
+    assert len([name for name in spans if name != "own"]) == count
+
+
+async def test_what_is_not_recorded_carries_its_context_along(autojump_clock: object) -> None:
+    seen: list[object] = []
+    async with open_kernel(one_worker("Plain") | {"drivers": manifest(sample=0.0)["drivers"]}) as running:
+        running.kernel.hub.subscribe(
+            lambda event: seen.append(event.deliveries[0].envelope.headers["traceparent"]),  # type: ignore[attr-defined]
+            HandlerCalled,
+        )
+        await running.publish("events", "x", None)
+        await running.wait_settled()
+
+    assert [int(str(one)[-2:], 16) & 1 for one in seen] == [0]
+
+
+async def test_an_exception_is_told_without_the_secret_in_it(autojump_clock: object) -> None:
+    tables = one_worker("Odd") | {"drivers": manifest(headers={"authorization": {"env": "TOKEN"}})["drivers"]}
+    async with open_kernel(tables, expected=ValueError, environ={"TOKEN": "yellow-feathers"}) as running:
+        exporter = spans_of(running)
+        await running.publish("events", "raises", None)
+        await running.wait_settled()
+        span = by_name(exporter)["process w.raises"]
+
+    (event,) = span.events
+    assert event.attributes is not None
+    assert (event.name, event.attributes["exception.type"]) == ("exception", "ValueError")
+    assert event.attributes["exception.message"] == "the password is ***"
+    assert span.status.status_code is StatusCode.ERROR
+
+
+async def test_a_span_that_was_cancelled_says_so(autojump_clock: object) -> None:
+    async with open_kernel(one_worker("Odd"), expected=Exception) as running:
+        exporter = spans_of(running)
+        await running.publish("events", "hangs", None)
+        await running.wait_settled()
+        span = by_name(exporter)["process w.hangs"]
+
+    assert span.attributes is not None
+    assert span.attributes["kernel.cancelled"] is True
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "cancelled")
+
+
+async def test_a_message_that_cannot_be_sent_is_an_error(autojump_clock: object) -> None:
+    async with open_kernel(one_worker("Odd", bindings=["other"])) as running:
+        exporter = spans_of(running)
+        with pytest.raises(KernelError):
+            await running.publish("events", "x", None)
+        span = by_name(exporter)["send events"]
+
+    assert span.status.status_code is StatusCode.ERROR
+
+
+async def test_a_batch_links_to_its_messages(autojump_clock: object) -> None:
+    async with open_kernel(one_worker("Batches", batch={"size": 3, "wait": 1.0})) as running:
+        exporter = spans_of(running)
+        for _ in range(3):
+            await running.publish("events", "x", None)
+        await running.wait_settled(3)
+        spans = exporter.get_finished_spans()
+
+    sent = {id_of(span) for span in spans if span.name == "send events"}
+    batch = next(span for span in spans if span.name == "process w.many")
+    assert {link.context.span_id for link in batch.links} == sent
+    assert (parent_of(batch), len(sent)) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"traceparent": "nonsense"}, {"traceparent": 7}, {"traceparent": PARENT + "x"}]
+)
+async def test_headers_that_make_no_sense_begin_a_trace(headers: dict[str, Any], autojump_clock: object) -> None:
+    async with open_kernel(one_worker("Plain")) as running:
+        exporter = spans_of(running)
+        await running.publish("events", "x", None, headers=headers)
+        await running.wait_settled()
+
+    assert len(exporter.get_finished_spans()) == 2
+
+
+async def test_a_collector_that_is_away_holds_up_nothing() -> None:
+    config = OtelConfig(endpoint="http://127.0.0.1:9/v1/traces")
+    driver = OtelDriver(config=config, context=fake_context("driver/traces", stop_timeout=0.5))
+    async with driver.open() as provider:
+        provider.get_tracer("t").start_span("s").end()  # type: ignore[attr-defined]
+        began = trio.current_time()
+
+    assert trio.current_time() - began < 2
