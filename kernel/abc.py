@@ -24,6 +24,9 @@ from ._core.broker import check_partition_by as check_partition_by
 from ._core.broker import check_window as check_window
 from ._core.broker import death_headers as death_headers
 from ._core.broker import partition_key as partition_key
+from ._core.caller import Caller as Caller
+from ._core.caller import RemoteFunction as RemoteFunction
+from ._core.caller import Sender as Sender
 from ._core.components import Candidate as Candidate
 from ._core.components import Component as Component
 from ._core.components import Context as Context

@@ -160,7 +160,9 @@ Outcome: TypeAlias = Ack | Retry | DeadLetter | Return
 
 def write_deadline(deadline: float, *, now: float) -> str | None:
     """Return a deadline as the text of `DEADLINE_HEADER`, or None if there is none."""
-    return None if deadline == math.inf else str(max(0, math.ceil((deadline - now) * 1000)))
+    if deadline == math.inf:
+        return None
+    return str(math.ceil((deadline - now) * 1000)) if deadline > now else "0"  # it is -inf in a cancelled scope
 
 
 def read_deadline(text: object, *, now: float) -> float:

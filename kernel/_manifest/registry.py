@@ -31,11 +31,30 @@ CONTRACTS: Final[Mapping[str, type[Component]]] = {"driver": Driver, "protocol":
 _CONFIGS: Final = ("Config", "BrokerOptions", "WorkerOptions")
 _PREFIX: Final = "trio-kernel-"
 _SHIPPED: Final[Mapping[str, str]] = {
-    **{name: name for name in ("amqp", "bpm", "http", "json", "memory", "postgres", "raw", "sqlite", "timer", "web")},
+    **{
+        name: name
+        for name in (
+            "amqp",
+            "bpm",
+            "health",
+            "http",
+            "json",
+            "memory",
+            "otel",
+            "postgres",
+            "prometheus",
+            "raw",
+            "sqlite",
+            "timer",
+            "web",
+        )
+    },
     **dict.fromkeys(("event_listener", "event_sender"), "events"),
     **dict.fromkeys(("consumer", "publisher", "rpc_client"), "messaging"),
+    **dict.fromkeys(("msgpack", "service_framework"), "msgpack"),
     **dict.fromkeys(("nameko_events", "nameko_rpc"), "nameko"),
     **dict.fromkeys(("ufw_backoff", "ufw_rpc", "ufw_targets"), "ufw"),
+    **dict.fromkeys(("zmq_proxy", "zmq_publish", "zmq_reply", "zmq_request", "zmq_subscribe"), "zmq"),
 }
 """Plugins of the kernel's own distributions -> what follows `trio-kernel-` in their names; for advice alone."""
 

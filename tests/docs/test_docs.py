@@ -179,7 +179,10 @@ def test_the_manifest_of_a_document_is_clean_and_its_tests_pass(document: str, t
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "document",
-    [*(f"plugins/{name}/README.md" for name in ("bpm", "nameko", "postgres", "raw", "ufw")), "docs/howto/migrate.md"],
+    [
+        *(f"plugins/{name}/README.md" for name in ("bpm", "nameko", "postgres", "raw", "ufw", "zmq")),
+        "docs/howto/migrate.md",
+    ],
 )
 def test_the_manifest_of_a_foreign_format_is_clean(document: str, tmp_path: Path) -> None:
     write_files_of(document, tmp_path)

@@ -7,7 +7,6 @@ from ._consumer import ConsumerDispatcher as ConsumerDispatcher
 from ._publisher import Publisher as Publisher
 from ._publisher import PublisherConfig as PublisherConfig
 from ._publisher import PublisherDriver as PublisherDriver
-from ._rpc import RemoteFunction as RemoteFunction
 from ._rpc import RpcClient as RpcClient
 from ._rpc import RpcClientConfig as RpcClientConfig
 from ._rpc_driver import RpcClientDriver as RpcClientDriver

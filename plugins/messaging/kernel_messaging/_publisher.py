@@ -12,7 +12,7 @@ import trio
 from typing_extensions import override
 
 from kernel import NO_HEADERS, Envelope, Message
-from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Topology, Transaction, current_work
+from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Sender, Topology, Transaction, current_work
 from kernel.errors import UnknownOutcomeError
 
 from ._continued import continued
@@ -42,7 +42,7 @@ class PublisherConfig:
 
 @final
 @attrs.frozen(eq=False, repr=False)
-class Publisher:
+class Publisher(Sender):
     """Publishes messages to one exchange, or straight to queues. Safe to share between tasks."""
 
     _broker: Broker
@@ -53,6 +53,7 @@ class Publisher:
     def __repr__(self) -> str:
         return f"<Publisher to {self._config.exchange!r}>"
 
+    @override
     async def publish(
         self,
         subject: str,
@@ -61,7 +62,7 @@ class Publisher:
         headers: Mapping[str, object] = NO_HEADERS,
         delay: float = 0.0,
         priority: int = 0,
-        id: str = "",  # noqa: A002  the word on the envelope
+        id: str = "",
         transaction: Transaction | None = None,
     ) -> str:
         """Publish a message; returns its id when the broker has taken responsibility.

@@ -7,9 +7,10 @@ from typing import TypeVar, final, overload
 
 import attrs
 import trio
+from typing_extensions import override
 
-from kernel import NO_HEADERS, Arguments, Message, payload_converter
-from kernel.abc import Context, Protocol
+from kernel import NO_HEADERS, Message, payload_converter
+from kernel.abc import Caller, Context, Protocol
 from kernel.errors import CallTimeoutError
 
 from ._calls import Calls
@@ -53,32 +54,7 @@ class RpcClientConfig:
 
 @final
 @attrs.frozen(eq=False, repr=False)
-class RemoteFunction:
-    """A remote handler, called as a function is: `await rpc.billing.charge(order, amount=3)`.
-
-    Attributes and items are further words of the subject. Items take any: `rpc.billing["_audit"]`.
-    """
-
-    _client: RpcClient
-    _subject: str
-
-    def __repr__(self) -> str:
-        return f"<remote function {self._subject}>"
-
-    def __getattr__(self, name: str) -> RemoteFunction:
-        return self[_checked(name)]
-
-    def __getitem__(self, words: str) -> RemoteFunction:
-        return RemoteFunction(self._client, f"{self._subject}.{_subject(words)}")
-
-    async def __call__(self, /, *args: object, **kwargs: object) -> object:
-        """Call it and return what the answer carries; as `RpcClient.call` with `Arguments`."""
-        return await self._client.call(self._subject, Arguments(args, kwargs))
-
-
-@final
-@attrs.frozen(eq=False, repr=False)
-class RpcClient:
+class RpcClient(Caller):
     """Calls remote handlers and waits for their answers. Safe to share between tasks.
 
     `await rpc.billing.charge(order, amount=3)` is `await rpc.call("billing.charge", Arguments((order,), {"amount": 3}))`.
@@ -105,12 +81,6 @@ class RpcClient:
         """Answers that came when nobody waited for them any more, and second answers to one call."""
         return self._calls.late_replies
 
-    def __getattr__(self, name: str) -> RemoteFunction:
-        return self[_checked(name)]
-
-    def __getitem__(self, words: str) -> RemoteFunction:
-        return RemoteFunction(self, _subject(words))
-
     @overload
     async def call(
         self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: type[ReturnT]
@@ -119,6 +89,7 @@ class RpcClient:
     async def call(
         self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: object = ...
     ) -> object: ...
+    @override
     async def call(
         self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS, returns: object = object
     ) -> object:
@@ -161,19 +132,3 @@ class RpcClient:
 
 def _same(answer: object) -> object:
     return answer
-
-
-def _checked(name: str) -> str:
-    """Return a name that may be the word of a subject as an attribute.
-
-    Python and its libraries ask any object for names with underscores, and take what they get for an answer.
-    """
-    if name.startswith("_"):
-        raise AttributeError(f'"{name}" is no word of a subject as an attribute; write ["{name}"]')
-    return name
-
-
-def _subject(words: object) -> str:
-    if not isinstance(words, str) or not all(words.split(".")):
-        raise TypeError(f"the words of a subject are a string, joined by dots, not {words!r}")
-    return words

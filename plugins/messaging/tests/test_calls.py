@@ -10,12 +10,12 @@ from typing import Any
 import attrs
 import pytest
 from kernel_json import JsonProtocol
-from kernel_messaging import Publisher, RemoteFunction, RpcClient
+from kernel_messaging import Publisher, RpcClient
 from typing_extensions import override
 
 from kernel import Arguments, Envelope, answers, current_delivery, handles
 from kernel._manifest.registry import Registry, discover
-from kernel.abc import Protocol
+from kernel.abc import Protocol, RemoteFunction
 from kernel.errors import RemoteError, UnroutableError
 from kernel.testing import open_kernel
 

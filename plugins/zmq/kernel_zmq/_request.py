@@ -1,0 +1,205 @@
+"""Calls over ZeroMQ as a worker makes them, and which of them an answer is for."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, TypeVar, final, overload
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel import NO_HEADERS, Envelope, Message, Pace, payload_converter
+from kernel.abc import Caller, Context, Protocol
+from kernel.errors import CallTimeoutError, KernelError, UnavailableError, UnknownOutcomeError
+
+from ._config import RequestConfig
+from ._continued import continued
+from ._socket import Socket
+from ._telling import telling
+from ._wire import is_greeting, read_reply, write_cancellation, write_request
+
+ReturnT = TypeVar("ReturnT")
+
+_MAX_UNTOLD: Final = 1000
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Call:
+    """A call under way."""
+
+    done: trio.Event = attrs.field(factory=trio.Event)
+    is_sent: bool = False
+    reply: Envelope | None = None
+    error: KernelError | None = None
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class ZmqClient(Caller):
+    """Calls remote handlers and waits for their answers. Safe to share between tasks."""
+
+    _socket: Socket
+    _context: Context
+    _config: RequestConfig
+    _protocol: Protocol = attrs.field(init=False)
+    _limiter: trio.CapacityLimiter = attrs.field(init=False)
+    _calls: dict[bytes, _Call] = attrs.field(factory=dict[bytes, _Call], init=False)
+    _cancelled: deque[bytes] = attrs.field(factory=lambda: deque[bytes](maxlen=_MAX_UNTOLD), init=False)
+    """Calls that were cancelled before the other side has greeted."""
+    _is_greeted: bool = attrs.field(default=False, init=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
+    late_replies: int = attrs.field(default=0, init=False)
+    """Answers that came when nobody waited for them any more."""
+
+    def __attrs_post_init__(self) -> None:
+        self._protocol = self._context.protocol
+        self._limiter = trio.CapacityLimiter(self._config.max_in_flight)
+
+    def __repr__(self) -> str:
+        return f"<ZmqClient with {self.in_flight} calls in flight>"
+
+    @property
+    def _tells(self) -> bool:
+        """Whether calls that are cancelled are told of: with several peers nobody knows which of them has the request."""
+        return self._config.tell_cancelled and self._config.is_single
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait for their answer."""
+        return len(self._calls)
+
+    @overload
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: type[ReturnT]
+    ) -> ReturnT: ...
+    @overload
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: object = ...
+    ) -> object: ...
+    @override
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS, returns: object = object
+    ) -> object:
+        """Send a request and return what the answer carries.
+
+        The request carries the caller's deadline, or `timeout` from the manifest if that is sooner. With `attempts`
+        above 1 it is sent again when no answer came in time, and may then be handled more than once.
+
+        Raises:
+            RemoteError: if the other side answered with an error.
+            Exception: of a class that the protocol's configuration lists, if that is the error.
+            CallTimeoutError: if no answer came within `timeout`, `attempts` times.
+            UnavailableError: if nobody was connected in that time, or the driver is closed.
+            UnknownOutcomeError: if the only connection broke while the answer was awaited.
+            EncodeError: if the protocol cannot write the payload.
+            DecodeError: if the answer means nothing in the protocol; `ConversionError` if it is no `returns`.
+
+        Cancellation: Is a checkpoint. If cancelled, the other side is told, and the request may have been handled; its
+            answer is dropped.
+        """
+        convert = _same if returns is object else payload_converter(returns)
+        with telling(self._context, subject, is_call=True):
+            return convert(await self._call(subject, payload, headers))
+
+    async def _call(self, subject: str, payload: object, headers: Mapping[str, object]) -> object:
+        message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+        request = self._protocol.encode(message)
+        is_sent = False
+        for _ in range(self._config.attempts):
+            call = _Call()
+            with trio.move_on_after(self._config.timeout):
+                return self._protocol.decode_reply(await self._ask(request, call))
+            is_sent |= call.is_sent
+        if is_sent:
+            raise CallTimeoutError(subject, seconds=self._config.timeout * self._config.attempts)
+        raise UnavailableError(f'nobody was connected who could get "{subject}"')
+
+    async def _ask(self, request: Envelope, call: _Call) -> Envelope:
+        async with self._limiter:
+            if self._is_closed:
+                raise UnavailableError("the ZeroMQ client is closed")
+            key = os.urandom(8)
+            self._calls[key] = call
+            try:
+                await self._send(request, key)
+                call.is_sent = True
+                await call.done.wait()
+            except trio.Cancelled:
+                if self._tells and call.is_sent and not call.done.is_set():
+                    self._cancelled.append(key)
+                    self._tell_cancelled()
+                raise
+            finally:
+                del self._calls[key]
+        if call.reply is None:
+            assert call.error is not None  # a call ends in one of the two
+            raise call.error
+        return call.reply
+
+    async def _send(self, request: Envelope, key: bytes) -> None:
+        envelope = attrs.evolve(request, deadline=trio.current_effective_deadline())
+        await self._socket.send(write_request(envelope, key, now=trio.current_time()))
+
+    def _tell_cancelled(self) -> None:
+        """Tell of the cancelled calls, if the other side knows what that is."""
+        while self._is_greeted and self._cancelled:
+            try:
+                self._socket.send_nowait(write_cancellation(self._cancelled.popleft()))
+            except trio.WouldBlock:  # it costs the callee work that nobody needs
+                return
+
+    async def receive(self) -> None:
+        """Hand answers to those who wait for them, for ever.
+
+        Cancellation: Is a checkpoint.
+        """
+        pace = Pace()
+        while True:
+            try:
+                self._accept(self._socket.recv_nowait())
+                await pace.step()
+            except trio.WouldBlock:
+                self._accept(await self._socket.recv())
+
+    def disconnected(self) -> None:
+        """Fail the calls whose answer can come no more; what has come already is handed over first."""
+        while True:
+            try:
+                self._accept(self._socket.recv_nowait())
+            except trio.WouldBlock:
+                break
+        self._is_greeted = False  # who comes next may be another
+        self._cancelled.clear()
+        text = "the connection broke while an answer was awaited; it may have been handled"
+        for call in self._calls.values():
+            if call.is_sent and not call.done.is_set():
+                call.error = UnknownOutcomeError(text)
+                call.done.set()
+
+    def close(self) -> None:
+        """Fail the calls under way and those to come."""
+        self._is_closed = True
+        for call in self._calls.values():
+            call.error = UnavailableError("the ZeroMQ client is closed")
+            call.done.set()
+
+    def _accept(self, frames: list[bytes]) -> None:
+        if is_greeting(frames):
+            self._is_greeted = True
+            self._tell_cancelled()
+            return
+        answer = read_reply(frames)
+        call = self._calls.get(answer[0]) if answer is not None else None
+        if answer is None or call is None or call.done.is_set():
+            self.late_replies += 1
+        else:
+            call.reply = answer[1]
+            call.done.set()
+
+
+def _same(answer: object) -> object:
+    return answer

@@ -1,0 +1,37 @@
+"""What the tests with foreign peers share: the peers, and ports that nobody else has."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ..amqp._peer import Peer, start
+
+PEERS = Path(__file__).parent / "peers"
+
+
+@pytest.fixture
+def start_peer() -> Iterator[Callable[..., Peer]]:
+    """Starts peers that end with the test."""
+    peers: list[Peer] = []
+
+    def start_one(script: str, *arguments: str) -> Peer:
+        peers.append(start(str(PEERS / script), *arguments))
+        return peers[-1]
+
+    yield start_one
+    for peer in peers:  # all at once, since some take their time
+        peer.ask_to_end()
+    for peer in peers:
+        peer.end()
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that was free a moment ago, for peers that cannot say which one they got."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number: int = listener.getsockname()[1]
+        return number
