@@ -14,6 +14,7 @@ import click
 
 from ..errors import ManifestError, PlanError
 from .console import complain, paint, say, unheard_is_lost
+from .operate import LEVELS, LOOKING_IN
 
 if TYPE_CHECKING:
     from .._core.spec import Plan
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
 DEFAULT_MANIFEST: Final = "kernel.toml"
-LEVELS: Final = ("debug", "info", "warning", "error")
 KINDS: Final = ("driver", "protocol", "dispatcher")
 _INVALID: Final = 2
 _BY_UV: Final = "UV"
@@ -344,6 +344,6 @@ def _written(files: Sequence[Path], folder: str, commands: Sequence[str]) -> Non
 
 
 BUILT_IN: Final[Mapping[str, click.Command]] = {
-    command.name or "": command for command in (run, exec_, check, plan, plugins, schema, new, new_plugin)
+    command.name or "": command for command in (run, exec_, check, plan, plugins, schema, new, new_plugin, *LOOKING_IN)
 }
 """Name -> command, in the order of the help."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import cast, final
 
 import attrs
@@ -29,7 +31,7 @@ from .._log.log import Log, LogSettings
 from .._log.render import traceback_of
 from .._log.sinks import RotatingFile, Stream
 from .._supervise.process import run
-from .._supervise.run import Result
+from .._supervise.run import Kernel, Result
 from .console import OutputError, complain, look_of, say
 from .screen import Tree
 
@@ -67,10 +69,20 @@ def run_service(plan: Plan, options: ServiceOptions, *, hub: EventHub | None = N
         logger = log.logger()
         for warning in plan.warnings:
             logger.warning(str(warning))
-        result = run(plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words)
+        beside = partial(_listen, log) if plan.control else None
+        result = run(plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words, beside=beside)
         for error in result.errors:
             _tell_error(error, origin_of(error), log)
     return result
+
+
+async def _listen(log: Log, kernel: Kernel) -> None:
+    """Answer `kernel tree` and its like."""
+    from .._control.orders import Desk  # noqa: PLC0415  the service starts meanwhile
+    from .._control.places import Place  # noqa: PLC0415  as above
+    from .._control.server import listen  # noqa: PLC0415  as above
+
+    await listen(Place.of(kernel.plan.name, os.environ), partial(Desk, kernel, log), log.logger())
 
 
 def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:

@@ -276,6 +276,8 @@ class Plan:
     """The manifest's folder, absolute."""
     hooks: tuple[HookSpec, ...] = ()
     log: LogPolicy = LogPolicy()
+    control: bool = True
+    """Whether `kernel run` listens on a control socket."""
     secrets: tuple[Secret, ...] = attrs.field(default=(), eq=False)
     """Every secret that the manifest names: what is inside of them is never logged."""
     values: Callable[[], Sequence[Value]] = attrs.field(default=tuple, eq=False, repr=False)

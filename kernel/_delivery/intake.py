@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
@@ -21,6 +21,8 @@ from .judge import owned
 from .leash import Attempting
 from .runners import Ended, Errand, Revocable, Runners
 
+Tap: TypeAlias = Callable[[str, Delivery, Outcome, float], object]
+"""Is told of a delivery that was settled: its worker, it, the outcome, and the seconds that it took."""
 SETTLE_TIMEOUT: Final = 5.0
 """Seconds that a source may take to note an outcome, while its dispatcher is not asked to stop."""
 _RETURNED: Final = Verdict(Return())
@@ -62,6 +64,14 @@ class KernelIntake(Intake):
     """By name; several where a source delivered the same thing twice."""
     _works: dict[Work, bool] = attrs.field(factory=dict["Work", bool], init=False)
     """What the pipeline does not run, and whether it takes a slot."""
+    tap: Tap | None = attrs.field(default=None, init=False)
+    """Is told of each delivery that was settled."""
+    _rounds: int = attrs.field(default=0, init=False)
+    """How often `TURN` slots were taken."""
+    _entered: int = attrs.field(default=0, init=False)
+    """How often one was taken without waiting."""
+    _kept: int | None = attrs.field(default=None, init=False)
+    """The slots that are free and not given out, while it is paused."""
     _apart: int = attrs.field(default=0, init=False)
     """How many of those take none."""
     _over: bool = attrs.field(default=False, init=False)
@@ -84,7 +94,29 @@ class KernelIntake(Intake):
     @property
     def in_flight(self) -> int:
         """How many slots are taken."""
-        return self._concurrency - self._free + self._apart
+        return self._concurrency - self._free - (self._kept or 0) + self._apart
+
+    @property
+    def taken(self) -> int:
+        """How many slots have been taken so far. May be called from any thread."""
+        return self._rounds * TURN + self._taken + self._entered
+
+    def pause(self) -> None:
+        """Give out no slot until `resume`: what comes waits for one."""
+        if self._kept is None:
+            self._kept, self._free = self._free, 0
+
+    def resume(self) -> None:
+        """Give out slots again."""
+        if self._kept is not None:
+            self._free, self._kept = self._kept, None
+            while self._free and self._waiting:
+                self._free -= 1
+                self._waiting.unpark()
+
+    def under_way(self) -> list[tuple[Delivery, float, trio.lowlevel.Task]]:
+        """Return the deliveries under way, when each was begun, and the task that works on it. From any thread."""
+        return self._runners.under_way()
 
     async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
         """Wait for a slot, then handle the delivery in a task of its own."""
@@ -136,6 +168,7 @@ class KernelIntake(Intake):
             self._free -= 1
         else:
             self._apart += 1
+        self._entered += 1
         self._begin(work, counts=counts)
 
     async def enter(self, work: Work) -> None:
@@ -221,6 +254,7 @@ class KernelIntake(Intake):
     async def _let_others_run(self) -> None:
         """Give them the two turns that `TURN` tells of."""
         self._taken = 0
+        self._rounds += 1
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
 
@@ -234,9 +268,14 @@ class KernelIntake(Intake):
             raise
 
     def _free_slot(self) -> None:
-        if not self._free and self._waiting:
-            self._waiting.unpark()
-            return
+        if not self._free:
+            if self._kept is not None:
+                self._kept += 1
+                self._tell_if_idle()
+                return
+            if self._waiting:
+                self._waiting.unpark()
+                return
         self._free += 1
         if self._free == self._concurrency:
             self._tell_if_idle()
@@ -316,6 +355,8 @@ class KernelIntake(Intake):
 
     def _tell(self, delivery: Delivery, verdict: Verdict, began: float) -> None:
         is_usual = verdict.error is None and isinstance(verdict.outcome, Ack)
+        if self.tap is not None:
+            self.tap(verdict.worker, delivery, verdict.outcome, trio.current_time() - began)
         kind = DeliveryDone if is_usual else DeliverySettled
         if self._hub.hears(kind):
             self._hub.emit(

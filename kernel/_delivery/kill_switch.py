@@ -41,7 +41,8 @@ class KillSwitch:
     reason: str = attrs.field(default="", init=False)
     """Of the last change."""
     _parts: deque[_Part] = attrs.field(factory=deque[_Part], init=False)
-    _until: float = attrs.field(default=0.0, init=False)
+    until: float = attrs.field(default=0.0, init=False)
+    """While it is open: when a call tries whether the worker works again, by `trio.current_time()`."""
     _probing: bool = attrs.field(default=False, init=False)
     _void: bool = attrs.field(default=False, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -54,8 +55,8 @@ class KillSwitch:
         while self.state is not SwitchState.CLOSED and not self._void:
             if self._probing:
                 await self._waiting.park()
-            elif trio.current_time() < self._until:
-                with trio.move_on_at(self._until):
+            elif trio.current_time() < self.until:
+                with trio.move_on_at(self.until):
                     await self._waiting.park()
             else:
                 self._probe()
@@ -110,7 +111,7 @@ class KillSwitch:
         return self._parts[-1]
 
     def _open(self, reason: str) -> None:
-        self._until = trio.current_time() + self.policy.pause
+        self.until = trio.current_time() + self.policy.pause
         self._change(SwitchState.OPEN, reason)
         self._waiting.unpark_all()  # each waits for the end of the pause, and the first of them tries
 

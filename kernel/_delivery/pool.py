@@ -92,6 +92,10 @@ class Pool(Target):
             while instance.calls:
                 await instance.idle.park()  # noqa: ASYNC102  not shielded: the deadline of the life is the bound
 
+    def calls(self) -> list[tuple[trio.CancelScope, Delivery]]:
+        """Return the calls that are under way. May be called from any thread."""
+        return [call for instance in list(self._ready) for call in list(instance.calls.items())]
+
     def take_nowait(self) -> Instance | None:
         """Take a place in the instance with most room, or return None."""
         ready = self._ready

@@ -116,6 +116,15 @@ class Runners:
                 delivery = runner.errand.delivery
                 yield delivery, self._elsewhere.get(id(delivery), runner.task)
 
+    def under_way(self) -> list[tuple[Delivery, float, trio.lowlevel.Task]]:
+        """Return what is under way, when it was begun, and the task that works on it. May be called from any thread."""
+        errands = [(runner.errand, runner.task) for runner in list(self._all)]
+        return [
+            (errand.delivery, errand.began, self._elsewhere.get(id(errand.delivery), task))
+            for errand, task in errands
+            if errand is not None
+        ]
+
     async def _run(self, errand: Errand) -> None:
         runner = _Runner(trio.lowlevel.current_task(), errand, self._idle)
         self._all[runner] = None

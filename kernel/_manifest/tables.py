@@ -76,6 +76,8 @@ class KernelTable:
     """Names of plugins that may be used; None allows all that are installed."""
     hooks: tuple[str, ...] = ()
     """Import paths `module:function`: what receives events."""
+    control: bool = True
+    """Whether `kernel run` listens on a control socket, for `kernel tree` and its like."""
     extends: str | None = None
     """Path of the manifest that this one lies over."""
     setup: str | None = None

@@ -99,6 +99,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         directory=manifest.directory.absolute(),
         hooks=hooks,
         log=tables.logging,
+        control=tables.kernel.control,
         secrets=tuple(manifest.secrets()),
         values=functools.partial(_values, ground, name, wiring, workers),
     )

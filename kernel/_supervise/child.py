@@ -5,6 +5,7 @@ Nothing here moves a child or ends a life: `supervisor` does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias, assert_never, cast, final
@@ -12,7 +13,7 @@ from typing import TypeAlias, assert_never, cast, final
 import attrs
 import trio
 
-from .._core.lifecycle import FINAL, USABLE, State
+from .._core.lifecycle import ALIVE, FINAL, USABLE, State
 from .._core.policies import Ending, RestartHistory, RestartPolicy
 from .._core.spec import Strategy
 from .._delivery.failure import describe
@@ -83,6 +84,10 @@ class Child:
     left_behind: bool = attrs.field(default=False, init=False)
     degraded: str | None = attrs.field(default=None, init=False)
     """Why it is degraded from the moment it is ready on; None if it is not."""
+    starts_at: float = attrs.field(default=-math.inf, init=False)
+    """Until when it waits to be started again."""
+    hurried: bool = attrs.field(default=False, init=False)
+    """Whether somebody asked for it to start at once."""
     ready_for: float = attrs.field(default=0.0, init=False)
     """Seconds that its last life was ready."""
     reason: str = attrs.field(default="", init=False)
@@ -150,6 +155,15 @@ def obstacles(child: Child) -> Iterator[Child]:
     for other in _comes_after(child):
         while other.state not in USABLE and other.state not in FINAL:
             yield other
+
+
+def obstacles_of(child: Child) -> Iterator[Child]:
+    """Yield what a child waits for directly: to start, or to close."""
+    if child.state in {State.CREATED, State.BACKOFF} and not child.retired:
+        yield from (one for one in child.uses if not serves(one))
+        yield from (one for one in child.after if not serves(one) and one.state not in FINAL)
+    elif child.state in ALIVE and child.life is not None and child.life.recalled:
+        yield from (one for one in child.followers if not one.is_down)
 
 
 def _comes_after(child: Child) -> list[Child]:
@@ -263,11 +277,13 @@ def holding(children: Collection[Child]) -> Generator[None]:
 
 
 async def sleep_unless_retired(child: Child, seconds: float) -> None:
-    """Wait, but not when the child must not start again.
+    """Wait, but not when the child must not start again, or somebody asked for it to start at once.
 
     Cancellation: Is a checkpoint.
     """
     await trio.lowlevel.checkpoint()
-    with trio.move_on_after(seconds):
-        while not child.retired:
+    child.starts_at, child.hurried = trio.current_time() + seconds, False
+    with trio.move_on_at(child.starts_at):
+        while not (child.retired or child.hurried):
             await child.changed.park()
+    child.starts_at = -math.inf

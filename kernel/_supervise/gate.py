@@ -18,7 +18,14 @@ class Gate:
 
     _missing: set[str]
     """Ids of those that it waits for and that are not waiting in it."""
+    waiting: set[str] = attrs.field(factory=set[str], init=False)
+    """Ids of those that wait in it."""
     _open: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Ids of those that it waits for."""
+        return frozenset(self._missing)
 
     async def wait(self, id_: str) -> None:
         """Say that a dispatcher has opened, and wait until all have.
@@ -29,9 +36,11 @@ class Gate:
         self._missing.discard(id_)
         if not self._missing:
             self._open.set()
+        self.waiting.add(id_)
         try:
             await self._open.wait()
         finally:
+            self.waiting.discard(id_)
             if awaited and not self._open.is_set():
                 self._missing.add(id_)
 

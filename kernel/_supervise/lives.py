@@ -14,6 +14,7 @@ from typing import Final, cast
 import trio
 
 from .._core.events import DrainTimedOut, Event, EventHub
+from .._core.lifecycle import State
 from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, WorkerSpec
 from .._core.words import listed
 from .._delivery.bucket import Bucket
@@ -25,7 +26,7 @@ from .._delivery.pool import Instance
 from ..abc import Broker, Candidate, Dispatcher, Topology
 from ..errors import DependencyError, SendError, StartupError, UnavailableError
 from .life import Life
-from .tree import Tree, built
+from .tree import PAUSED, Tree, built
 
 EVENTS_KEPT: Final = 1_000
 """Events that a worker has not taken yet; further ones are dropped, since whoever makes one does not wait."""
@@ -78,6 +79,10 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
             if spec.batch is not None and isinstance(pipeline, Pipeline):
                 pipeline.collecting = Collector(spec.batch, pipeline, in_flight, intake.working_on)
             tree.intakes[spec.id] = intake
+            intake.tap = tree.taps.get(spec.id)
+            if spec.id in tree.paused:
+                intake.pause()
+                tree.supervisor.report(tree.supervisor.children[spec.id], State.DEGRADED, PAUSED)
             if tree.is_deserted(spec):
                 life.stop_accepting()
             try:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from .._core.lifecycle import ALIVE, FINAL, State
 from .._core.pulse import STALL, Pulse
 from .._core.snapshot import ComponentSnapshot, Snapshot
 from .._core.stacks import where_in_thread
 from .._delivery.failure import describe
-from .child import Child, serves
+from .child import Child, obstacles_of
 from .tree import Tree
 
 
@@ -52,16 +49,7 @@ def _component(tree: Tree, child: Child, now: float) -> ComponentSnapshot:
         essential=child.essential,
         restarts=max(0, child.lives - 1),
         error="" if child.error is None else tree.masks.applied(describe(child.error)),
-        waits_for=tuple(dict.fromkeys(one.id for one in _waits_for(child))),
+        waits_for=tuple(dict.fromkeys(one.id for one in obstacles_of(child))),
         in_flight=None if intake is None else intake.in_flight,
         slots=None if intake is None else intake.concurrency,
     )
-
-
-def _waits_for(child: Child) -> Iterable[Child]:
-    """Return what it waits for directly, to start or to close."""
-    if child.state in {State.CREATED, State.BACKOFF} and not child.retired:
-        yield from (one for one in child.uses if not serves(one))
-        yield from (one for one in child.after if not serves(one) and one.state not in FINAL)
-    elif child.state in ALIVE and child.life is not None and child.life.recalled:
-        yield from (one for one in child.followers if not one.is_down)

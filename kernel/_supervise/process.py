@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
 import trio
@@ -25,6 +25,7 @@ from .watchdog import LastWords, Watchdog, write_last_words
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+Beside: TypeAlias = Callable[[Kernel], Awaitable[None]]
 AT_ONCE: Final = 0.3
 """Seconds between two SIGINTs that come of one Ctrl-C, at most; nobody presses it twice in that time on purpose."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -37,6 +38,7 @@ def run(
     hub: EventHub | None = None,
     ends_process: bool = False,
     last_words: LastWords = write_last_words,
+    beside: Beside | None = None,
 ) -> Result:
     """Run a service as this process until it ends. Call it from the main thread, outside of trio.
 
@@ -46,6 +48,7 @@ def run(
         hub: Where events go; a new one if None.
         ends_process: Whether the process ends next. Then a late signal is ignored, since it would change how the
             process ends, and the grace period bounds that end too; else the handlers of signals are put back.
+        beside: Runs beside the service, from before its first component starts; cancelled when it has ended.
         last_words: Writes why the process ends and what still runs; called in a thread.
 
     Returns:
@@ -64,7 +67,7 @@ def run(
     hub.subscribe(lambda _event: watchdog.arm(), StopRequested)
     _preload(plan)
     try:
-        return trio.run(_main, plan, log, hub, watchdog, ends_process, instruments=[watchdog])
+        return trio.run(_main, plan, log, hub, watchdog, beside, ends_process, instruments=[watchdog])
     finally:
         if not ends_process:
             watchdog.stop()
@@ -82,6 +85,7 @@ async def _main(
     log: FilteringBoundLogger,
     hub: EventHub,
     watchdog: Watchdog,
+    beside: Beside | None,
     ends_process: bool,  # noqa: FBT001  trio.run passes no keywords
 ) -> Result:
     result: list[Result] = []
@@ -93,10 +97,14 @@ async def _main(
     inbox = _Signals(log)
     # Before anything starts: a service that is told to stop while it starts must unwind, not die.
     with _handling(inbox.receive, watchdog, ends_process=ends_process):
-        async with trio.open_nursery() as nursery:
-            kernel: Kernel = await nursery.start(serve_to_end)
-            watchdog.hanging = kernel.hanging
-            inbox.pass_on_to(kernel)
+        async with trio.open_nursery() as around:
+            async with trio.open_nursery() as nursery:
+                kernel: Kernel = await nursery.start(serve_to_end)
+                watchdog.hanging = kernel.hanging
+                inbox.pass_on_to(kernel)
+                if beside is not None:
+                    around.start_soon(beside, kernel)
+            around.cancel_scope.cancel()
     return result[0]
 
 

@@ -14,16 +14,19 @@ import attrs
 import trio
 
 from .._core.events import ComponentFailed, EventHub, GracePeriodOver, KernelReady, KernelStopped, StopRequested
-from .._core.lifecycle import USABLE, State
+from .._core.lifecycle import FINAL, USABLE, State
 from .._core.pulse import Pulse, current_pulse
 from .._core.snapshot import Snapshot
 from .._core.spec import Plan
 from .._core.stacks import where
+from .._delivery.intake import Tap
 from ..errors import StartupError, UnavailableError
+from .child import Child, affected
 from .lives import BODIES
 from .look import look
 from .supervisor import Supervisor
-from .tree import Tree
+from .tree import PAUSED, Tree
+from .why import Cause, Deadline, causes, deadlines
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -104,6 +107,104 @@ class Kernel:
         if child is None or child.state not in USABLE:
             raise UnavailableError(f"{component} is {child.state.value if child else 'not in the manifest'}")
         return child.value
+
+    def now(self) -> float:
+        """Return the time by the clock of its event loop. May be called from any thread."""
+        return self._clock.current_time()
+
+    def why(self) -> list[Cause]:
+        """Return what it waits for: to be ready, to go on, or to have stopped. May be called from any thread.
+
+        In the event loop, `Cause.located` adds to each the line of code.
+        """
+        return list(causes(self._tree, self.snapshot(), self.now()))
+
+    def deadlines(self) -> dict[str, Deadline]:
+        """Return for each component that is on its way somewhere how long that may take. From any thread."""
+        return deadlines(self._tree, self.now())
+
+    def taken(self) -> dict[str, int]:
+        """Return how many deliveries and requests each dispatcher has taken in this life. From any thread."""
+        return {id_: intake.taken for id_, intake in list(self._tree.intakes.items())}
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The dispatchers that begin nothing new."""
+        return frozenset(self._tree.paused)
+
+    def pause(self, dispatcher: str) -> None:
+        """Have a dispatcher begin nothing new until `resume`, also when it restarts. What it has begun is finished.
+
+        It is degraded meanwhile. Its source goes on to be connected, and may hold as much as it sends ahead.
+
+        Raises:
+            ValueError: if there is no such dispatcher.
+        """
+        [child] = self._children(dispatcher)
+        if child.id in self._tree.paused:
+            return
+        self._tree.paused.add(child.id)
+        if (intake := self._tree.intakes.get(child.id)) is not None:
+            intake.pause()
+        self._supervisor.report(child, State.DEGRADED, PAUSED)
+
+    def resume(self, dispatcher: str) -> None:
+        """Have a dispatcher that is paused go on.
+
+        Raises:
+            ValueError: if there is no such dispatcher.
+        """
+        [child] = self._children(dispatcher)
+        if child.id in self._tree.paused:
+            self._tree.paused.discard(child.id)
+            if (intake := self._tree.intakes.get(child.id)) is not None:
+                intake.resume()
+            self._supervisor.report(child, State.READY, "resumed")
+
+    def tap(self, dispatcher: str, tap: Tap | None) -> None:
+        """Have a function called with each delivery that a dispatcher has settled; None ends it.
+
+        Args:
+            dispatcher: Its id.
+            tap: Gets the worker, the delivery, the outcome and the seconds from its begin; it must return at once, and
+                must not raise.
+
+        Raises:
+            ValueError: if there is no such dispatcher.
+        """
+        [child] = self._children(dispatcher)
+        if tap is None:
+            self._tree.taps.pop(child.id, None)
+        else:
+            self._tree.taps[child.id] = tap
+        if (intake := self._tree.intakes.get(child.id)) is not None:
+            intake.tap = tap
+
+    def restart(self, component: str) -> list[str]:
+        """Stop a component in order, with those that restart with it, and start them again. Returns at once.
+
+        A dispatcher may finish what it has begun, within `drain_timeout`. What waits to be started again is started
+        now.
+
+        Returns:
+            The ids of all that restart.
+
+        Raises:
+            ValueError: if there is no such component, it will not start again, or the service stops.
+        """
+        children = self._children(component)
+        if self._stop.is_set():
+            raise ValueError("the service stops")
+        if ended := [child for child in children if child.state in FINAL]:
+            raise ValueError(f"{ended[0].id} has {ended[0].state.value}, and does not start again")
+        self._supervisor.restart(children, drain_until=trio.current_time() + self.plan.drain_timeout)
+        return list(dict.fromkeys(one.id for child in children for one in (child, *affected(child))))
+
+    def _children(self, component: str) -> list[Child]:
+        children = self._tree.children(component)
+        if not children:
+            raise ValueError(f"{component} is not in the manifest")
+        return children
 
     def request_stop(self, reason: str = "requested") -> None:
         """Ask the service to stop in order; further calls change nothing. May be called from any of its tasks."""

@@ -113,6 +113,18 @@ class Supervisor:
             if child.life is not None and child.life.stopping:
                 child.life.request_stop(drain_until=-math.inf)
 
+    def restart(self, children: Collection[Child], *, drain_until: float) -> None:
+        """Stop children, with all that restart with them, and start them again; who waits for its start has it now.
+
+        Returns at once.
+        """
+        for child in children:
+            child.hurried = True
+            child.changed.unpark_all()
+        alive = {one: None for child in children if child.life is not None for one in (child, *affected(child))}
+        if alive:
+            self._nursery.start_soon(partial(self._stop_all, list(alive), drain_until=drain_until))
+
     def report(self, child: Child, state: State, reason: str = "") -> None:
         """Move a child between ready and degraded, or when it gets up; anything else is ignored as too late."""
         if child.state is State.STARTING:

@@ -21,7 +21,7 @@ from .._delivery.attempt import Route
 from .._delivery.failure import describe
 from .._delivery.fan_out import FanOut
 from .._delivery.hold import Hold
-from .._delivery.intake import KernelIntake
+from .._delivery.intake import KernelIntake, Tap
 from .._delivery.judge import Judge
 from .._delivery.kill_switch import KillSwitch
 from .._delivery.leash import Attempting
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PAUSED: Final = "paused: it takes nothing new"
 UNBOUNDED_CALLS: Final = 1_000_000
 """Calls at a time in an instance that only its callers bound (a failure worker)."""
 
@@ -63,6 +64,10 @@ class Tree:
     snapshot: Callable[[], Snapshot] = attrs.field(init=False)
     intakes: dict[str, KernelIntake] = attrs.field(factory=dict[str, KernelIntake], init=False)
     """By dispatcher id, while it lives."""
+    paused: set[str] = attrs.field(factory=set[str], init=False)
+    """Ids of dispatchers that begin nothing new, in this life and the next ones."""
+    taps: dict[str, Tap] = attrs.field(factory=dict[str, Tap], init=False)
+    """By dispatcher id: what is called with each delivery that was settled."""
     _instances: dict[str, list[Child]] = attrs.field(factory=dict[str, list[Child]], init=False)
     """Component id -> its children: several for a worker with `instances`."""
     _unfinished: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
@@ -81,6 +86,11 @@ class Tree:
         self._unfinished.update({id_: len(children) for id_, children in self._instances.items()})
         self.gate = gate(self.plan.components)
         self.hub.subscribe(self._close_pool, StateChanged)
+
+    def children(self, component: str) -> list[Child]:
+        """Return the children of a component; those of one instance, if its number is given."""
+        found = self._instances.get(component)
+        return found or [child for child in [self.supervisor.children.get(component)] if child is not None]
 
     def value(self, component: str | None) -> object:
         """Return the resource of a component that is ready; None for None."""

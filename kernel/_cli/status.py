@@ -1,0 +1,129 @@
+"""What a running service answers, as text; pure: prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+Json: TypeAlias = Mapping[str, Any]
+Style: TypeAlias = Callable[[str, str], str]
+"""State, text -> the text in the state's colour."""
+
+_MARKS: Final = {"ready": "+", "degraded": "!", "backoff": "!", "failed": "x"}
+"""So that a state is told without colours, and at a glance."""
+
+
+def plain(state: str, text: str) -> str:
+    """Return the text as it is."""
+    del state
+    return text
+
+
+def services_text(services: Sequence[Json]) -> str:
+    """Return a table of services."""
+    rows = [("service", "pid", "state", "for", "manifest")]
+    rows += [
+        (one["service"], str(one["pid"]), one["state"], lasting(one["seconds"]), one["manifest"]) for one in services
+    ]
+    return "\n".join(_table(rows))
+
+
+def title(service: Json) -> str:
+    """Return the one line that says how a service is."""
+    text = f"{service['service']} (pid {service['pid']}) is {service['state']}, {lasting(service['seconds'])} old"
+    if service["blocked_at"]:
+        text += f"; its event loop is blocked for {lasting(service['blocked_for'])} at {service['blocked_at']}"
+    if service["state"] == "stopping":
+        left = max(0.0, service["grace_period"] - service["stopping_for"])
+        return f"{text}; {service['reason']}, {lasting(service['stopping_for'])} ago; it ends within {lasting(left)}"
+    return f"{text}; a stop takes at most {service['stop_budget']:g} s of {service['grace_period']:g} s"
+
+
+def tree_text(tree: Json, style: Style = plain) -> str:
+    """Return the tree of a service."""
+    components: list[Json] = tree["components"]
+    rows = [(one["id"], one["state"], lasting(one["seconds"]), _load(one), _told(one)) for one in components]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+    lines = [title(tree)]
+    for number, row in enumerate(rows):
+        state = row[1]
+        branch = "└─" if number == len(rows) - 1 else "├─"
+        cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)]
+        cells[1] = style(state, f"{_MARKS.get(state, '-')} {cells[1]}")
+        lines.append("  ".join([f"{branch} {cells[0]}", *cells[1:], row[4]]).rstrip())
+    if lost := tree["log_records_lost"]:
+        lines.append(f"{lost} records of the log were lost")
+    return "\n".join(lines)
+
+
+def _load(one: Json) -> str:
+    if one["slots"] is None:
+        return ""
+    rate = "" if one["per_second"] is None else f", {one['per_second']:g}/s"
+    return f"{one['in_flight']}/{one['slots']} in flight{rate}"
+
+
+def _told(one: Json) -> str:
+    parts: list[str] = []
+    if one["restarts"]:
+        parts.append(f"{one['restarts']} restarts")
+    if (deadline := one["deadline"]) is not None:
+        parts.append(f"{deadline['what']} in {lasting(deadline['in'])}")
+    if one["waits_for"]:
+        parts.append(f"waits for {', '.join(one['waits_for'])}")
+    if one["reason"] and one["state"] != "backoff":
+        parts.append(one["reason"])
+    if one["error"] and one["state"] not in {"ready", "failed"}:
+        parts.append(one["error"])
+    return "; ".join(parts)
+
+
+def causes_text(answer: Json) -> str:
+    """Return what a service waits for."""
+    causes: list[Json] = answer["causes"]
+    if not causes:
+        return f"{title(answer)}\nIt waits for nothing."
+    return "\n".join([title(answer), *(line for cause in causes for line in _cause(cause))])
+
+
+def _cause(cause: Json) -> Iterator[str]:
+    yield f"{cause['component']} {cause['what']}, for {lasting(cause['seconds'])}"
+    if cause["in"] is not None:
+        then = f"; then {cause['then']}" if cause["then"] else ""
+        yield f"    at most {lasting(cause['in'])} more{then}"
+    if cause["where"]:
+        yield f"    at {cause['where']}"
+
+
+def message_text(message: Json) -> str:
+    """Return what passed a dispatcher."""
+    if "missed" in message:
+        return f"... {message['missed']} more"
+    head = f"{message['subject']}  {message['outcome']} in {message['seconds'] * 1000:.1f} ms"
+    told = (
+        f"{message['worker'] or 'nobody'}, attempt {message['attempt']}, id {message['id']}, {message['bytes']} bytes"
+    )
+    headers = "".join(f"\n    {key}: {value}" for key, value in message["headers"].items())
+    return printable(f"{head}  ({told}){headers}\n    {message['body']}")
+
+
+def printable(text: str) -> str:
+    """Return a text that no terminal obeys: what is no printable character is escaped, but for line breaks."""
+    return "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.split("\n"))
+
+
+def lasting(seconds: float) -> str:
+    """Return a time as people say it: `3.2 s`, `4 min`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if hours == 0:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if days == 0 else f"{days} d {hours % 24} h"
+
+
+def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
