@@ -8,6 +8,7 @@
     ChannelClosedError (KernelError)     the broker closed one channel, because of one method
     ReturnedError (KernelError)          no queue is bound for a mandatory message
     RefusedError (KernelError)           the broker did not take a message
+    ConfirmLateError (KernelError)       the broker has not answered a message in time
 
 An error of a publish says whether the message may have reached the broker: `written`.
 """
@@ -30,16 +31,20 @@ class LinkLostError(LinkError):
     Args:
         reason: What happened, and where.
         written: Whether something of what was asked may have reached the broker; False means certainly not.
+        code: Reply code, if the broker has closed it; 0 if it broke.
+        method: What the broker answered by closing it, for example `queue.declare`; empty if it did not say.
     """
 
-    def __init__(self, reason: str, *, written: bool = False) -> None:
+    def __init__(self, reason: str, *, written: bool = False, code: int = 0, method: str = "") -> None:
         self.reason = reason
         self.written = written
+        self.code = code
+        self.method = method
         super().__init__(reason)
 
     def again(self, *, written: bool) -> LinkLostError:
         """Return the same error for one more who has to know; an instance is raised once."""
-        error = LinkLostError(self.reason, written=written)
+        error = LinkLostError(self.reason, written=written, code=self.code, method=self.method)
         error.__cause__ = self.__cause__
         return error
 
@@ -105,6 +110,14 @@ class RefusedError(KernelError):
 
     def __init__(self) -> None:
         super().__init__("the broker did not take the message: a queue that should get it is full, or failed")
+
+
+@final
+class ConfirmLateError(KernelError):
+    """The broker has not answered a message in time; whether it has taken it is not known."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the broker has not confirmed the message within {seconds:g} s")
 
 
 @final

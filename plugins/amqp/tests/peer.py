@@ -102,9 +102,13 @@ class Peer:
                     await self._take_message(channel, numbers[channel])
                 elif isinstance(value, Frame) and value.synchronous:
                     numbers.pop(channel, None) if isinstance(value, commands.Channel.Close) else None
-                    await self.send(answer(value), channel=channel)
+                    await self.respond(channel, value)
         except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+
+    async def respond(self, channel: int, method: Frame) -> None:
+        """Answer a synchronous method."""
+        await self.send(answer(method), channel=channel)
 
     async def _take_message(self, channel: int, number: int) -> None:
         same, head = await self.next()

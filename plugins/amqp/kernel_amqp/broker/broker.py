@@ -25,6 +25,7 @@ from ..link.session import Held, Session
 from .catalog import Catalog
 from .conflicts import consume_error
 from .consumer import TAG, Consumer
+from .crashes import Spared
 from .declaring import perform, queue_step
 from .headers import SUBJECT
 from .letters import write_letter
@@ -64,6 +65,7 @@ class AmqpBroker(Broker):
     """Seconds."""
     _post: Post = attrs.field(init=False)
     _pace: Pace = attrs.field(factory=Pace, init=False)
+    _spared: Spared = attrs.field(factory=Spared, init=False)
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -157,7 +159,7 @@ class AmqpBroker(Broker):
         while True:
             session = await self._consuming.session()
             queue = self._catalog.queue(subscription.queue)
-            consumer = Consumer(subscription, queue, self._post, self._pace, self._start)
+            consumer = Consumer(subscription, queue, self._post, self._pace, self._start, self._spared)
             try:
                 await self._consume(session, consumer, subscription.queue, queue)
             except LinkLostError:

@@ -7,6 +7,7 @@ from typing import final
 
 import attrs
 import trio
+from pamqp import commands
 from structlog.typing import FilteringBoundLogger
 
 from kernel.abc import Exchange, Queue, Topology
@@ -17,7 +18,17 @@ from .._errors import LinkLostError
 from .._tables import ExchangeTable, QueueTable
 from ..link.link import Link
 from .conflicts import check_same
-from .declaring import Step, binding_step, exchange_step, exists, perform, perform_each, queue_look, queue_step
+from .declaring import (
+    FatalStepError,
+    Step,
+    binding_step,
+    exchange_step,
+    exists,
+    perform,
+    perform_each,
+    queue_look,
+    queue_step,
+)
 from .topology import Bound, binding_of, bindings_of, graves_of, options_of, queue_of, says_nothing
 
 
@@ -85,9 +96,21 @@ class Catalog:
         try:
             for error in await perform_each(link, self._steps(self._exchanges.values(), queues, bindings)):
                 self._log.error("what was declared before cannot be declared again", error=str(error))
+        except FatalStepError as error:
+            self._log.error("what was declared before is not declared again", error=str(error))
+            self._forget_step(error.step)
         except LinkLostError:
             pass
         await trio.lowlevel.checkpoint()
+
+    def _forget_step(self, step: Step) -> None:
+        """Forget what the broker closes connections for, so that the next one lives."""
+        if isinstance(step.method, (commands.Queue.Bind, commands.Exchange.Bind)):
+            self._bindings = {bound: None for bound in self._bindings if dict(bound.method()) != dict(step.method)}
+        elif step.kind == "queue":
+            self.forget(step.name)
+        else:
+            self._exchanges.pop(step.name, None)
 
     async def _declare(
         self, link: Link, exchanges: Iterable[Exchange], queues: Iterable[Queue], bindings: Iterable[Bound]

@@ -17,6 +17,10 @@ REFUSED: Final = 403
 LOCKED: Final = 405
 UNEQUAL: Final = 406
 _ARGUMENT: Final = re.compile(r"inequivalent arg '([^']*)'")
+_SIZE: Final = re.compile(r"larger than (?:configured )?max size (\d+)")
+_TOPIC: Final = re.compile(r"access to topic '([^']*)'")
+_USER: Final = re.compile(r"user_id property set to '([^']*)'")
+_ANYBODY: Final = re.compile(r"access to exchange|internal exchange")
 _KEYS: Final = {
     "x-max-length": "max_length",
     "x-overflow": "overflow",
@@ -67,6 +71,20 @@ def consume_error(queue: str, error: ChannelClosedError) -> KernelError:
 def send_error(exchange: str, error: ChannelClosedError) -> KernelError:
     """Return the error for a message that made the broker close the channel."""
     return SendError(f'exchange "{exchange}" did not take a message: {error.code} {error.text}')
+
+
+def is_about(error: ChannelClosedError, *, routing_key: str, user_id: str | None, size: int) -> bool:
+    """Whether the broker closed a channel for a message such as this one, among others that were under way.
+
+    It does not say which it was, but what was wrong with it.
+    """
+    if found := _SIZE.search(error.text):
+        return size > int(found[1])
+    if found := _TOPIC.search(error.text):
+        return found[1] == routing_key
+    if found := _USER.search(error.text):
+        return found[1] == user_id
+    return error.code == REFUSED and _ANYBODY.search(error.text) is not None  # whatever is sent there is refused
 
 
 def check_same(wanted: Exchange | Queue, known: Exchange | Queue) -> None:

@@ -1,4 +1,7 @@
-"""What takes from a queue: one for each subscription, with a channel of its own."""
+"""What takes from a queue: one for each subscription, with a channel of its own.
+
+It is long, since what a delivery may come to, and what its channel may, meet in every one of its methods.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
 from kernel.abc import Delivery, Queue, Subscription
-from kernel.errors import SubscriptionLostError, UnavailableError, UnknownOutcomeError
+from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
 from ..core import Delivered, TooLarge
 from ..link.session import Held
+from .crashes import Spared, crashes_of, is_noted, is_suspect, next_count
 from .delays import bounded
 from .delivery import AmqpDelivery, Desk
 from .post import Post, is_hopeless
@@ -55,6 +59,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _pace: Pace
     _start: Callable[[Callable[[], Awaitable[None]]], None]
     """Starts a task that lives as long as the driver."""
+    _spared: Spared
     _shelf: Shelf = attrs.field(init=False)
     _ordered: OrderedShelf | None = attrs.field(default=None, init=False)
     _held: Held | None = attrs.field(default=None, init=False)
@@ -65,6 +70,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _left: bool = attrs.field(default=False, init=False)
     _unsettled: int = attrs.field(default=0, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _taken: set[AmqpDelivery] = attrs.field(factory=set[AmqpDelivery], init=False)
+    """Handed out and not settled; no more than `prefetch`."""
     _telling: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
     """Of those who have an outcome to send; no more than were delivered and not settled."""
 
@@ -90,7 +97,13 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if isinstance(event, TooLarge):
             self._refuse(event)
             return
-        self._shelf.put(AmqpDelivery(event, self))
+        delivery = AmqpDelivery(event, self)
+        if event.redelivered and self._is_suspect(event):
+            self._unsettled += 1
+            self._taken.add(delivery)
+            self._start(partial(self._note, delivery))
+            return
+        self._shelf.put(delivery)
         if self._waiting:
             self._waiting.unpark()
 
@@ -100,7 +113,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def lose(self, error: ChannelClosedError | LinkLostError) -> None:
         """Take note that the channel is gone."""
-        self._shelf.clear()
+        for delivery in (*self._shelf.clear(), *self._taken):
+            self._spared.add(self._wish.queue, delivery.event)
         for scope in self._telling:
             scope.cancel()
         text = f'the channel that consumed from queue "{self._wish.queue}" is gone: {error}'
@@ -122,6 +136,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             delivery = self._shelf.take()
             if delivery is not None:
                 self._unsettled += 1
+                self._taken.add(delivery)
                 return delivery  # noqa: ASYNC910  no more than `prefetch` are at hand: it waits soon enough
             with trio.move_on_at(self._shelf.due):
                 await self._waiting.park()
@@ -147,19 +162,20 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._left = True
         self._waiting.unpark_all()
         assert self._held is not None
-        if not self._unsettled:
-            self._give_back()  # what a closing channel takes along counts as tried at quorum queues
-            self._held.release()
-            await self._held.wait_closed()
-        elif self._ordered is None:
-            try:
-                await self._held.channel.cancel_consumer(TAG)
-            except (ChannelClosedError, LinkLostError):
-                pass
-            finally:
-                self._give_back()
-        else:
+        if self._ordered is not None and self._unsettled:
             await trio.lowlevel.checkpoint()
+            return
+        in_hand = self._unsettled
+        try:
+            await self._held.channel.cancel_consumer(TAG)
+        except (ChannelClosedError, LinkLostError):
+            pass
+        finally:
+            self._give_back()  # what a closing channel takes along counts as tried at quorum queues
+            if not self._unsettled:
+                self._held.release()
+        if not in_hand:
+            await self._held.wait_closed()
 
     # --- what those who settle call
 
@@ -172,6 +188,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
         match outcome:
             case Return() if self._ordered is not None:
                 self._keep(delivery, attempts=0, after=0.0)
+            case Return() if is_noted(delivery.event):
+                return False  # that it comes again must not be counted
             case Return():
                 self._nack(delivery, requeue=True)
             case Retry(after) if self._ordered is not None:
@@ -236,7 +254,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
             if not is_hopeless(error):
                 self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
                 return False  # noqa: ASYNC910  it comes from the broker
-            self._give_up(delivery, outcome, error)
+            if isinstance(outcome, Return):
+                self._nack(delivery, requeue=True)
+            else:
+                self._give_up(delivery, outcome, error)
         else:
             self._ack(delivery)
         return True  # noqa: ASYNC910  whoever is told goes on to wait
@@ -255,6 +276,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         match outcome:
             case Ack(reply) if reply is not None:
                 await self._post.reply(reply, exchange=self._wish.reply_exchange)
+            case Return():
+                await self._post.note(
+                    delivery, queue=queue, crashes=crashes_of(delivery.event.properties.headers or {})
+                )
             case Retry(after):
                 await self._post.again(delivery, queue=queue, after=after, spec=self._spec)
             case DeadLetter(reason) if self._spec is not None:
@@ -274,6 +299,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def _nack(self, delivery: AmqpDelivery, *, requeue: bool) -> None:
         delivery.settled = True
+        if requeue:
+            self._spared.add(self._wish.queue, delivery.event)
         assert self._held is not None
         try:
             self._held.channel.nack(delivery.event.delivery_tag, requeue=requeue)
@@ -287,6 +314,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         delivery.settled = True
         assert self._ordered is not None
         self._check(delivery)
+        self._taken.discard(delivery)
         self._ordered.put_back(delivery.next(attempts=attempts), after=after)
         self._end_one()
 
@@ -296,6 +324,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._nack(delivery, requeue=False)
 
     def _end(self, delivery: AmqpDelivery) -> None:
+        self._taken.discard(delivery)
         if self._ordered is not None:
             self._ordered.release(delivery)
         self._end_one()
@@ -311,7 +340,42 @@ class Consumer(AsyncIterator[Delivery], Desk):
         assert self._held is not None
         with contextlib.suppress(ChannelClosedError, LinkLostError):
             for delivery in self._shelf.clear():
+                if self._ordered is None and is_noted(delivery.event):
+                    self._unsettled += 1
+                    self._start(partial(self._return_noted, delivery))
+                    continue
+                self._spared.add(self._wish.queue, delivery.event)
                 self._held.channel.nack(delivery.event.delivery_tag, requeue=True)
+
+    def _is_suspect(self, event: Delivered) -> bool:
+        """Whether the process that had a message before may have died with it, and nobody counts that."""
+        can_note = self._ordered is None and not self._is_exclusive()
+        return can_note and is_suspect(event) and not self._spared.take(self._wish.queue, event)
+
+    async def _note(self, delivery: AmqpDelivery) -> None:  # noqa: ASYNC910  the channel may be gone
+        """Have a message come again with a note that counts; hand it out as it is where that cannot be."""
+        is_sent = False
+        with trio.move_on_after(_PATIENCE):
+            try:
+                await self._post.note(delivery, queue=self._wish.queue, crashes=next_count(delivery.event))
+                is_sent = True
+            except (KernelError, ValueError) as error:
+                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+        with contextlib.suppress(UnknownOutcomeError):
+            if is_sent:
+                self._ack(delivery)
+            elif self._left or self._error is not None:
+                self._nack(delivery, requeue=True)
+            else:
+                self._unsettled -= 1
+                self._taken.discard(delivery)
+                self._shelf.put(delivery)
+                self._waiting.unpark_all()
+
+    async def _return_noted(self, delivery: AmqpDelivery) -> None:  # noqa: ASYNC910  the channel may be gone
+        with contextlib.suppress(UnknownOutcomeError):
+            if not await self._tell(delivery, Return()):
+                await self._tell_later(delivery, Return())
 
     def _refuse(self, event: TooLarge) -> None:
         """Put aside what is too large to be read; the broker does it, with the bytes that we do not have."""

@@ -19,7 +19,8 @@ from ..link.link import Link
 from .conflicts import NOT_FOUND, declare_error
 from .topology import Bound, exchange_method, options_of, queue_method
 
-_UNKNOWN_TYPE: Final = "unknown exchange type"
+_FORCED: Final = 320
+"""Reply code of a connection that an operator has closed, or a node that stops."""
 
 
 @final
@@ -33,6 +34,21 @@ class Step:
     """Makes it exist."""
     look: base.Frame | None = None
     """Asks whether something of the name exists, which is then taken as it is; None does not ask."""
+
+
+@final
+class FatalStepError(ConflictError):
+    """The broker has closed the connection for what a step asks for: nobody must ask for it again."""
+
+    def __init__(self, step: Step, error: LinkLostError) -> None:
+        self.step = step
+        advice = "; `durable = false` is for exclusive queues alone" if _is_transient(step) else ""
+        super().__init__(f'{step.kind} "{step.name}" cannot be declared: {error.reason}{advice}')
+
+
+def _is_transient(step: Step) -> bool:
+    method = step.method
+    return isinstance(method, commands.Queue.Declare) and not (method.durable or method.exclusive)
 
 
 def exchange_step(exchange: Exchange, table: ExchangeTable | None) -> Step:
@@ -72,13 +88,14 @@ async def perform(link: Link, steps: Sequence[Step]) -> None:
     """Do all steps, in their order.
 
     Raises:
-        ConflictError: if the broker refuses one; those before it are done.
+        ConflictError: if the broker refuses one; those before it are done. A `FatalStepError` where it has closed the
+            connection for it.
         MissingError: if something that must exist does not, or not for us; likewise.
         LinkLostError: if the connection is gone.
 
     Cancellation: Is a checkpoint. If cancelled, any of them may have been done.
     """
-    async with link.open_channel() as channel:
+    async with link.declaring, link.open_channel() as channel:
         for step in steps:
             if step.look is not None and await exists(link, step.look):
                 continue
@@ -87,16 +104,21 @@ async def perform(link: Link, steps: Sequence[Step]) -> None:
             except ChannelClosedError as error:
                 raise declare_error(step.kind, step.name, error) from error
             except LinkLostError as error:
-                # The broker closes the whole connection for it, and would do so again and again.
-                if _UNKNOWN_TYPE in error.reason:
-                    raise ConflictError(f'exchange "{step.name}" cannot be declared: {error.reason}') from error
+                if _is_for(error, step):
+                    raise FatalStepError(step, error) from error
                 raise
+
+
+def _is_for(error: LinkLostError, step: Step) -> bool:
+    """Whether the broker has closed the whole connection for a step, as it would do again and again."""
+    return error.code not in {0, _FORCED} and error.method == step.method.name.lower()
 
 
 async def perform_each(link: Link, steps: Iterable[Step]) -> list[ConflictError | MissingError]:
     """Do each step that can be done; return why others could not.
 
     Raises:
+        FatalStepError: if the broker has closed the connection for one of them.
         LinkLostError: if the connection is gone.
 
     Cancellation: as `perform`.
@@ -104,6 +126,8 @@ async def perform_each(link: Link, steps: Iterable[Step]) -> list[ConflictError 
     wanted = list(steps)
     try:
         await perform(link, wanted)
+    except FatalStepError:
+        raise
     except (ConflictError, MissingError):
         pass
     else:
@@ -134,6 +158,8 @@ async def exists(link: Link, look: base.Frame) -> bool:
 async def _refusal(link: Link, step: Step) -> ConflictError | MissingError | None:
     try:
         await perform(link, [step])
+    except FatalStepError:
+        raise
     except (ConflictError, MissingError) as error:
         return error  # noqa: ASYNC910  it comes from the broker
     return None

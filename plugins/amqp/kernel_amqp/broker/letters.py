@@ -1,7 +1,7 @@
 """Envelopes <-> properties of AMQP messages; what a message that lacks ours is taken for. Pure.
 
 - Subject: the routing key; the header `kernel-subject` where the routing key is the name of the queue.
-- Attempts: the header `kernel-attempts`, and the deliveries that a quorum queue counts.
+- Attempts: the header `kernel-attempts`, the deliveries that a quorum queue counts, and `kernel-crashes` at others.
 - Deadline: the header `kernel-deadline`, and `expiration`, by which the broker puts aside what is too late.
 - Death: the headers `kernel-death-*`; the broker's own `x-death` is translated to them.
 """
@@ -18,7 +18,8 @@ from kernel import NO_HEADERS, Envelope, new_id
 from kernel.abc import DEADLINE_HEADER, MAX_DEATHS, death_headers, read_deadline, write_deadline
 
 from ..core import Delivered, Properties
-from .headers import ATTEMPTS, DEATHS, DELIVERY_COUNT, SUBJECT, strip_headers, to_json_values, without_deaths
+from .crashes import crashes_of
+from .headers import ATTEMPTS, CRASHES, DEATHS, DELIVERY_COUNT, SUBJECT, strip_headers, to_json_values, without_deaths
 
 DELAY_PREFIX: Final = "kernel.delay."
 """What the names of delay queues begin with: to pass through one is no death."""
@@ -27,7 +28,7 @@ FORGIVEN: Final = 10
 _PERSISTENT: Final = 2
 _LONGEST: Final = 2**32 - 1
 """Milliseconds; the broker takes no longer `expiration`."""
-_OURS: Final = frozenset({ATTEMPTS, SUBJECT, DEADLINE_HEADER, DELIVERY_COUNT})
+_OURS: Final = frozenset({ATTEMPTS, CRASHES, SUBJECT, DEADLINE_HEADER, DELIVERY_COUNT})
 _REASONS: Final = {"expired": "expired", "maxlen": "overflow"}
 """Words of the broker for what the contract has its own words for."""
 
@@ -64,6 +65,13 @@ def write_retry(delivered: Delivered, envelope: Envelope, *, attempts: int, afte
     if deadline is not None:
         headers[DEADLINE_HEADER] = deadline
     return _copy(delivered, envelope, headers, expiration=None if after > 0 else _expiration(deadline))
+
+
+def write_noted(delivered: Delivered, envelope: Envelope, *, crashes: int, now: float) -> Properties:
+    """Return the properties of the copy that notes how often a process has died with the message."""
+    table = delivered.properties.headers or {}
+    letter = write_retry(delivered, envelope, attempts=_counted(table), after=0.0, now=now)
+    return attrs.evolve(letter, headers={**(letter.headers or {}), CRASHES: crashes})
 
 
 def write_dead_letter(
@@ -148,9 +156,14 @@ def _envelope(delivered: Delivered, subject: str, headers: Mapping[str, object],
 
 
 def _attempts(table: Mapping[str, object]) -> int:
-    counted, delivered = table.get(ATTEMPTS), table.get(DELIVERY_COUNT)
-    attempts = counted if isinstance(counted, int) and counted > 0 else 0
-    return attempts + (max(0, delivered - FORGIVEN) if isinstance(delivered, int) else 0)
+    delivered = table.get(DELIVERY_COUNT)
+    beyond = max(0, delivered - FORGIVEN) if isinstance(delivered, int) else 0
+    return _counted(table) + crashes_of(table) + beyond
+
+
+def _counted(table: Mapping[str, object]) -> int:
+    counted = table.get(ATTEMPTS)
+    return counted if isinstance(counted, int) and counted > 0 else 0
 
 
 def _broker_deaths(table: Mapping[str, object]) -> list[Mapping[str, object]]:

@@ -13,11 +13,11 @@ import trio
 
 from kernel.errors import EncodeError, KernelError, QueueFullError, UnknownOutcomeError, UnroutableError
 
-from .._errors import ChannelClosedError, LinkLostError, RefusedError, ReturnedError
+from .._errors import ChannelClosedError, ConfirmLateError, LinkLostError, RefusedError, ReturnedError
 from ..core import EncodingError, Properties
 from ..link.keeper import Keeper
 from ..link.session import Held, Session
-from .conflicts import NOT_FOUND, send_error
+from .conflicts import NOT_FOUND, is_about, send_error
 from .declaring import exchange_look
 
 _MAX_LANES: Final = 64
@@ -36,6 +36,19 @@ class _Lane:
     """Tasks that send on it or are about to."""
     _lock: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     closed: bool = attrs.field(default=False, init=False)
+    _others: bool = attrs.field(default=False, init=False)
+    """Whether somebody went away whose message may be the one that the broker closed the channel for."""
+    _sharers: int = attrs.field(default=0, init=False)
+    """Its users when the broker closed the channel."""
+
+    @property
+    def is_ones_own(self) -> bool:
+        """Whether a channel that was closed had one message on its way, which must be the guilty one."""
+        return self._sharers == 1 and not self._others
+
+    def abandon(self) -> None:
+        """Take note that a user was cancelled, whose message may be under way."""
+        self._others = True
 
     @property
     def is_usable(self) -> bool:
@@ -61,6 +74,7 @@ class _Lane:
 
     def _note(self, _: object) -> None:
         self.closed = True
+        self._sharers = self.users
 
     def leave(self) -> None:
         self.closed = True
@@ -89,7 +103,7 @@ class Outbox:
             EncodeError: if something of it has no place in AMQP.
             SendError: if this user must not send there, or the broker takes no such message.
             UnknownOutcomeError: if the connection broke, or the channel for another message's sake, before the
-                broker answered.
+                broker answered; if it has not answered within 30 s after the message was written.
             UnavailableError: if the driver is closed.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
@@ -106,7 +120,15 @@ class Outbox:
             except (LinkLostError, ChannelClosedError) as error:
                 lane.closed = True
                 if error.written:
-                    raise _outcome(lane, error) from error
+                    raise _outcome(lane, error, routing_key, properties, body) from error
+            except trio.Cancelled:
+                lane.abandon()
+                raise
+            except ConfirmLateError as error:
+                lane.abandon()
+                raise UnknownOutcomeError(
+                    f'it is not known whether exchange "{exchange}" took a message: {error}'
+                ) from error
             except (ReturnedError, RefusedError, EncodingError) as error:
                 raise _not_taken(error, exchange, routing_key) from error
             else:
@@ -160,8 +182,12 @@ def _refusal(exchange: str, error: ChannelClosedError) -> KernelError:
     return send_error(exchange, error)
 
 
-def _outcome(lane: _Lane, error: LinkLostError | ChannelClosedError) -> KernelError:
+def _outcome(
+    lane: _Lane, error: LinkLostError | ChannelClosedError, routing_key: str, properties: Properties, body: bytes
+) -> KernelError:
     """Return what is known of a message whose channel or connection went before it was confirmed."""
-    if isinstance(error, ChannelClosedError) and lane.users == 1:
-        return _refusal(lane.exchange, error)  # nobody else can have caused it
+    if isinstance(error, ChannelClosedError) and (
+        lane.is_ones_own or is_about(error, routing_key=routing_key, user_id=properties.user_id, size=len(body))
+    ):
+        return _refusal(lane.exchange, error)
     return UnknownOutcomeError(f'it is not known whether exchange "{lane.exchange}" took a message: {error}')

@@ -17,7 +17,7 @@ from ..core import TooLarge
 from .delays import Kind
 from .delivery import AmqpDelivery
 from .events import MessageDropped
-from .letters import clean, write_dead_letter, write_letter, write_retry
+from .letters import clean, write_dead_letter, write_letter, write_noted, write_retry
 from .outbox import Outbox
 from .postponing import Postponer
 from .topology import takes_all
@@ -91,6 +91,17 @@ class Post:
                 self.drop(delivery.envelope, queue=queue, reason="its queue is gone")
         if after > 0:
             await self.postponer.publish(letter, body, exchange="", routing_key=queue, delay=after, kind=kind)
+
+    async def note(self, delivery: AmqpDelivery, *, queue: str, crashes: int) -> None:
+        """Send the copy of a delivery that notes how often a process has died with it, to its queue.
+
+        Raises: as `again`, and UnroutableError, QueueFullError if the queue does not take it.
+
+        Cancellation: as `reply`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        letter = write_noted(delivery.event, delivery.envelope, crashes=crashes, now=trio.current_time())
+        await self.outbox.publish(letter, delivery.event.body, exchange="", routing_key=queue, mandatory=True)
 
     async def bury(self, delivery: AmqpDelivery, *, queue: str, grave: str, reason: str) -> None:
         """Send the dead letter of a delivery; a queue for it that is gone is made again if it was declared here.

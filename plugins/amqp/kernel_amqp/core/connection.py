@@ -22,7 +22,7 @@ from .errors import (
 )
 from .events import Blocked, Closed, Event, Opened, Unblocked
 from .messages import HEARTBEAT_FRAME, encode_frame
-from .methods import decode_method, encode_method, with_names
+from .methods import decode_method, encode_method, method_name, with_names
 from .reader import HEARTBEAT, METHOD, FrameReader
 from .settings import FRAME_MIN, Settings
 from .states import CONNECTION_ASKED, CONNECTION_RECEIVES, DISCARDING, ConnectionState, asked, received
@@ -243,7 +243,8 @@ class Connection:
             case commands.Connection.Unblocked():
                 events.append(Unblocked())
             case commands.Connection.Close():
-                self._end(method.reply_code or 0, readable(method.reply_text), events)
+                failed = method_name(method.class_id or 0, method.method_id or 0)
+                self._end(method.reply_code or 0, readable(method.reply_text), events, method=failed)
                 self._send(commands.Connection.CloseOk())
             case _:
                 self._end(*self._farewell, events)
@@ -276,12 +277,12 @@ class Connection:
         if told:
             self._send(commands.Connection.Close(error.code, shortened(error.text), 0, 0))
 
-    def _end(self, code: int, text: str, events: list[Event]) -> None:
+    def _end(self, code: int, text: str, events: list[Event], *, method: str = "") -> None:
         """End the connection; what was queued and not sent never is."""
         self.state = ConnectionState.CLOSED
         self._out.clear()
         self._lose_channels()
-        events.append(Closed(code, text))
+        events.append(Closed(code, text, method))
 
 
 def _frame(method: base.Frame) -> bytes:

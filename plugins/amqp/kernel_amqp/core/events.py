@@ -145,6 +145,8 @@ class Closed:
     code: int
     """What the broker said, or what `close` was called with; 0 if the peer broke the protocol."""
     text: str
+    method: str = ""
+    """What the broker answered with it, for example `queue.declare`; empty if it does not say."""
 
 
 Event = (

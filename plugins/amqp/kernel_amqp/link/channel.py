@@ -105,6 +105,7 @@ class LinkChannel:
         Raises:
             ReturnedError: if it is mandatory and no queue is bound for it.
             RefusedError: if the broker did not take it.
+            ConfirmLateError: if it has not answered within 30 s after the message was written; told up to 5 s later.
             ChannelClosedError: if the broker closed the channel, for this message or for something else.
             LinkLostError: if the connection is gone. Its `written`, and that of ChannelClosedError, says whether the
                 message may have reached the broker.
@@ -256,6 +257,10 @@ class LinkChannel:
     def confirm(self, first: int, last: int, *, taken: bool) -> None:
         """Take the broker's answer to publishes."""
         self._confirms.confirm(first, last, taken=taken)
+
+    def sweep(self, now: float) -> None:
+        """Fail publishes that have had no answer for too long."""
+        self._confirms.sweep(now)
 
     def give_back(self, event: Returned) -> None:
         """Take a message that came back."""

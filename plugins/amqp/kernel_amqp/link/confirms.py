@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Awaitable
 from typing import Final, TypeAlias, final
 
@@ -10,12 +12,16 @@ import trio
 
 from kernel import wake
 
-from .._errors import ChannelClosedError, LinkLostError, RefusedError, ReturnedError
+from .._errors import ChannelClosedError, ConfirmLateError, LinkLostError, RefusedError, ReturnedError
 from ..core import Properties, Returned
 
 MAX_UNCONFIRMED: Final = 65_536
 """Publishes without an answer, cancelled ones included, before others have to wait."""
 
+CONFIRM_TIMEOUT: Final = 30.0
+"""Seconds that a message that was written waits for an answer: a quorum queue without a majority gives none."""
+_LOOK: Final = 5.0
+"""Seconds between two looks that are remembered."""
 
 Mark: TypeAlias = tuple[str, str, str | None, str | None]
 """What a returned message is recognised by, besides that returns come in the order of the publishes: exchange, routing
@@ -43,6 +49,8 @@ class Confirms:
     _returned: dict[int, Returned] = attrs.field(factory=dict[int, Returned], init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     """Those who wait for room."""
+    _looks: deque[tuple[float, int]] = attrs.field(factory=deque[tuple[float, int]], init=False)
+    """When somebody looked, and the last publish at that time."""
 
     @property
     def is_full(self) -> bool:
@@ -99,6 +107,25 @@ class Confirms:
                 self._returned[number] = returned
                 del self._marks[number]
                 return
+
+    def sweep(self, now: float) -> None:
+        """Fail what has had no answer for `CONFIRM_TIMEOUT`, and up to one more look; called from time to time.
+
+        A clock for each message would cost more than all the rest of it.
+        """
+        while self._looks and self._looks[0][0] <= now - CONFIRM_TIMEOUT:
+            self._fail_up_to(self._looks.popleft()[1])
+        if self._tasks and not (self._looks and self._looks[-1][0] > now - _LOOK):
+            self._looks.append((now, next(reversed(self._tasks))))
+
+    def _fail_up_to(self, last: int) -> None:
+        late = list(itertools.takewhile(lambda number: number <= last, self._tasks))
+        for number in late:
+            task, self._tasks[number] = self._tasks[number], None  # the answer may still come
+            self._marks.pop(number, None)
+            if task is not None:
+                self._failures[number] = ConfirmLateError(CONFIRM_TIMEOUT)
+                wake(task)
 
     def fail(self, error: ChannelClosedError | LinkLostError) -> None:
         """Wake everybody who waits: no answer will come."""

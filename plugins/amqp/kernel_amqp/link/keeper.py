@@ -121,6 +121,7 @@ class Keeper:
             with trio.move_on_after(_LOOK):
                 self._complain(str(await session.link.wait_lost()))
                 return
+            session.link.sweep()
             if reason := session.link.blocked:
                 self._complain(f"takes no messages: {reason}")
             else:

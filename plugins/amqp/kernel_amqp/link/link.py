@@ -48,6 +48,8 @@ class Link:
     _close_timeout: float = CLOSE_TIMEOUT
     lost: LinkLostError | None = attrs.field(default=None, init=False)
     """Why the connection is gone; None while it is there."""
+    declaring: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """Whoever declares has it: where the broker answers by closing the connection, it is known whose fault it is."""
     _connection: Connection = attrs.field(init=False)
     _stream: trio.abc.Stream = attrs.field(init=False)
     _writer: Writer = attrs.field(init=False)
@@ -82,6 +84,12 @@ class Link:
     def blocked(self) -> str:
         """Why the broker takes no messages, in its words; empty if it does."""
         return self._writer.room.blocked
+
+    def sweep(self) -> None:
+        """Fail publishes that have had no answer for too long; to be called from time to time."""
+        now = trio.current_time()
+        for channel in self._channels.values():
+            channel.sweep(now)
 
     async def wait_lost(self) -> LinkLostError:
         """Wait until the connection is gone, and return why.
@@ -228,7 +236,7 @@ class Link:
 
     def _end(self, event: Closed) -> None:
         """Let the writer say the last words, then end."""
-        self._lose(f"it was closed: {event.code} {event.text}")
+        self._lose(f"it was closed: {event.code} {event.text}", code=event.code, method=event.method)
         self._life.deadline = trio.current_time() + self._close_timeout
 
     def _break(self, reason: str, cause: BaseException | None = None) -> None:
@@ -236,10 +244,10 @@ class Link:
         self._lose(reason, cause)
         self._life.cancel()
 
-    def _lose(self, reason: str, cause: BaseException | None = None) -> None:
+    def _lose(self, reason: str, cause: BaseException | None = None, *, code: int = 0, method: str = "") -> None:
         if self.lost is not None:
             return
-        self.lost = self._loss(reason)
+        self.lost = self._loss(reason, code=code, method=method)
         self.lost.__cause__ = cause
         for channel in self._channels.values():
             channel.lose(self.lost)
@@ -277,8 +285,8 @@ class Link:
         del self._channels[number]
         self._freed.unpark()
 
-    def _loss(self, reason: str) -> LinkLostError:
-        return LinkLostError(f"the connection to {self._joined.where} is gone: {reason}")
+    def _loss(self, reason: str, *, code: int = 0, method: str = "") -> LinkLostError:
+        return LinkLostError(f"the connection to {self._joined.where} is gone: {reason}", code=code, method=method)
 
 
 @asynccontextmanager

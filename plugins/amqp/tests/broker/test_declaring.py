@@ -6,13 +6,15 @@ from typing import Any
 
 import attrs
 import pytest
-from kernel_amqp import AmqpBroker, AmqpOptions
+import trio
+from kernel_amqp import AmqpBroker, AmqpConfig, AmqpOptions
+from kernel_amqp._tables import ExchangeTable
 from kernel_amqp.broker.topology import options_of
 from pamqp import commands
 
 from kernel import Envelope, new_id
 from kernel.abc import Queue, Topology
-from kernel.errors import QueueFullError
+from kernel.errors import QueueFullError, SendError
 
 from ..bench import ask, depth, open_amqp
 
@@ -48,6 +50,26 @@ async def test_what_another_program_declares_is_declared_likewise(arguments: Any
     await ask(commands.Queue.Declare(queue=name, durable=True, arguments=arguments))
     async with open_amqp() as broker:
         await declare(broker, attrs.evolve(queue, name=name))
+
+
+async def test_all_who_send_where_nobody_may_are_told_so() -> None:
+    exchange, queue, told = new_id(), new_id(), list[str]()
+    config = AmqpConfig(exchanges={exchange: ExchangeTable(internal=True, durable=False)})
+    async with open_amqp(config) as broker:
+        await declare(broker, Queue(name=queue))
+
+        async def send_there() -> None:
+            with pytest.raises(SendError) as caught:
+                await broker.send(Envelope(subject="a"), exchange=exchange)
+            told.append(type(caught.value).__name__)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(send_there)
+            nursery.start_soon(send, broker, queue, 5)
+
+        assert told == ["SendError"] * 20
+        assert await depth(queue) == 5
 
 
 async def test_a_bound_in_bytes_refuses() -> None:

@@ -6,7 +6,7 @@ import pytest
 from kernel_amqp import AmqpOptions
 from kernel_amqp._errors import ChannelClosedError
 from kernel_amqp._tables import ExchangeTable, QueueTable
-from kernel_amqp.broker.conflicts import consume_error, declare_error
+from kernel_amqp.broker.conflicts import consume_error, declare_error, is_about
 from kernel_amqp.broker.post import Post
 from kernel_amqp.broker.topology import exchange_method, graves_of, has_dead_exchange, queue_method, queue_of
 
@@ -221,3 +221,34 @@ def test_other_refusals_are_named(code: int, text: str) -> None:
 @pytest.mark.parametrize(("code", "text"), [(404, "no queue"), (403, "exclusive"), (540, "WORDS")])
 def test_who_cannot_consume_is_told_why(code: int, text: str) -> None:
     assert text in str(consume_error("q", ChannelClosedError(code, "WORDS", "basic.consume")))
+
+
+MESSAGE: dict[str, Any] = {"routing_key": "a.b", "user_id": None, "size": 10}
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "changed", "guilty"),
+    [
+        (406, "PRECONDITION_FAILED - message size 17 is larger than configured max size 16", {"size": 17}, True),
+        (406, "PRECONDITION_FAILED - message size 17 is larger than configured max size 16", {}, False),
+        (406, "PRECONDITION_FAILED - message size 17 is larger than max size 16", {"size": 17}, True),
+        (403, "ACCESS_REFUSED - access to topic 'a.b' in exchange 'e' in vhost '/' refused for user 'u'", {}, True),
+        (403, "ACCESS_REFUSED - access to topic 'x' in exchange 'e' in vhost '/' refused for user 'u'", {}, False),
+        (403, "ACCESS_REFUSED - access to exchange 'e' in vhost '/' refused for user 'u'", {}, True),
+        (403, "ACCESS_REFUSED - cannot publish to internal exchange 'e' in vhost '/'", {}, True),
+        (406, "PRECONDITION_FAILED - user_id property set to 'x' but authenticated user was 'u'", {}, False),
+        (
+            406,
+            "PRECONDITION_FAILED - user_id property set to 'x' but authenticated user was 'u'",
+            {"user_id": "x"},
+            True,
+        ),
+        (406, "PRECONDITION_FAILED - something else", {}, False),
+    ],
+)
+def test_of_several_messages_the_one_is_accused_that_the_broker_means(
+    code: int, text: str, changed: dict[str, Any], guilty: bool
+) -> None:
+    error = ChannelClosedError(code, text, "basic.publish", written=True)
+
+    assert is_about(error, **{**MESSAGE, **changed}) is guilty

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import trio
-from kernel_amqp._errors import LinkLostError, RefusedError, ReturnedError
+from kernel_amqp._errors import ConfirmLateError, LinkLostError, RefusedError, ReturnedError
 from kernel_amqp.core import Properties
 from kernel_amqp.link.channel import LinkChannel
 from pamqp import body, commands, header
@@ -48,6 +48,26 @@ async def test_one_ack_confirms_many_and_a_nack_refuses_one(autojump_clock: Mock
         for caught in all_caught:
             await caught.done.wait()
         assert [type(caught.error) for caught in all_caught] == [type(None)] * 3 + [RefusedError]
+
+
+async def test_message_that_the_broker_never_answers_is_given_up_after_half_a_minute(autojump_clock: MockClock) -> None:
+    async with confirming() as (peer, link, channel), trio.open_nursery() as nursery:
+        late, next_ = Caught(), Caught()
+        nursery.start_soon(late.run, publish, channel)
+        await peer.expect_message()
+        began = trio.current_time()
+        while not late.done.is_set():
+            await trio.sleep(0.5)
+            link.sweep()
+        waited = trio.current_time() - began
+        nursery.start_soon(next_.run, publish, channel)
+        await peer.expect_message()
+        await peer.send(commands.Basic.Ack(1), commands.Basic.Ack(2))
+        await next_.done.wait()
+
+        assert isinstance(late.error, ConfirmLateError)
+        assert 30 <= waited <= 36
+        assert next_.error is None
 
 
 async def test_returned_message_is_told_to_its_own_publisher(autojump_clock: MockClock) -> None:

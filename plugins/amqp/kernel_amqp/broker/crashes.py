@@ -1,0 +1,67 @@
+"""Attempts in which the process died, at queues that do not count deliveries.
+
+A classic queue tells of a delivery that it was delivered before, and not how often. So what comes again, and was given
+back neither by this process nor with one of its connections, is sent to its queue anew with a note; a copy with the note
+that comes again was in the hand of a process that ended, and so was, as far as anybody can know, the message before it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final, final
+
+import attrs
+
+from ..core import Delivered
+from .headers import CRASHES, DELIVERY_COUNT
+
+_MAX_SPARED: Final = 20_000
+_Key = tuple[str, str | int]
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Spared:
+    """What this process has given back, or lost with a connection: that it comes again says nothing about a crash."""
+
+    _known: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict[_Key, None], init=False)
+    """Those given back last."""
+
+    def add(self, queue: str, event: Delivered) -> None:
+        """Take note of a delivery that will come again."""
+        self._known[_key(queue, event)] = None
+        if len(self._known) > _MAX_SPARED:
+            self._known.popitem(last=False)
+
+    def take(self, queue: str, event: Delivered) -> bool:
+        """Return whether a delivery is such a one; it is asked for once."""
+        return self._known.pop(_key(queue, event), self) is None
+
+
+def is_suspect(event: Delivered) -> bool:
+    """Return whether a message may have been in the hand of a process that ended, and its queue counts nothing."""
+    return event.redelivered and DELIVERY_COUNT not in (event.properties.headers or {})
+
+
+def is_noted(event: Delivered) -> bool:
+    """Return whether a message is a copy that has a note."""
+    return CRASHES in (event.properties.headers or {})
+
+
+def crashes_of(table: Mapping[str, object]) -> int:
+    """Return the attempts in which a process died."""
+    count = table.get(CRASHES)
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def next_count(event: Delivered) -> int:
+    """Return what is to be noted of a suspect: nothing of a first one, which may have been given back."""
+    table = event.properties.headers or {}
+    if CRASHES not in table:
+        return 0
+    return crashes_of(table) + 1 if crashes_of(table) else 2
+
+
+def _key(queue: str, event: Delivered) -> _Key:
+    return queue, event.properties.message_id or hash(event.body)

@@ -1,0 +1,129 @@
+"""Attempts in which a process died, at queues that do not count deliveries; each driver here is such a process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+from kernel_amqp import AmqpBroker, AmqpOptions
+from kernel_amqp.broker.crashes import Spared, next_count
+from kernel_amqp.core import Delivered, Properties
+
+from kernel import Ack, Envelope, Retry, Return, new_id
+from kernel.abc import Delivery, Queue, Subscription, Topology
+
+from ..bench import delete, depth, open_amqp, take
+
+CLASSIC = AmqpOptions(type="classic")
+
+on_rabbitmq = pytest.mark.usefixtures("rabbitmq")
+
+
+def delivered(**headers: object) -> Delivered:
+    return Delivered(1, "c", 1, True, "", "q", Properties(headers=headers, message_id="m"), b"")
+
+
+@pytest.mark.parametrize(("headers", "count"), [({}, 0), ({"kernel-crashes": 0}, 2), ({"kernel-crashes": 2}, 3)])
+def test_what_came_again_twice_has_been_in_two_that_died(headers: dict[str, object], count: int) -> None:
+    assert next_count(delivered(**headers)) == count
+
+
+def test_what_is_spared_is_spared_once() -> None:
+    spared = Spared()
+    spared.add("q", delivered())
+
+    assert not spared.take("other", delivered())
+    assert spared.take("q", delivered())
+    assert not spared.take("q", delivered())
+
+
+# --- against the real broker ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def process(queue: str, *, prefetch: int = 1) -> AsyncGenerator[tuple[AmqpBroker, list[Delivery]]]:
+    """A process that takes the first message; what it has not settled at the end, it dies with."""
+    async with open_amqp() as broker:
+        await broker.declare(Topology(queues=[Queue(name=queue, options=CLASSIC)]))
+        broker._catalog.forget(queue)  # it outlives the process
+        taken: list[Delivery] = []
+        async with broker.subscribe(Subscription(queue=queue, prefetch=prefetch)) as deliveries:
+            taken.append(await take(deliveries))
+            yield broker, taken
+
+
+async def send(queue: str, *ids: str) -> None:
+    async with open_amqp() as broker:
+        await broker.declare(Topology(queues=[Queue(name=queue, options=CLASSIC)]))
+        broker._catalog.forget(queue)
+        for id_ in ids:
+            await broker.send(Envelope(subject=queue, body=b"a", id=id_, headers={"h": 1}), exchange="", mandatory=True)
+
+
+async def attempt_of_the_next(queue: str) -> int:
+    """The attempt that a process sees which dies with the message."""
+    async with process(queue) as (_, taken):
+        return taken[0].attempt
+
+
+@pytest.mark.slow
+@on_rabbitmq
+async def test_a_message_with_which_three_processes_died_is_beyond_three_attempts() -> None:
+    queue = new_id()
+    await send(queue, "a")
+    attempts = [await attempt_of_the_next(queue) for _ in range(4)]
+    async with process(queue) as (_, taken):
+        envelope = taken[0].envelope
+        await taken[0].settle(Ack())
+
+    assert attempts == [1, 1, 3, 4]
+    assert (envelope.id, envelope.subject, envelope.body, dict(envelope.headers)) == ("a", queue, b"a", {"h": 1})
+    assert await depth(queue) == 0
+    await delete(queues=[queue])
+
+
+@pytest.mark.slow
+@on_rabbitmq
+async def test_what_is_given_back_in_time_is_never_counted() -> None:
+    queue = new_id()
+    attempts: list[int] = []
+    await send(queue, "a")
+    for _ in range(6):
+        async with process(queue) as (_, taken):
+            attempts.append(taken[0].attempt)
+            await taken[0].settle(Return())
+
+    assert attempts == [1] * 6
+    assert await depth(queue) == 1
+    await delete(queues=[queue])
+
+
+@pytest.mark.slow
+@on_rabbitmq
+async def test_what_the_same_process_gave_back_comes_first_again() -> None:
+    queue = new_id()
+    await send(queue, "a", "b")
+    async with open_amqp() as broker, broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
+        for _ in range(3):
+            delivery = await take(deliveries)
+            assert (delivery.envelope.id, delivery.attempt) == ("a", 1)
+            await delivery.settle(Return())
+    await delete(queues=[queue])
+
+
+@pytest.mark.slow
+@on_rabbitmq
+async def test_a_retry_counts_on_from_what_was_noted() -> None:
+    queue = new_id()
+    await send(queue, "a")
+    for _ in range(2):
+        await attempt_of_the_next(queue)
+    async with process(queue) as (_, taken):
+        await taken[0].settle(Retry())
+    async with process(queue) as (_, again):
+        attempts = (taken[0].attempt, again[0].attempt)
+        await again[0].settle(Ack())
+
+    assert attempts == (3, 4)
+    await delete(queues=[queue])
