@@ -186,6 +186,8 @@ class WorkerSpec(ComponentSpec):
     """Seconds that a handler may take; then it is cancelled and has failed."""
     retry: RetryPolicy = RetryPolicy()
     kill_switch: KillSwitchPolicy | None = None
+    runs_in: str | None = None
+    """Id of the driver whose `Executor` calls its handlers, which are plain; None calls them in the event loop."""
     failure_worker: str | None = None
     """Name of the worker that gets what this one failed at for good, instead of the dead letters."""
 

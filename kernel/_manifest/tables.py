@@ -166,6 +166,8 @@ class WorkerTable(LifeTable):
     kill_switch: KillSwitchPolicy | None = None
     concurrency: int | None = attrs.field(default=None, validator=_check_count)
     instances: int = count(1)
+    runs_in: str | None = None
+    """Name of a driver whose resource calls the handlers, which are plain then: in threads, or in processes."""
     oneshot: bool = False
     """Whether those that depend on it wait until its `run` has returned. Source: systemd, `Type=oneshot`."""
     failure_worker: str | None = None

@@ -174,7 +174,12 @@ def _uses(wiring: Wiring, workers: Mapping[str, Hired]) -> dict[str, tuple[str, 
     wired = (*wiring.drivers.values(), *wiring.dispatchers.values())
     uses = {one.entry.id: (f"driver/{one.driver}",) for one in wired if one.driver}
     return uses | {
-        worker.entry.id: tuple(worker.shape.injection.drivers.values()) for worker in workers.values() if worker.shape
+        worker.entry.id: (
+            *worker.shape.injection.drivers.values(),
+            *([f"driver/{worker.runs_in}"] if worker.runs_in else ()),
+        )
+        for worker in workers.values()
+        if worker.shape
     }
 
 
@@ -349,6 +354,7 @@ def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
         retry=_retry_policy(table.retry, worker.retry_on),
         kill_switch=table.kill_switch,
         failure_worker=worker.failure_worker,
+        runs_in=_id("driver", worker.runs_in),
         filter=worker.filter,
     )
 

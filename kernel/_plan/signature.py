@@ -24,6 +24,7 @@ ANY_SUBJECT: Final = "#"
 _UNCALLED: Final = (
     "; to be called with messages, it needs a dispatcher in its table, or to be the failure_worker of another"
 )
+_OR_ELSEWHERE: Final = "; or name with runs_in a driver that calls it in a thread or a process"
 
 
 class Role(enum.Enum):
@@ -49,8 +50,13 @@ class Shape:
     is_context: bool = False
     runs: bool = False
 
+    @property
+    def label(self) -> str:
+        """What it is called in problems."""
+        return _label(self.use)
 
-def inspect_worker(use: object, *, role: Role, offer: Offer, report: Report) -> Shape | None:
+
+def inspect_worker(use: object, *, role: Role, offer: Offer, report: Report, is_plain: bool = False) -> Shape | None:
     """Look at a worker.
 
     A class has an object for each instance. An async function is a handler or, with nobody to call it, the loop
@@ -62,10 +68,13 @@ def inspect_worker(use: object, *, role: Role, offer: Offer, report: Report) -> 
         role: Who calls it.
         offer: What its parameters can be given.
         report: Takes the problems, with paths relative to the worker's table.
+        is_plain: Whether its handlers are called outside of the event loop, and so are plain functions.
     """
     if isinstance(use, type):
-        return _inspect_class(use, role, offer, report)
-    if callable(use) and inspect.iscoroutinefunction(use):
+        return _inspect_class(use, role, offer, report, is_plain=is_plain)
+    if callable(use) and (inspect.iscoroutinefunction(use) or (is_plain and inspect.isroutine(use))):
+        if is_plain:
+            _check_kind(use, _label(use), is_plain=True, report=report)
         return _inspect_function(cast("Callable[..., object]", use), role, offer, report)
     if role is Role.HOSTED:
         return _inspect_hosted(use, offer, report)
@@ -77,7 +86,7 @@ def _kind_of(use: object) -> str:
     if inspect.isasyncgenfunction(use):
         return "an async generator, which nobody would iterate over"
     if inspect.isroutine(use):
-        return 'a plain function; write "async def"'
+        return f'a plain function; write "async def"{_OR_ELSEWHERE}'
     return f"an instance of {type(use).__qualname__}"
 
 
@@ -120,7 +129,7 @@ def _inspect_hosted(use: object, offer: Offer, report: Report) -> Shape:
 # --- classes ------------------------------------------------------------------------------------------------------
 
 
-def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report) -> Shape:
+def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report, *, is_plain: bool) -> Shape:
     label = _label(cls)
     if inspect.isabstract(cls):
         missing = cast("frozenset[str]", getattr(cls, "__abstractmethods__"))  # noqa: B009  # object has no such
@@ -129,7 +138,7 @@ def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report) 
     marked = {name: patterns for name in _members(cls) if (patterns := patterns_of(_marked(cls, name)))}
     handlers: tuple[HandlerSpec, ...] = ()
     if role is Role.HANDLER:
-        handlers = tuple(_read_methods(cls, marked, report))
+        handlers = tuple(_read_methods(cls, marked, report, is_plain=is_plain))
         _check_patterns(handlers, label, report)
     elif marked:
         report(("use",), _never_called(label, role, mark_of(_marked(cls, next(iter(marked))))))
@@ -146,7 +155,9 @@ def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report) 
     )
 
 
-def _read_methods(cls: type[object], marked: Mapping[str, tuple[str, ...]], report: Report) -> Iterator[HandlerSpec]:
+def _read_methods(
+    cls: type[object], marked: Mapping[str, tuple[str, ...]], report: Report, *, is_plain: bool
+) -> Iterator[HandlerSpec]:
     if not marked and "__call__" in _members(cls):
         marked = {"__call__": (ANY_SUBJECT,)}
     elif not marked:
@@ -155,7 +166,17 @@ def _read_methods(cls: type[object], marked: Mapping[str, tuple[str, ...]], repo
         if fault := _misplaced(cls, name):
             report(("use",), fault)
         else:
+            _check_kind(getattr(cls, name), f"{cls.__qualname__}.{name}", is_plain=is_plain, report=report)
             yield _read_method(cls, name, patterns, report)
+
+
+def _check_kind(call: object, label: str, *, is_plain: bool, report: Report) -> None:
+    """Report a handler that waits where nobody could await it, or that would hold up the event loop."""
+    is_async = inspect.iscoroutinefunction(call)
+    if is_async and is_plain:
+        report(("use",), f'{label} is called outside of the event loop, since runs_in is given; write "def"')
+    elif not is_async and not is_plain:
+        report(("use",), f'{label} handles messages, so it must be written "async def"{_OR_ELSEWHERE}')
 
 
 def _members(cls: type[object]) -> dict[str, None]:
@@ -188,8 +209,6 @@ def _method_arguments(cls: type[object], name: str, report: Report) -> tuple[lis
 
 def _read_method(cls: type[object], name: str, patterns: tuple[str, ...], report: Report) -> HandlerSpec:
     label = f"{cls.__qualname__}.{name}"
-    if not inspect.iscoroutinefunction(getattr(cls, name)):
-        report(("use",), f'{label} handles messages, so it must be written "async def"')
     bound, arguments = _method_arguments(cls, name, report)
     if mark_of(_marked(cls, name)) == ANSWERS:
         return read_answer(name, patterns, arguments, bound, label, report)

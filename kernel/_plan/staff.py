@@ -18,6 +18,7 @@ from .._core.words import did_you_mean, listed
 from .._manifest.tables import DispatcherTable, DriverTable, Entry, Report, RetryTable, WorkerTable, section, under
 from ..errors import PluginError, PluginNotFoundError
 from .batches import fit, has_batches
+from .elsewhere import check_elsewhere, executor_of
 from .injection import Offer
 from .signature import ANY_SUBJECT, Role, Shape, inspect_worker
 from .wiring import Ground, Wired, Wiring, is_broker, lacks, refer
@@ -27,8 +28,17 @@ if TYPE_CHECKING:
 
 _SHAPING: Final = frozenset({"dispatcher", "drivers", "config"})
 """Keys that decide what a worker must look like."""
-_FOR_HANDLERS: Final = ("options", "timeout", "retry", "concurrency", "failure_worker", "kill_switch", "filter")
-_FOR_DELIVERIES: Final = ("timeout", "retry", "concurrency", "kill_switch", "filter")
+_FOR_HANDLERS: Final = (
+    "options",
+    "timeout",
+    "retry",
+    "concurrency",
+    "failure_worker",
+    "kill_switch",
+    "filter",
+    "runs_in",
+)
+_FOR_DELIVERIES: Final = ("timeout", "retry", "concurrency", "kill_switch", "filter", "runs_in")
 
 
 @final
@@ -45,6 +55,8 @@ class Hired:
     """Name of a dispatcher that exists."""
     failure_worker: str | None
     """Name of a worker that exists."""
+    runs_in: str | None
+    """Name of a driver that exists."""
     options: object
     retry_on: tuple[type[Exception], ...]
     filter: Filter | None
@@ -84,10 +96,13 @@ def _hire_one(
     if imports_asyncio(use) and _is_first_of_module(ground, table.use, entry):
         ground.warn((*at, "use"), "its module imports asyncio, and services run on trio: what waits by asyncio fails")
     is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
-    shape = inspect_worker(use, role=role, offer=offer, report=report) if is_clear and role else None
+    runs_in = refer(tables, "driver", table.runs_in, (*at, "runs_in"), ground.report) if role is Role.HANDLER else None
+    is_plain = table.runs_in is not None and role is Role.HANDLER
+    shape = inspect_worker(use, role=role, offer=offer, report=report, is_plain=is_plain) if is_clear and role else None
     options = _read_options(ground, entry, table, cls, report) if cls and "options" not in entry.wrong else None
     batched = has_batches(tables.dispatchers.get(dispatcher or ""))
     shape = fit(shape, batched=batched, report=report) if shape else None
+    _check_executor(wiring, runs_in, shape, report)
     if cls is not None and use is not None and not (options is None and cls.WorkerOptions):
         for text in cls.check_worker(use, options):
             report(("use",), text)
@@ -102,10 +117,18 @@ def _hire_one(
         shape=shape,
         dispatcher=dispatcher,
         failure_worker=failure_worker,
+        runs_in=runs_in,
         options=options,
         retry_on=tuple(_exceptions(ground, table.retry, under(report, "retry", "on"))),
         filter=_import_filter(ground, table, report),
     )
+
+
+def _check_executor(wiring: Wiring, runs_in: str | None, shape: Shape | None, report: Report) -> None:
+    driver = wiring.driver_class(runs_in) if runs_in else None
+    executor = executor_of(runs_in, driver.provides, report) if runs_in and driver else None
+    if executor is not None and shape is not None:
+        check_elsewhere(shape, executor, report)
 
 
 def _role(table: WorkerTable, cls: type[Dispatcher] | None, *, is_last_resort: bool) -> Role | None:

@@ -7,13 +7,14 @@ is left. `tree` makes the children that live so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Final, cast
 
 import trio
 
 from .._core.events import DrainTimedOut, Event, EventHub
+from .._core.executor import Executor
 from .._core.lifecycle import State
 from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, WorkerSpec
 from .._core.words import listed
@@ -25,6 +26,7 @@ from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Instance
 from ..abc import Broker, Candidate, Dispatcher, Topology
 from ..errors import DependencyError, SendError, StartupError, UnavailableError
+from .elsewhere import employ
 from .life import Life
 from .tree import PAUSED, Tree, built
 
@@ -85,9 +87,13 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
                 tree.supervisor.report(tree.supervisor.children[spec.id], State.DEGRADED, PAUSED)
             if tree.is_deserted(spec):
                 life.stop_accepting()
+            for worker, executor in _executors(tree, spec):
+                executor.resume(worker)
             try:
                 await _accept(tree, spec, dispatcher, intake, life)
                 pipeline.close()
+                for worker, executor in _executors(tree, spec):
+                    executor.drain(worker)
                 with life.drain:
                     await intake.wait_idle()
                 if life.inner.cancel_called and not _lacks_workers(tree, spec, life, hold):
@@ -109,6 +115,15 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
             raise error from life.error
         if life.error is not None:
             raise life.error
+
+
+def _executors(tree: Tree, spec: DispatcherSpec) -> Iterator[tuple[str, Executor]]:
+    """Return those of a dispatcher's workers whose handlers are called elsewhere, and by whom at this moment."""
+    for name in spec.workers:
+        worker = tree.pools[name].spec
+        executor = tree.value(worker.runs_in)
+        if isinstance(executor, Executor):
+            yield worker.id, executor
 
 
 async def _accept(tree: Tree, spec: DispatcherSpec, dispatcher: Dispatcher, intake: KernelIntake, life: Life) -> None:
@@ -172,6 +187,8 @@ def _build_worker(tree: Tree, spec: WorkerSpec, stack: AsyncExitStack) -> object
         arguments[parameter] = tree.given(spec, what) if isinstance(what, Asked) else _hearing(tree.hub, what, stack)
     if spec.config_parameter is not None:
         arguments[spec.config_parameter] = spec.config
+    if spec.runs_in is not None:
+        return employ(cast("Executor", tree.value(spec.runs_in)), spec, arguments)
     if spec.is_function:
         return functools.partial(spec.use, **arguments) if arguments else spec.use
     return spec.use(**arguments)
