@@ -50,6 +50,7 @@ _SHIPPED: Final[Mapping[str, str]] = {
         )
     },
     **dict.fromkeys(("event_listener", "event_sender"), "events"),
+    **dict.fromkeys(("process_pool", "thread_pool"), "pools"),
     **dict.fromkeys(("consumer", "publisher", "rpc_client"), "messaging"),
     **dict.fromkeys(("msgpack", "service_framework"), "msgpack"),
     **dict.fromkeys(("nameko_events", "nameko_rpc"), "nameko"),

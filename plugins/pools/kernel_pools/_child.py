@@ -1,0 +1,145 @@
+"""What happens in a process of a pool. Imported there, with nothing that only the service needs."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import parent_process
+from typing import Any, Final, TypeAlias, final
+
+import attrs
+
+from ._remaining import UNTIL
+
+Record: TypeAlias = tuple[str, int, str]
+"""Name of a logger, level and text."""
+Order: TypeAlias = tuple[
+    Callable[..., object], bool, Mapping[str, object], str, Sequence[object], Mapping[str, object], float
+]
+"""The class or function of a worker, whether it is a function, what its constructor is given, the method, what that is
+given by position and by name, and until when, in `time.monotonic()`."""
+
+KEPT: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"})
+_KEPT_PREFIXES: Final = ("LC_", "PYTHON")
+_MAX_RECORDS: Final = 1000
+"""Log records of one call that reach the service; the first ones."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Here:
+    """What a process keeps from call to call."""
+
+    calls: int = 0
+    workers: dict[str, tuple[Mapping[str, object], object]] = attrs.field(
+        factory=dict[str, tuple[Mapping[str, object], object]]
+    )
+    """Class -> what its object was made with, and the object."""
+
+
+_here: Final = _Here()  # of a child process, which runs one call at a time; the service imports it and leaves it alone
+
+
+@final
+class _Collector(logging.Handler):
+    """Keeps what is logged during a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[Record] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.records) < _MAX_RECORDS:
+            self.records.append((record.name, record.levelno, record.getMessage()))
+
+
+@final
+@attrs.frozen(kw_only=True, repr=False)
+class Answer:
+    """What comes of a call."""
+
+    result: object = None
+    error: BaseException | None = None
+    trace: str = ""
+    """Where the error was raised, as text: a traceback stays in its process."""
+    unwritable: str = ""
+    """Why neither result nor error could be sent."""
+    records: tuple[Record, ...] = ()
+
+
+def begin(kept: tuple[str, ...], level: int) -> None:
+    """Make a process fit for calls: no secrets in its environment, no signals but its parent's, no life after it."""
+    for name in [*os.environ]:
+        if name not in KEPT and name not in kept and not name.startswith(_KEPT_PREFIXES):
+            del os.environ[name]
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all; the parent decides
+    logging.getLogger().setLevel(level)
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Have the system end this process when its parent is gone, whatever it does then, without Python's help.
+
+    The pipe that the parent holds open says so by a signal. `PR_SET_PDEATHSIG` would follow the thread that started
+    the process, and that one ends earlier.
+    """
+    parent = parent_process()
+    if parent is None or sys.platform != "linux":
+        return
+    pipe = parent.sentinel
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, 10, signal.SIGKILL)  # F_SETSIG, which Python does not name; without it SIGIO comes
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def is_used_up(most: int) -> bool:
+    """Return whether a process has had so many calls; 0 is never."""
+    return 0 < most <= _here.calls
+
+
+def perform(order: bytes) -> bytes:
+    """Call a handler; never raises what it raises, so that what goes wrong around it can be told from that."""
+    _here.calls += 1
+    collector = _Collector()
+    logging.getLogger().addHandler(collector)
+    try:
+        answer = _answer(order)
+    finally:
+        logging.getLogger().removeHandler(collector)
+    return _written(attrs.evolve(answer, records=tuple(collector.records)))
+
+
+def _answer(order: bytes) -> Answer:
+    try:
+        use, is_function, arguments, method, args, kwargs, until = pickle.loads(order)
+        UNTIL.set(until)
+        call = use if is_function else getattr(_object_of(use, arguments), method)
+        return Answer(result=call(*args, **kwargs, **(arguments if is_function else {})))
+    except BaseException as error:  # noqa: ASYNC103, BLE001  whatever it is, it is the delivery's; there is no loop here
+        return Answer(error=error, trace=traceback.format_exc())
+
+
+def _object_of(cls: Callable[..., Any], arguments: Mapping[str, object]) -> object:
+    """Return the object of a worker in this process, made when it is first called."""
+    name = f"{cls.__module__}:{cls.__qualname__}"
+    made = _here.workers.get(name)
+    if made is None or made[0] != arguments:
+        made = _here.workers[name] = (arguments, cls(**arguments))
+    return made[1]
+
+
+def _written(answer: Answer) -> bytes:
+    try:
+        data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
+        pickle.loads(data)  # an exception may be written and not be read, and would look as if the process had died
+    except BaseException as error:  # noqa: ASYNC103, BLE001  the user's classes; there is no loop here
+        told = answer.error if answer.error is not None else error
+        text = f"{type(told).__name__}: {told}"
+        return pickle.dumps(attrs.evolve(answer, result=None, error=None, unwritable=text), pickle.HIGHEST_PROTOCOL)
+    return data
