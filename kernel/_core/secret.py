@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, final
 
 
@@ -14,14 +15,34 @@ class Secret:
     `{ file = "/run/secrets/name" }`.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_again", "_text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, again: Callable[[], str] | None = None) -> None:
+        """Make one of a text.
+
+        Args:
+            text: What it hides.
+            again: Returns the text as it is later, or raises OSError or ValueError; None for one that stays.
+        """
         self._text = text
+        self._again = again
 
     def reveal(self) -> str:
         """Return the text itself. Call it where the text is used, and keep no copy."""
         return self._text
+
+    def fresh(self) -> str:
+        """Return the text as its file has it now; as it was at the start, where that cannot be read.
+
+        For whoever connects again after a password has changed. The log masks what was read at the start: what uses
+        this must not write it anywhere. Reads a small file.
+        """
+        if self._again is None:
+            return self._text
+        try:
+            return self._again() or self._text
+        except (OSError, ValueError):
+            return self._text
 
     def __repr__(self) -> str:
         return "***"

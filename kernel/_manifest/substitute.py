@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -128,7 +129,9 @@ class Substitution:
             self.report((*at, key), f"must be the name of the secret in a string, got {shown(name)}")
             return None
         try:
-            return Secret(self._from_env(name, at) if key == "env" else self._from_file(name, at))
+            if key == "env":
+                return Secret(self._from_env(name, at))
+            return Secret(self._from_file(name, at), again=partial(_read_again, self._path(name)))
         except _Refused as exc:
             self.report((*at, key), str(exc))
             return None
@@ -138,11 +141,11 @@ class Substitution:
         return self._variable(name, "a secret may not be")
 
     def _from_file(self, name: str, at: tuple[str, ...]) -> str:
-        path = Path(self.environ.get("CREDENTIALS_DIRECTORY") or self.directory) / name
+        path = self._path(name)
         self._note(at, name)
         try:
             data, warning = _read_secret(path)
-            text = data.decode().removesuffix("\n").removesuffix("\r")
+            text = _text_of(data)
         except UnicodeDecodeError:
             # Not chained: the error holds the bytes.
             raise _Refused(f"{_secret_file(path)} must be UTF-8") from None
@@ -155,12 +158,26 @@ class Substitution:
             self.warn((*at, "file"), f"{_secret_file(path)} {warning}")
         return text
 
+    def _path(self, name: str) -> Path:
+        return Path(self.environ.get("CREDENTIALS_DIRECTORY") or self.directory) / name
+
     def _note(self, at: tuple[str, ...], source: str) -> None:
         self.sources[at] = tuple(dict.fromkeys([*self.sources.get(at, ()), source]))
 
 
 def _secret_file(path: Path) -> str:
     return f"the secret file {quoted(str(path), MAX_TEXT)}"
+
+
+def _text_of(data: bytes) -> str:
+    return data.decode().removesuffix("\n").removesuffix("\r")
+
+
+def _read_again(path: Path) -> str:
+    try:
+        return _text_of(_read_secret(path)[0])
+    except _Refused as refused:
+        raise ValueError(str(refused)) from None
 
 
 def _read_secret(path: Path) -> tuple[bytes, str]:

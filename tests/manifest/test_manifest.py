@@ -130,6 +130,23 @@ def test_a_relative_secret_file_is_in_the_credentials_directory_or_beside_the_ma
     assert option({"file": "${D}/secret"}, {"D": str(credentials)}) == Secret("credential")
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff"])
+def test_a_secret_file_is_read_again_for_whoever_asks_and_stays_where_it_cannot_be(
+    tmp_path: Path, content: bytes
+) -> None:
+    secret = option({"file": str(secret_file(tmp_path, b"one\n"))})
+    assert isinstance(secret, Secret)
+    secret_file(tmp_path, b"two\n")
+
+    assert (secret.fresh(), secret.reveal()) == ("two", "one")
+    secret_file(tmp_path, content)
+    assert secret.fresh() == "one"
+    (tmp_path / "secret").chmod(0o666)
+    assert secret.fresh() == "one"
+    (tmp_path / "secret").unlink()
+    assert secret.fresh() == "one"
+
+
 def secret_warnings(path: Path) -> list[str]:
     manifest = from_mapping({"drivers": {"db": {"option": {"file": str(path)}}}})
     assert manifest.tables["drivers"] == {"db": {"option": Secret("canary")}}

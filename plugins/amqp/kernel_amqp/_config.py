@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Literal, TypeVar, final
+from typing import Any, Final, Literal, TypeVar, cast, final
 
 import attrs
 from attrs import Attribute
@@ -13,6 +13,7 @@ from attrs.validators import and_, ge, gt, le, max_len
 from kernel import Secret
 
 from ._tables import LONGEST, ExchangeTable, QueueTable, QueueType, check_name
+from ._url import taken_apart
 
 TableT = TypeVar("TableT")
 
@@ -21,6 +22,14 @@ _PORT: Final = 5672
 _TLS_PORT: Final = 5671
 _NAME: Final[Callable[[object, Attribute[str], str], object]] = check_name
 _POSITIVE: Final = gt(0.0)
+
+
+def _check_url(_: object, attribute: Attribute[Secret | None], value: Secret | None) -> None:
+    if value is not None:
+        try:
+            taken_apart(value.reveal())
+        except ValueError as error:
+            raise ValueError(f"'{attribute.name}' must be the URL of a broker: {error}") from None
 
 
 def _check_names(instance: AmqpConfig, attribute: Attribute[Mapping[str, TableT]], value: Mapping[str, TableT]) -> None:
@@ -68,6 +77,8 @@ class TlsTable:
     """A file with the certificate that proves who we are, PEM; empty for none."""
     key: str = ""
     """The file with its private key, PEM; empty if it is in the same file."""
+    key_password: Secret | None = None
+    """What the private key is encrypted with."""
     server_name: str = ""
     """The name that the broker's certificate must be for; empty for the host."""
     verify: bool = True
@@ -79,6 +90,8 @@ class TlsTable:
 class AmqpConfig:
     """The table of a driver `amqp`."""
 
+    url: Secret | None = attrs.field(default=None, validator=_check_url)
+    """`amqps://user:password@host:port/virtual-host?heartbeat=10`, in place of the keys that it says."""
     hosts: tuple[str, ...] = attrs.field(default=(f"127.0.0.1:{_PORT}",), validator=_check_hosts)
     """`host:port` of one broker or of the nodes of one cluster, tried in random order."""
     virtual_host: str = attrs.field(default="/", validator=_NAME)
@@ -104,11 +117,31 @@ class AmqpConfig:
     `classic` one costs less, and loses what its target does not take, and what it sends on in the moment in which the
     broker is killed; it is only used for retries into, and delays straight to, queues that this service has declared
     as classic and without a bound."""
+    connection_name: str = attrs.field(default="", validator=_NAME)
+    """What the connections are called in RabbitMQ's own views; empty for service and driver."""
     prefix: str = attrs.field(default="", validator=max_len(100))
     """What stands in front of the names of all exchanges and queues, for a broker that others use, too."""
     tls: TlsTable | None = None
     exchanges: Mapping[str, ExchangeTable] = attrs.field(factory=dict[str, ExchangeTable], validator=_check_names)
     queues: Mapping[str, QueueTable] = attrs.field(factory=dict[str, QueueTable], validator=_check_names)
+
+    def without_url(self) -> AmqpConfig:
+        """Return the same with the keys that `url` says in its place; secrets are read anew where they are in files.
+
+        Raises:
+            ValueError: if it says what the keys do not take.
+        """
+        password = None if self.password is None else Secret(self.password.fresh())
+        if self.url is None:
+            return self if password is None else attrs.evolve(self, password=password)
+        keys, tls = taken_apart(self.url.fresh())
+        if "password" in keys:
+            keys["password"] = Secret(str(keys["password"]))
+        elif password is not None:
+            keys["password"] = password
+        if tls is not None:
+            keys["tls"] = attrs.evolve(self.tls or TlsTable(), **cast("Any", tls))
+        return attrs.evolve(self, url=None, **cast("Any", keys))
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -118,6 +151,9 @@ class AmqpConfig:
 
     def problems(self) -> Iterable[str]:
         """Yield what no validator of a single field can see."""
+        if self.url is not None:
+            yield from self._problems_of_url()
+            return
         if self.mechanism == "EXTERNAL":
             if self.tls is None or not self.tls.certificate:
                 yield '`mechanism = "EXTERNAL"` needs a `certificate` in the table `tls`: it says who we are'
@@ -127,6 +163,17 @@ class AmqpConfig:
             yield f"`password` is missing: it is `{_GUEST}` only for the user {_GUEST} on this machine"
         if self.backoff_max < self.backoff_initial:
             yield "`backoff_max` must not be less than `backoff_initial`"
+
+    def _problems_of_url(self) -> Iterable[str]:
+        plain = AmqpConfig()
+        said = [key for key in ("hosts", "virtual_host", "username") if getattr(self, key) != getattr(plain, key)]
+        if said:
+            yield f"`{said[0]}` does not go with `url`, which says it"
+            return
+        try:
+            yield from self.without_url().problems()
+        except ValueError as error:
+            yield f"`url`: {error}"
 
     def sasl_response(self) -> str:
         """Return what proves who we are; a secret."""

@@ -121,8 +121,10 @@ class _Wires:
             path=context.path,
             close_timeout=context.stop_timeout / 2,
         )
-        self._sending = self._keeper("sending", settings, health, lambda: None)
-        self._consuming = self._keeper("consuming", settings, health, self._catalog.forget_exclusive)
+        self._sending = self._keeper("sending", partial(settings, role="sending"), health, lambda: None)
+        self._consuming = self._keeper(
+            "consuming", partial(settings, role="consuming"), health, self._catalog.forget_exclusive
+        )
         outbox = Outbox(self._sending)
         postponer = Postponer(self._sending, outbox, self._config.delayed_exchange)
 
@@ -131,7 +133,15 @@ class _Wires:
             return Post(context.id, context.log, context.emit, outbox, postponer, broker.redeclare, kind)
 
         self.broker = AmqpBroker(
-            self._catalog, names, self._consuming, outbox, postponer, make_post, self._start, self._config.heartbeat
+            self._catalog,
+            names,
+            self._consuming,
+            outbox,
+            postponer,
+            make_post,
+            self._start,
+            self._config.heartbeat,
+            context.service,
         )
 
     async def connect(self, nursery: trio.Nursery) -> None:

@@ -129,8 +129,15 @@ class AmqpOptions:
     """Whether one consumer gets everything, and the next when that one goes."""
     lookahead: int = attrs.field(default=100, validator=and_(ge(1), le(10_000)))
     """Messages of an ordered queue that are fetched besides those in flight, to find keys that are free."""
+    consumer_priority: int | None = None
+    """Consumers with a higher one are served first, as long as they take what comes; None is 0."""
+    consumer_tag: str = attrs.field(default="", validator=check_name)
+    """What its consumers are called in RabbitMQ's own views; empty for the service."""
     arguments: Arguments = attrs.field(factory=_no_arguments, validator=_check_arguments)
     """Sent as they are, and nothing for their sake."""
+    without_priorities: bool = False
+    """Whether nobody sends priorities to it: an ordered queue that is not classic keeps its order only then, at
+    RabbitMQ 4.0 to 4.2."""
     passive: bool = False
     """Whether the queue must exist and is taken as it is: nothing but its bindings is declared."""
     adopt: bool = False
@@ -161,6 +168,9 @@ class QueueTable:
     dead_letter_strategy: Strategy | None = attrs.field(default=None, validator=_check_quorum)
     single_active_consumer: bool = False
     lookahead: int = attrs.field(default=100, validator=and_(ge(1), le(10_000)))
+    consumer_priority: int | None = None
+    consumer_tag: str = attrs.field(default="", validator=check_name)
     arguments: Arguments = attrs.field(factory=_no_arguments, validator=_check_arguments)
+    without_priorities: bool = False
     adopt: bool = False
     bindings: tuple[BindingTable, ...] = ()

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 import ssl
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import jsonschema
 import pytest
 from kernel_amqp import AmqpConfig, AmqpOptions
@@ -276,6 +278,96 @@ def test_a_file_that_is_no_certificate_is_named(key: str, tmp_path: Path) -> Non
     for path in (wrong, tmp_path / "missing.pem"):
         with pytest.raises(StartupError, match=re.escape(str(path))):
             tls_context(TlsTable(**{key: str(path)}))
+
+
+# --- a URL ----------------------------------------------------------------------------------------------------------
+
+
+def by_url(url: str, **others: Any) -> AmqpConfig:
+    return AmqpConfig(url=Secret(url), **others).without_url()
+
+
+def test_a_url_says_what_the_keys_say() -> None:
+    config = by_url(
+        "amqps://orders:ge%3Aheim%2F@rabbit-1:5999/shop%2Feu?heartbeat=5&connection_timeout=2500&cacertfile=/ca.pem"
+    )
+
+    assert (config.addresses, config.virtual_host) == ((("rabbit-1", 5999),), "shop/eu")
+    assert config.sasl_response() == "\0orders\0ge:heim/"
+    assert (config.heartbeat, config.connect_timeout) == (5.0, 2.5)
+    assert config.tls == TlsTable(ca="/ca.pem")
+    assert list(AmqpConfig(url=Secret("amqps://a:b@c/d")).problems()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("amqp://localhost", ((("localhost", 5672),), "/", None)),
+        ("amqp://127.0.0.1/", ((("127.0.0.1", 5672),), "/", None)),
+        ("amqp://[::1]:1/x", ((("::1", 1),), "x", None)),
+        ("amqps://a:b@c/%2F", ((("c", 5671),), "/", TlsTable())),
+        ("amqps://a:b@c?verify=verify_none", ((("c", 5671),), "/", TlsTable(verify=False))),
+    ],
+)
+def test_what_a_url_leaves_out_is_as_usual(url: str, wanted: tuple[object, ...]) -> None:
+    config = by_url(url)
+
+    assert (config.addresses, config.virtual_host, config.tls) == wanted
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rabbit",
+        "http://a",
+        "amqp://",
+        "amqp://a:b",
+        "amqp://u:geheim@a/b/c",
+        "amqp://u:geheim@a?heartbet=1",
+        "amqp://u:geheim@a?heartbeat=x",
+    ],
+)
+def test_what_is_no_url_of_a_broker_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match="'url' must be the URL of a broker") as caught:
+        AmqpConfig(url=Secret(url))
+
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (AmqpConfig(url=Secret("amqp://a:b@c"), hosts=("d",)), "`hosts` does not go with `url`"),
+        (AmqpConfig(url=Secret("amqp://rabbit")), "`password` is missing"),
+        (AmqpConfig(url=Secret("amqp://a:b@c?heartbeat=0")), "`url`: 'heartbeat' must be >= 1"),
+    ],
+)
+def test_what_does_not_go_with_a_url_is_a_problem(config: AmqpConfig, problem: str) -> None:
+    (found,) = config.problems()
+
+    assert found.startswith(problem)
+
+
+def test_a_password_and_a_url_are_read_anew() -> None:
+    texts = {"password": "one", "url": "amqp://a:one@c"}
+    password, url = (Secret(texts[key], again=lambda key=key: texts[key]) for key in ("password", "url"))  # type: ignore[misc]
+    plain, whole = AmqpConfig(username="a", password=password), AmqpConfig(url=url)
+    texts |= {"password": "two", "url": "amqp://a:two@c"}
+
+    assert [config.without_url().sasl_response() for config in (plain, whole)] == ["\0a\0two"] * 2
+
+
+def test_an_encrypted_key_needs_its_password_and_asks_nobody(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-subj", "/CN=x", "-passout", "pass:geheim"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    table = TlsTable(certificate=str(certificate), key=str(key))
+
+    tls_context(attrs.evolve(table, key_password=Secret("geheim")))
+    with pytest.raises(StartupError, match="give `key_password`"):
+        tls_context(table)
+    with pytest.raises(StartupError, match="cannot be used"):
+        tls_context(attrs.evolve(table, key_password=Secret("wrong")))
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def problems_of(config: AmqpConfig, topology: Topology) -> Iterator[str]:
 
 def advice(config: AmqpConfig, topologies: Sequence[Topology]) -> Iterator[str]:
     """Yield what is allowed and may not be meant."""
-    yield from _of_the_way(config)
+    yield from _of_the_way(config.without_url())
     own = [queue_of(name, table) for name, table in config.queues.items()]
     wanted = [queue for topology in topologies for queue in _said(topology) if queue.name not in config.queues]
     if names := list(dict.fromkeys(queue.name for queue in [*own, *wanted] if _leaves_type_open(queue))):

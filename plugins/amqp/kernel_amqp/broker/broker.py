@@ -24,7 +24,7 @@ from ..link.keeper import Keeper
 from ..link.session import Held, Session
 from .catalog import Catalog
 from .conflicts import consume_error
-from .consumer import TAG, Consumer
+from .consumer import Consumer
 from .crashes import Spared
 from .declaring import perform, queue_step
 from .headers import SUBJECT
@@ -63,6 +63,8 @@ class AmqpBroker(Broker):
     """Starts a task that lives as long as the driver."""
     _heartbeat: float
     """Seconds."""
+    _service: str
+    """What consumers are called, unless their queue says so."""
     _post: Post = attrs.field(init=False)
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _spared: Spared = attrs.field(factory=Spared, init=False)
@@ -159,7 +161,7 @@ class AmqpBroker(Broker):
         while True:
             session = await self._consuming.session()
             queue = self._catalog.queue(subscription.queue)
-            consumer = Consumer(subscription, queue, self._post, self._pace, self._start, self._spared)
+            consumer = Consumer(subscription, queue, self._post, self._pace, self._start, self._spared, self._service)
             try:
                 await self._consume(session, consumer, subscription.queue, queue)
             except LinkLostError:
@@ -177,10 +179,11 @@ class AmqpBroker(Broker):
             await held.channel.call(commands.Basic.Qos(prefetch_count=consumer.prefetch))
             await held.channel.consume(
                 name,
-                consumer_tag=TAG,
+                consumer_tag=consumer.tag,
                 on_delivery=consumer.take_in,
                 on_cancel=consumer.cancelled,
                 exclusive=queue is not None and queue.exclusive,
+                arguments=consumer.arguments,
             )
         except BaseException:
             await _drop(held)  # noqa: ASYNC102  it shields itself

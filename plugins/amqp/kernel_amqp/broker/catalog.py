@@ -29,7 +29,7 @@ from .declaring import (
     queue_look,
     queue_step,
 )
-from .topology import Bound, binding_of, bindings_of, graves_of, options_of, queue_of, says_nothing
+from .topology import Bound, binding_of, bindings_of, check_order, graves_of, options_of, queue_of, says_nothing
 
 
 @final
@@ -116,6 +116,8 @@ class Catalog:
         self, link: Link, exchanges: Iterable[Exchange], queues: Iterable[Queue], bindings: Iterable[Bound]
     ) -> None:
         exchanges, queues, bindings = list(exchanges), list(queues), list(bindings)
+        for queue in queues:
+            check_order(queue, link.version)
         await self._check_dead_letters(link, queues)
         await perform(link, list(self._steps(exchanges, queues, bindings)))
         self._exchanges |= {exchange.name: exchange for exchange in exchanges}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, final
 
@@ -29,8 +29,6 @@ from .post import Post, is_hopeless
 from .shelf import OrderedShelf, PlainShelf, Shelf
 from .topology import has_dead_exchange, options_of
 
-TAG: Final = "kernel"
-"""The consumer's name on its channel, which has no other."""
 _PATIENCE: Final = 4.0
 """Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
 _IDLE_WAIT: Final = 60.0
@@ -60,6 +58,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _start: Callable[[Callable[[], Awaitable[None]]], None]
     """Starts a task that lives as long as the driver."""
     _spared: Spared
+    _service: str
     _shelf: Shelf = attrs.field(init=False)
     _ordered: OrderedShelf | None = attrs.field(default=None, init=False)
     _held: Held | None = attrs.field(default=None, init=False)
@@ -79,6 +78,18 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if self._spec is not None and self._spec.partition_by:
             self._ordered = OrderedShelf(self._spec.partition_by, self._wish.prefetch)
         self._shelf = self._ordered or PlainShelf()
+
+    @property
+    def tag(self) -> str:
+        """What it is called on its channel, which has no other."""
+        said = options_of(self._spec).consumer_tag if self._spec is not None else ""
+        return said or self._service
+
+    @property
+    def arguments(self) -> Mapping[str, object]:
+        """What the broker is told of it."""
+        priority = options_of(self._spec).consumer_priority if self._spec is not None else None
+        return {} if priority is None else {"x-priority": priority}
 
     @property
     def prefetch(self) -> int:
@@ -167,7 +178,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             return
         in_hand = self._unsettled
         try:
-            await self._held.channel.cancel_consumer(TAG)
+            await self._held.channel.cancel_consumer(self.tag)
         except (ChannelClosedError, LinkLostError):
             pass
         finally:

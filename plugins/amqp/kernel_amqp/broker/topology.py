@@ -122,6 +122,21 @@ def has_dead_exchange(queue: Queue) -> bool:
     return bool(queue.dead_letters) or _DEAD_EXCHANGE in options_of(queue).arguments
 
 
+def check_order(queue: Queue, version: tuple[int, ...]) -> None:
+    """Raise ConflictError for an ordered queue in which messages with priorities would overtake others.
+
+    Quorum queues of RabbitMQ 4.0 to 4.2 always do that. Source: RabbitMQ, Quorum Queues, priorities.
+    """
+    options = options_of(queue)
+    can_overtake = (4,) <= version < (4, 3) and options.type != "classic"
+    if queue.partition_by and can_overtake and not options.without_priorities:
+        raise ConflictError(
+            f'queue "{queue.name}" has `partition_by`, and a quorum queue of RabbitMQ {".".join(map(str, version))} lets'
+            ' messages with priorities overtake others: say `type = "classic"`, or `without_priorities = true` where'
+            " nobody sends any"
+        )
+
+
 def takes_all(queue: Queue) -> bool:
     """Whether a queue is known to take every message: it was declared here, is on one node and refuses nothing."""
     options = options_of(queue)

@@ -6,6 +6,7 @@ It does no I/O and knows no clock: whoever uses it reads and writes the socket, 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
@@ -92,6 +93,11 @@ class Connection:
             _login(self._settings),
             _frame(with_names(commands.Connection.Open(), virtual_host=self._settings.virtual_host)),
         )
+
+    @property
+    def server_properties(self) -> Mapping[str, object]:
+        """What the peer says of itself; empty until it has."""
+        return self._server_properties
 
     def start(self) -> None:
         """Queue the protocol header.

@@ -10,7 +10,7 @@ from attrs import validators
 
 FRAME_MIN: Final = 4096
 """A peer takes frames of this size in any case. Source: AMQP 0-9-1, 4.2.3 and constant frame-min-size."""
-_LONGEST_NAME: Final = 127
+_LONGEST_NAME: Final = 255
 
 
 def _no_properties() -> Mapping[str, object]:

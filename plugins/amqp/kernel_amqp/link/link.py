@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeAlias, final
@@ -74,6 +75,12 @@ class Link:
     def where(self) -> str:
         """The `host:port` that it is connected to."""
         return self._joined.where
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The version that the broker says it has, such as `(3, 10, 8)`; empty if it says none."""
+        told = self._connection.server_properties.get("version")
+        return tuple(map(int, re.findall(r"\d+", str(told))[:3])) if told else ()
 
     @property
     def channel_max(self) -> int:

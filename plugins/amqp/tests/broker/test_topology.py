@@ -8,7 +8,14 @@ from kernel_amqp._errors import ChannelClosedError
 from kernel_amqp._tables import ExchangeTable, QueueTable
 from kernel_amqp.broker.conflicts import consume_error, declare_error, is_about
 from kernel_amqp.broker.post import Post
-from kernel_amqp.broker.topology import exchange_method, graves_of, has_dead_exchange, queue_method, queue_of
+from kernel_amqp.broker.topology import (
+    check_order,
+    exchange_method,
+    graves_of,
+    has_dead_exchange,
+    queue_method,
+    queue_of,
+)
 
 from kernel.abc import Exchange, Queue
 from kernel.errors import ConflictError
@@ -252,3 +259,24 @@ def test_of_several_messages_the_one_is_accused_that_the_broker_means(
     error = ChannelClosedError(code, text, "basic.publish", written=True)
 
     assert is_about(error, **{**MESSAGE, **changed}) is guilty
+
+
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [
+        ((3, 10, 8), AmqpOptions(type="quorum")),
+        ((4, 2, 9), AmqpOptions(type="classic")),
+        ((4, 2, 9), AmqpOptions(type="quorum", without_priorities=True)),
+        ((4, 3, 0), AmqpOptions(type="quorum")),
+        ((), AmqpOptions(type="quorum")),
+    ],
+)
+def test_an_order_that_nothing_breaks_is_taken(version: tuple[int, ...], options: AmqpOptions) -> None:
+    check_order(Queue(name="q", partition_by="subject", options=options), version)
+
+
+@pytest.mark.parametrize("options", [AmqpOptions(type="quorum"), AmqpOptions()])
+@pytest.mark.parametrize("version", [(4, 0, 1), (4, 2, 9)])
+def test_an_order_that_priorities_would_break_is_refused(version: tuple[int, ...], options: AmqpOptions) -> None:
+    with pytest.raises(ConflictError, match="lets messages with priorities overtake"):
+        check_order(Queue(name="q", partition_by="subject", options=options), version)

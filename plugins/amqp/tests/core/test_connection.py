@@ -406,7 +406,7 @@ def test_the_response_is_shown_nowhere() -> None:
         {"heartbeat": 65536.0},
         {"mechanism": "GUESS"},
         {"max_message_bytes": -1},
-        {"virtual_host": "v" * 128},
+        {"virtual_host": "v" * 256},
     ],
     ids=str,
 )
