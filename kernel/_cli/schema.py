@@ -21,6 +21,7 @@ from .._manifest.tables import (
     GroupTable,
     KernelTable,
     ProtocolTable,
+    StageTable,
     WorkerTable,
 )
 from ..abc import Component
@@ -60,6 +61,7 @@ def manifest_schema(registry: Registry) -> tuple[dict[str, Any], Sequence[Plugin
         definitions[f"{kind}.own"] = _own(table, book)
         properties[SECTIONS[kind]] = _tables_of(kind, plugins)
     properties["workers"] = _unless_off(table_schema(WorkerTable, book), "the user's code")
+    properties["stages"] = _named(table_schema(StageTable, book), "points in the life of the service")
     properties["groups"] = _named(table_schema(GroupTable, book), "workers that are restarted together")
     schema: dict[str, Any] = {
         "$schema": DIALECT,

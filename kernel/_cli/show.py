@@ -103,6 +103,7 @@ def plan_as_text(plan: Plan, registry: Registry, *, bold: Style = str, dim: Styl
         (f"{plan.name} ({plan.path}), in start order", _component_lines(plan, provider, dim)),
         ("protocols", _protocol_lines(plan, provider)),
         ("groups", _group_lines(plan)),
+        ("stages", _stage_lines(plan)),
         ("stop", iter([f"  {budget_text(plan.budget)}"])),
         ("values", _value_lines(plan, dim)),
     ]
@@ -165,6 +166,12 @@ def _group_lines(plan: Plan) -> Iterator[str]:
         yield f"  {group.name}: {group.strategy.value} of {', '.join(group.members)}"
 
 
+def _stage_lines(plan: Plan) -> Iterator[str]:
+    for stage in plan.stages:
+        hooks = ", ".join(f"{hook.component}.{hook.method}" for hook in stage.hooks)
+        yield f"  {stage.name}: {stage.direction.value}, at most {stage.timeout!r} s: {hooks}"
+
+
 def _value_lines(plan: Plan, dim: Style) -> Iterator[str]:
     values = plan.values()
     texts = [f"{value.path} = {value.shown}" for value in values]
@@ -188,6 +195,15 @@ def plan_as_json(plan: Plan, registry: Registry) -> dict[str, object]:
         "groups": [
             {"name": group.name, "strategy": group.strategy.value, "members": list(group.members)}
             for group in plan.groups
+        ],
+        "stages": [
+            {
+                "name": stage.name,
+                "direction": stage.direction.value,
+                "timeout": stage.timeout,
+                "hooks": [{"component": hook.component, "method": hook.method} for hook in stage.hooks],
+            }
+            for stage in plan.stages
         ],
         "stop": {
             "seconds": round(plan.budget.seconds, 3),

@@ -1,4 +1,4 @@
-"""`@handles` and `@answers`: the marks on what handles messages.
+"""`@handles`, `@answers` and `@at`: the marks on what handles messages, and on what is done at a stage.
 
 Apart from what reads them, so that workers import nothing more.
 """
@@ -14,6 +14,7 @@ HANDLES: Final = "@handles"
 ANSWERS: Final = "@answers"
 _PATTERNS: Final = "__kernel_patterns__"
 _MARK: Final = "__kernel_mark__"
+_STAGES: Final = "__kernel_stages__"
 
 
 def handles(*patterns: str) -> Callable[[FunctionT], FunctionT]:
@@ -71,3 +72,32 @@ def patterns_of(function: object) -> tuple[str, ...]:
 def mark_of(function: object) -> str:
     """Return the mark that stands on a function, `@handles` or `@answers`; empty if none."""
     return getattr(function, _MARK, "")
+
+
+def at(*stages: str) -> Callable[[FunctionT], FunctionT]:
+    """Mark a method of a worker, driver or dispatcher to be called at stages of the service. Only marks.
+
+    It is plain or async. At `before_stop` and later it may take one argument, the reason of the stop. Before `start`
+    and after `stop` there is no object, so that it must be a class method or a static method; at `init` and `exit`,
+    outside of the event loop, it must be plain.
+
+    Args:
+        *stages: Names: `after_start`, or one that the manifest or a plugin declares.
+
+    Raises:
+        TypeError: if used without stages, as in `@at` or `@at()`.
+    """
+    if not stages or any(callable(stage) for stage in stages):
+        raise TypeError('@at needs the stages in parentheses, such as @at("after_start")')
+
+    def put(function: FunctionT) -> FunctionT:
+        inner = getattr(function, "__func__", function)
+        setattr(inner, _STAGES, (*stages, *stages_of(inner)))
+        return function
+
+    return put
+
+
+def stages_of(function: object) -> tuple[str, ...]:
+    """Return the stages that a function is marked with."""
+    return getattr(function, _STAGES, ())

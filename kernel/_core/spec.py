@@ -216,6 +216,57 @@ class HookSpec:
     types: tuple[type[Event], ...]
 
 
+class Direction(enum.Enum):
+    """In what order the hooks of a stage are called. Source: systemPY."""
+
+    FORWARD = "forward"
+    """In start order, one after the other."""
+    BACKWARD = "backward"
+    """In the reverse of it."""
+    GATHER = "gather"
+    """All at once."""
+
+
+class Zone(enum.Enum):
+    """How much of a service there is at a stage."""
+
+    PROCESS = "process"
+    """No event loop."""
+    LOOP = "loop"
+    """No component is open."""
+    ALIVE = "alive"
+    """All are."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class StageHook:
+    """A method that is called at a stage."""
+
+    component: str
+    """Id."""
+    method: str
+    owner: type[object] = attrs.field(repr=False)
+    takes_reason: bool = False
+    """Whether it is given the reason of the stop."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class StageSpec:
+    """A named point in the life of a service at which components do something besides opening and closing."""
+
+    name: str
+    zone: Zone
+    is_rising: bool
+    """Whether it is on the way up."""
+    direction: Direction
+    timeout: float
+    """Seconds for all of its hooks together."""
+    hooks: tuple[StageHook, ...]
+    """In the order in which they are called."""
+
+
 @final
 @attrs.frozen
 class Wait:
@@ -277,6 +328,8 @@ class Plan:
     directory: Path = Path()
     """The manifest's folder, absolute."""
     hooks: tuple[HookSpec, ...] = ()
+    stages: tuple[StageSpec, ...] = ()
+    """Those at which anybody does anything, in their order."""
     log: LogPolicy = LogPolicy()
     control: bool = True
     """Whether `kernel run` listens on a control socket."""

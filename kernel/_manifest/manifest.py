@@ -29,7 +29,7 @@ from .setup import SetupFailedError, tables_of
 from .substitute import Substitution
 from .toml import MAX_DEPTH, Lines
 
-COMPONENT_TABLES: Final = ("drivers", "protocols", "dispatchers", "workers", "groups")
+COMPONENT_TABLES: Final = ("drivers", "protocols", "dispatchers", "workers", "groups", "stages")
 """Tables of tables: `[drivers.NAME]`."""
 TABLES: Final = ("kernel", "logging", *COMPONENT_TABLES)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -24,6 +24,7 @@ GROUPS: Final[Mapping[str, str]] = {
     "dispatcher": "kernel.dispatchers",
     "worker": "kernel.workers",
     "command": "kernel.commands",
+    "stage": "kernel.stages",
 }
 """Kind -> entry-point group."""
 _KINDS: Final = {group: kind for kind, group in GROUPS.items()}

@@ -2,6 +2,8 @@
 
 Knows no plugin: what is left of a table when these keys are taken out goes to the plugin's `Config`.
 
+Long, since it is a list: one class for each table, and nothing to think about.
+
 Here and in the other modules of resolving, attrs classes do without `==` and a repr, which nobody asks for: to write
 those methods takes attrs longer than all else, and every start pays for it.
 """
@@ -26,7 +28,7 @@ from .._core.policies import (
     RestartPolicy,
     RetryPolicy,
 )
-from .._core.spec import Strategy
+from .._core.spec import Direction, Strategy
 from .manifest import Manifest
 
 Report: TypeAlias = Callable[[tuple[str, ...], str], None]
@@ -48,6 +50,11 @@ def seconds(default: float) -> float:
 def _check_seconds(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"'{attribute.name}' must be a finite number of seconds above 0, got {value!r}")
+
+
+def _check_optional_seconds(owner: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
+    if value is not None:
+        _check_seconds(owner, cast("attrs.Attribute[float]", attribute), value)
 
 
 def count(default: int) -> int:
@@ -185,6 +192,21 @@ class GroupTable:
     restart: RestartPolicy = RestartPolicy()
 
 
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class StageTable:
+    """`[stages.NAME]`."""
+
+    after: str | None = None
+    """Name of the stage that it follows; for a stage of one's own."""
+    before: str | None = None
+    """Name of the stage that follows it; one of both for a stage of one's own."""
+    direction: Direction | None = None
+    """None is `forward` on the way up, and `backward` on the way down."""
+    timeout: float | None = attrs.field(default=None, validator=_check_optional_seconds)
+    """Seconds for all of it; None is 30 on the way up, and 1 on the way down."""
+
+
 TableT_co = TypeVar("TableT_co", covariant=True)
 
 
@@ -222,6 +244,7 @@ class Tables:
     dispatchers: Mapping[str, Entry[DispatcherTable]]
     workers: Mapping[str, Entry[WorkerTable]]
     groups: Mapping[str, GroupTable]
+    stages: Mapping[str, StageTable]
     disabled: frozenset[str]
     """Ids."""
 
@@ -272,7 +295,8 @@ def read_tables(manifest: Manifest, report: Report) -> Tables:
         protocols=protocols,
         dispatchers=dispatchers,
         workers=workers,
-        groups=_read_groups(manifest, report),
+        groups=_read_named(manifest, "groups", GroupTable, report),
+        stages=_read_named(manifest, "stages", StageTable, report),
         disabled=frozenset(disabled),
     )
 
@@ -306,15 +330,14 @@ def _read_logging(manifest: Manifest, report: Report) -> LogPolicy:
     return structure(given, LogPolicy, report=under(report, "logging")) or LogPolicy()
 
 
-def _read_groups(manifest: Manifest, report: Report) -> dict[str, GroupTable]:
-    read = {
-        name: structure(given, GroupTable, report=under(report, "groups", name))
-        for name, given in section(manifest, "groups").items()
-    }
-    return {name: table for name, table in read.items() if table is not None}
-
-
 TableT = TypeVar("TableT")
+
+
+def _read_named(manifest: Manifest, name: str, cls: type[TableT], report: Report) -> dict[str, TableT]:
+    read = {
+        key: structure(given, cls, report=under(report, name, key)) for key, given in section(manifest, name).items()
+    }
+    return {key: table for key, table in read.items() if table is not None}
 
 
 def _entries(

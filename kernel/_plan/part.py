@@ -41,7 +41,7 @@ def _fault(plan: Plan, name: str, ids: list[str]) -> str:
 
 
 def part_of(plan: Plan, ids: Iterable[str], *, user: WorkerSpec | None = None) -> Plan:
-    """Return a plan of the components with these ids and all that they stand on, in start order.
+    """Return a plan of the components with these ids and all that they stand on, in start order, without stages.
 
     Args:
         plan: The whole.
@@ -60,6 +60,7 @@ def part_of(plan: Plan, ids: Iterable[str], *, user: WorkerSpec | None = None) -
         plan,
         components=components,
         protocols={name: spec for name, spec in plan.protocols.items() if name in _spoken(components)},
+        stages=(),
         groups=tuple(group for group in plan.groups if kept.issuperset(group.members)),
         grace_period=grace_period,
         drain_timeout=drain_timeout,

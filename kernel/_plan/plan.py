@@ -21,8 +21,8 @@ from .._core.spec import (
     DriverSpec,
     GroupSpec,
     Plan,
+    StageSpec,
     StopBudget,
-    Value,
     WorkerSpec,
 )
 from .._core.words import did_you_mean, listed
@@ -32,26 +32,23 @@ from .._manifest.tables import (
     DispatcherTable,
     DriverTable,
     Entry,
-    ProtocolTable,
     RetryTable,
-    Tables,
     WorkerTable,
     read_tables,
 )
-from .._manifest.values import values_of
 from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
 from .staff import Hired, fed_by, hire, read_groups, shape_of
-from .wiring import Ground, Wired, Wiring, plugin_of, refer, wire
+from .stages import read_stages, with_stages
+from .values import list_values
+from .wiring import Ground, Wired, Wiring, refer, stop_timeout_of, wire
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _KINDS: Final = ("driver", "dispatcher", "worker")
 """Of components that are started and stopped."""
-SURROUNDING_STOP_TIMEOUT: Final = 1.0
-"""The default of `stop_timeout` for what surrounds the service."""
 _TOLERANCE: Final = 1e-6
 """Seconds that adding floats may be off."""
 
@@ -80,7 +77,9 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
     workers = hire(ground, wiring)
     groups = read_groups(ground)
     lives = _lives(ground, wiring, workers, groups)
-    budget = _prove(ground, lives)
+    order = start_order(edges_of(lives))
+    stages = read_stages(ground, dict(_classes(order, wiring, workers)))
+    budget = _prove(ground, lives, stages)
     hooks = read_hooks(ground)
     _warn_of_essential_users(ground, lives)
     if problems or budget is None:
@@ -92,16 +91,17 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         grace_period=tables.kernel.grace_period,
         drain_timeout=tables.kernel.drain_timeout,
         protocols=wiring.protocols,
-        components={id_: specs[id_] for id_ in start_order(edges_of(lives))},
+        components={id_: specs[id_] for id_ in order},
         groups=groups,
         budget=budget,
         warnings=tuple(sorted(set(warnings))),
         directory=manifest.directory.absolute(),
         hooks=hooks,
+        stages=stages,
         log=tables.logging,
         control=tables.kernel.control,
         secrets=tuple(manifest.secrets()),
-        values=functools.partial(_values, ground, name, wiring, workers),
+        values=functools.partial(list_values, ground, name, wiring, workers),
     )
 
 
@@ -153,17 +153,10 @@ def _surrounded(lives: dict[str, ComponentSpec], wiring: Wiring) -> dict[str, Co
     if not around:
         return lives
     below = set(dependents(reverse(edges_of(lives)), around))
-    lives |= {one.entry.id: attrs.evolve(lives[one.entry.id], stop_timeout=_stop_timeout(one)) for one in surrounding}
+    lives |= {one.entry.id: attrs.evolve(lives[one.entry.id], stop_timeout=stop_timeout_of(one)) for one in surrounding}
     return {
         id_: spec if id_ in below else attrs.evolve(spec, after=(*spec.after, *around)) for id_, spec in lives.items()
     }
-
-
-def _stop_timeout(wired: Wired) -> float:
-    """Return how long a component may take to close; what surrounds adds to every chain of the stop budget."""
-    table = cast("DriverTable", wired.entry.table)
-    is_given = "stop_timeout" in wired.entry.given or wired.cls is None or not wired.cls.surrounds
-    return table.stop_timeout if is_given else SURROUNDING_STOP_TIMEOUT
 
 
 def _among(known: set[str], ids: Sequence[str]) -> tuple[str, ...]:
@@ -223,10 +216,16 @@ def _depend_on_name(ground: Ground, name: str, at: tuple[str, ...]) -> Iterator[
     yield from found[:1]
 
 
+def _classes(order: Sequence[str], wiring: Wiring, workers: Mapping[str, Hired]) -> Iterator[tuple[str, object]]:
+    wired = {one.entry.id: one.cls for one in (*wiring.drivers.values(), *wiring.dispatchers.values())}
+    hired = {one.entry.id: one.shape.use for one in workers.values() if one.shape is not None}
+    return ((id_, wired.get(id_) or hired.get(id_)) for id_ in order)
+
+
 # --- proofs -------------------------------------------------------------------------------------------------------
 
 
-def _prove(ground: Ground, lives: Mapping[str, ComponentSpec]) -> StopBudget | None:
+def _prove(ground: Ground, lives: Mapping[str, ComponentSpec], stages: Sequence[StageSpec]) -> StopBudget | None:
     """Return the stop budget if everything can be started in order and stopped in time, else report why not."""
     kernel = ground.tables.kernel
     cycles = find_cycles(edges_of(lives))
@@ -234,7 +233,8 @@ def _prove(ground: Ground, lives: Mapping[str, ComponentSpec]) -> StopBudget | N
         _report_cycle(ground, cycle)
     if cycles or kernel.drain_timeout >= kernel.grace_period:
         return None
-    budget = stop_budget(lives, drain_timeout=kernel.drain_timeout, grace_period=kernel.grace_period)
+    closing = stop_budget(lives, drain_timeout=kernel.drain_timeout, grace_period=kernel.grace_period)
+    budget = with_stages(closing, stages)
     is_known = not any("stop_timeout" in entry.wrong for entry in ground.tables.with_lives())
     if is_known and budget.seconds > budget.grace_period + _TOLERANCE:
         _report_budget(ground, budget)
@@ -372,46 +372,3 @@ def _retry_policy(table: RetryTable, exceptions: tuple[type[Exception], ...]) ->
 
 def _id(kind: Literal["driver", "dispatcher"], name: str | None) -> str | None:
     return None if name is None else f"{kind}/{name}"
-
-
-# --- values -------------------------------------------------------------------------------------------------------
-
-
-def _values(ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired]) -> list[Value]:
-    return values_of(ground.manifest, _parts(ground, name, wiring, workers))
-
-
-def _parts(
-    ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired]
-) -> Iterator[tuple[tuple[str, ...], object]]:
-    tables: Tables = ground.tables
-    yield ("kernel",), attrs.evolve(tables.kernel, name=name)
-    yield ("logging",), tables.logging
-    for wired in (*wiring.drivers.values(), *wiring.dispatchers.values()):
-        yield wired.entry.at, _with_source(wired)
-        yield from _config_parts(wired.entry.at, wired.config)
-    for key, spec in wiring.protocols.items():
-        declared = tables.protocols.get(key)
-        yield ("protocols", key), _protocol_values(declared) if declared else {"plugin": key}
-        yield from _config_parts(("protocols", key), spec.config)
-    for worker in workers.values():
-        table = attrs.asdict(worker.table, recurse=False)
-        config = shape_of(worker).injection.config
-        yield worker.entry.at, table | {"config": config, "options": worker.options}
-    for group, members in tables.groups.items():
-        yield ("groups", group), members
-
-
-def _protocol_values(entry: Entry[ProtocolTable]) -> Mapping[str, object]:
-    table = cast("ProtocolTable", entry.table)
-    return {"plugin": plugin_of(entry), "inbound": table.inbound, "outbound": table.outbound}
-
-
-def _with_source(wired: Wired) -> DriverTable:
-    table = attrs.evolve(cast("DriverTable", wired.entry.table), stop_timeout=_stop_timeout(wired))
-    return table if table.use else attrs.evolve(table, plugin=plugin_of(wired.entry))
-
-
-def _config_parts(at: tuple[str, ...], config: object) -> Iterator[tuple[tuple[str, ...], object]]:
-    if attrs.fields(type(cast("attrs.AttrsInstance", config))):
-        yield at, config

@@ -32,6 +32,8 @@ from ..errors import PluginError, PluginNotFoundError
 AnyDriver: TypeAlias = Driver[object]
 
 _OPTIONS: Final = "options"
+SURROUNDING_STOP_TIMEOUT: Final = 1.0
+"""The default of `stop_timeout` for what surrounds the service."""
 
 
 @final
@@ -373,3 +375,10 @@ def lacks(wiring: Wiring, driver: str | None) -> str:
 def is_broker(driver: type[AnyDriver] | None) -> bool:
     """Return whether a driver's resource is a broker."""
     return driver is not None and issubclass(driver.provides, Broker)
+
+
+def stop_timeout_of(wired: Wired) -> float:
+    """Return how long a component may take to close; what surrounds adds to every chain of the stop budget."""
+    table = cast("DriverTable", wired.entry.table)
+    is_given = "stop_timeout" in wired.entry.given or wired.cls is None or not wired.cls.surrounds
+    return table.stop_timeout if is_given else SURROUNDING_STOP_TIMEOUT

@@ -46,6 +46,8 @@ class Life:
     """Whether it was asked to end: its turn has come."""
     cut: bool = attrs.field(default=False, init=False)
     """Whether something had to be cancelled at a deadline of the stop."""
+    component: object = attrs.field(default=None, init=False)
+    """The object that lives it."""
     error: BaseException | None = attrs.field(default=None, init=False)
     """What ended it, as far as that is known before it has closed."""
     _shields: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)

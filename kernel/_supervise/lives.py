@@ -35,7 +35,7 @@ EVENTS_KEPT: Final = 1_000
 
 
 async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
-    driver = built(spec.cls, spec.config, tree.context(spec))
+    life.component = driver = built(spec.cls, spec.config, tree.context(spec))
     child = tree.supervisor.children[spec.id]
     async with driver.open() as resource:
         await _declare(tree, spec, resource)
@@ -68,7 +68,7 @@ def _topologies(tree: Tree, spec: DispatcherSpec) -> Iterable[Topology]:
 
 
 async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> None:
-    dispatcher = built(spec.cls, spec.config, tree.context(spec))
+    life.component = dispatcher = built(spec.cls, spec.config, tree.context(spec))
     targets = [tree.pools[name] for name in spec.workers]
     async with dispatcher.open():
         async with trio.open_nursery() as in_flight:
@@ -156,7 +156,7 @@ def _lacks_workers(tree: Tree, spec: DispatcherSpec, life: Life, hold: Hold) -> 
 async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
     pool = tree.pools[spec.name]
     async with AsyncExitStack() as stack:
-        worker = _build_worker(tree, spec, stack)
+        life.component = worker = _build_worker(tree, spec, stack)
         if spec.is_context:
             await stack.enter_async_context(worker)  # type: ignore[arg-type]  # the plan has looked at its class
         if spec.oneshot:

@@ -25,7 +25,7 @@ def look(tree: Tree, pulse: Pulse, *, now: float, began: float, stop_requested_a
     blocked = busy > STALL
     return Snapshot(
         service=plan.name,
-        is_ready=not (is_stopping or blocked or tree.supervisor.missing),
+        is_ready=not (is_stopping or blocked or tree.supervisor.missing or tree.is_held),
         is_stopping=is_stopping,
         reason=tree.masks.applied(stop_reason),
         seconds=now - began,

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import attrs
 import trio
 
-from .._core.events import EventHub, LoopBlocked, StopRequested
-from .._core.spec import DispatcherSpec, DriverSpec, Plan
+from .._core.event import Event
+from .._core.events import ComponentFailed, EventHub, LoopBlocked, StopRequested
+from .._core.spec import DispatcherSpec, DriverSpec, Plan, StageHook, Zone
 from .run import ExitStatus, Kernel, Result, serve
+from .stages import FAILED, Stages
 from .watchdog import LastWords, Watchdog, write_last_words
 
 if TYPE_CHECKING:
@@ -67,10 +69,54 @@ def run(
     hub.subscribe(lambda _event: watchdog.arm(), StopRequested)
     _preload(plan)
     try:
-        return trio.run(_main, plan, log, hub, watchdog, beside, ends_process, instruments=[watchdog])
+        with _around_the_loop(plan, hub) as around:
+            if around.begins:
+                around.result = trio.run(_main, plan, log, hub, watchdog, beside, ends_process, instruments=[watchdog])
+        return around.result
     finally:
         if not ends_process:
             watchdog.stop()
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Around:
+    """What is around the event loop."""
+
+    begins: bool
+    """Whether there is to be one."""
+    result: Result
+    reason: str = FAILED
+    """Of the stop."""
+
+
+@contextmanager
+def _around_the_loop(plan: Plan, hub: EventHub) -> Generator[_Around]:
+    """Do what is to be done at `init` before, and at `exit` after what is inside; its failures become part of the result."""
+    around = _Around(begins=True, result=Result(ExitStatus.FAILED, ()))
+    errors: list[BaseException] = []
+
+    def failed(hook: StageHook, error: BaseException) -> None:
+        errors.append(error)
+        hub.emit(ComponentFailed(component=hook.component, error=error, restart_in=None))
+
+    def note(event: Event) -> None:
+        if isinstance(event, StopRequested):
+            around.reason = event.reason
+
+    stages = Stages(plan.stages, lambda hook: [hook.owner], failed)
+    if not (stages.has(Zone.PROCESS, rising=True) or stages.has(Zone.PROCESS, rising=False)):
+        yield around
+        return
+    forget = hub.subscribe(note, StopRequested)
+    try:
+        around.begins = stages.rise_outside()
+        yield around
+    finally:
+        forget()
+        stages.fall_outside(around.reason)
+    if errors:
+        around.result = Result(ExitStatus.FAILED, (*around.result.errors, *errors))
 
 
 def _preload(plan: Plan) -> None:

@@ -1,5 +1,7 @@
 """Plan -> running service: start, wait for a reason to stop, stop in order, say how it went.
 
+Long, since `Kernel` says in one place all that a program can ask of a running service, and what stands below it is short.
+
 Works inside any trio program (tests run it in virtual time); signals and the process are `process`'s.
 """
 
@@ -17,13 +19,14 @@ from .._core.events import ComponentFailed, EventHub, GracePeriodOver, KernelRea
 from .._core.lifecycle import FINAL, USABLE, State
 from .._core.pulse import Pulse, current_pulse
 from .._core.snapshot import Snapshot
-from .._core.spec import Plan
+from .._core.spec import Plan, StageHook, Zone
 from .._core.stacks import where
 from .._delivery.intake import Tap
 from ..errors import StartupError, UnavailableError
 from .child import Child, affected
 from .lives import BODIES
 from .look import look
+from .stages import FAILED, Stages
 from .supervisor import Supervisor
 from .tree import PAUSED, Tree
 from .why import Cause, Deadline, causes, deadlines
@@ -79,7 +82,7 @@ class Kernel:
     @property
     def is_ready(self) -> bool:
         """Whether it may receive work: every essential component is ready, and nobody asked it to stop."""
-        return not self._stop.is_set() and not self._supervisor.missing
+        return not (self._stop.is_set() or self._supervisor.missing or self._tree.is_held)
 
     @property
     def states(self) -> Mapping[str, State]:
@@ -230,6 +233,11 @@ class Kernel:
         alive = [child for child in self._supervisor.children.values() if child.life is not None]
         return [f"{child.id} at {where(child.task)}" for child in alive if child.task is not None]
 
+    @property
+    def stop_reason(self) -> str:
+        """Why it was asked to stop; empty if it was not."""
+        return self._stop_reason
+
     async def wait_ready(self) -> None:  # noqa: ASYNC910  it waits for three turns at least
         """Wait until it is ready; see `is_ready`.
 
@@ -245,6 +253,11 @@ class Kernel:
                 raise StartupError(f"{self.plan.name} stopped before it was ready") from failure
             turns = turns + 1 if self.is_ready else 0
             await (trio.lowlevel.checkpoint if turns else self._moved.park)()
+
+    async def wait_up(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Wait until every essential component is ready, whether the service is or not."""
+        while self._supervisor.missing:
+            await self._moved.park()
 
     async def wait_stop_requested(self) -> float:
         """Wait until somebody asks for the stop; return when that was.
@@ -293,15 +306,15 @@ async def serve(
     tree = Tree(plan, hub, log, supervisor, BODIES)
     kernel = Kernel(plan, hub, tree, supervisor)
     tree.snapshot = kernel.snapshot
+    stages = _stages(plan, tree)
     async with trio.open_nursery() as around:
         around.start_soon(_tell_when_overdue, kernel)
         async with trio.open_nursery() as nursery:
             _build(tree, kernel, supervisor)
             task_status.started(kernel)
-            supervisor.start(nursery)
-            requested = await kernel.wait_stop_requested()
+            requested = await _rise(kernel, tree, stages, nursery)
             with trio.CancelScope(deadline=requested + plan.grace_period) as patience:
-                await supervisor.stop(drain_until=requested + plan.drain_timeout)
+                await _fall(kernel, tree, stages, requested)
             supervisor.cut |= patience.cancelled_caught
             nursery.cancel_scope.cancel()
         around.cancel_scope.cancel()
@@ -309,6 +322,53 @@ async def serve(
     seconds = trio.current_time() - requested
     hub.emit(KernelStopped(component="kernel", status=result.status, seconds=seconds))
     return result
+
+
+def _stages(plan: Plan, tree: Tree) -> Stages:
+    supervisor = tree.supervisor
+
+    def failed(hook: StageHook, error: BaseException) -> None:
+        supervisor.errors.append(error)
+        tree.hub.emit(ComponentFailed(component=hook.component, error=error, restart_in=None))
+
+    alive = {hook for spec in plan.stages if spec.zone is Zone.ALIVE for hook in spec.hooks}
+    return Stages(plan.stages, lambda hook: tree.alive(hook.component) if hook in alive else [hook.owner], failed)
+
+
+async def _rise(kernel: Kernel, tree: Tree, stages: Stages, nursery: trio.Nursery) -> float:
+    """Start everything, with the stages on the way up, until somebody asks for the stop; return when that was."""
+    tree.is_held = stages.has(Zone.ALIVE, rising=True) or stages.has(Zone.LOOP, rising=True)
+    if not tree.is_held:
+        tree.supervisor.start(nursery)
+        return await kernel.wait_stop_requested()
+    async with trio.open_nursery() as rising:
+        rising.start_soon(_rise_by_stages, kernel, tree, stages, nursery)
+        requested = await kernel.wait_stop_requested()
+        rising.cancel_scope.cancel()
+    return requested
+
+
+async def _rise_by_stages(kernel: Kernel, tree: Tree, stages: Stages, nursery: trio.Nursery) -> None:
+    if not await stages.rise(Zone.LOOP):
+        kernel.request_stop(FAILED)
+        return
+    tree.supervisor.start(nursery)
+    await kernel.wait_up()
+    if not await stages.rise(Zone.ALIVE):
+        kernel.request_stop(FAILED)
+        return
+    tree.is_held = False
+    kernel.note_ready()
+
+
+async def _fall(kernel: Kernel, tree: Tree, stages: Stages, requested: float) -> None:
+    """Stop everything, with the stages on the way down."""
+    began = trio.current_time()
+    await stages.fall(Zone.ALIVE, kernel.stop_reason)
+    spent = trio.current_time() - began
+    if tree.supervisor.is_started:
+        await tree.supervisor.stop(drain_until=requested + spent + kernel.plan.drain_timeout)
+    await stages.fall(Zone.LOOP, kernel.stop_reason)
 
 
 def _build(tree: Tree, kernel: Kernel, supervisor: Supervisor) -> None:

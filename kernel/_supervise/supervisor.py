@@ -5,6 +5,8 @@ asks `policies` what follows. Order needs no other bookkeeping: a child starts w
 is up, and stops when those that use it or come after it are down. A second task watches each life, which may heed
 nothing. The supervisor knows no kind of component.
 
+One file, since it is one thought: what is left of it when all that can be said of a child alone stands in `child`.
+
 Source: OTP supervisor(3) for policies, intensity and strategies; here the rest in `rest_for_one` is by default what
 really depends on the failed child.
 """
@@ -64,6 +66,7 @@ class Supervisor:
     """Whether a stop had to cancel or leave behind something."""
     missing: set[Child] = attrs.field(factory=set[Child], init=False)
     """The essential children that are not ready, but for those that are done."""
+    is_started: bool = attrs.field(default=False, init=False)
     _hastened: bool = attrs.field(default=False, init=False)
     _working: set[Child] = attrs.field(factory=set[Child], init=False)
     """Those that work by themselves and have not ended."""
@@ -80,6 +83,7 @@ class Supervisor:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start every keeper in the nursery; they end when their children have ended for good."""
+        self.is_started = True
         self._working = {child for child in self.children.values() if not child.resident}
         self._nursery = nursery
         for child in self.children.values():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 import attrs
 
 from .._core.events import EventHub, KillSwitchChanged, StateChanged
-from .._core.lifecycle import FINAL, State, SwitchState
+from .._core.lifecycle import FINAL, USABLE, State, SwitchState
 from .._core.masks import Masks
 from .._core.policies import RestartHistory
 from .._core.router import Router
@@ -68,6 +68,8 @@ class Tree:
     """Ids of dispatchers that begin nothing new, in this life and the next ones."""
     taps: dict[str, Tap] = attrs.field(factory=dict[str, Tap], init=False)
     """By dispatcher id: what is called with each delivery that was settled."""
+    is_held: bool = attrs.field(default=False, init=False)
+    """Whether it is not ready although all its components are, since stages are still to come."""
     _instances: dict[str, list[Child]] = attrs.field(factory=dict[str, list[Child]], init=False)
     """Component id -> its children: several for a worker with `instances`."""
     _unfinished: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
@@ -91,6 +93,12 @@ class Tree:
         """Return the children of a component; those of one instance, if its number is given."""
         found = self._instances.get(component)
         return found or [child for child in [self.supervisor.children.get(component)] if child is not None]
+
+    def alive(self, component: str) -> list[object]:
+        """Return the objects of a component that are ready."""
+        return [
+            one.life.component for one in self._instances[component] if one.state in USABLE and one.life is not None
+        ]
 
     def value(self, component: str | None) -> object:
         """Return the resource of a component that is ready; None for None."""

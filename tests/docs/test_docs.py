@@ -21,6 +21,7 @@ from kernel._manifest.tables import (
     KernelTable,
     ProtocolTable,
     RetryTable,
+    StageTable,
     WorkerTable,
 )
 from kernel.testing import _LATER
@@ -44,6 +45,7 @@ TABLES = [
     ("### `[workers.NAME.retry]`", RetryTable),
     ("## `restart`", RestartPolicy),
     ("## `[groups.NAME]`", GroupTable),
+    ("## `[stages.NAME]`", StageTable),
 ]
 EVERY_EVENT = [
     value
