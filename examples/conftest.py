@@ -42,15 +42,17 @@ def open_example(
     open_kernel: Any,  # noqa: ANN401  the fixture of `kernel.testing`
     rabbitmq: tuple[str, int],
 ) -> Callable[..., AbstractAsyncContextManager[Any]]:
-    """Runs a manifest whose broker is the driver `rabbit`; what was declared is deleted when it has ended."""
+    """Runs a manifest whose broker is the driver `rabbit`, or another one; what was declared is deleted when it has ended."""
 
     @asynccontextmanager
-    async def opened(manifest: Path, environ: Mapping[str, str], **options: object) -> AsyncGenerator[Any]:
+    async def opened(
+        manifest: Path, environ: Mapping[str, str], *, broker: str = "driver/rabbit", **options: object
+    ) -> AsyncGenerator[Any]:
         queues: list[str] = []
         exchanges: list[str] = []
         try:
             async with open_kernel(manifest, environ=environ, **options) as service:
-                catalog = service.resource("driver/rabbit")._catalog  # noqa: SLF001  knows what was declared
+                catalog = service.resource(broker)._catalog  # noqa: SLF001  knows what was declared
                 try:
                     yield service
                 finally:

@@ -7,11 +7,13 @@ goes on until the document says Ctrl-C, or runs the next one.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
@@ -68,7 +70,8 @@ class Reader:
             self.stop()
         finally:
             if self._service is not None:
-                self._service.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(self._service.pid, signal.SIGKILL)  # uv, and what it runs
 
     def type(self, line: str) -> str:
         """Type a command; return what it printed. One that runs a service is stopped once that is ready."""
@@ -139,6 +142,7 @@ class Reader:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         self._serving = command
         until = time.monotonic() + _WITHIN

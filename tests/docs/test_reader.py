@@ -102,6 +102,14 @@ def test_a_how_to_does_what_it_says(clone: Path, environ: dict[str, str], name: 
     reader(clone / name, environ).read(ROOT / "docs" / "howto" / f"{name}.md")
 
 
+def test_the_example_that_the_tutorial_ends_at_does_what_it_says(clone: Path, environ: dict[str, str]) -> None:
+    somebody = reader(clone, environ)
+    somebody.type("pip install uv")
+    somebody.type("uv run kernel check examples/orderdesk/kernel.toml")  # the first command makes the environment
+
+    somebody.read(ROOT / "examples" / "orderdesk" / "README.md")
+
+
 @pytest.mark.parametrize(
     ("printed", "output", "met"),
     [
