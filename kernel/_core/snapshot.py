@@ -32,6 +32,8 @@ class ComponentSnapshot:
     """How many deliveries and requests it has taken and not settled; None if it is no dispatcher that is open."""
     slots: int | None = None
     """How many there may be: its `concurrency`."""
+    taken: int | None = None
+    """How many it has taken since it was opened; None where `in_flight` is."""
 
 
 @final

@@ -52,4 +52,5 @@ def _component(tree: Tree, child: Child, now: float) -> ComponentSnapshot:
         waits_for=tuple(dict.fromkeys(one.id for one in obstacles_of(child))),
         in_flight=None if intake is None else intake.in_flight,
         slots=None if intake is None else intake.concurrency,
+        taken=None if intake is None else intake.taken,
     )

@@ -64,10 +64,12 @@ def _check_bind(instance: object, attribute: attrs.Attribute[Any], value: str | 
 
 @attrs.frozen(kw_only=True)
 class TruthConfig:
-    """What counts as live and as ready."""
+    """What is answered, and what counts as live and as ready."""
 
     stall: float = attrs.field(default=10.0, validator=[gt(0), le(MAX_SECONDS)])
     """Seconds that the event loop may be blocked before `/live` says that it is."""
+    page: bool = False
+    """Whether `/page` shows a browser what `/status` says."""
     degraded_is_ready: bool = True
     """Whether a service is ready while a component that it cannot do without works badly: a driver that has lost its
     connection, a worker that is paused."""

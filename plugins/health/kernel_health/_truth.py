@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final, final
 
 import attrs
@@ -15,12 +16,15 @@ from ._config import TruthConfig
 
 USABLE: Final = frozenset({State.READY, State.DEGRADED})
 _TEXT: Final = "text/plain; charset=utf-8"
+PAGE: Final = Path(__file__).with_name("page.html")
+"""What a browser is shown: it asks for `status`, beside it, again and again."""
 PATHS: Final = {
     "/live": "live",
     "/liveness": "live",
     "/ready": "ready",
     "/readiness": "ready",
     "/status": "status",
+    "/page": "page",
 }
 """Path -> what it asks for; `/liveness` and `/readiness` are what Shiva called them."""
 
@@ -38,7 +42,7 @@ class Answer:
 def answer(method: str, path: str, snapshot: Snapshot, config: TruthConfig) -> Answer:
     """Return the answer to a request for a path, without its prefix and query."""
     asked = PATHS.get(path)
-    if asked is None:
+    if asked is None or (asked == "page" and not config.page):
         return _text(HTTPStatus.NOT_FOUND, ["there are /live, /ready and /status"])
     if method not in {"GET", "HEAD"}:
         return _text(HTTPStatus.METHOD_NOT_ALLOWED, ["GET it"])
@@ -46,6 +50,8 @@ def answer(method: str, path: str, snapshot: Snapshot, config: TruthConfig) -> A
         return _verdict("live", list(not_live(snapshot, config)))
     if asked == "ready":
         return _verdict("ready", not_ready(snapshot, config))
+    if asked == "page":
+        return Answer(HTTPStatus.OK, PAGE.read_bytes(), "text/html; charset=utf-8")
     return Answer(HTTPStatus.OK, json.dumps(status(snapshot, config)).encode(), "application/json")
 
 
