@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -21,8 +22,12 @@ import attrs
 import trio
 
 from kernel import Envelope
+from kernel._control.orders import Desk
+from kernel._control.places import Place
+from kernel._control.server import listen
 from kernel._core.events import DeliverySettled, EventHub
 from kernel._core.spec import Plan
+from kernel._log.log import Log, LogSettings
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry, discover
 from kernel._plan.plan import resolve
@@ -104,8 +109,13 @@ def service(counter: Counter, gate: trio.Event) -> Plan:
     return resolve(from_mapping(tables), registry)
 
 
-def through_kernel(*, heard: bool) -> Callable[[], Awaitable[float]]:
-    """Return a round that returns CPU seconds per message, with or without somebody who hears `DeliverySettled`."""
+def through_kernel(*, heard: bool, control: bool = False) -> Callable[[], Awaitable[float]]:
+    """Return a round that returns CPU seconds per message.
+
+    Args:
+        heard: Whether somebody hears `DeliverySettled`.
+        control: Whether there is a control socket, which nobody asks.
+    """
 
     async def run() -> float:
         counter, gate = Counter(), trio.Event()
@@ -119,15 +129,26 @@ def through_kernel(*, heard: bool) -> Callable[[], Awaitable[float]]:
                 await serve(plan, log=fake_context().log, hub=hub, task_status=task_status)
 
             kernel = await nursery.start(host)
+            if control:
+                nursery.start_soon(listen_at, kernel)
             await fill(kernel)
             began = time.process_time()
             gate.set()
             await counter.finished.wait()
             seconds = time.process_time() - began
             kernel.request_stop()
+            nursery.cancel_scope.cancel()
         return seconds / MESSAGES
 
     return run
+
+
+async def listen_at(kernel: Kernel) -> None:
+    """Listen as `kernel run` does."""
+    log = Log(LogSettings())
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place.of("bench", {"KERNEL_CONTROL_DIR": f"{folder}/run"})
+        await listen(place, lambda bridge: Desk(kernel, log, bridge), log.logger())
 
 
 async def fill(kernel: Kernel) -> None:
@@ -153,6 +174,7 @@ def main() -> int:
         "bare trio": bare,
         "kernel, events heard": through_kernel(heard=True),
         "kernel, events not heard": through_kernel(heard=False),
+        "kernel, control socket": through_kernel(heard=False, control=True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in rounds}
     for number in range(ROUNDS + 1):

@@ -18,6 +18,7 @@ import attrs
 
 from .._core.broker import CURRENT
 from .._core.masks import Masks
+from .._core.spans import carried
 from .levels import NUMBERS, Levels
 from .render import Record, Render, as_json, as_text, with_traceback
 from .sinks import Sink, Stream
@@ -138,16 +139,17 @@ def _of_delivery(fields: Record) -> Record:
     """Return what is to be said of what is logged in a handler: who handles which delivery, and in which trace."""
     handled = CURRENT.get()
     if handled is None:
-        return {}
+        return _trace(carried())
     delivery = handled.delivery
     envelope = delivery.envelope
-    trace = _trace(envelope.headers.get("traceparent"))
+    trace = _trace(carried()) or _trace(envelope.headers)
     if "delivery" in fields:  # which may be another one
         return trace if fields["delivery"] == envelope.id else {}
     return {"worker": handled.worker, "delivery": envelope.id, "attempt": delivery.attempt, **trace}
 
 
-def _trace(parent: object) -> Record:
-    """Return the trace id of a `traceparent`. Source: W3C Trace Context."""
+def _trace(headers: Mapping[str, object]) -> Record:
+    """Return the trace id of a `traceparent`, if there is one. Source: W3C Trace Context."""
+    parent = headers.get("traceparent")
     parts = parent.split("-") if isinstance(parent, str) else []
     return {"trace": parts[1]} if len(parts) >= 4 and len(parts[1]) == 32 else {}

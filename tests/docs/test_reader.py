@@ -96,7 +96,18 @@ def test_the_readme_and_the_tutorial_do_what_they_say(clone: Path, environ: dict
 
 
 @pytest.mark.parametrize(
-    "name", ["calls", "handlers", "environments", "scripts", "web", "from-celery", "from-fastapi", "from-faststream"]
+    "name",
+    [
+        "calls",
+        "handlers",
+        "look-into-a-service",
+        "environments",
+        "scripts",
+        "web",
+        "from-celery",
+        "from-fastapi",
+        "from-faststream",
+    ],
 )
 def test_a_how_to_does_what_it_says(clone: Path, environ: dict[str, str], name: str) -> None:
     reader(clone / name, environ).read(ROOT / "docs" / "howto" / f"{name}.md")

@@ -12,6 +12,7 @@ import structlog
 from kernel._core.broker import CURRENT
 from kernel._core.envelope import Envelope
 from kernel._core.events import DeliveryDone, EventHub
+from kernel._core.spans import carry
 from kernel._log.capture import capture
 from kernel._log.events import log_events
 
@@ -61,6 +62,16 @@ def test_a_record_of_a_delivery_has_its_id_attempt_and_trace() -> None:
 @pytest.mark.parametrize("parent", [None, 7, "", "00", f"00-{TRACE}", "00-short-b7ad6b7169203331-01"])
 def test_what_is_no_trace_is_left_out(parent: object) -> None:
     assert "trace" not in in_delivery(traceparent=parent)
+
+
+def test_a_trace_that_began_here_is_said_of_a_delivery_and_of_a_request() -> None:
+    before = carry({"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"})
+    try:
+        made = in_delivery(traceparent=f"00-{'1' * 32}-b7ad6b7169203331-01"), record(lambda log: log.info("x"))
+    finally:
+        carry(before)
+
+    assert [one["trace"] for one in made] == [TRACE, TRACE]
 
 
 def test_a_level_changes_what_is_heard_from_then_on() -> None:

@@ -50,4 +50,5 @@ async def test_both_doors_say_the_same() -> None:
         "waits_for": [],
         "in_flight": 0,
         "slots": 10,
+        "taken": 0,
     }
