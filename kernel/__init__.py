@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from ._core.spans import HandlerDone as HandlerDone
     from ._core.spans import RequestBegan as RequestBegan
     from ._core.spans import RequestDone as RequestDone
+    from ._core.spans import RequestFailed as RequestFailed
     from ._core.spans import Sending as Sending
     from ._core.spans import Sent as Sent
     from ._core.spans import carried as carried
@@ -104,6 +105,7 @@ _LATER: Final = {
     "HandlerDone": "_core.spans",
     "RequestBegan": "_core.spans",
     "RequestDone": "_core.spans",
+    "RequestFailed": "_core.spans",
     "Sending": "_core.spans",
     "Sent": "_core.spans",
     "carried": "_core.spans",

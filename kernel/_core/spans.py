@@ -103,6 +103,22 @@ class RequestBegan(Passage):
 
 @final
 @attrs.frozen(kw_only=True)
+class RequestFailed(Passage):
+    """The application that a request, or a websocket, was for has raised. `RequestDone` follows."""
+
+    worker: str
+    """`worker/name`."""
+    method: str
+    """`websocket` for one."""
+    path: str
+    """As it was sent, without its query."""
+    error: BaseException
+    request: object = attrs.field(repr=False)
+    """Stands for the request: the same object as in its `RequestBegan` and `RequestDone`."""
+
+
+@final
+@attrs.frozen(kw_only=True)
 class RequestDone(Event):
     """A request, or a websocket, has ended, whether an application was called or not. The component is the dispatcher."""
 

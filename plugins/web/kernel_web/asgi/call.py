@@ -20,7 +20,7 @@ from kernel.errors import QueueFullError, StorageError, UnavailableError, Unknow
 
 from .._application import ASGIMessage
 from ..wire.channel import ClientGoneError
-from .events import RequestBegan
+from .events import RequestBegan, RequestFailed
 from .lifespan import Hosted
 from .routes import Route
 from .shared import Shared
@@ -197,7 +197,9 @@ class Call(Work):
             return
         if self.told_gone:  # whatever it was about, nobody waits for it
             self.shared.context.log.debug("the application failed without its client", exc_info=error)
-        elif _needs_asyncio(error):
+            return
+        self._tell_failure(error)
+        if _needs_asyncio(error):
             self.log_error(
                 "an endpoint needs asyncio, and endpoints run on trio: see the README of the plugin",
                 error,
@@ -205,6 +207,20 @@ class Call(Work):
             )
         else:
             self.log_error("the application failed", error)
+
+    def _tell_failure(self, error: BaseException) -> None:
+        context = self.shared.context
+        if context.hears(RequestFailed):
+            context.emit(
+                RequestFailed(
+                    component=context.id,
+                    worker=f"worker/{self.route.worker}",
+                    method=self.scope.get("method", "websocket"),
+                    path=self.scope["raw_path"].decode("latin-1"),
+                    error=error,
+                    request=self.scope,
+                )
+            )
 
     def _returned(self) -> int:
         if self.is_complete or self.gone or self.told_gone:

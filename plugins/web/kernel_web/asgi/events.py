@@ -9,6 +9,7 @@ import attrs
 from kernel import Event
 from kernel import RequestBegan as RequestBegan
 from kernel import RequestDone as RequestDone
+from kernel import RequestFailed as RequestFailed
 
 
 @final
