@@ -74,6 +74,7 @@ async def rate_of(ask: Ask, seconds: float, tasks: int) -> float:
 
     async def work() -> None:
         nonlocal count
+        await trio.lowlevel.checkpoint()
         while time.perf_counter() < until:
             await ask()
             count += 1

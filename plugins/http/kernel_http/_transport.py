@@ -98,7 +98,7 @@ class RetryTransport(httpx.AsyncBaseTransport):
             answer = await self._inner.handle_async_request(request)
         except httpx.TransportError as error:
             self._health.note(error)
-            return error
+            return error  # noqa: ASYNC910  it was raised by what waits
         self._health.note(None)
         return answer
 
