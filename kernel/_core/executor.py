@@ -26,12 +26,14 @@ class PlainWorker:
 
 
 class Executor(ABC):
-    """Calls the plain handlers of workers that name it with `runs_in`. Many workers may share one."""
+    """Calls the handlers of workers that name it with `runs_in`: plain ones, unless it `calls_async`. Many workers may share one."""
 
     __slots__ = ()
 
     crosses_processes: ClassVar[bool] = False
     """Whether calls leave the process: then workers get no drivers, and whatever goes there and back is serialized."""
+    calls_async: ClassVar[bool] = False
+    """Whether handlers are async functions for another event loop, rather than plain ones."""
 
     @abstractmethod
     async def call(

@@ -12,6 +12,7 @@ from .._convert.imports import NotImportableError, import_function, import_objec
 from .._convert.structure import structure
 from .._core.broker import Capability
 from .._core.components import Candidate
+from .._core.executor import Executor
 from .._core.policies import Restart
 from .._core.spec import Filter, GroupSpec
 from .._core.words import did_you_mean, listed
@@ -93,11 +94,12 @@ def _hire_one(
     role = _role(table, cls, is_last_resort=is_last_resort)
     offer = _offer(ground, wiring, entry, table)
     use = _import_use(ground, table.use, entry, report)
-    if imports_asyncio(use) and _is_first_of_module(ground, table.use, entry):
+    waits_there = _calls_async(wiring, table.runs_in)
+    if imports_asyncio(use) and not waits_there and _is_first_of_module(ground, table.use, entry):
         ground.warn((*at, "use"), "its module imports asyncio, and services run on trio: what waits by asyncio fails")
     is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
     runs_in = refer(tables, "driver", table.runs_in, (*at, "runs_in"), ground.report) if role is Role.HANDLER else None
-    is_plain = table.runs_in is not None and role is Role.HANDLER
+    is_plain = table.runs_in is not None and role is Role.HANDLER and not waits_there
     shape = inspect_worker(use, role=role, offer=offer, report=report, is_plain=is_plain) if is_clear and role else None
     options = _read_options(ground, entry, table, cls, report) if cls and "options" not in entry.wrong else None
     batched = has_batches(tables.dispatchers.get(dispatcher or ""))
@@ -122,6 +124,11 @@ def _hire_one(
         retry_on=tuple(_exceptions(ground, table.retry, under(report, "retry", "on"))),
         filter=_import_filter(ground, table, report),
     )
+
+
+def _calls_async(wiring: Wiring, runs_in: str | None) -> bool:
+    driver = wiring.driver_class(runs_in)
+    return driver is not None and issubclass(driver.provides, Executor) and driver.provides.calls_async
 
 
 def _check_executor(wiring: Wiring, runs_in: str | None, shape: Shape | None, report: Report) -> None:

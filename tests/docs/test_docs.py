@@ -182,7 +182,10 @@ def test_the_manifest_of_a_document_is_clean_and_its_tests_pass(document: str, t
 @pytest.mark.parametrize(
     "document",
     [
-        *(f"plugins/{name}/README.md" for name in ("bpm", "nameko", "pools", "postgres", "raw", "ufw", "zmq")),
+        *(
+            f"plugins/{name}/README.md"
+            for name in ("asyncio", "bpm", "nameko", "pools", "postgres", "raw", "ufw", "zmq")
+        ),
         "docs/howto/migrate.md",
     ],
 )

@@ -344,7 +344,7 @@ class Foreign:
         await asyncio.sleep(0.01)
 
     async def waits(self) -> None:
-        loop = asyncio.new_event_loop()
+        loop = asyncio.SelectorEventLoop()  # whatever a library has made of `new_event_loop`
         try:
             await loop.create_future()
         finally:
@@ -402,7 +402,8 @@ async def test_an_application_for_asyncio_runs_over_the_bridge_that_is_installed
     assert bridge.steps == ["opened", "lifespan", "http", "closed"]
 
 
-async def test_without_a_bridge_the_plan_and_the_start_say_so() -> None:
+async def test_without_a_bridge_the_plan_and_the_start_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernel_web.asgi.bridge.entry_points", lambda **_: [])
     problems = list(WebDispatcher.check_worker(Orders, WebOptions(asyncio=True)))
     with pytest.raises(StartupError) as caught:
         async with WebDispatcher.host(Orders(), WebOptions(asyncio=True)):

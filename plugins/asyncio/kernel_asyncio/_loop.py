@@ -1,0 +1,175 @@
+"""A loop of asyncio, and calls that are handed over to tasks which are there already: to make one for each costs more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
+from typing import Any, ClassVar, Final, TypeVar, cast, final
+
+import attrs
+import outcome
+import trio
+from typing_extensions import override
+
+from kernel.abc import Executor, PlainWorker
+
+from ._library import trio_asyncio
+
+ResultT = TypeVar("ResultT")
+
+_KEPT: Final = frozenset({"sniffio_current_async_library_cvar", "sniffio", "trio_asyncio.loop"})
+"""Variables of a context that say which loop runs: those of the task stay. Others come with each call."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Call:
+    """One call, on its way from trio to asyncio and back."""
+
+    make: Callable[[], Awaitable[object]]
+    context: Context
+    done: trio.Event = attrs.field(factory=trio.Event, init=False)
+    result: outcome.Outcome[object] | None = attrs.field(default=None, init=False)
+    task: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    """Which makes it; None before and after."""
+    is_cancelled: bool = attrs.field(default=False, init=False)
+
+    def cancel(self) -> None:
+        """End it; in asyncio's loop."""
+        self.is_cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class AsyncioLoop(Executor):
+    """An event loop of asyncio that runs in the same thread as trio's, and calls what is written for asyncio.
+
+    A worker that names its driver with `runs_in` has handlers for asyncio: `async def`, as everywhere.
+    """
+
+    calls_async: ClassVar[bool] = True
+
+    _loop: Any
+    _cancel_timeout: float
+    _context: Context
+    """That of the loop."""
+    _is_closing: bool = attrs.field(default=False, init=False)
+    """Whether tasks are to end: one whose call is cancelled when they are cancelled cannot tell the two apart."""
+    _queue: asyncio.Queue[_Call] = attrs.field(factory=asyncio.Queue["_Call"], init=False)
+
+    async def run(self, function: Callable[..., Awaitable[ResultT]], *args: object, **kwargs: object) -> ResultT:
+        """Call an async function of asyncio and return its result.
+
+        Args:
+            function: May use whatever asyncio offers.
+            args: Given by position.
+            kwargs: Given by name.
+
+        Raises:
+            Exception: what the function raises.
+
+        Cancellation: Is a checkpoint. If cancelled, the function gets a `CancelledError`, and is waited for, for
+            `cancel_timeout` at most.
+        """
+        call = _Call(lambda: function(*args, **kwargs), copy_context())
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._soon(self._queue.put_nowait, call)
+        try:
+            await call.done.wait()
+        except trio.Cancelled:
+            self._soon(call.cancel)
+            with trio.move_on_after(self._cancel_timeout, shield=True):
+                await call.done.wait()
+            raise
+        assert call.result is not None
+        return cast("ResultT", call.result.unwrap())
+
+    @override
+    async def call(
+        self, worker: PlainWorker, method: str, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> object:
+        if worker.is_function:
+            return await self.run(
+                cast("Callable[..., Awaitable[object]]", worker.use), *args, **{**worker.arguments, **kwargs}
+            )
+        return await self.run(getattr(worker.instance, method), *args, **kwargs)
+
+    def _soon(self, function: Callable[..., object], *args: object) -> None:
+        self._loop.call_soon(function, *args, context=self._context)
+
+    def close(self) -> None:
+        """Have the tasks end when they are cancelled."""
+        self._is_closing = True
+
+    async def serve(self) -> None:  # noqa: ASYNC910  of asyncio, which has no checkpoints
+        """Make calls, one after the other; of asyncio."""
+        me = cast("asyncio.Task[None]", asyncio.current_task())
+        while not self._is_closing:
+            call = await self._queue.get()
+            if not call.is_cancelled:
+                call.task = me
+                try:
+                    call.result = await _made(call)
+                except BaseException as error:
+                    call.result = outcome.Error(error)
+                    raise
+                finally:
+                    call.task = None
+                    call.done.set()
+                if call.is_cancelled:
+                    me.uncancel()
+            else:
+                call.done.set()
+
+
+async def _made(call: _Call) -> outcome.Outcome[object]:  # noqa: ASYNC910  as above
+    """Make a call with the context variables of its caller; what it raises is its result."""
+    given = [(one, one.set(value)) for one, value in call.context.items() if one.name not in _KEPT]
+    try:
+        return outcome.Value(await call.make())
+    except asyncio.CancelledError as error:  # noqa: ASYNC103  that of the call is its result
+        if not call.is_cancelled:
+            raise  # the loop is being closed
+        return outcome.Error(error)  # noqa: ASYNC910  as above
+    except (KeyboardInterrupt, SystemExit, Exception) as error:  # noqa: BLE001  it is the caller's
+        return outcome.Error(error)  # noqa: ASYNC910  as above
+    finally:
+        for variable, token in given:
+            variable.reset(token)
+
+
+@asynccontextmanager
+async def open_loop(
+    *, tasks: int, cancel_timeout: float, on_error: Callable[[str, BaseException | None], None]
+) -> AsyncGenerator[AsyncioLoop]:
+    """Run a loop of asyncio while inside; its tasks end before it does.
+
+    Args:
+        tasks: How many make calls.
+        cancel_timeout: Seconds that a cancelled call has to end.
+        on_error: Is told what asyncio says of errors that nobody waits for.
+
+    Cancellation: Is a checkpoint.
+    """
+    library = trio_asyncio()
+    async with library.open_loop() as loop:
+        # Without a handler of its own, an error that nobody waits for ends the loop, when the garbage is collected.
+        def handle(_: object, told: Mapping[str, Any]) -> None:
+            on_error(str(told.get("message", "")), told.get("exception"))
+
+        loop.set_exception_handler(handle)
+        opened = AsyncioLoop(loop, cancel_timeout, copy_context())
+        serving: list[asyncio.Task[None]] = []
+
+        async def start() -> None:  # noqa: ASYNC910  as above
+            serving.extend(asyncio.get_running_loop().create_task(opened.serve()) for _ in range(tasks))
+
+        await library.aio_as_trio(start)()
+        try:
+            yield opened
+        finally:
+            opened.close()
