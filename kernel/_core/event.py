@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import attrs
 
+if TYPE_CHECKING:
+    from attrs import frozen as frozen
+else:
+    frozen = partial(attrs.define, unsafe_hash=True)
+    """For events that are made of every message: frozen for type checkers alone, as an envelope is, since to set the
+    fields of a class that refuses to be changed takes as long as to handle many a message."""
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class Event:
     """The base of all events. Plugins may define their own."""
 
@@ -13,7 +23,7 @@ class Event:
     """`kind/name`, or `kernel` for the service as a whole."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Passage(Event):
     """The base of events that are told around each single thing that a service does, in its task and context.
 

@@ -13,6 +13,7 @@ import attrs
 
 from .event import Event as Event
 from .event import Passage as Passage
+from .event import frozen
 
 if TYPE_CHECKING:
     from .envelope import Outcome
@@ -121,7 +122,7 @@ class KillSwitchChanged(Event):
     reason: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DeliverySettled(Event):
     """A delivery came to its end. The component is the dispatcher."""
 
@@ -140,7 +141,7 @@ class DeliverySettled(Event):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DeliveryDone(DeliverySettled):
     """A delivery was acknowledged and nothing was wrong with it: the usual end, which is not made if nobody hears it."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
-from .event import Event, Passage
+from .event import Event, Passage, frozen
 
 if TYPE_CHECKING:
     from .broker import Delivery
@@ -38,7 +38,7 @@ def carried() -> Mapping[str, object]:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HandlerCalled(Passage):
     """A handler is called next. The component is the worker."""
 
@@ -49,7 +49,7 @@ class HandlerCalled(Passage):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HandlerDone(Passage):
     """A handler that was called has returned, raised or was cancelled. The component is the worker."""
 
@@ -61,7 +61,7 @@ class HandlerDone(Passage):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Sending(Passage):
     """A message is sent next. The component is the driver that sends it."""
 
@@ -73,7 +73,7 @@ class Sending(Passage):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Sent(Passage):
     """What was about to be sent has been confirmed, or answered if it was a call; or it has failed."""
 

@@ -51,7 +51,7 @@ class OtelDriver(Driver[object]):
         await trio.lowlevel.checkpoint()
         provider = provider_for(self._config, self._context.service)
         try:
-            with Tracing(self._context, provider.get_tracer("kernel")).hearing():
+            with Tracing(self._context, provider.get_tracer("kernel"), self._config.sample).hearing():
                 yield provider
         finally:
             # A thread sends; who is not there to take it must not hold up the end.

@@ -6,6 +6,9 @@ begins with `kernel.`.
 
 from __future__ import annotations
 
+import os
+import random
+import re
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +19,9 @@ import attrs
 import trio
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 
-from kernel import HandlerCalled, HandlerDone, RequestBegan, RequestDone, Sending, Sent, carry
+from kernel import HandlerCalled, HandlerDone, RequestBegan, RequestDone, Sending, Sent, carried, carry, new_id
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
@@ -29,17 +32,20 @@ if TYPE_CHECKING:
 
 Hook: TypeAlias = "Callable[[Event], object]"
 _SERVER_ERROR: Final = 500
+_HEADER: Final = "traceparent"
+_UNRECORDED: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][02468ace]").fullmatch
 _TEXT_MAX: Final = 8 * 1024
 """Characters of a traceback."""
 
 
 @final
-@attrs.frozen
+@attrs.define
 class _Open:
     """A span that is open, and what is to be put back when it ends."""
 
     span: Span
-    before: TraceContext
+    before: TraceContext | None
+    """None if it was not changed."""
     headers: Mapping[str, object]
     around: _Open | None
 
@@ -54,6 +60,9 @@ class Tracing:
 
     context: Context
     tracer: Tracer
+    sample: float | None = None
+    """The share of traces that begin here which are recorded; None has the sampler of the tracer decide each."""
+    _is_w3c: bool = attrs.field(factory=lambda: "tracecontext" in _propagators(), init=False)
     _requests: dict[int, _Open] = attrs.field(factory=dict[int, _Open], init=False)
     """By the identity of the request, which lives until its end is told."""
 
@@ -79,6 +88,12 @@ class Tracing:
 
     def _called(self, event: HandlerCalled) -> None:
         deliveries = event.deliveries
+        if len(deliveries) == 1 and self._is_w3c:
+            header = deliveries[0].envelope.headers.get(_HEADER)
+            unrecorded = _unrecorded(header)
+            if unrecorded is not None and "baggage" not in deliveries[0].envelope.headers:
+                self._go_on_without(unrecorded, header)
+                return
         parents = [_extracted(one) for one in deliveries]
         links = [Link(span) for one in parents if (span := trace.get_current_span(one).get_span_context()).is_valid]
         is_one = len(deliveries) == 1
@@ -98,6 +113,13 @@ class Tracing:
     # --- messages and calls ---------------------------------------------------------------------------------------
 
     def _sending(self, event: Sending) -> None:
+        if self._begins_unrecorded():
+            header = f"00-{new_id()}-{new_id()[:16]}-00"
+            _open.set(_Open(trace.INVALID_SPAN, None, carry({_HEADER: header}), _open.get()))
+            return
+        if (around := _open.get()) is not None and not around.span.is_recording() and self._is_w3c and carried():
+            _open.set(_Open(trace.INVALID_SPAN, None, carried(), around))  # what is carried goes on as it is
+            return
         kind = SpanKind.CLIENT if event.is_call else SpanKind.PRODUCER
         verb = "call" if event.is_call else "send"
         self._start(f"{verb} {event.exchange or event.subject}", kind, contexts.get_current(), [])
@@ -158,6 +180,22 @@ class Tracing:
         opened.span.end()
         _put_back(opened)
 
+    # --- what is not recorded: a message of which 99 in 100 are should not pay for the hundredth -----------------------
+
+    def _begins_unrecorded(self) -> bool:
+        """Decide about a trace that would begin here."""
+        if self.sample is None or not self._is_w3c or _open.get() is not None:
+            return False
+        is_within = trace.get_current_span() is not trace.INVALID_SPAN  # of the user's own
+        return not is_within and random.random() >= self.sample
+
+    def _go_on_without(self, parent: SpanContext, header: object) -> None:
+        """Go on in a trace that is not recorded: the user's own spans belong to it, and what is sent says so."""
+        span = trace.NonRecordingSpan(parent)
+        before = contexts.get_current()
+        contexts.attach(trace.set_span_in_context(span, before))
+        _open.set(_Open(span, before, carry({_HEADER: header}), _open.get()))
+
     # --- spans ----------------------------------------------------------------------------------------------------
 
     def _start(self, name: str, kind: SpanKind, parent: TraceContext, links: Sequence[Link]) -> None:
@@ -197,8 +235,22 @@ class Tracing:
         span.set_status(Status(StatusCode.ERROR, mask(f"{name}: {text}")[:200]))
 
 
+def _propagators() -> str:
+    return os.environ.get("OTEL_PROPAGATORS", "tracecontext,baggage")
+
+
+def _unrecorded(header: object) -> SpanContext | None:
+    """Return what a `traceparent` means if its trace is not recorded; None if it is, or if it makes no sense."""
+    found = _UNRECORDED(header) if isinstance(header, str) else None
+    if found is None:
+        return None
+    parent = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True)
+    return parent if parent.is_valid else None
+
+
 def _put_back(opened: _Open) -> None:
-    contexts.attach(opened.before)
+    if opened.before is not None:
+        contexts.attach(opened.before)
     carry(opened.headers)
     _open.set(opened.around)
 

@@ -42,8 +42,8 @@ class MetricsConfig:
 
     buckets: tuple[float, ...] = attrs.field(default=BUCKETS, validator=_check_buckets)
     """Seconds: the upper bounds of the buckets of histograms."""
-    handlers: bool = True
-    """Whether the time in handlers is measured, apart from that of their deliveries."""
+    handlers: bool = False
+    """Whether the time in handlers is measured, apart from that of their deliveries; it takes one more event for each."""
     max_series: int = attrs.field(default=1000, validator=[ge(1), le(100_000)])
     """Sets of label values that one metric may have; what has others is counted as `other`."""
     micro_framework: bool = False

@@ -60,7 +60,7 @@ def manifest(**metrics: Any) -> dict[str, Any]:
         "dispatchers": {
             "work": {"plugin": "consumer", **common, "queue": "q", "bindings": ["#"], "concurrency": 7},
             "api": {"plugin": "web", "bind": "127.0.0.1:0"},
-            "metrics": {"plugin": "prometheus", "bind": "127.0.0.1:0", **metrics},
+            "metrics": {"plugin": "prometheus", "bind": "127.0.0.1:0", "handlers": True, **metrics},
         },
         "workers": {
             "w": {"use": f"{__name__}:Worker", "dispatcher": "work"},
@@ -69,6 +69,7 @@ def manifest(**metrics: Any) -> dict[str, Any]:
                 "use": "kernel_prometheus:MetricsApp",
                 "dispatcher": "api",
                 "options": {"prefix": "/metrics"},
+                "config": {"handlers": True},
             },
         },
     }

@@ -51,6 +51,7 @@ bindings = ["#"]
 [dispatchers.metrics]
 plugin = "prometheus"
 bind = "127.0.0.1:PORT"
+handlers = true
 [workers.packer]
 use = "workers:Packer"
 dispatcher = "work"
