@@ -302,3 +302,27 @@ async def test_trailers_and_hints_are_sent(web: Any) -> None:
     assert head.fields[b":status"] == b"200"
     assert trailers.fields == {b"sum": b"1"}
     assert "END_STREAM" in trailers.flags
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (b"\0\0\1\4\0\0\0\0\0x", 6),
+        (SETTINGS + b"\0\0\4\x08\0\0\0\0\0\0\0\0\0", 1),
+        (SETTINGS + b"\0\0\1\1\4\0\0\0\1\xff", 9),
+        (SETTINGS + b"\0\0\1\0\0\0\0\0\1x", 1),
+    ],
+    ids=["size", "window", "compression", "data without a request"],
+)
+async def test_a_client_that_breaks_the_rules_is_told_once_which(web: Any, frames: bytes, code: int) -> None:
+    async with web(small, h2c=True) as service:
+        said = await service.ask(PREFACE + frames)
+    goaways = [said[at + 8 : at + 16] for at in range(len(said)) if said[at : at + 5] == b"\0\0\x08\7\0"]
+
+    assert len(goaways) == 1
+    assert int.from_bytes(said[-4:], "big") == code
+    assert service.logs == []

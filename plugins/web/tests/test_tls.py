@@ -530,3 +530,14 @@ async def test_ciphers_that_nobody_knows_are_named(web: Any, keys: Keys) -> None
     with pytest.RaisesGroup(StartupError, flatten_subgroups=True):
         async with web(echo, tls=TlsConfig(cert=keys.cert, key=keys.key, ciphers="NONE-SUCH")):
             pass
+
+
+async def test_a_preface_that_is_wrong_ends_the_connection_and_says_why(web: Any, keys: Keys) -> None:
+    async with web(echo, tls=keys.config) as service:
+        stream = trio.SSLStream(await service.connect(), keys.client("h2"), server_hostname="localhost")
+        await stream.send_all(b"INVALID CONNECTION PREFACE\r\n\r\n")
+        with trio.fail_after(3):
+            said = b"".join([chunk async for chunk in stream])
+        await trio.aclose_forcefully(stream)
+
+    assert said.endswith(b"\0\0\x08\7\0\0\0\0\0" + bytes(7) + b"\1")  # GOAWAY, PROTOCOL_ERROR

@@ -171,3 +171,11 @@ async def test_a_client_that_sends_and_never_reads_is_held_back(web: Any) -> Non
 
     assert scope.cancelled_caught
     assert queued < 2 * 65536
+
+
+async def test_who_breaks_the_protocol_is_not_waited_for(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernel_web.websocket.socket.CLOSE_TIMEOUT", 60.0)
+    async with web(Echo()) as service:
+        said = await service.ask(UPGRADE + b"\xc1\x80\0\0\0\0")
+
+    assert said.endswith(b"\x88\x10\x03\xeaa reserved bit")

@@ -13,6 +13,7 @@ from typing import Any, Final, final
 import h2.events
 import h2.exceptions
 import trio
+from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 from typing_extensions import override
@@ -114,8 +115,9 @@ class Http2(Speaker):
     def _feed(self, data: bytes) -> None:
         try:
             events = self.protocol.receive_data(data)
-        except h2.exceptions.ProtocolError:
-            self._close()
+        except h2.exceptions.ProtocolError as error:
+            is_told = self.protocol.state_machine.state is ConnectionState.CLOSED  # not of a preface that is wrong
+            self._break(error.error_code, is_told=is_told)
             return
         if not self.allowance.spend(sum(map(brings_nothing, events))):
             self._break(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -352,11 +354,12 @@ class Http2(Speaker):
                 self._patience = -1
                 self.channel.wake()
 
-    def _break(self, code: ErrorCodes) -> None:
-        """End the connection of a client that breaks the rules."""
+    def _break(self, code: ErrorCodes, *, is_told: bool = False) -> None:
+        """End the connection of a client that breaks the rules; h2 may have said so already."""
         if not self._closing:
             self._closing = True
-            self.protocol.close_connection(code)
+            if not is_told:
+                self.protocol.close_connection(code)
             self.flush_nowait()
             self._end()
 

@@ -214,7 +214,9 @@ class WebSocket(Call):
             if self._state is _State.OPEN:
                 self._close(error.code, error.reason)
                 self._lose(error.code, error.reason)
+            self._state = _State.CLOSED  # RFC 6455, 7.1.7: nothing that it says any more is waited for
             self._frames.ignore()
+            self._lot.unpark_all()
         await self._carrier.flush()
 
     def _take(self, event: Event) -> None:
