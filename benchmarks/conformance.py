@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,7 +60,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  an
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, tls: bool) -> Iterator[int]:
+def serving(folder: Path, *, tls: bool) -> Generator[int]:
     """Run the service in a process of its own; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
