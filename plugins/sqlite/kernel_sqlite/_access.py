@@ -18,6 +18,7 @@ from ._clock import Clock
 from ._failure import as_storage_error, as_unknown, code_of, is_busy
 from ._file import Identity, Opened, identity_of, open_existing
 from ._guard import Guard
+from ._reset_guard import ResetGuard
 from ._shelves import Effects
 from ._store import Store
 
@@ -45,11 +46,13 @@ class Access:
     _holder: int | None = attrs.field(default=None, init=False)
     """Under which our claims are, while there is no connection."""
     _log: Path = attrs.field(init=False)
+    _reset_guard: ResetGuard = attrs.field(init=False)
     guard: Guard = attrs.field(factory=Guard, init=False)
     is_unsure: bool = attrs.field(default=False, init=False)
     """Whether the last commit failed in a way that leaves open what is on the disk."""
 
     def __attrs_post_init__(self) -> None:
+        self._reset_guard = ResetGuard(self.path)
         self._log = self.path.with_name(f"{self.path.name}-wal")
 
     def use(self, opened: Opened) -> None:
@@ -57,6 +60,7 @@ class Access:
         self._connection, self._identity = opened.connection, opened.identity
         self.guard.watch(opened.connection)
         self._store = self._make_store(opened.connection)
+        self._store.reset_guard = self._reset_guard
         self._store.adopt(self._holder)
 
     def begin(self, is_stopping: Callable[[], bool]) -> Store:
@@ -120,8 +124,17 @@ class Access:
             self._holder = None if self.is_unsure else self._store.holder
         connection, self._connection, self._store = self._connection, None, None
         if connection is not None:
+            self._close(connection)
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        """Close a connection; the last one of a file checkpoints."""
+        try:
+            with suppress(sqlite3.Error):
+                self._reset_guard.take(_RETRY)
             with suppress(sqlite3.Error):
                 connection.close()
+        finally:
+            self._reset_guard.close()
 
     def close(self) -> None:
         """Close the file; all of it is in one piece then."""
@@ -131,7 +144,8 @@ class Access:
     def empty_log(self) -> None:
         """Write the log into the file, as far as that is possible; the space that it takes is free then."""
         if self._connection is not None:
-            with suppress(sqlite3.Error):  # what is in the log stays there, and is as good
+            # What is in the log stays there if it cannot be, and is as good.
+            with suppress(sqlite3.Error), self._reset_guard.held():
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def complaint(self) -> str:

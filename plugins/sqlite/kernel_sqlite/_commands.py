@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,6 +21,7 @@ from . import _inspection as inspection
 from ._config import SqliteConfig
 from ._driver import SqliteDriver
 from ._file import open_existing
+from ._reset_guard import ResetGuard
 from ._store import Store
 
 ResultT = TypeVar("ResultT")
@@ -81,15 +82,21 @@ def _configured(manifest: str | None, driver: str | None) -> SqliteConfig:
 
 @contextmanager
 def _opened(config: SqliteConfig) -> Generator[Store]:
-    connection = open_existing(Path(config.path), synchronous=config.synchronous).connection
+    path = Path(config.path)
+    connection = open_existing(path, synchronous=config.synchronous).connection
     connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
+    reset_guard = ResetGuard(path)
     try:
-        yield Store(connection, lease=config.lease, max_length=config.max_length)
+        yield Store(connection, lease=config.lease, max_length=config.max_length, reset_guard=reset_guard)
     finally:
-        connection.close()
+        with reset_guard.held():
+            connection.close()
+        reset_guard.close()
 
 
 def _transact(store: Store, action: Callable[[], ResultT]) -> ResultT:
+    if store.reset_guard is not None:
+        store.reset_guard.take(_PATIENCE / 1000)
     store.begin()
     try:
         result = action()
@@ -261,7 +268,8 @@ def alter(store: Store, *, name: str, **options: Any) -> None:  # noqa: ANN401  
 @_on_file
 def vacuum(store: Store) -> None:
     """Give space that nothing takes any more back to the disk. Others wait meanwhile."""
-    changes.vacuum(store.shelves.connection)
+    with store.reset_guard.held() if store.reset_guard is not None else nullcontext():
+        changes.vacuum(store.shelves.connection)
     click.echo("done")
 
 

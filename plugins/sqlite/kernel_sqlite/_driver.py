@@ -20,6 +20,7 @@ from ._clock import Clock, open_clock
 from ._config import SqliteConfig
 from ._file import create_or_open, exposure_of
 from ._mount import remote_file_system
+from ._reset_guard import is_affected
 from ._store import Store
 
 
@@ -92,6 +93,9 @@ class SqliteDriver(Driver[Broker]):
         """Tell what is allowed and can cost messages, or secrets."""
         if exposure := exposure_of(path):
             self._context.log.warning(exposure)
+        if is_affected():
+            told = "SQLite has the WAL-reset bug: commits of this plugin are kept apart by a lock beside the file"
+            self._context.log.info(told, version=sqlite3.sqlite_version)
         if remote := remote_file_system(path):
             told = f'"{path}" lies on a network file system ({remote}), where locks do not work: messages can be lost'
             self._context.log.warning(told)

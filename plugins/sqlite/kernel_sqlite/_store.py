@@ -19,6 +19,7 @@ from kernel.errors import ConflictError, QueueFullError, UnavailableError, Unkno
 
 from ._catalog import Catalog, StoredQueue
 from ._letter import Claim, Letter
+from ._reset_guard import ResetGuard
 from ._shelves import Effects, Shelves
 from ._upkeep import Upkeep
 
@@ -35,6 +36,8 @@ class Store:
     """The queues of one file, over a connection in autocommit mode that nobody else uses."""
 
     _connection: sqlite3.Connection
+    reset_guard: ResetGuard | None = attrs.field(default=None, kw_only=True)
+    """Held from the beginning of each transaction to its end; None for one that nobody else uses."""
     lease: float = attrs.field(default=30.0, kw_only=True)
     max_length: int = attrs.field(default=1_000_000, kw_only=True)
     once_retention: float = attrs.field(default=604_800.0, kw_only=True)
@@ -64,6 +67,8 @@ class Store:
         Raises:
             sqlite3.OperationalError: if another process writes for too long (SQLITE_BUSY), or the file is at fault.
         """
+        if self.reset_guard is not None:
+            self.reset_guard.take()
         self._connection.execute("BEGIN IMMEDIATE")
         self._changes = self._connection.total_changes
         if (version := self._data_version()) != self._version:
@@ -88,7 +93,8 @@ class Store:
     def commit(self) -> Effects:
         """Make the transaction last; returns what others must hear of."""
         self.prepare()
-        self._connection.execute("COMMIT")
+        self._connection.execute("COMMIT")  # and the checkpoint that is due, within the same call
+        self._let_others()
         self._written = self.shelves.entries.last
         effects, self.shelves.effects = self.shelves.effects, Effects()
         effects.has_written = self._connection.total_changes != self._changes
@@ -100,8 +106,15 @@ class Store:
         self.shelves.effects = Effects()
         self._version = None
         self.shelves.catalog.version = -1
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        finally:
+            self._let_others()
+
+    def _let_others(self) -> None:
+        if self.reset_guard is not None:
+            self.reset_guard.release()
 
     def has_changed(self) -> bool:
         """Return whether another process has written since the last transaction."""
