@@ -214,19 +214,6 @@ def test_the_how_to_names_every_command_for_rabbitmq() -> None:
     assert [name for name in rabbitmq.commands if f"| `kernel rabbitmq {name}" not in text] == []
 
 
-@pytest.mark.slow
-def test_the_plugin_of_the_how_to_works(tmp_path: Path) -> None:
-    write_files_of("docs/howto/write-a-plugin.md", tmp_path)
-    metadata = tmp_path / "journal-0.1.0.dist-info"  # what an installation would leave
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: journal\nVersion: 0.1.0\n", encoding="utf-8")
-    (metadata / "entry_points.txt").write_text("[kernel.drivers]\njournal = journal:JournalDriver\n", encoding="utf-8")
-
-    tested = run_tests_in(tmp_path)
-
-    assert tested.returncode == 0, tested.stdout + tested.stderr
-
-
 def test_the_cli_reference_has_every_command_and_option() -> None:
     from kernel._cli.commands import BUILT_IN  # noqa: PLC0415  start-up of the other tests does not need it
 

@@ -21,6 +21,7 @@ STATUSES = {
     "uv run kernel check --set dispatchers.incoming.quue=orders": 2,
     "uv run kernel check --set kernel.grace_period=12.0": 2,
     "uv run kernel run --set workers.packer.timeout=120.0": 3,
+    "uv run --no-project kernel check --set drivers.journal.max_line_bytes=0": 2,
     "uv run kernel check kernel.toml -- --skew coffee": 2,
     "uv run kernel exec kernel.toml shop:missing --least 5": 2,
     "uv run kernel exec kernel.toml shop:missing --least many": 2,
@@ -107,6 +108,9 @@ def test_the_readme_and_the_tutorial_do_what_they_say(clone: Path, environ: dict
         "from-celery",
         "from-fastapi",
         "from-faststream",
+        "migrate",
+        "test-a-service",
+        "write-a-plugin",
     ],
 )
 def test_a_how_to_does_what_it_says(clone: Path, environ: dict[str, str], name: str) -> None:
