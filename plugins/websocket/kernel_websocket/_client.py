@@ -1,0 +1,233 @@
+"""The driver `websocket_client`: one connection, made again whenever it is lost."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import ClassVar, Final, TypeAlias, TypeVar, cast, final, overload
+from urllib.parse import SplitResult, urlsplit
+
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from typing_extensions import override
+
+from kernel import NO_HEADERS
+from kernel.abc import Caller, Context, Driver
+from kernel.errors import CallTimeoutError, StartupError, UnavailableError
+
+from ._config import WebSocketClientConfig
+from ._format import Answer, Format, Request
+from ._line import Line
+
+ReturnT = TypeVar("ReturnT")
+Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
+_CONNECT_TIMEOUT: Final = 10.0
+
+
+@final
+class WebSocketClient(Caller):
+    """Calls handlers behind a websocket. Safe to share between tasks."""
+
+    def __init__(self, config: WebSocketClientConfig) -> None:
+        self._config: Final = config
+        self._limiter: Final = trio.CapacityLimiter(config.max_in_flight)
+        self._line: Line | None = None
+        self._changed: Final = trio.lowlevel.ParkingLot()
+        self._is_closed = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at the moment."""
+        return self._line is not None
+
+    @overload
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: type[ReturnT]
+    ) -> ReturnT: ...
+    @overload
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: object = ...
+    ) -> object: ...
+    @override
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS, returns: object = object
+    ) -> object:
+        """Send a request and return what the answer carries.
+
+        It waits for a connection inside its deadline. Deadline and headers reach peers that know them.
+
+        Raises:
+            RemoteError: if the other side answered with an error.
+            CallTimeoutError: if no answer came within `timeout`.
+            UnavailableError: if there was no connection in that time, or the driver is closed.
+            UnknownOutcomeError: if the connection broke while the answer was awaited.
+            EncodeError: if the protocol cannot write the payload.
+            DecodeError: if the answer means nothing; `ConversionError` if it is no `returns`.
+
+        Cancellation: Is a checkpoint. If cancelled, the other side is told if it knows what that is.
+        """
+        line: Line | None = None
+        with trio.move_on_after(self._config.timeout):
+            async with self._limiter:
+                line = await self._connected()
+                return await line.call(subject, payload, headers=headers, returns=returns)
+        if line is None:
+            raise UnavailableError(f'there was no connection for "{subject}"')
+        raise CallTimeoutError(subject, seconds=self._config.timeout)
+
+    async def notify(self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS) -> None:
+        """Tell the other side something, as soon as there is a connection.
+
+        Raises:
+            EncodeError: if the payload cannot be written.
+            UnavailableError: if the driver is closed.
+
+        Cancellation: Is a checkpoint.
+
+        Delivery: At most once.
+        """
+        (await self._connected()).notify(subject, payload, headers=headers)
+
+    async def _connected(self) -> Line:
+        await trio.lowlevel.checkpoint()
+        while self._line is None or not self._line.is_open:
+            if self._is_closed:
+                raise UnavailableError("the websocket client is closed")
+            await self._changed.park()
+        return self._line
+
+    def use(self, line: Line | None) -> None:
+        """Have calls made over a connection; None has them wait."""
+        self._line = line
+        self._changed.unpark_all()
+
+    def close(self) -> None:
+        """End the calls that wait for a connection."""
+        self._is_closed = True
+        self.use(None)
+
+
+@final
+class WebSocketClientDriver(Driver[WebSocketClient]):
+    """Gives workers a `WebSocketClient`.
+
+    What the other side asks or tells of its own accord is answered with an error, or dropped.
+    """
+
+    Config: ClassVar[type[object]] = WebSocketClientConfig
+    speaks: ClassVar[bool] = True
+    provides: ClassVar[type[object]] = WebSocketClient
+
+    def __init__(self, *, config: WebSocketClientConfig, context: Context) -> None:
+        self._config: Final = config
+        self._context: Final = context
+
+    @override
+    def open(self) -> AbstractAsyncContextManager[WebSocketClient]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[WebSocketClient]:
+        if not isinstance(self._context.protocol, Format):
+            raise StartupError(f'{self._context.id}: `protocol` must be "jsonrpc" or "ufw_websocket"')
+        client = WebSocketClient(self._config)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep, client)
+            try:
+                yield client
+            finally:
+                client.close()
+            nursery.cancel_scope.cancel()
+
+    async def _keep(self, client: WebSocketClient) -> None:
+        """Connect, and connect again, for ever."""
+        wait = self._config.reconnect_first
+        while True:
+            try:
+                async with self._connect() as socket:
+                    wait = self._config.reconnect_first
+                    await self._converse(client, socket)
+                reason = "the connection ended"
+            except (HandshakeError, ConnectionClosed, OSError, trio.TooSlowError) as error:
+                reason = f"it cannot be connected: {type(error).__name__}: {error}"
+            self._context.report_degraded(reason)
+            await trio.sleep(wait)
+            wait = min(2 * wait, self._config.reconnect_most)
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncGenerator[WebSocketConnection]:
+        """Open a connection; its stream is ours, so that a cancelled handshake leaves none open."""
+        config, url = self._config, urlsplit(self._config.url)
+        host, is_safe = url.hostname or "", url.scheme == "wss"
+        with trio.fail_after(_CONNECT_TIMEOUT):
+            stream = await _open_stream(host, url.port or (443 if is_safe else 80), is_safe=is_safe)
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.fail_after(_CONNECT_TIMEOUT):
+                    socket = await self._shake_hands(nursery, stream, url, config)
+                yield socket
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:  # the task that reads is the one that hears of a refusal
+            raise _reason_in(group) or group from None
+        finally:
+            await trio.aclose_forcefully(stream)  # noqa: ASYNC102  it does not wait
+
+    async def _shake_hands(
+        self, nursery: trio.Nursery, stream: Stream, url: SplitResult, config: WebSocketClientConfig
+    ) -> WebSocketConnection:
+        token = [] if config.token is None else [(b"Authorization", f"Bearer {config.token.reveal()}".encode())]
+        return await wrap_client_stream(
+            nursery,
+            stream,
+            url.netloc.rpartition("@")[2],
+            (url.path or "/") + (f"?{url.query}" if url.query else ""),
+            subprotocols=list(cast("Format", self._context.protocol).subprotocols),
+            extra_headers=token,
+            max_message_size=config.max_bytes,
+        )
+
+    async def _converse(self, client: WebSocketClient, socket: WebSocketConnection) -> None:
+        protocol = cast("Format", self._context.protocol)
+        extends = bool(protocol.subprotocols) and socket.subprotocol == protocol.subprotocols[0]
+        line = Line(socket, protocol, self._config, extends=extends)
+        self._context.report_ready()
+        client.use(line)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(line.write)
+            try:
+                with suppress(ConnectionClosed):
+                    while True:
+                        text = await socket.get_message()
+                        self._take(line, protocol, text.encode() if isinstance(text, str) else text)
+            finally:
+                client.use(None)
+                line.end()
+
+    def _take(self, line: Line, protocol: Format, body: bytes) -> None:
+        for item in protocol.read(body, now=trio.current_time())[0]:
+            match item:
+                case Answer():
+                    line.answered(item)
+                case Request(key=key) if key:
+                    reply = protocol.encode_error(item.envelope, UnavailableError("this client answers no calls"))
+                    if reply is not None:
+                        line.send(reply.body)
+                case _:
+                    self._context.log.debug("unasked_message")
+
+
+def _reason_in(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Return why there is no connection, if that is all that a group says."""
+    expected, others = group.split((HandshakeError, ConnectionClosed, OSError, trio.TooSlowError))
+    if expected is None or others is not None:
+        return None
+    reason: BaseException = expected
+    while isinstance(reason, BaseExceptionGroup):
+        reason = cast("BaseExceptionGroup[BaseException]", reason).exceptions[0]
+    return reason
+
+
+async def _open_stream(host: str, port: int, *, is_safe: bool) -> Stream:
+    stream = await trio.open_tcp_stream(host, port)
+    return trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host) if is_safe else stream

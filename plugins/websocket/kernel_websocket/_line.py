@@ -1,0 +1,197 @@
+"""One connection, whichever end of it: what goes out in order, and our calls to the other side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar, final, overload
+
+import attrs
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+from typing_extensions import override
+
+from kernel import NO_HEADERS, Envelope, Message, current_delivery, payload_converter
+from kernel.abc import Caller, write_deadline
+from kernel.errors import CallTimeoutError, KernelError, UnavailableError, UnknownOutcomeError
+
+from ._config import LineConfig
+from ._format import Answer, Format
+
+ReturnT = TypeVar("ReturnT")
+_TOO_SLOW: Final = 1013
+"""Close code: try again later. Source: RFC 6455, IANA's registry of close codes."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Call:
+    """A call under way."""
+
+    done: trio.Event = attrs.field(factory=trio.Event)
+    reply: Envelope | None = None
+    error: KernelError | None = None
+
+    def end(self, reply: Envelope | None = None, error: KernelError | None = None) -> None:
+        self.reply, self.error = reply, error
+        self.done.set()
+
+
+@final
+class Line(Caller):
+    """A connection to one peer: it can be called, told something, and closed. Safe to share between tasks."""
+
+    def __init__(
+        self, socket: WebSocketConnection, protocol: Format, config: LineConfig, *, extends: bool, identity: str = ""
+    ) -> None:
+        self.identity: Final = identity
+        """Who it is, as `authenticate` said; empty if nobody was asked."""
+        self._socket: Final = socket
+        self._protocol: Final = protocol
+        self._config: Final = config
+        self._extends: Final = extends
+        self._outbox, self._unsent = trio.open_memory_channel[bytes](config.max_unsent)
+        self._calls: Final = dict[str, _Call]()
+        self._turn: Final = trio.Lock() if protocol.is_serial else None
+        self._next_key = 0
+        self._closing: tuple[int, str] | None = None
+        self._ended: Final = trio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent may still arrive."""
+        return self._closing is None and not self._ended.is_set()
+
+    @overload
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: type[ReturnT]
+    ) -> ReturnT: ...
+    @overload
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = ..., returns: object = ...
+    ) -> object: ...
+    @override
+    async def call(
+        self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS, returns: object = object
+    ) -> object:
+        """Call the other side.
+
+        Raises:
+            RemoteError: if it answered with an error.
+            CallTimeoutError: if no answer came within `timeout`.
+            UnknownOutcomeError: if the connection ended while the answer was awaited.
+            UnavailableError: if it had ended before.
+            EncodeError: if the payload cannot be written.
+            DecodeError: if the answer means nothing; `ConversionError` if it is no `returns`.
+
+        Cancellation: Is a checkpoint. If cancelled, the other side is told if it knows what that is; the request may
+            have been handled.
+        """
+        convert = _same if returns is object else payload_converter(returns)
+        message = Message(subject=subject, payload=payload, headers=self._continued(headers))
+        with trio.move_on_after(self._config.timeout):
+            if self._turn is None:
+                return convert(self._protocol.decode_reply(await self._ask(message)))
+            async with self._turn:
+                return convert(self._protocol.decode_reply(await self._ask(message)))
+        raise CallTimeoutError(subject, seconds=self._config.timeout)
+
+    def notify(self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS) -> bool:
+        """Tell the other side something; return whether it was put on its way.
+
+        A peer that is `max_unsent` messages behind is disconnected.
+
+        Raises:
+            EncodeError: if the payload cannot be written.
+        """
+        message = Message(subject=subject, payload=payload, headers=self._continued(headers))
+        self.send(self._protocol.write_request(message, key="", deadline=None, extends=self._extends))
+        return self.is_open
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """End the connection soon: what is unsent is dropped."""
+        if self._closing is None:
+            self._closing = (code, reason)
+            self._outbox.close()
+
+    # --- for the two ends -------------------------------------------------------------------------------------------
+
+    def send(self, body: bytes) -> None:
+        """Put a message on its way, or end a connection that is too far behind."""
+        if not self.is_open:
+            return
+        try:
+            self._outbox.send_nowait(body)
+        except trio.WouldBlock:
+            self.close(_TOO_SLOW, "too slow")
+        except trio.BrokenResourceError:  # it has just ended
+            return
+
+    async def write(self) -> None:
+        """Send what there is until the connection is closed, or takes too long.
+
+        Cancellation: Is a checkpoint.
+        """
+        try:
+            async for body in self._unsent:
+                if self._closing is not None:
+                    break
+                with trio.fail_after(self._config.send_timeout):
+                    await self._socket.send_message(body.decode())
+        except (trio.TooSlowError, ConnectionClosed):
+            self.close(_TOO_SLOW, "too slow")
+        code, reason = self._closing or (1000, "")
+        await self._socket.aclose(code, reason)
+
+    def answered(self, answer: Answer) -> None:
+        """Hand an answer to who waits for it."""
+        call = self._calls.get(answer.key)
+        if call is not None and not call.done.is_set():
+            call.end(answer.envelope)
+
+    def end(self) -> None:
+        """Fail the calls under way: the connection has ended."""
+        self._ended.set()
+        self.close()
+        self._unsent.close()
+        for call in self._calls.values():
+            if not call.done.is_set():
+                call.end(error=UnknownOutcomeError("the connection ended while an answer was awaited"))
+
+    async def _ask(self, message: Message) -> Envelope:
+        await trio.lowlevel.checkpoint()
+        if not self.is_open:
+            raise UnavailableError("the connection has ended")
+        self._next_key += 1
+        key = "the one" if self._turn is not None else str(self._next_key)
+        deadline = write_deadline(trio.current_effective_deadline(), now=trio.current_time())
+        body = self._protocol.write_request(message, key=key, deadline=deadline, extends=self._extends)
+        call = self._calls[key] = _Call()
+        self.send(body)
+        try:
+            await call.done.wait()
+        except trio.Cancelled:
+            self._take_back(key, call)
+            raise
+        finally:
+            del self._calls[key]
+        if call.reply is None:
+            assert call.error is not None  # a call ends in one of the two
+            raise call.error
+        return call.reply
+
+    def _take_back(self, key: str, call: _Call) -> None:
+        if call.done.is_set():
+            return
+        if self._turn is not None:
+            self.close(reason="its answer would be taken for the next one's")
+        elif self._extends and (body := self._protocol.write_cancel(key)) is not None:
+            self.send(body)
+
+    def _continued(self, headers: Mapping[str, object]) -> Mapping[str, object]:
+        delivery = current_delivery()
+        inherited = self._protocol.continued(delivery.envelope) if delivery is not None else None
+        return {**inherited, **headers} if inherited else headers
+
+
+def _same(answer: object) -> object:
+    return answer

@@ -1,0 +1,88 @@
+"""Services behind a websocket whose workers the test gives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, final
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+from kernel_websocket import WebSocketClient
+from kernel_websocket._client import _reason_in
+from trio_websocket import WebSocketConnection, wrap_client_stream
+
+from kernel import Listening, answers
+from kernel._manifest.registry import Registry, discover
+from kernel.testing import RunningService, open_kernel
+
+_ADDRESSES: Final[dict[int, str]] = {}
+
+
+@answers("double")
+async def double(number: int) -> int:
+    await trio.lowlevel.checkpoint()
+    return number * 2
+
+
+def url_of(service: RunningService) -> str:
+    return _ADDRESSES[id(service)]
+
+
+@asynccontextmanager
+async def serving(workers: Mapping[str, object], **table: Any) -> AsyncGenerator[RunningService]:
+    """Open a service whose workers all stand behind one websocket at a free port."""
+    manifest = {
+        "kernel": {"name": "test"},
+        "dispatchers": {"web": {"plugin": "websocket", "port": 0, "protocol": "jsonrpc", **table}},
+        "workers": {name: {"use": name, "dispatcher": "web"} for name in workers},
+    }
+    plugins = (*discover().plugins, *Registry.of({"workers": dict(workers)}).plugins)
+    async with open_kernel(manifest, registry=Registry(plugins), expected=Exception) as service:
+        _ADDRESSES[id(service)] = (await service.wait_event(Listening)).address
+        yield service
+
+
+@asynccontextmanager
+async def open_socket(url: str, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> AsyncGenerator[WebSocketConnection]:
+    """Open a plain websocket; unlike the library's own, it leaves nothing open when it is refused."""
+    parts = urlsplit(url)
+    assert parts.port
+    stream = await trio.open_tcp_stream("127.0.0.1", parts.port)
+    try:
+        async with trio.open_nursery() as nursery:
+            yield await wrap_client_stream(nursery, stream, parts.netloc, parts.path, extra_headers=list(headers))
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _reason_in(group) or group from None
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def calling(url: str, **table: Any) -> AsyncGenerator[tuple[RunningService, WebSocketClient]]:
+    """Open a service that calls."""
+    driver = {"plugin": "websocket_client", "url": url, "protocol": "jsonrpc", "reconnect_first": 0.01, **table}
+    async with open_kernel({"kernel": {"name": "caller"}, "drivers": {"rpc": driver}}) as service:
+        yield service, service.resource("driver/rpc")
+
+
+@final
+@attrs.define(eq=False)
+class Inbox:
+    """What a worker was given, in order; the test waits for it."""
+
+    seen: list[Any] = attrs.field(factory=list)
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def put(self, item: Any) -> None:
+        self.seen.append(item)
+        self._changed.unpark_all()
+
+    async def get(self, count: int) -> list[Any]:
+        """Wait until there are so many, and return them."""
+        with trio.fail_after(10):
+            while len(self.seen) < count:
+                await self._changed.park()
+        return self.seen
