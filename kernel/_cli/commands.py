@@ -143,7 +143,8 @@ def run(
             log_levels={name: level for name, level in levels.items() if name},
             as_json=None if log_format is None else log_format == "json",
         )
-        status = int(run_service(plan, options).status)
+        result = run_service(plan, options)
+        status = int(result.status) or result.returned
     raise click.exceptions.Exit(status)
 
 

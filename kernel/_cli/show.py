@@ -143,7 +143,7 @@ def _duties(spec: WorkerSpec) -> Iterator[str]:
     if subjects := [pattern for handler in spec.handlers for pattern in _subjects(handler)]:
         yield f"handles {', '.join(subjects)}"
     if spec.runs:
-        yield "runs once" if spec.oneshot else "runs a loop"
+        yield "runs once" if spec.oneshot else "runs, and ends the service" if spec.main else "runs a loop"
     if spec.instances > 1:
         yield f"{spec.instances} instances"
     if spec.failure_worker:

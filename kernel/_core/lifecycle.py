@@ -37,6 +37,14 @@ class SwitchState(enum.Enum):
     """One is made, to see whether the worker works again; the others wait."""
 
 
+_MAX_STATUS: Final = 255
+
+
+def exit_status(returned: object) -> int:
+    """Return the exit status that a function's result is: its lowest 8 bits if it is a number, else 0."""
+    return returned & _MAX_STATUS if isinstance(returned, int) and not isinstance(returned, bool) else 0
+
+
 ALIVE: Final = frozenset({State.STARTING, State.READY, State.DEGRADED, State.DRAINING, State.STOPPING})
 """The component holds resources."""
 USABLE: Final = frozenset({State.READY, State.DEGRADED})

@@ -179,6 +179,8 @@ class WorkerSpec(ComponentSpec):
     """Whether instances have `run`, or the function is one."""
     oneshot: bool = False
     """Whether `run` comes to an end, and those that depend on the worker wait for that."""
+    main: bool = False
+    """Whether the service ends when its `run` has returned, with what that returned as its exit status."""
     instances: int = 1
     concurrency: int | None = None
     """Handlers at a time in one instance; None leaves it to the dispatcher's."""

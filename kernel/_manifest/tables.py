@@ -126,6 +126,8 @@ class DispatcherTable(DriverTable):
     concurrency: int = count(10)
     rate: RatePolicy | None = None
     batch: BatchPolicy | None = None
+    workers: str = "declared"
+    """Where its workers are found: `declared` in the manifest, `installed`, or in a module or package of this name."""
     fan_out: bool = False
     """Whether each delivery goes to every worker that has a handler for it."""
 
@@ -177,6 +179,8 @@ class WorkerTable(LifeTable):
     """Name of a driver whose resource calls the handlers, which are plain then: in threads, or in processes."""
     oneshot: bool = False
     """Whether those that depend on it wait until its `run` has returned. Source: systemd, `Type=oneshot`."""
+    main: bool = False
+    """Whether the service ends when its `run` has returned. Source: service-framework, main mode."""
     failure_worker: str | None = None
     filter: str | None = None
     """Import path `module:function`: asked whether a payload is to be handled."""
@@ -368,7 +372,11 @@ def _read_entry(kind: str, name: str, given: Mapping[str, object], cls: type[Tab
 def _with_policy(table: TableT | None, given: Mapping[str, object]) -> TableT | None:
     """Return a table in which what is done once is not started again for having been done, if nothing is said of it."""
     restart = given.get("restart")
-    if isinstance(table, WorkerTable) and table.oneshot and not (is_table(restart) and "policy" in restart):
+    if not isinstance(table, WorkerTable) or (is_table(restart) and "policy" in restart):
+        return table
+    if table.main:
+        return attrs.evolve(table, restart=attrs.evolve(table.restart, policy=Restart.NEVER))
+    if table.oneshot:
         return attrs.evolve(table, restart=attrs.evolve(table.restart, policy=Restart.ON_FAILURE))
     return table
 

@@ -40,6 +40,7 @@ from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
+from .found import with_found_workers
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
 from .staff import Hired, fed_by, hire, read_groups, shape_of
 from .stages import read_stages, with_stages
@@ -63,6 +64,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
     """
     problems: list[Problem] = []
     warnings = list(manifest.warnings)
+    manifest = with_found_workers(manifest, registry, lambda at, text: problems.append(manifest.problem(at, text)))
     tables = read_tables(manifest, lambda at, text: problems.append(manifest.problem(at, text)))
     ground = Ground(
         manifest=manifest,
@@ -348,6 +350,7 @@ def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
         is_context=shape.is_context,
         runs=shape.runs,
         oneshot=table.oneshot,
+        main=table.main,
         instances=table.instances,
         concurrency=table.concurrency,
         timeout=table.timeout,

@@ -77,6 +77,7 @@ def hire(ground: Ground, wiring: Wiring) -> dict[str, Hired]:
             *_retry_faults(worker, wiring),
             *_last_resort_faults(ground, worker, workers),
             *_oneshot_faults(worker),
+            *_main_faults(worker, workers),
         ):
             ground.report((*worker.entry.at, *path), text)
     _check_dispatchers(ground, wiring, workers)
@@ -291,6 +292,20 @@ def _oneshot_faults(worker: Hired) -> Iterator[tuple[tuple[str, ...], str]]:
     if worker.table.restart.policy is Restart.ALWAYS:
         text = "starts again what is to be done once, so that those who depend on it wait for ever"
         yield ("restart", "policy"), f'"always" {text}; "on_failure" is the default here'
+
+
+def _main_faults(worker: Hired, workers: Mapping[str, Hired]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if not worker.table.main or worker.entry.wrong & {"main", "restart"}:
+        return
+    if worker.shape is not None and not worker.shape.runs:
+        yield ("main",), "needs a worker that has `run`: the service ends when that returns"
+    if worker.table.oneshot or worker.table.instances > 1:
+        yield ("main",), f"does not go with {'oneshot' if worker.table.oneshot else 'instances'}: it returns once"
+    if worker.table.restart.policy is Restart.ALWAYS:
+        yield ("restart", "policy"), '"always" starts again what ends the service; "never" is the default here'
+    others = [one.entry.id for one in workers.values() if one.table.main and one is not worker]
+    if others:
+        yield ("main",), f"is said of {listed(others, last='and')} too, and a service has one exit status"
 
 
 def _last_resort_faults(

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from .._core.events import EventHub, StopRequested
+from .._core.lifecycle import exit_status
 from .._core.spec import Plan
 from .._plan.part import free_id, part_of
 from .._plan.script import Script
@@ -19,7 +20,6 @@ from .guest import guest
 
 OF_SIGNALS: Final[Mapping[str, int]] = {"SIGINT": 130, "SIGTERM": 143}
 """Why a service stops -> the exit status, as shells have it."""
-_MAX_STATUS: Final = 255
 
 
 @final
@@ -70,10 +70,10 @@ class ScriptRun:
         call = functools.partial(self.script.function, *args, **kwargs)
         try:
             with trio.move_on_after(self.deadline) as scope:
-                self._status = _status_of(await _called(call))
+                self._status = exit_status(await _called(call))
             self.overran = scope.cancelled_caught
         except SystemExit as error:
-            self._status = _status_of(error.code) if error.code is None or isinstance(error.code, int) else 1
+            self._status = exit_status(error.code) if error.code is None or isinstance(error.code, int) else 1
             if isinstance(error.code, str):
                 raise
 
@@ -83,7 +83,3 @@ async def _called(call: Callable[[], object]) -> object:
         return await cast("Callable[[], Awaitable[object]]", call)()
     # In a thread, so that its drivers live on; one that does not heed its end is left to end with the process.
     return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
-
-
-def _status_of(result: object) -> int:
-    return result & _MAX_STATUS if isinstance(result, int) and not isinstance(result, bool) else 0

@@ -15,7 +15,7 @@ import trio
 
 from .._core.events import DrainTimedOut, Event, EventHub
 from .._core.executor import Executor
-from .._core.lifecycle import State
+from .._core.lifecycle import State, exit_status
 from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, WorkerSpec
 from .._core.words import listed
 from .._delivery.bucket import Bucket
@@ -172,13 +172,28 @@ async def _live_as_worker(tree: Tree, spec: WorkerSpec, life: Life) -> None:
         if pool.switch is not None:
             tree.tell_paused(spec, pool.switch)
         with life.working():
-            await (_run_loop(spec, worker) if spec.runs else trio.Event().wait())
+            if spec.main:
+                await _run_main(tree, spec, worker)
+            else:
+                await (_run_loop(spec, worker) if spec.runs else trio.Event().wait())
 
 
-async def _run_loop(spec: WorkerSpec, worker: object) -> None:
+async def _run_main(tree: Tree, spec: WorkerSpec, worker: object) -> None:  # noqa: ASYNC910  `_run_loop` is one
+    """Run what the service is there for, and end it."""
+    try:
+        returned = await _run_loop(spec, worker)
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            raise
+        returned = error.code
+    tree.returned = exit_status(returned)
+    tree.end(f"{spec.id} has returned")
+
+
+async def _run_loop(spec: WorkerSpec, worker: object) -> object:
     run = worker if spec.is_function else worker.run  # type: ignore[attr-defined]  # the plan has looked at its class
     await trio.lowlevel.checkpoint_if_cancelled()
-    await run()  # type: ignore[operator]
+    return await run()  # type: ignore[operator]
 
 
 def _build_worker(tree: Tree, spec: WorkerSpec, stack: AsyncExitStack) -> object:

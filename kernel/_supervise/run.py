@@ -55,6 +55,8 @@ class Result:
     status: ExitStatus
     errors: tuple[BaseException, ...]
     """Why, if the status is `FAILED`."""
+    returned: int = 0
+    """The exit status that the worker with `main = true` returned: that of the process, if `status` is `STOPPED`."""
 
 
 @final
@@ -305,7 +307,7 @@ async def serve(
     )
     tree = Tree(plan, hub, log, supervisor, BODIES)
     kernel = Kernel(plan, hub, tree, supervisor)
-    tree.snapshot = kernel.snapshot
+    tree.snapshot, tree.end = kernel.snapshot, kernel.request_stop
     stages = _stages(plan, tree)
     async with trio.open_nursery() as around:
         around.start_soon(_tell_when_overdue, kernel)
@@ -318,7 +320,7 @@ async def serve(
             supervisor.cut |= patience.cancelled_caught
             nursery.cancel_scope.cancel()
         around.cancel_scope.cancel()
-    result = _result(supervisor)
+    result = attrs.evolve(_result(supervisor), returned=tree.returned)
     seconds = trio.current_time() - requested
     hub.emit(KernelStopped(component="kernel", status=result.status, seconds=seconds))
     return result

@@ -44,6 +44,10 @@ UNBOUNDED_CALLS: Final = 1_000_000
 """Calls at a time in an instance that only its callers bound (a failure worker)."""
 
 
+def _end_nothing(_reason: str) -> None:
+    """There is no service yet."""
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class Tree:
@@ -68,6 +72,10 @@ class Tree:
     """Ids of dispatchers that begin nothing new, in this life and the next ones."""
     taps: dict[str, Tap] = attrs.field(factory=dict[str, Tap], init=False)
     """By dispatcher id: what is called with each delivery that was settled."""
+    end: Callable[[str], None] = attrs.field(default=_end_nothing, init=False)
+    """Asks the service to stop, for a reason."""
+    returned: int = attrs.field(default=0, init=False)
+    """The exit status that the main worker returned."""
     is_held: bool = attrs.field(default=False, init=False)
     """Whether it is not ready although all its components are, since stages are still to come."""
     _instances: dict[str, list[Child]] = attrs.field(factory=dict[str, list[Child]], init=False)
