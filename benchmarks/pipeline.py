@@ -24,7 +24,7 @@ import trio
 from kernel import Envelope
 from kernel._control.orders import Desk
 from kernel._control.places import Place
-from kernel._control.server import listen
+from kernel._control.server import answer_at, open_socket
 from kernel._core.events import DeliverySettled, EventHub
 from kernel._core.spec import Plan
 from kernel._log.log import Log, LogSettings
@@ -148,7 +148,9 @@ async def listen_at(kernel: Kernel) -> None:
     log = Log(LogSettings())
     with tempfile.TemporaryDirectory() as folder:
         place = Place.of("bench", {"KERNEL_CONTROL_DIR": f"{folder}/run"})
-        await listen(place, lambda bridge: Desk(kernel, log, bridge), log.logger())
+        listener = open_socket(place, log.logger())
+        assert listener is not None
+        await answer_at(listener, place, lambda bridge: Desk(kernel, log, bridge), log.logger())
 
 
 async def fill(kernel: Kernel) -> None:

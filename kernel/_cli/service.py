@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import cast, final
@@ -69,20 +69,22 @@ def run_service(plan: Plan, options: ServiceOptions, *, hub: EventHub | None = N
         logger = log.logger()
         for warning in plan.warnings:
             logger.warning(str(warning))
-        beside = partial(_listen, log) if plan.control else None
+        beside = _listening(log, plan) if plan.control else None
         result = run(plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words, beside=beside)
         for error in result.errors:
             _tell_error(error, origin_of(error), log)
     return result
 
 
-async def _listen(log: Log, kernel: Kernel) -> None:
-    """Answer `kernel tree` and its like."""
-    from .._control.orders import Desk  # noqa: PLC0415  the service starts meanwhile
+def _listening(log: Log, plan: Plan) -> Callable[[Kernel], Awaitable[None]] | None:
+    """Return what answers `kernel tree` and its like. Listens, and imports, before the event loop runs."""
+    from .._control.orders import Desk  # noqa: PLC0415  a service without it does not pay for it
     from .._control.places import Place  # noqa: PLC0415  as above
-    from .._control.server import listen  # noqa: PLC0415  as above
+    from .._control.server import answer_at, open_socket  # noqa: PLC0415  as above
 
-    await listen(Place.of(kernel.plan.name, os.environ), partial(Desk, kernel, log), log.logger())
+    place, logger = Place.of(plan.name, os.environ), log.logger()
+    listener = open_socket(place, logger)
+    return None if listener is None else lambda kernel: answer_at(listener, place, partial(Desk, kernel, log), logger)
 
 
 def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:

@@ -30,7 +30,7 @@ from .wire import RefusedError
 Tell: TypeAlias = Callable[[object], Awaitable[None]]
 """Sends a line of the answer. Raises `trio.TooSlowError` if the client does not take it."""
 
-LOCATED: Final = 50
+LOCATED: Final = 20
 """Tasks of which the line of code is looked for, at most: that holds the loop."""
 
 

@@ -56,7 +56,8 @@ def make_folder(path: Path) -> None:
 
 def listed(environ: Mapping[str, str]) -> list[Place]:
     """Return the sockets that there are, those of processes that are gone left out, in order."""
-    return sorted({place for folder in _folders(environ) for place in _in_folder(folder) if not place.is_stale})
+    folders = [folder for folder in _folders(environ) if folder != _fallback() or _is_ours(folder)]
+    return sorted({place for folder in folders for place in _in_folder(folder) if not place.is_stale})
 
 
 def remove_stale(folder: Path) -> None:
@@ -87,5 +88,17 @@ def _folders(environ: Mapping[str, str]) -> list[Path]:
         return [Path(given)]
     by_systemd = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     by_login = environ.get("XDG_RUNTIME_DIR")
-    found = [by_systemd, f"{by_login}/kernel" if by_login else None, f"/tmp/kernel-{os.geteuid()}"]
+    found = [by_systemd, f"{by_login}/kernel" if by_login else None, str(_fallback())]
     return [Path(folder) for folder in found if folder]
+
+
+def _fallback() -> Path:
+    """Return the folder where nobody says another one. Anybody may make one of that name."""
+    return Path(f"/tmp/kernel-{os.geteuid()}")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return folder.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False

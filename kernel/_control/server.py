@@ -34,27 +34,39 @@ _LEFT: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, tri
 _FULL: Final = f"{CLIENTS} clients are served already"
 
 
-async def listen(place: Place, desk: Callable[[Bridge], Desk], log: FilteringBoundLogger) -> None:
-    """Answer on a control socket until cancelled. Without one, the service goes on.
+def open_socket(place: Place, log: FilteringBoundLogger) -> socket.socket | None:
+    """Return a socket that listens, for `answer_at`; who connects before that waits. None if there can be none.
+
+    Without one, the service goes on.
 
     Args:
         place: Where.
+        log: Is told why there is none.
+    """
+    try:
+        return _bound(place.path)
+    except OSError as error:
+        log.warning("no control socket", path=str(place.path), error=describe(error))
+        return None
+
+
+async def answer_at(
+    listener: socket.socket, place: Place, desk: Callable[[Bridge], Desk], log: FilteringBoundLogger
+) -> None:
+    """Answer on a control socket until cancelled, and delete it.
+
+    Args:
+        listener: Of `open_socket`.
+        place: Where it is.
         desk: Makes what answers.
-        log: Is told why there is no socket, if there is none.
+        log: Is told what goes wrong.
 
     Cancellation: Is a checkpoint. Who is being answered is cut.
     """
-    await trio.lowlevel.checkpoint()
-    try:
-        listener = _bound(place.path)
-    except OSError as error:
-        log.warning("no control socket", path=str(place.path), error=describe(error))
-        return
     async with trio.open_nursery() as nursery:
         server = _Server(listener, desk(Bridge(trio.lowlevel.current_trio_token(), nursery)), log)
         try:
-            thread = threading.Thread(target=server.run, name="kernel-control", daemon=True)
-            thread.start()
+            threading.Thread(target=server.run, name="kernel-control", daemon=True).start()
             await trio.sleep_forever()
         finally:
             place.path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO, cast, final
@@ -99,10 +100,9 @@ class RotatingFile(Sink):
 
     @override
     def last_words(self, text: str) -> None:
-        try:
+        with suppress(OSError):
             self._append(text.encode(errors="backslashreplace"))
-        finally:
-            Stream().last_words(text)
+        Stream().last_words(text)
 
     def close(self) -> None:
         """Close the file; a later line opens it again."""

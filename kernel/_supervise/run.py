@@ -19,7 +19,7 @@ from .._core.events import ComponentFailed, EventHub, GracePeriodOver, KernelRea
 from .._core.lifecycle import FINAL, USABLE, State
 from .._core.pulse import Pulse, current_pulse
 from .._core.snapshot import Snapshot
-from .._core.spec import Plan, StageHook, Zone
+from .._core.spec import DispatcherSpec, Plan, StageHook, Zone
 from .._core.stacks import where
 from .._delivery.intake import Tap
 from ..errors import StartupError, UnavailableError
@@ -145,7 +145,7 @@ class Kernel:
         Raises:
             ValueError: if there is no such dispatcher.
         """
-        [child] = self._children(dispatcher)
+        child = self._dispatcher(dispatcher)
         if child.id in self._tree.paused:
             return
         self._tree.paused.add(child.id)
@@ -159,7 +159,7 @@ class Kernel:
         Raises:
             ValueError: if there is no such dispatcher.
         """
-        [child] = self._children(dispatcher)
+        child = self._dispatcher(dispatcher)
         if child.id in self._tree.paused:
             self._tree.paused.discard(child.id)
             if (intake := self._tree.intakes.get(child.id)) is not None:
@@ -177,7 +177,7 @@ class Kernel:
         Raises:
             ValueError: if there is no such dispatcher.
         """
-        [child] = self._children(dispatcher)
+        child = self._dispatcher(dispatcher)
         if tap is None:
             self._tree.taps.pop(child.id, None)
         else:
@@ -204,6 +204,11 @@ class Kernel:
             raise ValueError(f"{ended[0].id} has {ended[0].state.value}, and does not start again")
         self._supervisor.restart(children, drain_until=trio.current_time() + self.plan.drain_timeout)
         return list(dict.fromkeys(one.id for child in children for one in (child, *affected(child))))
+
+    def _dispatcher(self, id_: str) -> Child:
+        if not isinstance(self.plan.components.get(id_), DispatcherSpec):
+            raise ValueError(f"{id_} is no dispatcher of the manifest")  # noqa: TRY004  a name means another one
+        return self._supervisor.children[id_]
 
     def _children(self, component: str) -> list[Child]:
         children = self._tree.children(component)

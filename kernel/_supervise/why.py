@@ -28,7 +28,7 @@ LONG: Final = 5.0
 """Seconds after which a handler is told of while nothing else is wrong."""
 _SHOWN: Final = 10
 """Deliveries of a dispatcher that are told one by one: the oldest."""
-_TASKS: Final = 50
+_TASKS: Final = 20
 """Tasks below one that are looked at for its line of code."""
 
 

@@ -33,6 +33,8 @@ ONLY_RUNNING = {
     "kernel._delivery.pipeline",
     "kernel._core.events",
     "kernel._log.log",
+    "kernel._control.client",
+    "kernel._control.server",
 }
 MANY = 1000
 

@@ -15,7 +15,7 @@ import trio
 from kernel._control import client
 from kernel._control.orders import Desk
 from kernel._control.places import Place
-from kernel._control.server import listen
+from kernel._control.server import answer_at, open_socket
 from kernel._core.masks import Masks
 from kernel._core.secret import Secret
 from kernel._log.levels import Levels
@@ -76,10 +76,9 @@ async def looking(folder: Path, handler: Any, **more: Any) -> AsyncIterator[Look
     place = Place.of("shop", {"KERNEL_CONTROL_DIR": str(folder / "run")})
     expected = more.pop("expected", ())
     async with open_kernel(**shop(handler, **more), expected=expected) as service, trio.open_nursery() as nursery:
-        nursery.start_soon(listen, place, lambda bridge: Desk(service.kernel, log, bridge), log.logger())
-        with trio.fail_after(10):
-            while not place.path.exists():  # noqa: ASYNC110  as an operator would
-                await trio.sleep(0.01)
+        listener = open_socket(place, log.logger())
+        assert listener is not None
+        nursery.start_soon(answer_at, listener, place, lambda bridge: Desk(service.kernel, log, bridge), log.logger())
         yield Look(service, place, log)
         nursery.cancel_scope.cancel()
 

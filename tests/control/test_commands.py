@@ -244,6 +244,73 @@ def test_times_are_as_people_say_them(seconds: float, text: str) -> None:
     assert status.lasting(seconds) == text
 
 
+SERVICE = {
+    "service": "shop", "pid": 7, "state": "ready", "reason": "", "seconds": 90.0, "stopping_for": 0.0,
+    "blocked_for": 0.0, "blocked_at": "", "stop_budget": 22.0, "grace_period": 25.0,
+}  # fmt: skip
+COMPONENT = {
+    "id": "worker/packer", "state": "ready", "reason": "", "seconds": 1.0, "essential": True, "restarts": 0,
+    "error": "", "waits_for": [], "in_flight": None, "slots": None, "per_second": None, "paused": False,
+    "deadline": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("service", "text"),
+    [
+        ({}, "shop (pid 7) is ready, 1 min old; a stop takes at most 22 s of 25 s"),
+        (
+            {"state": "stopping", "reason": "SIGTERM", "stopping_for": 2.0},
+            "shop (pid 7) is stopping, 1 min old; SIGTERM, 2.0 s ago; it ends within 23.0 s",
+        ),
+        (
+            {"state": "blocked", "blocked_for": 3.0, "blocked_at": "shop.py:7"},
+            "shop (pid 7) is blocked, 1 min old; its event loop is blocked for 3.0 s at shop.py:7; a stop takes at most 22 s of 25 s",
+        ),
+    ],
+)
+def test_a_service_is_one_line(service: dict[str, Any], text: str) -> None:
+    assert status.title({**SERVICE, **service}) == text
+
+
+@pytest.mark.parametrize(
+    ("component", "line"),
+    [
+        ({}, "└─ worker/packer  + ready  1.0 s"),
+        ({"state": "created", "waits_for": ["driver/a", "driver/b"]},
+         "└─ worker/packer  - created  1.0 s    waits for driver/a, driver/b"),
+        ({"state": "backoff", "restarts": 3, "error": "ValueError: x", "reason": "restart in 0.80 s",
+          "deadline": {"what": "restart", "in": 0.4}},
+         "└─ worker/packer  ! backoff  1.0 s    3 restarts; restart in 0.4 s; ValueError: x"),
+        ({"state": "failed", "reason": "ValueError: x", "error": "ValueError: x"},
+         "└─ worker/packer  x failed  1.0 s    ValueError: x"),
+        ({"state": "draining", "in_flight": 1, "slots": 4, "deadline": {"what": "drain_timeout", "in": 12.0}},
+         "└─ worker/packer  - draining  1.0 s  1/4 in flight  drain_timeout in 12.0 s"),
+    ],
+)  # fmt: skip
+def test_a_component_is_one_line(component: dict[str, Any], line: str) -> None:
+    tree = {**SERVICE, "log_records_lost": 2, "components": [{**COMPONENT, **component}]}
+
+    assert status.tree_text(tree).splitlines()[1:] == [line, "2 records of the log were lost"]
+
+
+def test_a_cause_says_until_when_and_what_then() -> None:
+    cause = {"component": "driver/db", "what": "starts", "seconds": 3.0, "in": 27.0, "then": "it is cancelled",
+             "where": "db.py:7"}  # fmt: skip
+    without = {**cause, "in": None, "where": ""}
+
+    assert status.causes_text({**SERVICE, "causes": [cause, without]}).splitlines()[1:] == [
+        "driver/db starts, for 3.0 s",
+        "    at most 27.0 s more; then it is cancelled",
+        "    at db.py:7",
+        "driver/db starts, for 3.0 s",
+    ]
+
+
+def test_messages_that_were_not_shown_are_counted() -> None:
+    assert status.message_text({"missed": 7}) == "... 7 more"
+
+
 def test_a_terminal_obeys_no_message() -> None:
     message = {
         "subject": "a\x1b[2J", "id": "1", "attempt": 1, "worker": "", "outcome": "ack", "seconds": 0.1,

@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from kernel._control import server, wire
+from kernel._control import places, server, wire
 from kernel._control.client import RefusedError, UnansweredError, ask
 from kernel._control.orders import LOCATED, ORDERS, Nothing, Order
 from kernel._control.places import Place, listed
@@ -45,7 +45,7 @@ async def test_the_socket_is_its_users_alone(tmp_path: Path) -> None:
     assert not look.place.path.exists()
 
 
-async def test_a_folder_that_somebody_else_can_write_to_is_not_used(tmp_path: Path) -> None:
+def test_a_folder_that_somebody_else_can_write_to_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o777)
     (tmp_path / "run").chmod(0o777)
     place = Place.of("shop", {"KERNEL_CONTROL_DIR": str(tmp_path / "run")})
@@ -55,13 +55,13 @@ async def test_a_folder_that_somebody_else_can_write_to_is_not_used(tmp_path: Pa
         def warning(self, event: str, **fields: Any) -> None:
             told.append((event, fields["error"]))
 
-    await server.listen(place, lambda bridge: None, Log())  # type: ignore[arg-type]
+    assert server.open_socket(place, Log()) is None  # type: ignore[arg-type]
 
     assert not place.path.exists()
     assert told[0][0] == "no control socket"
 
 
-async def test_a_path_that_is_too_long_costs_the_socket_alone(tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_costs_the_socket_alone(tmp_path: Path) -> None:
     place = Place.of("shop", {"KERNEL_CONTROL_DIR": str(tmp_path / ("x" * 100))})
     told: list[Any] = []
 
@@ -69,7 +69,7 @@ async def test_a_path_that_is_too_long_costs_the_socket_alone(tmp_path: Path) ->
         def warning(self, event: str, **fields: Any) -> None:
             told.append(fields["error"])
 
-    await server.listen(place, lambda bridge: None, Log())  # type: ignore[arg-type]
+    assert server.open_socket(place, Log()) is None  # type: ignore[arg-type]
 
     assert "KERNEL_CONTROL_DIR" in told[0]
 
@@ -217,6 +217,32 @@ async def test_a_defect_in_an_order_is_told_and_the_next_one_is_served(
         assert (await look.ask("ps"))["service"] == "shop"
 
 
+async def test_an_order_may_wait_in_the_event_loop_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(number: int) -> int:
+        await trio.sleep(0.01)
+        if number < 0:
+            raise RefusedError("too small")
+        return number + 1
+
+    async def waits(desk: Any, arguments: Any, tell: Any) -> None:
+        await tell(await desk.bridge.run(work, 1))
+        await desk.bridge.run(work, -1)
+
+    monkeypatch.setitem(ORDERS, "waits", Order(Nothing, waits))  # type: ignore[arg-type]
+    async with looking(tmp_path, pack) as look:
+        assert await look.raw(lambda connection: say(connection, b'{"order": "waits"}\n')) == [
+            {"ok": True, "answer": 2},
+            {"ok": False, "error": "too small"},
+        ]
+
+
+def say(connection: socket.socket, request: bytes) -> list[Any]:
+    connection.sendall(request)
+    return [json.loads(line) for line in lines(connection)]
+
+
 async def test_no_answer_shows_a_secret(tmp_path: Path) -> None:
     async def fails() -> None:
         await trio.lowlevel.checkpoint()
@@ -293,6 +319,18 @@ async def test_what_a_killed_process_has_left_is_deleted_by_the_next_one(tmp_pat
     left.touch()
     async with looking(tmp_path, pack):
         assert not left.exists()
+
+
+def test_sockets_in_a_folder_that_somebody_else_has_made_are_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"shop-{os.getpid()}.sock").touch()
+    monkeypatch.setattr(places, "_fallback", lambda: tmp_path)
+    ours = places.listed({})
+    monkeypatch.setattr(places.os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+
+    assert [place.service for place in ours] == ["shop"]
+    assert places.listed({}) == []
 
 
 @pytest.mark.parametrize(

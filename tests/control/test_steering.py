@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import trio
 
 from kernel import State, StateChanged
+from kernel._control.bridge import Bridge
 from kernel._control.client import RefusedError
 from kernel.abc import Context, Driver, NoConfig
 from kernel.testing import open_kernel
@@ -177,6 +179,14 @@ async def test_a_pause_is_degraded_and_the_service_ready(autojump_clock: Any) ->
     assert "paused: it takes nothing new" in [event.reason for event in moves]
 
 
+@pytest.mark.parametrize("name", ["worker/packer", "dispatcher/other", "work"])
+async def test_what_is_no_dispatcher_is_not_paused(autojump_clock: Any, name: str) -> None:
+    async with service() as kernel:
+        for call in (kernel.kernel.pause, kernel.kernel.resume):
+            with pytest.raises(ValueError, match=f"{name} is no dispatcher"):
+                call(name)
+
+
 async def test_a_pause_outlives_a_restart(autojump_clock: Any) -> None:
     async with service() as kernel:
         kernel.kernel.pause("dispatcher/work")
@@ -269,6 +279,25 @@ async def test_a_stop_is_in_order(tmp_path: Path) -> None:
 
     assert answer == {"pid": os.getpid(), "grace_period": 25.0}
     assert look.service.kernel.snapshot().reason == "kernel stop"
+
+
+async def test_a_stop_of_a_service_whose_loop_is_blocked_is_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which begins the grace period, at whose end the process is ended."""
+
+    async def blocked(bridge: Any, call: Any, *arguments: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise RefusedError("blocked")
+
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(Bridge, "ask", blocked)
+    monkeypatch.setattr("os.kill", lambda *signal: sent.append(signal))
+    async with looking(tmp_path, quick) as look:
+        await look.ask("stop")
+        monkeypatch.undo()
+
+    assert sent == [(os.getpid(), signal.SIGTERM)]
 
 
 # --- rates ------------------------------------------------------------------------------------------------------------

@@ -166,6 +166,7 @@ def test_a_plan_shows_no_secret() -> None:
         ["plan", "--mermaid"],
         ["run", "--log-level=debug"],
         ["run", "--log-level=debug", "--log-format=json"],
+        ["run", "--log-level=debug", "--set=logging.file={path='said/own.log'}"],
     ],
     ids=" ".join,
 )
@@ -182,7 +183,9 @@ def test_no_command_shows_a_secret(
 
     out, err = capfd.readouterr()
     assert status == (1 if arguments[0] == "run" else 0)
-    assert CANARY not in out + err
+    said = "".join(file.read_text() for file in tmp_path.glob("said/*"))
+    assert bool(said) == ("logging.file" in arguments[-1])
+    assert CANARY not in out + err + said
     assert "run" not in arguments or "***" in err
 
 
