@@ -1,12 +1,16 @@
-"""Requests per second, latency and CPU of the dispatcher `web`, in turns with other ASGI servers and the same application.
+"""Requests per second, latency, CPU and memory of the dispatcher `web`, in turns with other ASGI servers.
 
-Each server is a process of its own with the loop that it would have in service, one worker each; `wrk` drives them in
-turns, A B A B, so that a machine that gets slower meets all. Prints the median of each server's rate and of its 99th
-percentile, the lower quartile of its CPU time for a request, and the medians of their ratios to the first server.
+Each server is a process of its own with the loop that it would have in service, one worker each, and the same
+application; `web_load.py` drives them in turns, A B A B, so that a machine that gets slower meets all. Prints the median
+of each server's rate and of its 99th percentile (HTTP/2: of the slowest), the lower quartile of its CPU time for a
+request, and the medians of their ratios to the first server.
 
-    python benchmarks/web.py [--servers uvicorn,kernel] [--app hello|echo] [--rounds 6] [--seconds 5] [--connections 32]
+    python benchmarks/web.py                                  hello, uvicorn and the kernel
+    python benchmarks/web.py --app echo|tls|websocket|h2|idle|logging [--rounds 6] [--seconds 5] [--connections 32]
+    python benchmarks/web.py --app all [--short]              all of them, with 1, 32 and 256 connections where it matters
 
-uvicorn (httptools, uvloop), granian and hypercorn are brought by `uv run --with`, or by the interpreter of `--python`.
+uvicorn (httptools, uvloop, websockets), granian and hypercorn are brought by `uv run --with`, or by the interpreter of
+`--python`. A machine that does something else at the time shows nothing.
 """
 
 from __future__ import annotations
@@ -14,17 +18,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from web_load import Running
 
 BODY: Final = b'{"hello": "world"}'
 HEADERS: Final = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
@@ -34,7 +38,7 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.body = '{"name": "tea", "quantity": 2, "note": "' .. string.rep("x", 980) .. '"}'
 """
 RIVALS: Final = {
-    "uvicorn": ["uvicorn", "httptools", "uvloop"],
+    "uvicorn": ["uvicorn", "httptools", "uvloop", "websockets"],
     "granian": ["granian", "uvloop"],
     "hypercorn": ["hypercorn[trio]"],
 }
@@ -47,6 +51,11 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  a
             await send({"type": f"lifespan.{step}.complete"})
         return
     await receive()
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": BODY})
 
@@ -71,7 +80,7 @@ def echo() -> Any:  # noqa: ANN401  an ASGI application
 
 
 def application(name: str) -> Any:  # noqa: ANN401  an ASGI application
-    return hello if name == "hello" else echo()
+    return echo() if name == "echo" else hello
 
 
 def port() -> int:
@@ -79,8 +88,9 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-def tell(url: str) -> None:
-    print(url, os.getpid(), flush=True)
+def tell(place: tuple[str, int], app: str) -> None:
+    scheme = "https" if app == "tls" else "http"
+    print(f"{scheme}://{place[0]}:{place[1]}", os.getpid(), flush=True)
 
 
 MANIFEST: Final = """
@@ -94,58 +104,68 @@ bind = "127.0.0.1:{port}"
 use = "web:{app}"
 dispatcher = "web"
 """
+TABLES: Final = {
+    "h2": "h2c = true",
+    "tls": 'tls = {{ cert = "{folder}/cert", key = "{folder}/key" }}',
+    "idle": "max_connections = 20000\nkeep_alive_timeout = 3600",
+}
+LOGGING: Final = 'access_log = "text"\naccess_log_file = "/dev/null"'
 
 
-def serve_kernel(app: str, more: str = "") -> None:
+def serve_kernel(app: str, folder: str, more: str = "") -> None:
     """Become `kernel run`, as it is in service."""
-    free, folder = port(), Path(tempfile.mkdtemp())
-    manifest = folder / "kernel.toml"
-    manifest.write_text(MANIFEST.format(port=free, app=app, more=more))
-    tell(f"http://127.0.0.1:{free}")
+    free = port()
+    manifest = Path(tempfile.mkdtemp()) / "kernel.toml"
+    table = TABLES.get(app, "").format(folder=folder)
+    manifest.write_text(MANIFEST.format(port=free, app="echo" if app == "echo" else "hello", more=f"{table}\n{more}"))
+    tell(("127.0.0.1", free), app)
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.execve(sys.executable, [sys.executable, "-m", "kernel", "run", str(manifest)], environ)
 
 
-def serve_kernel_logging(app: str) -> None:
+def serve_kernel_logging(app: str, folder: str) -> None:
     """The same with an access log, which nobody keeps."""
-    serve_kernel(app, 'access_log = "text"\naccess_log_file = "/dev/null"')
+    serve_kernel(app, folder, LOGGING)
 
 
-def serve_uvicorn(app: str) -> None:
+def serve_uvicorn(app: str, folder: str) -> None:
     import uvicorn  # noqa: PLC0415
 
     free = port()
-    tell(f"http://127.0.0.1:{free}")
-    uvicorn.run(application(app), port=free, log_level="critical", access_log=False, http="httptools", loop="uvloop")
+    tell(("127.0.0.1", free), app)
+    files: dict[str, Any] = {"ssl_certfile": f"{folder}/cert", "ssl_keyfile": f"{folder}/key"} if app == "tls" else {}
+    if app == "idle":
+        files["timeout_keep_alive"] = 3600
+    how = {"http": "httptools", "loop": "uvloop", "ws": "websockets", "ws_per_message_deflate": False}
+    uvicorn.run(application(app), port=free, log_level="critical", access_log=False, **how, **files)  # type: ignore[arg-type]
 
 
-def serve_granian(app: str) -> None:
+def serve_granian(app: str, folder: str) -> None:
     from granian import Granian  # noqa: PLC0415
     from granian.constants import Interfaces  # noqa: PLC0415
 
     free = port()
-    tell(f"http://127.0.0.1:{free}")
-    target = "web:hello" if app == "hello" else "web:echo"
-    Granian(target, port=free, interface=Interfaces.ASGI, log_enabled=False, factory=app == "echo").serve()
+    tell(("127.0.0.1", free), app)
+    files = {"ssl_cert": Path(folder, "cert"), "ssl_key": Path(folder, "key")} if app == "tls" else {}
+    target = "web:echo" if app == "echo" else "web:hello"
+    Granian(target, port=free, interface=Interfaces.ASGI, log_enabled=False, factory=app == "echo", **files).serve()
 
 
-def serve_hypercorn(app: str) -> None:
+def serve_hypercorn(app: str, folder: str) -> None:
     import trio  # noqa: PLC0415
     from hypercorn.config import Config  # noqa: PLC0415
     from hypercorn.trio import serve  # noqa: PLC0415
 
-    config = Config()
-    config.bind = ["127.0.0.1:0"]
+    free, config = port(), Config()
+    config.bind = [f"127.0.0.1:{free}"]
     config.errorlog = None
     config.include_server_header = False
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            (url,) = await nursery.start(lambda task_status: serve(application(app), config, task_status=task_status))
-            tell(url)
-
-    trio.run(main)
+    config.keep_alive_timeout = 3600 if app == "idle" else 5
+    if app == "tls":
+        config.certfile, config.keyfile = f"{folder}/cert", f"{folder}/key"
+    tell(("127.0.0.1", free), app)
+    trio.run(serve, application(app), config)
 
 
 SERVERS = {
@@ -157,33 +177,15 @@ SERVERS = {
 }
 
 
-class Running(NamedTuple):
-    """A server: where it listens, and its process."""
-
-    url: str
-    pid: int
-
-    def cpu(self) -> float:
-        """Return the seconds of CPU that it and its children have taken."""
-        ticks = 0
-        for pid in [self.pid, *_children(self.pid)]:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 @contextlib.contextmanager
-def running(name: str, app: str, python: str) -> Iterator[Running]:
+def running(name: str, app: str, python: str, folder: str) -> Generator[Running]:
     """Run a server in a process of its own."""
+    from web_load import Running  # noqa: PLC0415  the servers' interpreters need not have what it imports
+
     with_rivals = ["uv", "run", *(f"--with={package}" for package in (*RIVALS.get(name, ()), "fastapi")), "python"]
     interpreter = [sys.executable] if name.startswith("kernel") else [python] if python else with_rivals
-    command = [*interpreter, __file__, "--serve", name, "--app", app]
-    folder = Path(__file__).parent
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+    command = [*interpreter, __file__, "--serve", name, "--app", app, "--folder", folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
@@ -194,80 +196,98 @@ def running(name: str, app: str, python: str) -> Iterator[Running]:
             process.terminate()
 
 
-class Round(NamedTuple):
-    """What one run of wrk showed."""
+class Race(NamedTuple):
+    """What is run, by whom, and what is asked of the kernel."""
 
-    rate: float
-    p99: float
-    cpu: float
-
-
-def measure(server: Running, *, seconds: float, connections: int, script: str) -> Round:
-    """Return what a server did; any answer that is not 200 is an error."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", *(["-s", script] if script else [])]
-    before = server.cpu()
-    text = subprocess.run([*command, server.url], check=True, capture_output=True, text=True).stdout
-    spent = server.cpu() - before
-    rate, total = re.search(r"Requests/sec:\s+([\d.]+)", text), re.search(r"(\d+) requests in", text)
-    late = re.search(r"99%\s+([\d.]+)(us|ms|s)", text)
-    if "Non-2xx" in text or "Socket errors" in text or rate is None or total is None or late is None:
-        raise SystemExit(text)
-    return Round(float(rate[1]), float(late[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[late[2]], spent / int(total[1]) * 1e6)
+    servers: str
+    connections: tuple[int, ...]
+    bound: str
 
 
-def wait_open(url: str) -> None:
-    """Wait until a server takes connections: some say their address before they do."""
-    host, _, number = url.removeprefix("http://").partition(":")
-    for _ in range(300):
-        with contextlib.suppress(OSError), socket.create_connection((host, int(number)), timeout=1):
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"nobody listens at {url}")
+RACES: Final = {
+    "hello": Race("uvicorn,granian,hypercorn,kernel", (1, 32, 256), "rate 0.85, CPU 1.25, p99 1.5 times uvicorn's"),
+    "echo": Race("uvicorn,granian,hypercorn,kernel", (1, 32, 256), "rate 0.85 of uvicorn's"),
+    "tls": Race("uvicorn,granian,kernel", (32,), "CPU above that of hello no more than uvicorn's"),
+    "websocket": Race("uvicorn,granian,hypercorn,kernel", (32,), "rate 0.7 of uvicorn's"),
+    "h2": Race("hypercorn,granian,kernel", (8,), "rate 3 times hypercorn's"),
+    "logging": Race("kernel,kernel_logging", (32,), "rate 0.85 of that without"),
+    "idle": Race("uvicorn,hypercorn,kernel", (10_000,), "8 kB for each connection"),
+}
 
 
-def compare(options: argparse.Namespace, script: str) -> None:
+def compare(app: str, connections: int, options: argparse.Namespace, folder: str) -> None:
     """Print what each server did, and how it compares with the first."""
-    names = options.servers.split(",")
-    rounds: dict[str, list[Round]] = {name: [] for name in names}
+    import web_load  # noqa: PLC0415  as above
+
+    names = (options.servers or RACES[app].servers).split(",")
+    script = str(Path(folder, "echo.lua")) if app == "echo" else ""
+    drives: dict[str, Callable[..., web_load.Round]] = {"websocket": web_load.websocket, "h2": web_load.h2load}
+    drive = drives.get(app, web_load.wrk)
+    rounds: dict[str, list[web_load.Round]] = {name: [] for name in names}
     with contextlib.ExitStack() as stack:
-        servers = {name: stack.enter_context(running(name, options.app, options.python)) for name in names}
+        servers = {name: stack.enter_context(running(name, app, options.python, folder)) for name in names}
         for server in servers.values():
-            wait_open(server.url)
-            measure(server, seconds=1, connections=options.connections, script=script)
+            web_load.wait_open(server)
+            drive(server, seconds=1, connections=connections, script=script)
         for _ in range(options.rounds):
             for name, server in servers.items():
-                how = {"seconds": options.seconds, "connections": options.connections, "script": script}
-                rounds[name].append(measure(server, **how))
+                rounds[name].append(drive(server, seconds=options.seconds, connections=connections, script=script))
     for name in names:
         own, first = rounds[name], rounds[names[0]]
         rate, late = statistics.median(r.rate for r in own), statistics.median(r.p99 for r in own)
         cpu = statistics.quantiles([r.cpu for r in own], n=4)[0] if len(own) > 1 else own[0].cpu
         ratios = [statistics.median(a[i] / b[i] for a, b in zip(own, first, strict=True)) for i in range(3)]
         print(
-            f"{name:10} {rate:8.0f}/s ({ratios[0]:.2f})  p99 {late:7.1f} ms ({ratios[1]:.2f})"
-            f"  CPU {cpu:6.1f} us ({ratios[2]:.2f})"
+            f"{name:14} {rate:8.0f}/s ({ratios[0]:.2f})  p99 {late:7.1f} ms ({ratios[1]:.2f})"
+            f"  CPU {cpu:6.1f} us ({ratios[2]:.2f})",
+            flush=True,
         )
+
+
+def compare_idle(count: int, options: argparse.Namespace, folder: str) -> None:
+    """Print what an idle connection occupies in each server."""
+    import web_load  # noqa: PLC0415  as above
+
+    for name in (options.servers or RACES["idle"].servers).split(","):
+        with running(name, "idle", options.python, folder) as server:
+            web_load.wait_open(server)
+            print(f"{name:14} {web_load.idle(server, count=count):8.0f} bytes for each idle connection", flush=True)
+
+
+def race(app: str, options: argparse.Namespace, folder: str) -> None:
+    known = RACES[app]
+    for connections in (options.connections,) if options.connections else known.connections:
+        print(f"\n{app}, {connections} connections; asked for: {known.bound}", flush=True)
+        if app == "idle":
+            compare_idle(connections, options, folder)
+        else:
+            compare(app, connections, options, folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--servers", default="uvicorn,kernel", help=f"of {', '.join(SERVERS)}")
-    parser.add_argument("--app", choices=["hello", "echo"], default="hello")
+    parser.add_argument("--servers", default="", help=f"of {', '.join(SERVERS)}; the first is what others are held to")
+    parser.add_argument("--app", choices=[*RACES, "all"], default="hello")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--connections", type=int, default=0)
+    parser.add_argument("--short", action="store_true", help="one round of a second, to see that it works")
     parser.add_argument("--python", default="", help="an interpreter that has the other servers, and fastapi")
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        SERVERS[options.serve](options.app)
+        SERVERS[options.serve](options.app, options.folder)
         return
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is not on PATH: install it (Debian: apt-get install wrk)")
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(ECHO if options.app == "echo" else "")
-        script.flush()
-        compare(options, script.name if options.app == "echo" else "")
+    if options.short:
+        options.rounds, options.seconds = 1, 1.0
+    with tempfile.TemporaryDirectory() as folder:
+        from web_load import make_certificate  # noqa: PLC0415  as above
+
+        make_certificate(Path(folder))
+        Path(folder, "echo.lua").write_text(ECHO)
+        for app in RACES if options.app == "all" else [options.app]:
+            race(app, options, folder)
 
 
 if __name__ == "__main__":

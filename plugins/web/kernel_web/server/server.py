@@ -38,6 +38,8 @@ CLOSING_SHARE: Final = 0.5
 ACCEPTS: Final = 64
 """Connections accepted in one turn. With one, a client that comes waits for as many turns as came before it, and each of
 those turns is as long as all the requests in it."""
+_TURNS: Final = 3
+"""In which each connection looks, after a stop has begun, whether something has come: one to be woken, or begun, in."""
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 0.1
 """Seconds before the next try when the process has no file descriptor left."""
@@ -75,9 +77,14 @@ class Server:
                 task_status.started()
         finally:
             for listener in listeners:
-                self._accept_those_that_wait(listener)  # they were let in before the stop, as far as they can tell
+                # They were let in before the stop, as far as they can tell.
+                self._accept_those_that_wait(listener, most=self.shared.config.backlog + ACCEPTS)
                 listener.close()
             self.begin_stop()
+            # A request that had come is in flight only when its connection has looked: the drain must not end before.
+            with trio.CancelScope(shield=True):
+                for _ in range(_TURNS):
+                    await trio.lowlevel.checkpoint()  # noqa: ASYNC102  so many turns, and no longer
 
     def _announce(self, listener: Listener) -> None:
         scheme = "https" if self.tls else "http"
@@ -92,10 +99,10 @@ class Server:
             if pause:
                 await trio.sleep(pause)
 
-    def _accept_those_that_wait(self, listener: Listener) -> float:
-        """Accept what has come, up to `ACCEPTS`; return the seconds to wait before the next try."""
+    def _accept_those_that_wait(self, listener: Listener, *, most: int = ACCEPTS) -> float:
+        """Accept what has come, up to so many; return the seconds to wait before the next try."""
         try:
-            for _ in range(ACCEPTS):
+            for _ in range(most):
                 sock, client = listener.socket.accept()
                 self._admit(sock, listener.address, client)
         except BlockingIOError:
