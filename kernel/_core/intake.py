@@ -127,7 +127,16 @@ class Intake(ABC):
     @property
     @abstractmethod
     def concurrency(self) -> int:
-        """How many may be in flight: also what a source should prefetch. 1 or more."""
+        """How many may be in flight. 1 or more."""
+
+    @property
+    def prefetch(self) -> int:
+        """How many a source should send ahead: no more than may be in flight, and than can start before long.
+
+        What was sent ahead and only waits for the `rate` is nobody else's meanwhile, and its source may take it for
+        lost. 1 or more.
+        """
+        return self.concurrency
 
     @property
     @abstractmethod

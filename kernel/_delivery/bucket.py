@@ -11,6 +11,7 @@ from .._core.policies import RatePolicy
 
 _TOLERANCE: Final = 1e-9
 """Of a token: adding up floats may be off by as much."""
+_MINUTE: Final = 60.0
 
 
 @final
@@ -25,6 +26,11 @@ class Bucket:
 
     def __attrs_post_init__(self) -> None:
         self._tokens = self.policy.messages
+
+    @property
+    def before_long(self) -> int:
+        """How many can be started within a minute, at least 1."""
+        return max(1, int(self.policy.messages * _MINUTE / self.policy.per))
 
     async def take(self) -> None:
         """Wait for a token; first come, first served.

@@ -87,6 +87,11 @@ class KernelIntake(Intake):
         return self._concurrency
 
     @property
+    def prefetch(self) -> int:
+        """How many a source should send ahead."""
+        return self._concurrency if self._bucket is None else min(self._concurrency, self._bucket.before_long)
+
+    @property
     def targets(self) -> Sequence[Target]:
         """The workers of the dispatcher."""
         return self._targets

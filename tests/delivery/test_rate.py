@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from kernel import Ack, Return
+from kernel._core.events import EventHub
 from kernel._core.policies import RatePolicy
 from kernel._delivery.bucket import Bucket
+from kernel._delivery.intake import KernelIntake
 
 from ._feed import parcel, running
 
@@ -53,6 +55,24 @@ async def test_over_a_long_time_no_more_is_started_than_the_rate_allows(
     seconds = trio.current_time() - begin
 
     assert seconds == pytest.approx((1000 - policy["messages"]) * policy["per"] / policy["messages"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"),
+    [
+        (RatePolicy(messages=1, per=30.0), 2),
+        (RatePolicy(messages=1, per=3600.0), 1),
+        (RatePolicy(messages=5, per=60.0), 5),
+        (RatePolicy(messages=100), 10),
+        (None, 10),
+    ],
+)
+async def test_a_source_sends_no_more_ahead_than_can_start_before_long(policy: RatePolicy | None, wanted: int) -> None:
+    async with trio.open_nursery() as nursery:
+        bucket = None if policy is None else Bucket(policy)
+        intake = KernelIntake("dispatcher/test", 10, [], cast("Any", None), EventHub(), nursery, bucket)
+
+        assert (intake.prefetch, intake.concurrency) == (wanted, 10)
 
 
 async def test_who_is_cancelled_while_waiting_takes_no_token(autojump_clock: MockClock) -> None:

@@ -135,7 +135,7 @@ class EventListenerDispatcher(Dispatcher):
         while True:
             name = place.named()
             await self._declare(place.topology(name))
-            subscription = Subscription(queue=name, prefetch=intake.concurrency)
+            subscription = Subscription(queue=name, prefetch=intake.prefetch)
             with suppress(SubscriptionLostError):
                 async with self._context.broker.subscribe(subscription) as deliveries:
                     if is_first:

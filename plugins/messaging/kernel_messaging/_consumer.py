@@ -201,7 +201,7 @@ class ConsumerDispatcher(Dispatcher):
     @override
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
         subscription = Subscription(
-            queue=self._config.queue, prefetch=intake.concurrency, reply_exchange=self._config.reply_exchange
+            queue=self._config.queue, prefetch=intake.prefetch, reply_exchange=self._config.reply_exchange
         )
         is_first = True
         while True:
