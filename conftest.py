@@ -26,7 +26,7 @@ _TOGETHER = {
     "tests/docs/test_reader.py": "the clone, and the port that the documents name",
 }
 """What the tests of a file share that is costly: they run in one process, where several share the tests."""
-_SERVERS = ("plugins/postgres/",)
+_SERVERS = ("plugins/postgres/", "plugins/redis/")
 """Folders whose tests share one server that they start."""
 _ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)
 

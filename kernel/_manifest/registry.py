@@ -47,6 +47,7 @@ _SHIPPED: Final[Mapping[str, str]] = {
             "prometheus",
             "raw",
             "sentry",
+            "redis",
             "sqlite",
             "timer",
             "web",

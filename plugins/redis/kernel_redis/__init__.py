@@ -1,0 +1,8 @@
+"""The driver `redis`: a client of Redis, on trio."""
+
+from __future__ import annotations
+
+from ._config import RedisConfig as RedisConfig
+from ._driver import RedisDriver as RedisDriver
+
+__all__ = ["RedisConfig", "RedisDriver"]

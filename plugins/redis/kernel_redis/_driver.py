@@ -1,0 +1,156 @@
+"""The driver `redis`: a client for as long as it lives."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, ClassVar, Final, TypeVar, cast, final
+
+import coredis
+import trio
+from coredis.commands import CommandRequest
+from coredis.exceptions import AuthenticationError, RedisError
+from coredis.retry import NoRetryPolicy
+from typing_extensions import override
+
+from kernel.abc import Context, Driver
+from kernel.errors import StartupError, UnavailableError
+
+from ._config import RedisConfig, address, problems, split
+
+ResultT = TypeVar("ResultT")
+
+
+@final
+class Client(coredis.Redis[Any]):
+    """A client of coredis. A command that is cancelled while it connects is cancelled, and has not failed."""
+
+    @override
+    async def execute_command(self, command: CommandRequest[ResultT]) -> ResultT:
+        try:
+            return await super().execute_command(command)
+        except (RedisError, OSError):
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120  that is what it is for
+            raise
+
+
+@final
+class RedisDriver(Driver["coredis.Redis[Any]"]):
+    """Gives workers a `coredis.Redis`, whose pool is open."""
+
+    Config: ClassVar[type[object]] = RedisConfig
+    provides: ClassVar[type[object]] = coredis.Redis
+
+    def __init__(self, *, config: RedisConfig, context: Context) -> None:
+        self._config: Final = config
+        self._context: Final = context
+
+    @classmethod
+    @override
+    def check(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, RedisConfig)
+        return problems(config)
+
+    @override
+    def open(self) -> AbstractAsyncContextManager[coredis.Redis[Any]]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[coredis.Redis[Any]]:
+        # Reads files; not abandoned when cancelled, since it ends by itself.
+        options = await trio.to_thread.run_sync(self._options)
+        client = cast("coredis.Redis[Any]", cast("Any", Client)(**options))
+        try:
+            async with client, trio.open_nursery() as nursery:
+                await self._greet(client)
+                nursery.start_soon(self._watch, client)
+                yield client
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _alone(group) from None
+
+    async def _greet(self, client: coredis.Redis[Any]) -> None:
+        try:
+            await client.ping()
+        except AuthenticationError as error:
+            raise StartupError(f"{self._context.id}: the server does not let us in: {error}") from error
+        except (RedisError, OSError, ssl.SSLError, TimeoutError) as error:
+            fault = next((one for one in _behind(error) if isinstance(one, ssl.SSLCertVerificationError)), None)
+            if fault is not None:
+                raise StartupError(f"{self._context.id}: {fault.verify_message}: {fault}") from error
+            raise UnavailableError(f"{self._context.id}: {_reason(error)}") from error
+
+    async def _watch(self, client: coredis.Redis[Any]) -> None:
+        """Tell when the server does not answer, and when it does again."""
+        is_well = True
+        while True:
+            await trio.sleep(self._config.check_interval)
+            try:
+                with trio.fail_after(self._config.check_interval):
+                    await client.ping()
+            except (RedisError, OSError, TimeoutError, trio.TooSlowError) as error:
+                if is_well:
+                    self._context.report_degraded(_reason(error))
+                is_well = False
+            else:
+                if not is_well:
+                    self._context.report_ready()
+                is_well = True
+
+    def _options(self) -> dict[str, Any]:
+        config = self._config
+        options = address(config.dsn)
+        if config.username:
+            options["username"] = config.username
+        if config.password is not None:
+            options["password"] = config.password.reveal()
+        if split(config.dsn).scheme == "rediss":
+            options["ssl_context"] = self._tls()
+        return options | {
+            "max_connections": config.maxsize,
+            "pool_timeout": config.acquire_timeout,
+            "connect_timeout": config.connect_timeout,
+            "max_idle_time": config.idle_timeout,
+            "decode_responses": config.decode_responses,
+            "client_name": self._context.service,
+            # coredis would send a command again whose answer was lost, and count twice.
+            "retry_policy": NoRetryPolicy(),
+        }
+
+    def _tls(self) -> ssl.SSLContext:
+        config, path = self._config, self._context.path
+        try:
+            context = ssl.create_default_context(cafile=path(config.ca) if config.ca else None)
+            if config.certificate:
+                context.load_cert_chain(path(config.certificate), path(config.key) if config.key else None)
+        except (OSError, ssl.SSLError) as error:
+            raise StartupError(f"{self._context.id}: `ca`, `certificate` or `key` cannot be used: {error}") from error
+        return context
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error says, with what is behind it, if that says something else."""
+    said = [text for one in _behind(error) if (text := str(one)) and not isinstance(one, BaseExceptionGroup)]
+    return ": ".join(dict.fromkeys([*said[:1], *said[-1:]])) or type(error).__name__
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """Return an error, and what caused it, as far as that can be followed."""
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+                yield from _behind(inner)
+            return
+        error = error.__cause__ or error.__context__
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Return what is alone in groups: the nurseries of coredis, and ours, are nobody's business."""
+    while isinstance(error, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        if len(inner) != 1:
+            break
+        error = inner[0]
+    return error  # pyright: ignore[reportUnknownVariableType]  of a group, when it is one
