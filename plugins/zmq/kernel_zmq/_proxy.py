@@ -39,12 +39,7 @@ class ZmqProxy:
         """
         pace = Pace()
         while True:
-            try:
-                frames = source.recv_nowait()
-                await pace.step()
-            except trio.WouldBlock:
-                frames = await source.recv()
-            await sink.send(frames)
+            await sink.send(await source.next(pace))
             self.forwarded += counts
 
 

@@ -137,12 +137,7 @@ class ReplyDispatcher(Dispatcher):
         subject = self._config.subject or self._context.name
         pace = Pace()
         while True:
-            try:
-                frames = socket.recv_nowait()
-                await pace.step()
-            except trio.WouldBlock:
-                frames = await socket.recv()
-            came = read_request(frames, subject=subject, now=trio.current_time())
+            came = read_request(await socket.next(pace), subject=subject, now=trio.current_time())
             if isinstance(came, Request):
                 self._greet(socket, tuple(came.peer))
             self._take(came)

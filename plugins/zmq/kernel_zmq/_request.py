@@ -159,11 +159,7 @@ class ZmqClient(Caller):
         """
         pace = Pace()
         while True:
-            try:
-                self._accept(self._socket.recv_nowait())
-                await pace.step()
-            except trio.WouldBlock:
-                self._accept(await self._socket.recv())
+            self._accept(await self._socket.next(pace))
 
     def disconnected(self) -> None:
         """Fail the calls whose answer can come no more; what has come already is handed over first."""

@@ -14,6 +14,8 @@ import attrs
 import trio
 import zmq
 
+from kernel import Pace
+
 RawSocket: TypeAlias = "zmq.Socket[bytes]"
 
 
@@ -63,6 +65,16 @@ class Socket:
             raise trio.WouldBlock from None
         finally:
             self._look()
+
+    async def next(self, pace: Pace) -> list[bytes]:
+        """Wait for the next message; as `recv`, for one who takes message after message.
+
+        Cancellation: Is a checkpoint, at which others run now and then. If cancelled, the message is there for the
+            next one.
+        """
+        await pace.step()
+        await self._wait(zmq.POLLIN)
+        return self.recv_nowait()
 
     async def recv(self) -> list[bytes]:
         """Wait for the next message.

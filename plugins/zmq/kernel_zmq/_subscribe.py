@@ -115,12 +115,7 @@ class SubscribeDispatcher(Dispatcher):
         task_status.started()
         pace = Pace()
         while True:
-            try:
-                frames = socket.recv_nowait()
-                await pace.step()
-            except trio.WouldBlock:
-                frames = await socket.recv()
-            envelope = read_publication(frames, self._config.framing, subject=subject)
+            envelope = read_publication(await socket.next(pace), self._config.framing, subject=subject)
             if envelope is None:
                 self._context.log.debug("malformed_publication")
             else:
