@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from ._manifest.manifest import load as load
     from ._manifest.registry import discover as discover
     from ._plan.plan import resolve as resolve
+    from ._service.handle import Service as Service
     from ._service.part_time import open as open  # noqa: A004  `kernel.open`
     from ._supervise.process import run as run
     from ._supervise.run import ExitStatus as ExitStatus
@@ -120,6 +121,7 @@ _LATER: Final = {
     "Plan": "_core.spec",
     "Result": "_supervise.run",
     "HookFailed": "_core.events",
+    "Service": "_service.handle",
     "SettleFailed": "_core.events",
     "Snapshot": "_core.snapshot",
     "StateChanged": "_core.events",

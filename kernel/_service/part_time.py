@@ -107,7 +107,7 @@ async def _serving(
 
     async def serve_to_end(task_status: trio.TaskStatus[Kernel]) -> None:
         with trio.CancelScope(shield=True):  # a stop is in order, whoever cancels; `plan.budget` bounds it
-            results.append(await serve(plan, log=log or _default_log(), hub=hub, task_status=task_status))
+            results.append(await serve(plan, log=log or default_log(), hub=hub, task_status=task_status))
 
     async with trio.open_nursery() as nursery:
         kernel: Kernel = await nursery.start(serve_to_end)
@@ -128,7 +128,8 @@ async def _serving(
         raise raised
 
 
-def _default_log() -> FilteringBoundLogger:
+def default_log() -> FilteringBoundLogger:
+    """Return structlog's logger, as the program has configured it."""
     import structlog  # noqa: PLC0415  slow, and not needed by whoever brings a log
 
     return cast("FilteringBoundLogger", structlog.get_logger("kernel"))
