@@ -43,6 +43,16 @@ def where_in_thread(ident: int) -> str:
     return _best(places)
 
 
+def where_raised(error: BaseException) -> str:
+    """Return `file:line` of the innermost line of user code that an exception came through; empty if it was not raised."""
+    places: list[tuple[CodeType, int]] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        places.append((traceback.tb_frame.f_code, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return _best(places) if places else ""
+
+
 def _with_children(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
     yield task
     for nursery in task.child_nurseries:

@@ -33,6 +33,7 @@ from .._core.events import (
     StopTimedOut,
 )
 from .._core.lifecycle import State
+from .._core.stacks import where_raised
 from .._delivery.failure import describe
 from ..errors import RestartLimitError, StartupError, UnavailableError
 from .log import Log
@@ -169,7 +170,9 @@ def _write_settled(log: FilteringBoundLogger, event: Event) -> None:
             else:
                 bound.debug("done", subject=event.subject, seconds=round(event.seconds, 3))
         case Retry(after=after, reason=reason):
-            bound.warning("failed, tries again", in_s=round(after, 2), error=reason)
+            place = "" if event.error is None else where_raised(event.error)
+            told = {"where": place} if place else {}
+            bound.warning("failed, tries again", in_s=round(after, 2), error=reason, **told)
         case Return():
             bound.info("returned to its source")
         case DeadLetter(reason=reason):

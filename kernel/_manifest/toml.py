@@ -24,6 +24,7 @@ MAX_DEPTH: Final = 32
 """Tables and arrays in each other, and parts of a dotted key (tomli takes quadratic time over those)."""
 _MAX_NUMBER: Final = 1000
 """Characters of a number or date; Python refuses to read integers of some thousand digits."""
+_NO_MANIFEST: Final = "; this is a module: name the manifest, a TOML file that says what of it runs"
 _INT64: Final = range(-(2**63), 2**63)
 
 KeyPath: TypeAlias = tuple[str, ...]
@@ -125,7 +126,7 @@ def parse_text(text: str, *, file: str) -> tuple[dict[str, object], Lines]:
     try:
         tables: dict[str, object] = tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
-        hint = syntax_hint(text, exc.lineno, exc.msg)
+        hint = _NO_MANIFEST if file.endswith(".py") else syntax_hint(text, exc.lineno, exc.msg)
         raise _error(file, exc.lineno, f"{exc.msg} (column {exc.colno}){hint}") from exc
     except (ValueError, RecursionError, OverflowError) as exc:  # pragma: no cover -- caught above, in tomli of today
         raise _error(file, 0, f"cannot be parsed: {exc}") from exc

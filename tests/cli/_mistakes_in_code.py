@@ -44,7 +44,7 @@ MISTAKES: Final = [
     Mistake(
         "sync handler",
         [(CODE, "    async def pack", "    def pack")],
-        ['kernel.toml:37: [workers.packer].use: Packer.pack handles messages, so it must be written "async def"'],
+        ['kernel.toml:37: [workers.packer].use: Packer.pack handles messages, so it must be written "async def"; ...'],
     ),
     Mistake(
         "sync run",

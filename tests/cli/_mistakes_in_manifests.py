@@ -269,7 +269,7 @@ MISTAKES: Final = [
     Mistake(
         "amqp url",
         [(MANIFEST, 'plugin = "memory"', 'plugin = "amqp"\nurl = "amqp://guest:guest@localhost/"')],
-        ['kernel.toml:6: [drivers.queue].url: unknown key; did you mean "hosts"? allowed: hosts, virtual_host, ...'],
+        ['kernel.toml:6: [drivers.queue].url: must be a secret: write { env = "NAME" } or { file = "/path/to/it" }'],
     ),
     Mistake(
         "amqp url as host",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import linecache
 import queue
 import threading
@@ -9,10 +10,11 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import attrs
+import pytest
 import trio
 import trio.testing
 
-from kernel._core.stacks import where, where_in_thread
+from kernel._core.stacks import where, where_in_thread, where_raised
 
 
 def line_of(place: str) -> str:
@@ -108,3 +110,18 @@ def test_a_thread_is_at_the_innermost_line_of_user_code() -> None:
 
     assert line_of(place) in {"go_on.wait()  # the line of the thread", "waiting.set()"}
     assert where_in_thread(thread.ident or 0) == "unknown"
+
+
+def raises() -> object:
+    return json.loads("[")  # the line that raised
+
+
+def test_an_exception_was_raised_at_the_innermost_line_of_user_code() -> None:
+    with pytest.raises(ValueError, match="Expecting value") as caught:
+        raises()
+
+    assert line_of(where_raised(caught.value)) == 'return json.loads("[")  # the line that raised'
+
+
+def test_an_exception_that_nobody_raised_is_nowhere() -> None:
+    assert where_raised(ValueError("made by hand")) == ""

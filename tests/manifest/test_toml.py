@@ -280,3 +280,8 @@ def test_an_unreadable_file_is_a_problem(tmp_path: Path) -> None:
 )
 def test_a_dotted_key_is_read_as_toml_reads_it(text: str, parts: tuple[str, ...] | None) -> None:
     assert parse_key(text) == parts
+
+
+def test_a_module_in_place_of_the_manifest_is_told_as_that() -> None:
+    with pytest.raises(ManifestError, match="this is a module: name the manifest"):
+        parse_text("import attrs\n", file="shop.py")
