@@ -109,6 +109,8 @@ class Service:
     addresses: list[str]
     logs: list[dict[str, Any]]
     events: list[Any]
+    at_return: int = 0
+    """Requests in flight when `accept` returned: those that a drain waits for."""
     accepted: trio.Event = attrs.field(factory=trio.Event)
     leaving: trio.Event = attrs.field(factory=trio.Event)
     left: trio.Event = attrs.field(factory=trio.Event)
@@ -163,6 +165,7 @@ class Service:
         async with self.dispatcher.open():
             with self.accepting:
                 await self.dispatcher.accept(self.intake, task_status=task_status)
+            self.at_return = len(self.intake.active)
             self.accepted.set()
             await self.leaving.wait()
         self.left.set()

@@ -310,3 +310,25 @@ async def test_who_waits_for_a_worker_is_sent_away_at_the_stop(web: Any) -> None
         await service.stop()
 
     assert [answer[9:12] for answer in answers] == [b"503", b"503"]
+
+
+async def test_the_system_keeps_little_for_a_client_that_does_not_read(web: Any) -> None:
+    sent = 0
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal sent
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 20_000, "more_body": True})
+            sent += 20_000
+
+    async with web(endless) as service:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", service.port))
+            client.sendall(CLOSE)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        seen = sent
+        await service.stop()
+
+    assert 0 < seen < 1_000_000  # megabytes, where nothing says otherwise

@@ -95,4 +95,5 @@ async def test_who_waits_to_be_accepted_at_the_stop_is_served(web: Any) -> None:
         for client in clients:
             client.close()
 
+    assert service.at_return == 200
     assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 200

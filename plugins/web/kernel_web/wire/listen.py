@@ -24,6 +24,9 @@ from .owner import owner_of
 
 NAME_TIMEOUT: Final = 5.0
 """Seconds that the system may take to look a host's name up."""
+UNSENT_BYTES: Final = 128 * 1024
+"""That the system keeps for a client beyond what is on its way: without a bound it takes megabytes for one that does not
+read, and hundreds of those cost more time than all other clients. What is on its way has the client's own bound."""
 _TLS_REASONS: Final = {
     "KEY_VALUES_MISMATCH": "does not belong to its certificate",
     "EE_KEY_TOO_SMALL": "is too short to be safe",
@@ -134,7 +137,9 @@ def _inherit(number: int, config: WebConfig) -> Listener:
 def _prepare(raw: socket.socket) -> None:
     raw.setblocking(False)  # noqa: FBT003
     if raw.family is not socket.AF_UNIX:
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # whoever is accepted inherits it
+        # Whoever is accepted inherits both.
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 async def _in_use(place: Address) -> str:
