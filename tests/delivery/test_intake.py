@@ -21,7 +21,7 @@ from kernel._delivery.intake import KernelIntake
 from kernel._delivery.judge import Judge
 from kernel._delivery.leash import Attempting, Leash
 from kernel._delivery.pipeline import Pipeline
-from kernel.abc import Delivery, Work
+from kernel.abc import Delivery, Work, current_work
 
 MARK: ContextVar[str] = ContextVar("mark", default="")
 
@@ -37,6 +37,24 @@ async def test_a_slot_is_free_again_after_its_body(nursery: trio.Nursery) -> Non
         assert slots.in_flight == 1
 
     assert slots.in_flight == 0
+
+
+async def test_a_task_knows_the_request_that_it_works_for_and_so_do_those_it_starts(nursery: trio.Nursery) -> None:
+    slots, seen = intake(nursery), []
+
+    async def look() -> None:
+        await trio.lowlevel.checkpoint()
+        work = current_work()
+        seen.append(work and work.label)
+
+    await look()
+    async with slots.slot("GET /"):
+        await look()
+        async with trio.open_nursery() as several:
+            several.start_soon(look)
+    await look()
+
+    assert seen == [None, "GET /", "GET /", None]
 
 
 async def test_who_waits_gets_the_slot_of_who_leaves(autojump_clock: object, nursery: trio.Nursery) -> None:
