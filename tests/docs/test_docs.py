@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from kernel._core import events as _events
+from kernel._core import spans as _spans
 from kernel._core.lifecycle import TRANSITIONS
 from kernel._core.policies import LogFilePolicy, LogPolicy, RestartPolicy
 from kernel._manifest.tables import (
@@ -49,8 +50,8 @@ TABLES = [
 ]
 EVERY_EVENT = [
     value
-    for value in vars(_events).values()
-    if isinstance(value, type) and issubclass(value, _events.Event) and value is not _events.Event
+    for value in (*vars(_events).values(), *vars(_spans).values())
+    if isinstance(value, type) and issubclass(value, _events.Event) and value not in {_events.Event, _events.Passage}
 ]
 SHARED = {"## `[drivers.NAME]`", "## `[dispatchers.NAME]`", "## `[workers.NAME]`"}
 
