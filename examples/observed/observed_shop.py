@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+import trio
 from prometheus_client import Counter
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -52,6 +53,7 @@ class Pricing:
     @handles("price.of")
     async def of(self, order: Order) -> int:
         """Return the price in cents."""
+        await trio.sleep(0.01)  # it looks that up
         if order.sku == "poison":
             raise ValueError("poison is not for sale")
         return 300
