@@ -64,6 +64,20 @@ def test_forwarded_is_read_from_the_end(fields: list[str], client: str | None, s
 
 
 @pytest.mark.parametrize(
+    ("kind", "header", "each"),
+    [("x-forwarded", b"x-forwarded-for", b"10.0.0.1"), ("forwarded", b"forwarded", b"for=10.0.0.1")],
+)
+def test_only_so_many_proxies_in_a_row_are_looked_at(kind: str, header: bytes, each: bytes) -> None:
+    first = each.replace(b"10.0.0.1", b"6.6.6.6")
+    near, far = (
+        Proxies(["10.0.0.0/8"], kind).told([(header, b",".join([first, *[each] * more]))]) for more in (31, 32)
+    )
+
+    assert near["client"] == ("6.6.6.6", 0)
+    assert far["client"] == ("10.0.0.1", 0)
+
+
+@pytest.mark.parametrize(
     ("kind", "client"), [("x-forwarded", "1.1.1.1"), ("forwarded", "2.2.2.2"), ("none", None)]
 )  # fmt: skip
 def test_only_the_header_that_proxies_write_is_believed(kind: str, client: str | None) -> None:

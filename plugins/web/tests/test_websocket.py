@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+from kernel_web.websocket.frames import Frames
 from trio_websocket import ConnectionClosed, open_websocket_url
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
@@ -179,3 +180,35 @@ async def test_who_breaks_the_protocol_is_not_waited_for(web: Any, monkeypatch: 
         said = await service.ask(UPGRADE + b"\xc1\x80\0\0\0\0")
 
     assert said.endswith(b"\x88\x10\x03\xeaa reserved bit")
+
+
+async def test_thousands_of_small_frames_are_taken_a_piece_a_turn(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+    clock = 0
+    feed = Frames.feed
+
+    def noted(frames: Frames, data: bytes) -> Any:
+        turns.append(clock)
+        assert len(data) <= 8192
+        return feed(frames, data)
+
+    async def count() -> None:
+        nonlocal clock
+        while True:
+            await trio.lowlevel.checkpoint()
+            clock += 1
+
+    monkeypatch.setattr(Frames, "feed", noted)
+    async with web(Echo()) as service, await service.connect() as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await stream.send_all(UPGRADE)
+        await stream.receive_some()
+        await stream.send_all(b"\x89\x80\0\0\0\0" * 8_000)
+        pongs = 0
+        with trio.fail_after(10):
+            while pongs < 16_000:
+                pongs += len(await stream.receive_some())
+        nursery.cancel_scope.cancel()
+
+    assert len(turns) >= 6
+    assert max(map(turns.count, turns)) <= 2  # a turn runs its tasks in any order

@@ -10,6 +10,8 @@ from typing import Any, Final, final
 from .fields import TOKEN
 
 Headers = Iterable[tuple[bytes, bytes]]
+HOPS_MAX: Final = 32
+"""Proxies in a row that are looked at: each costs some microseconds, and a header has room for thousands."""
 _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 
 
@@ -64,7 +66,7 @@ class Proxies:
 
     def _told_in_two(self, headers: Headers) -> dict[str, Any]:
         told: dict[str, Any] = {}
-        for element in reversed(_elements(headers, b"x-forwarded-for")):
+        for element in reversed(_elements(headers, b"x-forwarded-for")[-HOPS_MAX:]):
             if not self._take(element, told):
                 break
         schemes = _elements(headers, b"x-forwarded-proto")  # the last alone, for the same reason
@@ -74,7 +76,7 @@ class Proxies:
 
     def _told_in_one(self, headers: Headers) -> dict[str, Any]:
         told: dict[str, Any] = {}
-        for element in reversed(_forwarded(headers)):
+        for element in reversed(_forwarded(headers)[-HOPS_MAX:]):
             scheme = _SCHEMES.get(element.get(b"proto", b"").lower())
             if scheme is not None:
                 told["scheme"] = scheme

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 QUEUE_BYTES: Final = 64 * 1024
 """Bytes of messages that may wait for the application; a message that is larger waits alone."""
+TURN_BYTES: Final = 8 * 1024
+"""Bytes of frames that are taken in one turn."""
 MESSAGE_BYTES: Final = 100
 """What a message counts besides its own bytes, so that many small ones have a bound, too."""
 CLOSE_TIMEOUT: Final = 1.0
@@ -190,13 +192,20 @@ class WebSocket(Call):
                 continue
             data = await self._carrier.read()
             try:
-                await self._feed(data or b"")
+                await self._take_in(data or b"")
             except ClientGoneError:
                 data = b""
             if data is not None and not data:
                 self._state = _State.CLOSED if self.is_complete else self._state
                 self._lose(LOST)
                 return
+
+    async def _take_in(self, data: bytes) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Take what the client sent, a piece a turn: thousands of small frames may have come at once."""
+        for at in range(0, max(1, len(data)), TURN_BYTES):
+            if at:
+                await checkpoint()
+            await self._feed(data[at : at + TURN_BYTES])
 
     @property
     def _is_full(self) -> bool:
