@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+import trio
 from kernel_amqp import AmqpBroker, AmqpOptions
 from kernel_amqp.broker.crashes import Spared, next_count
 from kernel_amqp.core import Delivered, Properties
@@ -16,6 +17,19 @@ from kernel.abc import Delivery, Queue, Subscription, Topology
 from ..bench import delete, depth, open_amqp, take
 
 CLASSIC = AmqpOptions(type="classic")
+
+
+@pytest.fixture
+def queue() -> Iterator[str]:
+    """A queue that outlives the processes, and not the test."""
+    name = new_id()
+    yield name
+
+    async def clean() -> None:
+        await delete(queues=[name])
+
+    trio.run(clean)
+
 
 on_rabbitmq = pytest.mark.usefixtures("rabbitmq")
 
@@ -69,8 +83,7 @@ async def attempt_of_the_next(queue: str) -> int:
 
 @pytest.mark.slow
 @on_rabbitmq
-async def test_a_message_with_which_three_processes_died_is_beyond_three_attempts() -> None:
-    queue = new_id()
+async def test_a_message_with_which_three_processes_died_is_beyond_three_attempts(queue: str) -> None:
     await send(queue, "a")
     attempts = [await attempt_of_the_next(queue) for _ in range(4)]
     async with process(queue) as (_, taken):
@@ -80,13 +93,11 @@ async def test_a_message_with_which_three_processes_died_is_beyond_three_attempt
     assert attempts == [1, 1, 3, 4]
     assert (envelope.id, envelope.subject, envelope.body, dict(envelope.headers)) == ("a", queue, b"a", {"h": 1})
     assert await depth(queue) == 0
-    await delete(queues=[queue])
 
 
 @pytest.mark.slow
 @on_rabbitmq
-async def test_what_is_given_back_in_time_is_never_counted() -> None:
-    queue = new_id()
+async def test_what_is_given_back_in_time_is_never_counted(queue: str) -> None:
     attempts: list[int] = []
     await send(queue, "a")
     for _ in range(6):
@@ -96,26 +107,22 @@ async def test_what_is_given_back_in_time_is_never_counted() -> None:
 
     assert attempts == [1] * 6
     assert await depth(queue) == 1
-    await delete(queues=[queue])
 
 
 @pytest.mark.slow
 @on_rabbitmq
-async def test_what_the_same_process_gave_back_comes_first_again() -> None:
-    queue = new_id()
+async def test_what_the_same_process_gave_back_comes_first_again(queue: str) -> None:
     await send(queue, "a", "b")
     async with open_amqp() as broker, broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
         for _ in range(3):
             delivery = await take(deliveries)
             assert (delivery.envelope.id, delivery.attempt) == ("a", 1)
             await delivery.settle(Return())
-    await delete(queues=[queue])
 
 
 @pytest.mark.slow
 @on_rabbitmq
-async def test_a_retry_counts_on_from_what_was_noted() -> None:
-    queue = new_id()
+async def test_a_retry_counts_on_from_what_was_noted(queue: str) -> None:
     await send(queue, "a")
     for _ in range(2):
         await attempt_of_the_next(queue)
@@ -126,4 +133,3 @@ async def test_a_retry_counts_on_from_what_was_noted() -> None:
         await again[0].settle(Ack())
 
     assert attempts == (3, 4)
-    await delete(queues=[queue])
