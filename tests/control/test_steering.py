@@ -291,11 +291,19 @@ async def test_a_stop_of_a_service_whose_loop_is_blocked_is_a_signal(
         raise RefusedError("blocked")
 
     sent: list[tuple[int, int]] = []
+    killed, here = trio.Event(), trio.lowlevel.current_trio_token()
+
+    def kill(*sent_to: int) -> None:
+        if sent_to[1]:  # 0 asks whether a process is there
+            sent.append(sent_to)
+            here.run_sync_soon(killed.set)
+
     monkeypatch.setattr(Bridge, "ask", blocked)
-    monkeypatch.setattr("os.kill", lambda *signal: sent.append(signal))
+    monkeypatch.setattr("os.kill", kill)
     async with looking(tmp_path, quick) as look:
         await look.ask("stop")
-        monkeypatch.undo()
+        with trio.fail_after(20):
+            await killed.wait()
 
     assert sent == [(os.getpid(), signal.SIGTERM)]
 
