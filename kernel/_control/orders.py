@@ -200,10 +200,11 @@ async def _log_level(desk: Desk, arguments: LogLevel, tell: Tell) -> None:
 
 async def _stop(desk: Desk, _: Nothing, tell: Tell) -> None:
     await tell({"pid": os.getpid(), "grace_period": desk.kernel.plan.grace_period})
-    try:
-        await desk.bridge.ask(desk.kernel.request_stop, "kernel stop")
-    except RefusedError:
-        os.kill(os.getpid(), signal.SIGTERM)  # which begins the grace period, although the loop is blocked
+    with trio.CancelScope(shield=True):  # who has its answer goes; bounded by what the bridge waits
+        try:
+            await desk.bridge.ask(desk.kernel.request_stop, "kernel stop")
+        except RefusedError:
+            os.kill(os.getpid(), signal.SIGTERM)  # which begins the grace period, although the loop is blocked
 
 
 # --- names --------------------------------------------------------------------------------------------------------
