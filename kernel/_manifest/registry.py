@@ -38,6 +38,7 @@ _SHIPPED: Final[Mapping[str, str]] = {
             "amqp",
             "asyncio",
             "bpm",
+            "external",
             "health",
             "http",
             "json",
