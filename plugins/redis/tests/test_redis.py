@@ -16,7 +16,8 @@ from kernel import Event, Secret, State, StateChanged
 from kernel.errors import StartupError, UnavailableError
 from kernel.testing import check_driver
 
-from .conftest import PASSWORD, OpenRedis, Server, driver
+from ._server import PASSWORD, Server
+from .conftest import OpenRedis, driver
 
 # coredis leaves streams of anyio to the garbage collector when connections break or fail.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
