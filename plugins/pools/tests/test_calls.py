@@ -113,9 +113,9 @@ async def test_a_handler_knows_how_much_time_it_has(pool: dict[str, Any], open_p
 
 
 async def test_a_thread_that_takes_too_long_is_left_to_itself_and_keeps_its_place(open_pool: OpenPool) -> None:
-    async with open_pool({**THREADS, "threads": 1}, {"timeout": 0.5}, expected=TimeoutError) as client:
+    async with open_pool({**THREADS, "threads": 1}, {"timeout": 1.0}, expected=TimeoutError) as client:
         with trio.fail_after(5), pytest.raises(RemoteError, match="more than timeout"):
-            await client.ask("sleep", 0.7)
+            await client.ask("sleep", 1.1)
 
         assert await client.ask("where"), "it did not wait for the thread to end"
 
