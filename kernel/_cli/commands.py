@@ -181,6 +181,28 @@ def exec_(
     raise click.exceptions.Exit(status)
 
 
+# --- shell --------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@_manifest
+@click.option("--all", "everything", is_flag=True, help="Run the workers and let the dispatchers accept, too.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="warning", show_default=True, help="What is logged.")
+def shell(
+    words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str], *, everything: bool, log_level: str
+) -> None:
+    """Open the drivers of the service, and a Python shell with them.
+
+    They are there by their names, and `await` works at the top. Lines may come from a pipe. Ctrl-D ends it.
+    """
+    from .script import run_shell  # noqa: PLC0415  structlog and trio
+
+    source = _source(words, overlays, overrides)
+    with unheard_is_lost(), _beside(source.path):
+        status = run_shell(source.resolve(_discover()), everything=everything, log_level=log_level)
+    raise click.exceptions.Exit(status)
+
+
 # --- check --------------------------------------------------------------------------------------------------------
 
 
@@ -345,6 +367,7 @@ def _written(files: Sequence[Path], folder: str, commands: Sequence[str]) -> Non
 
 
 BUILT_IN: Final[Mapping[str, click.Command]] = {
-    command.name or "": command for command in (run, exec_, check, plan, plugins, schema, new, new_plugin, *LOOKING_IN)
+    command.name or "": command
+    for command in (run, exec_, shell, check, plan, plugins, schema, new, new_plugin, *LOOKING_IN)
 }
 """Name -> command, in the order of the help."""

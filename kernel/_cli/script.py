@@ -15,6 +15,7 @@ from .._core.events import EventHub
 from .._core.spec import Plan
 from .._plan.script import Script, ScriptArgument, read_script
 from .._service.script import ScriptRun
+from .._service.shell import Shell
 from ..errors import ConversionError
 from .console import complain
 from .service import ServiceOptions, run_service
@@ -49,6 +50,20 @@ def run_script(plan: Plan, path: str, words: Sequence[str], *, deadline: float |
     if run.overran:
         complain(f"kernel: {path} was cancelled at its deadline, after {deadline:g} s")
     return run.status(result)
+
+
+def run_shell(plan: Plan, *, everything: bool, log_level: str) -> int:
+    """Have a shell in a service until the end of standard input; return the exit status.
+
+    Args:
+        plan: Of the service.
+        everything: Whether workers run and dispatchers accept, too.
+        log_level: What is logged, to standard error.
+    """
+    shell = Shell(plan, everything=everything)
+    plan = attrs.evolve(shell.plan, log=attrs.evolve(plan.log, file=None))  # as above
+    result = run_service(plan, ServiceOptions(log_level=log_level), shows=False)
+    return int(result.status) or int(shell.failed)
 
 
 def _command(script: Script) -> click.Command:

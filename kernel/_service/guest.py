@@ -45,7 +45,7 @@ def guest(
     asked: Mapping[str, Asked | tuple[type[Event], ...]] | None = None,
     uses: tuple[str, ...] = (),
 ) -> WorkerSpec:
-    """Return a worker that runs something once, after all that it uses is ready and before that closes.
+    """Return a worker that runs something once and ends the service then, after all that it uses is ready and before that closes.
 
     Args:
         plan: Where it is to be a part of.
@@ -67,4 +67,5 @@ def guest(
         drivers=drivers or {},
         asked=asked or {},
         runs=True,
+        main=True,
     )
