@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import cast, final
 
@@ -69,22 +69,30 @@ def run_service(plan: Plan, options: ServiceOptions, *, hub: EventHub | None = N
         logger = log.logger()
         for warning in plan.warnings:
             logger.warning(str(warning))
-        beside = _listening(log, plan) if plan.control else None
-        result = run(plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words, beside=beside)
+        with _listening(log, plan) if plan.control else nullcontext() as beside:
+            result = run(plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words, beside=beside)
         for error in result.errors:
             _tell_error(error, origin_of(error), log)
     return result
 
 
-def _listening(log: Log, plan: Plan) -> Callable[[Kernel], Awaitable[None]] | None:
-    """Return what answers `kernel tree` and its like. Listens, and imports, before the event loop runs."""
+@contextmanager
+def _listening(log: Log, plan: Plan) -> Generator[Callable[[Kernel], Awaitable[None]] | None]:
+    """Yield what answers `kernel tree` and its like. Listens, and imports, before the event loop runs."""
     from .._control.orders import Desk  # noqa: PLC0415  a service without it does not pay for it
     from .._control.places import Place  # noqa: PLC0415  as above
     from .._control.server import answer_at, open_socket  # noqa: PLC0415  as above
 
     place, logger = Place.of(plan.name, os.environ), log.logger()
     listener = open_socket(place, logger)
-    return None if listener is None else lambda kernel: answer_at(listener, place, partial(Desk, kernel, log), logger)
+    if listener is None:
+        yield None
+        return
+    try:
+        yield lambda kernel: answer_at(listener, place, partial(Desk, kernel, log), logger)
+    finally:  # what answers may never have begun
+        listener.close()
+        place.path.unlink(missing_ok=True)
 
 
 def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:

@@ -48,7 +48,7 @@ def test_a_worker_imports_what_stands_beside_the_manifest_while_it_runs(
 ) -> None:
     from kernel._supervise.process import run  # noqa: PLC0415  what `kernel run` calls, less what ends this process
 
-    monkeypatch.setattr("kernel._cli.service.run", lambda plan, *, log, hub, ends_process: run(plan, log=log, hub=hub))
+    monkeypatch.setattr("kernel._cli.service.run", lambda plan, *, log, hub, **_more: run(plan, log=log, hub=hub))
     before = list(sys.path)
 
     status = execute(["run", str(service(tmp_path))])

@@ -14,7 +14,7 @@ FEATURES = {
     Capability.DEAD_LETTERS: ("dead letters, with reason and history", "`dead_letters`"),
     Capability.ORDERING: ("order by key", "`partition_by`"),
     Capability.DEDUPLICATION: ("a message that is sent twice is taken once", "`deduplication_window`"),
-    Capability.PRIORITY: ("priorities", "`priority`"),
+    Capability.PRIORITY: ("priorities", "`priority`; over `amqp`, in queues with `max_priority`"),
     Capability.TTL: ("messages that expire in the queue", "`ttl`, deadlines"),
     Capability.MAX_LENGTH: ("queues with a bound", "`max_length`, `overflow`"),
     Capability.ALL_OR_NOTHING: ("what one full queue refuses, no other queue gets", "`max_length`"),
