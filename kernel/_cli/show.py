@@ -257,6 +257,7 @@ def _own_as_json(spec: AnySpec) -> dict[str, object]:
                 ],
                 "runs": spec.runs,
                 "oneshot": spec.oneshot,
+                "main": spec.main,
                 "instances": spec.instances,
                 "failure_worker": spec.failure_worker and f"worker/{spec.failure_worker}",
             }

@@ -170,7 +170,8 @@ def test_a_plan_as_json_has_the_documented_keys(folder: Path, capsys: pytest.Cap
 
     plan = json.loads(capsys.readouterr().out)
     driver, worker = plan["components"]
-    assert list(plan) == ["format", "manifest", "name", "components", "protocols", "groups", "stop", "values"]
+    keys = ["format", "manifest", "name", "components", "protocols", "groups", "stages", "stop", "values"]
+    assert list(plan) == keys
     assert (plan["format"], plan["name"], plan["stop"]["seconds"]) == (1, "shop", 2.5)
     assert (driver["id"], driver["plugin"], driver["distribution"]) == ("driver/queue", "memory", "trio-kernel-memory")
     assert (worker["id"], worker["use"], worker["runs"], worker["where"]) == (
