@@ -17,10 +17,10 @@ from kernel_pools import NotSerializableError, ProcessDiedError, ProcessPoolConf
 from kernel import DeadLetter
 from kernel.abc import PlainWorker
 from kernel.errors import DeliveryError, RemoteError
-from kernel.testing import fake_context
+from kernel.testing import fake_context, open_kernel
 
 from ._workers import die, spin, where
-from .conftest import OpenPool
+from .conftest import OpenPool, manifest
 
 PROCESSES = {"plugin": "process_pool", "processes": 1}
 
@@ -63,11 +63,12 @@ async def test_a_process_that_dies_is_noticed_and_buried_and_another_goes_on(how
     assert state(after) == ""
 
 
-async def test_a_delivery_whose_process_dies_is_tried_again_with_its_attempt_counted(open_pool: OpenPool) -> None:
-    worker = {"retry": {"attempts": 2, "backoff_initial": 0.0}}
-    async with open_pool(PROCESSES, worker, expected=ProcessDiedError) as client:
-        await client.tell("die", "kill")
-        settled = await client.service.wait_settled(2)
+async def test_a_delivery_whose_process_dies_is_tried_again_with_its_attempt_counted() -> None:
+    """Without the fixture: the pipe of the last process that died is closed when its object is collected."""
+    tables = manifest(PROCESSES, {"retry": {"attempts": 2, "backoff_initial": 0.0}})
+    async with open_kernel(tables, expected=ProcessDiedError) as service:
+        await service.publish("publisher", "die", "kill")
+        settled = await service.wait_settled(2)
 
     assert isinstance(settled[-1].outcome, DeadLetter)
     assert "attempt 2 of 2" in settled[-1].outcome.reason
@@ -142,7 +143,7 @@ PARENT = """
 import sys, trio
 from kernel_pools import ProcessPoolConfig, ProcessPoolDriver
 from kernel.abc import PlainWorker
-from kernel.testing import fake_context
+from kernel.testing import fake_context, open_kernel
 from _workers import spin, where
 
 async def main():
