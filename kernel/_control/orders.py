@@ -52,7 +52,7 @@ class Desk:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Order:
     """One thing that can be asked for."""
 

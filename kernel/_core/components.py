@@ -294,7 +294,7 @@ class Protocol(Component):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Candidate:
     """One worker as the plan shows it to its dispatcher's class, before there is an instance."""
 

@@ -40,7 +40,7 @@ class Argument:
     name: str
     type: str
     """A key of `_TYPES`."""
-    default: object = None
+    default: object = attrs.field(default=None, repr=False)
     """None if it has to be given."""
     help: str = ""
 

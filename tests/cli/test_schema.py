@@ -176,8 +176,9 @@ def test_the_schema_refuses_every_misspelt_key_of_the_examples(path: Path) -> No
 def keys(manifest: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Every key that a schema can know: not names of components, nor what only their code knows."""
     yield from [(kind,) for kind in manifest]
-    yield from [("kernel", key) for key in manifest.get("kernel", {})]
-    for kind in manifest.keys() - {"kernel"}:
+    for section in ("kernel", "logging"):
+        yield from [(section, key) for key in manifest.get(section, {})]
+    for kind in manifest.keys() - {"kernel", "logging"}:
         for name, table in manifest[kind].items():
             yield from [(kind, name, key) for key in table]
             yield from [(kind, name, "retry", key) for key in table.get("retry", {})]

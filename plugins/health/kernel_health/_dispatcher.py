@@ -36,7 +36,7 @@ class HealthDispatcher(Dispatcher):
 
     config: HealthConfig
     context: Context
-    addresses: list[str] = attrs.field(factory=list[str], init=False)
+    addresses: list[str] = attrs.field(factory=list[str], init=False, repr=False)
     """Where it listens, as URLs."""
 
     @classmethod

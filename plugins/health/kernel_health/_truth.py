@@ -35,7 +35,7 @@ class Answer:
     """What a client gets."""
 
     status: HTTPStatus
-    body: bytes
+    body: bytes = attrs.field(repr=False)
     content_type: str = _TEXT
 
 

@@ -39,7 +39,7 @@ _TEXT_MAX: Final = 8 * 1024
 
 
 @final
-@attrs.define
+@attrs.define(repr=False)
 class _Open:
     """A span that is open, and what is to be put back when it ends."""
 

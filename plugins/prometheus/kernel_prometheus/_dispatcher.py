@@ -32,7 +32,7 @@ class PrometheusDispatcher(Dispatcher):
 
     config: PrometheusConfig
     context: Context
-    _listeners: list[trio.SocketListener] = attrs.field(factory=list["trio.SocketListener"], init=False)
+    _listeners: list[trio.SocketListener] = attrs.field(factory=list["trio.SocketListener"], init=False, repr=False)
     _metrics: Metrics | None = attrs.field(default=None, init=False)
 
     @classmethod

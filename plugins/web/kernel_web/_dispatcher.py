@@ -44,7 +44,7 @@ class WebDispatcher(Dispatcher):
     delivers: ClassVar[bool] = False
     default_concurrency: ClassVar[int] = 1000
 
-    config: WebConfig
+    config: WebConfig = attrs.field(repr=False)
     context: Context
     _listeners: Sequence[Listener] = attrs.field(default=(), init=False)
     _server: Server | None = attrs.field(default=None, init=False)
