@@ -14,10 +14,11 @@ import attrs
 from .event import Event as Event
 from .event import Passage as Passage
 from .event import frozen
+from .interrupt import is_from_terminal
 
 if TYPE_CHECKING:
     from .envelope import Outcome
-    from .lifecycle import State, SwitchState
+from .lifecycle import State, SwitchState
 
 
 @final
@@ -240,7 +241,7 @@ class EventHub:
 
     def _drop(self, hook: Hook, error: BaseException) -> None:
         """Count what a hook has missed; tell it seldom enough that one that always fails fills no log."""
-        if issubclass(type(error), KeyboardInterrupt):
+        if issubclass(type(error), KeyboardInterrupt) and is_from_terminal():
             raise error
         self.dropped += 1
         times = self._failures[id(hook)] = self._failures.get(id(hook), 0) + 1

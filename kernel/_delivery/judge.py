@@ -1,7 +1,7 @@
 """What becomes of a delivery: every verdict on an attempt is made here, whatever it follows from.
 
 Total: whatever a handler, a filter or a protocol returns or raises, its own delivery gets a verdict, and nobody else
-hears of it. Only what ends the task or the program goes on: being cancelled, and `KeyboardInterrupt`.
+hears of it. Only what ends the task or the program goes on: being cancelled, and a Ctrl-C at the terminal.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import trio
 
 from .._core.broker import Delivery
 from .._core.envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry, Return
+from .._core.interrupt import is_from_terminal
 from .._core.policies import RetryPolicy, backoff
 from ..abc import Protocol
 from ..errors import DeliveryError, NoWorkerError, PermanentError, TransientError, UnavailableError
@@ -219,7 +220,9 @@ def passing(error: BaseException) -> list[BaseException]:
     from elsewhere, and means nothing here.
     """
     is_cancelled = trio.lowlevel.in_trio_task() and trio.current_effective_deadline() == -math.inf
-    kinds = (KeyboardInterrupt, trio.Cancelled) if is_cancelled else (KeyboardInterrupt,)
+    kinds: list[type[BaseException]] = [trio.Cancelled] if is_cancelled else []
+    if is_from_terminal():
+        kinds.append(KeyboardInterrupt)
     return [leaf for leaf in leaves_of(error) if is_a(leaf, *kinds)]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -251,6 +252,32 @@ async def test_what_is_raised_around_a_handler_is_its_deliverys_own(
     assert State.BACKOFF not in moves
     assert isinstance(plain, Ack if where in {"reply", "outbound"} else DeadLetter)
     assert isinstance(asked, DeadLetter if where == "error" else Ack)
+
+
+@pytest.fixture
+def signals_of_our_own() -> Iterator[None]:
+    """As in `kernel run`, where no signal raises anything."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("signals_of_our_own")
+@pytest.mark.parametrize("group", [False, True])
+async def test_a_keyboard_interrupt_that_no_signal_raised_is_its_handlers(
+    autojump_clock: MockClock, group: bool
+) -> None:
+    async def worker(_: object) -> None:
+        raise BaseExceptionGroup("two", [KeyboardInterrupt(), ValueError()]) if group else KeyboardInterrupt
+
+    one, two = parcel(1), parcel(2)
+    async with running({"w": worker}) as (feed, service):
+        await feed.settle(one)
+        await feed.settle(two)
+        moves = [event.new for event in service.events if isinstance(event, StateChanged)]
+
+    assert State.BACKOFF not in moves
+    assert [type(outcome) for outcome in (*one.outcomes, *two.outcomes)] == [Retry, Retry]
 
 
 async def test_ctrl_c_in_a_handler_still_ends_the_program(autojump_clock: MockClock) -> None:
