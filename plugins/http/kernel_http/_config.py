@@ -40,9 +40,9 @@ class HttpConfig:
     """One service that is asked over HTTP."""
 
     base_url: str = attrs.field(validator=_base_url)
-    """What the paths of requests follow."""
+    """What the paths of requests follow. Its scheme, host and port alone get what is said below of headers and certificates."""
     headers: Mapping[str, str | Secret] = attrs.field(factory=_no_headers)
-    """Sent with each request; `{ authorization = { env = "STOCK_TOKEN" } }`."""
+    """Sent with each request to the origin of `base_url`, and to nobody else; `{ authorization = { env = "STOCK_TOKEN" } }`."""
     timeout: float = attrs.field(default=30.0, validator=_POSITIVE)
     """Seconds that one read, write, or wait for a free connection may take. The caller's deadline holds beside it."""
     connect_timeout: float = attrs.field(default=5.0, validator=_POSITIVE)

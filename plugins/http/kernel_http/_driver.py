@@ -5,13 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import ClassVar, Final, final
 
 import httpx
 import trio
 from typing_extensions import override
 
-from kernel import Secret
 from kernel.abc import Context, Driver
 from kernel.errors import StartupError, UnavailableError
 
@@ -23,6 +23,7 @@ from ._transport import RetryTransport
 class HttpDriver(Driver[httpx.AsyncClient]):
     """Gives workers an `httpx.AsyncClient` whose paths follow `base_url`.
 
+    What the table gives for the service, which is its headers and its certificate, goes to the origin of `base_url` only.
     TLS is verified, always. Proxies, passwords and certificates that the environment names are not used.
     """
 
@@ -45,14 +46,17 @@ class HttpDriver(Driver[httpx.AsyncClient]):
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[httpx.AsyncClient]:
-        inner = await self._inner()
+        inner = await self._inner(with_certificate=True)
+        # Our certificate, too, is for the service alone.
+        elsewhere = await self._inner(with_certificate=False) if self._config.certificate else inner
+        transport = RetryTransport(inner, elsewhere, self._config, self._context)
         client = httpx.AsyncClient(
             base_url=self._config.base_url,
-            headers={name: _revealed(value) for name, value in self._config.headers.items()},
             timeout=httpx.Timeout(self._config.timeout, connect=self._config.connect_timeout),
-            transport=RetryTransport(inner, self._config, self._context),
+            transport=transport,
             trust_env=False,
         )
+        transport.replace_defaults(client.headers)
         try:
             if self._config.probe:
                 await self._probe(client)
@@ -66,12 +70,12 @@ class HttpDriver(Driver[httpx.AsyncClient]):
         if answer.is_server_error:
             raise UnavailableError(f"{self._context.id}: {answer.url} answers {answer.status_code}")
 
-    async def _inner(self) -> httpx.AsyncBaseTransport:
+    async def _inner(self, *, with_certificate: bool) -> httpx.AsyncBaseTransport:
         if self._config.mock is not None:
             await trio.lowlevel.checkpoint()
             return httpx.MockTransport(self._config.mock)
         # Reads files, and takes some 20 ms; not abandoned when cancelled, since it ends by itself.
-        context = await trio.to_thread.run_sync(self._tls)
+        context = await trio.to_thread.run_sync(partial(self._tls, with_certificate=with_certificate))
         limits = httpx.Limits(
             max_connections=self._config.max_connections,
             max_keepalive_connections=self._config.max_connections,
@@ -79,7 +83,7 @@ class HttpDriver(Driver[httpx.AsyncClient]):
         )
         return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
 
-    def _tls(self) -> ssl.SSLContext:
+    def _tls(self, *, with_certificate: bool) -> ssl.SSLContext:
         config, path = self._config, self._context.path
         try:
             context = (
@@ -87,12 +91,8 @@ class HttpDriver(Driver[httpx.AsyncClient]):
                 if config.ca
                 else httpx.create_ssl_context(trust_env=False)
             )
-            if config.certificate:
+            if config.certificate and with_certificate:
                 context.load_cert_chain(path(config.certificate), path(config.key) if config.key else None)
         except (OSError, ssl.SSLError) as error:
             raise StartupError(f"{self._context.id}: `ca`, `certificate` or `key` cannot be used: {error}") from error
         return context
-
-
-def _revealed(value: str | Secret) -> str:
-    return value.reveal() if isinstance(value, Secret) else value

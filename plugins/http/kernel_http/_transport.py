@@ -12,7 +12,7 @@ import httpx
 import trio
 from typing_extensions import override
 
-from kernel import current_delivery
+from kernel import Secret, current_delivery
 from kernel.abc import DEADLINE_HEADER, Context, write_deadline
 
 from ._config import HttpConfig
@@ -49,29 +49,46 @@ class Health:
 
 @final
 class RetryTransport(httpx.AsyncBaseTransport):
-    """Sends over another transport, again if the request may be sent twice and the answer may become better."""
+    """Sends over another transport, again if the request may be sent twice and the answer may become better.
+
+    A request to the origin of `base_url` is sent with what the table says of headers. One to anywhere else, which an
+    absolute URL or a redirect names, goes `elsewhere`, without them. They are added to what is sent, never to the
+    request of the client: the client makes the next request of a redirect from that.
+    """
 
     def __init__(
         self,
         inner: httpx.AsyncBaseTransport,
+        elsewhere: httpx.AsyncBaseTransport,
         config: HttpConfig,
         context: Context,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._inner: Final = inner
+        self._elsewhere: Final = elsewhere
         self._config: Final = config
         self._context: Final = context
         self._chance: Final = chance
         self._health: Final = Health(context)
+        self._origin: Final = _origin(httpx.URL(config.base_url))
+        self._headers: Final = httpx.Headers({name: _revealed(value) for name, value in config.headers.items()})
+        self._replaced: Final = httpx.Headers()
+
+    def replace_defaults(self, headers: httpx.Headers) -> None:
+        """Take what a client sends by default, such as `user-agent`, out of its headers where the table says other."""
+        for name in self._headers:
+            if name in headers:
+                self._replaced[name] = headers.pop(name)
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         began, attempt, status = trio.current_time(), 0, 0
-        self._forward(request)
+        is_ours = _origin(request.url) == self._origin
+        request = self._addressed(request, is_ours=is_ours)
         try:
             while True:
                 attempt += 1
-                answer = await self._try(request)
+                answer = await self._try(request, is_ours=is_ours)
                 status = answer.status_code if isinstance(answer, httpx.Response) else 0
                 pause = self._pause(request, answer, attempt)
                 if pause is None:
@@ -86,19 +103,28 @@ class RetryTransport(httpx.AsyncBaseTransport):
 
     @override
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        try:
+            await self._inner.aclose()
+        finally:
+            if self._elsewhere is not self._inner:
+                await self._elsewhere.aclose()  # noqa: ASYNC102  who closes the client has bounded it
 
     # --- one attempt ------------------------------------------------------------------------------------------
 
-    async def _try(self, request: httpx.Request) -> httpx.Response | httpx.TransportError:
+    async def _try(self, request: httpx.Request, *, is_ours: bool) -> httpx.Response | httpx.TransportError:
         """Send once; what goes wrong on the way is returned, since it may be tried again."""
+        if not is_ours:
+            try:
+                return await self._elsewhere.handle_async_request(request)
+            except httpx.TransportError as error:
+                return error  # noqa: ASYNC910  it was raised by what waits
         if self._config.deadline:
             self._write_deadline(request)
         try:
             answer = await self._inner.handle_async_request(request)
         except httpx.TransportError as error:
             self._health.note(error)
-            return error  # noqa: ASYNC910  it was raised by what waits
+            return error  # noqa: ASYNC910  as above
         self._health.note(None)
         return answer
 
@@ -127,17 +153,28 @@ class RetryTransport(httpx.AsyncBaseTransport):
             return None
         return pause
 
-    # --- what a request says of the delivery in which it is made -----------------------------------------------
+    # --- what a request says: of us, and of the delivery in which it is made -----------------------------------
 
-    def _forward(self, request: httpx.Request) -> None:
+    def _addressed(self, request: httpx.Request, *, is_ours: bool) -> httpx.Request:
+        """Return what is sent for a request of the client, with the headers that its origin may see."""
+        headers = request.headers.copy()
+        for name, value in (self._headers if is_ours else self._replaced).items():
+            headers.setdefault(name, value)
+        if is_ours:
+            self._forward(headers)
+        return httpx.Request(
+            request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
+        )
+
+    def _forward(self, headers: httpx.Headers) -> None:
         delivery = current_delivery()
         if delivery is None:
             return
-        headers = delivery.envelope.headers
+        given = delivery.envelope.headers
         for name in self._config.forward:
-            value = headers.get(name)
-            if isinstance(value, str) and name not in request.headers and _is_writable(value):
-                request.headers[name] = value
+            value = given.get(name)
+            if isinstance(value, str) and name not in headers and _is_writable(value):
+                headers[name] = value
 
     def _write_deadline(self, request: httpx.Request) -> None:
         text = write_deadline(_deadline(), now=trio.current_time())
@@ -197,6 +234,15 @@ def _reason(error: BaseException) -> str:
     while told is not None and not str(told):
         told = told.__cause__ or told.__context__
     return type(error).__name__ if told is None else f"{type(error).__name__}: {told}"
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Return who is asked; httpx has written it in lower case, and left out the port that goes without saying."""
+    return url.scheme, url.host, url.port
+
+
+def _revealed(value: str | Secret) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _may_repeat(request: httpx.Request) -> bool:
