@@ -46,7 +46,8 @@ def run_script(plan: Plan, path: str, words: Sequence[str], *, deadline: float |
     hub = EventHub()
     run.listen(hub)
     log = attrs.evolve(plan.log, file=None)  # a service that runs may write to the file at the same time
-    result = run_service(attrs.evolve(run.plan, log=log), ServiceOptions(log_level=log_level), hub=hub, shows=False)
+    options = ServiceOptions(log_level=log_level)
+    result = run_service(attrs.evolve(run.plan, log=log), options, hub=hub, shows=False, leash=run.leash)
     if run.overran:
         complain(f"kernel: {path} was cancelled at its deadline, after {deadline:g} s")
     return run.status(result)

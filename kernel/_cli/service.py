@@ -30,6 +30,7 @@ from .._log.levels import Levels, own_packages
 from .._log.log import Log, LogSettings
 from .._log.render import traceback_of
 from .._log.sinks import RotatingFile, Stream
+from .._supervise.leash import Leash
 from .._supervise.process import run
 from .._supervise.run import Kernel, Result
 from .console import OutputError, complain, look_of, say
@@ -49,7 +50,14 @@ class ServiceOptions:
     """None leaves it to the manifest."""
 
 
-def run_service(plan: Plan, options: ServiceOptions, *, hub: EventHub | None = None, shows: bool = True) -> Result:
+def run_service(
+    plan: Plan,
+    options: ServiceOptions,
+    *,
+    hub: EventHub | None = None,
+    shows: bool = True,
+    leash: Leash | None = None,
+) -> Result:
     """Run a service until it ends; returns how it did. The process has to end then: see `ends_process` of `run`.
 
     The log goes to standard error, or to a file. Standard output gets the tree: on a terminal while the service comes
@@ -60,6 +68,7 @@ def run_service(plan: Plan, options: ServiceOptions, *, hub: EventHub | None = N
         options: How.
         hub: Where events go; a new one if None.
         shows: Whether standard output gets the tree.
+        leash: Of what is run once; see `run`.
     """
     hub, log = EventHub() if hub is None else hub, Log(_log_settings(plan, options))
     log_events(hub, log)
@@ -70,7 +79,9 @@ def run_service(plan: Plan, options: ServiceOptions, *, hub: EventHub | None = N
         for warning in plan.warnings:
             logger.warning(str(warning))
         with _listening(log, plan) if plan.control else nullcontext() as beside:
-            result = run(plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words, beside=beside)
+            result = run(
+                plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words, beside=beside, leash=leash
+            )
         for error in result.errors:
             _tell_error(error, origin_of(error), log)
     return result

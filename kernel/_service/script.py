@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, cast, final
+from typing import cast, final
 
 import attrs
 import trio
@@ -15,11 +15,9 @@ from .._core.lifecycle import exit_status
 from .._core.spec import Plan
 from .._plan.part import free_id, part_of
 from .._plan.script import Script
+from .._supervise.leash import OF_SIGNALS, Leash
 from .._supervise.run import ExitStatus, Result
-from .guest import guest
-
-OF_SIGNALS: Final[Mapping[str, int]] = {"SIGINT": 130, "SIGTERM": 143}
-"""Why a service stops -> the exit status, as shells have it."""
+from .guest import STOP_TIMEOUT, guest
 
 
 @final
@@ -35,6 +33,8 @@ class ScriptRun:
     plan: Plan = attrs.field(init=False)
     overran: bool = attrs.field(default=False, init=False)
     """Whether it was cancelled at its deadline."""
+    leash: Leash = attrs.field(factory=lambda: Leash(STOP_TIMEOUT, ExitStatus.CUT), init=False)
+    """What ends the process if it does not end after it was cancelled; for `run`."""
     _status: int | None = attrs.field(default=None, init=False)
     _reason: str = attrs.field(default="", init=False)
 
@@ -63,19 +63,23 @@ class ScriptRun:
             return int(ExitStatus.CUT)
         if self._status is None:
             return OF_SIGNALS.get(self._reason, int(ExitStatus.FAILED))
-        return self._status or int(result.status)
+        # Of what was told to end and came to its end by chance nobody may think that it was not told.
+        return self._status or self.leash.status or int(result.status)
 
     async def _call(self, **given: object) -> None:  # noqa: ASYNC910  what it calls may be one
         args, kwargs = self.script.bound({**self.values, **given})
         call = functools.partial(self.script.function, *args, **kwargs)
+        self.leash.begin(self.deadline)
         try:
             with trio.move_on_after(self.deadline) as scope:
                 self._status = exit_status(await _called(call))
-            self.overran = scope.cancelled_caught
+            self.overran = scope.cancel_called and not self.leash.told_by
         except SystemExit as error:
             self._status = exit_status(error.code) if error.code is None or isinstance(error.code, int) else 1
             if isinstance(error.code, str):
                 raise
+        finally:
+            self.leash.end()
 
 
 async def _called(call: Callable[[], object]) -> object:

@@ -20,6 +20,7 @@ import trio
 from .._core.event import Event
 from .._core.events import ComponentFailed, EventHub, LoopBlocked, StopRequested
 from .._core.spec import DispatcherSpec, DriverSpec, Plan, StageHook, Zone
+from .leash import AT_ONCE, Leash
 from .run import ExitStatus, Kernel, Result, serve
 from .stages import FAILED, Stages
 from .watchdog import LastWords, Watchdog, write_last_words
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 Beside: TypeAlias = Callable[[Kernel], Awaitable[None]]
-AT_ONCE: Final = 0.3
-"""Seconds between two SIGINTs that come of one Ctrl-C, at most; nobody presses it twice in that time on purpose."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -41,6 +40,7 @@ def run(
     ends_process: bool = False,
     last_words: LastWords = write_last_words,
     beside: Beside | None = None,
+    leash: Leash | None = None,
 ) -> Result:
     """Run a service as this process until it ends. Call it from the main thread, outside of trio.
 
@@ -52,6 +52,7 @@ def run(
             process ends, and the grace period bounds that end too; else the handlers of signals are put back.
         beside: Runs beside the service, from before its first component starts; cancelled when it has ended.
         last_words: Writes why the process ends and what still runs; called in a thread.
+        leash: Of what is run once; told of signals. It may end the process before the grace period is over.
 
     Returns:
         How it ended. If the grace period is over before everything has stopped, it does not return: what hangs is
@@ -65,7 +66,7 @@ def run(
     def after_stall(seconds: float, place: str) -> None:
         hub.emit(LoopBlocked(component="kernel", seconds=seconds, where=place))
 
-    watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall, after_stall, last_words)
+    watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall, after_stall, last_words, leash=leash)
     hub.subscribe(lambda _event: watchdog.arm(), StopRequested)
     _preload(plan)
     try:
@@ -163,6 +164,8 @@ def _handling(receive: Callable[[int, float], None], watchdog: Watchdog, *, ends
         del frame
         if number != signal.SIGHUP:
             watchdog.arm()
+            if watchdog.leash is not None:
+                watchdog.leash.tell(number)
         token.run_sync_soon(receive, number, time.monotonic())
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from .._core.pulse import STALL, Pulse
 from .._core.stacks import where_in_thread
+from .leash import End, Leash
 
 LastWords: TypeAlias = Callable[[str, Sequence[str]], object]
 """Writes why the process ends now, and what still runs, each as `kind/name at file:line`."""
@@ -43,6 +44,8 @@ class Watchdog(Pulse):
     last_words: LastWords = attrs.field(default=lambda text, culprits: write_last_words(text, culprits))  # noqa: PLW0108  defined below
     hanging: Callable[[], Sequence[str]] = attrs.field(default=list)
     """Returns what has not stopped; called in the event loop."""
+    leash: Leash | None = None
+    """What else bounds the process, and says its exit status; None if nothing does."""
     _stall: tuple[float, str] | None = attrs.field(default=None, init=False)
     """When the stall that was named began, and where it is."""
     _end_at: float | None = attrs.field(default=None, init=False)
@@ -79,8 +82,19 @@ class Watchdog(Pulse):
                 named = busy
                 with suppress(RuntimeError):  # no thread can be started: who watches goes on
                     self._name_stall(busy, now)
-            if self._end_at is not None and now >= self._end_at - _ANSWER_WITHIN - _WRITE_WITHIN:
-                self._end_process(self._end_at)
+            end = self._end()
+            if end is not None and now >= end.at - _ANSWER_WITHIN - _WRITE_WITHIN:
+                self._end_process(end)
+
+    def _end(self) -> End | None:
+        """Return when the process has to end, as it is known now."""
+        ends = [] if self._end_at is None else [self._end_of_grace(self._end_at)]
+        limit = None if self.leash is None else self.leash.limit
+        return min([*ends, *([limit] if limit else [])], key=lambda end: end.at, default=None)
+
+    def _end_of_grace(self, at: float) -> End:
+        status = 0 if self.leash is None else self.leash.status
+        return End(at, status or self.exit_status, f"grace_period = {self.grace_period:g} s is over")
 
     def _name_stall(self, began: float, now: float) -> None:
         place = where_in_thread(self.thread)
@@ -89,20 +103,27 @@ class Watchdog(Pulse):
 
     def _pause(self) -> float:
         """Return how long to wait: a period, but not longer than until it must be asked what still runs."""
-        if self._end_at is None:
+        end = self._end()
+        if end is None:
             return _PERIOD
-        return max(0.0, min(_PERIOD, self._end_at - _ANSWER_WITHIN - _WRITE_WITHIN - time.monotonic()))
+        return max(0.0, min(_PERIOD, end.at - _ANSWER_WITHIN - _WRITE_WITHIN - time.monotonic()))
 
-    def _end_process(self, end_at: float) -> None:
-        """End the process when the grace period is over and not later: what still runs is asked and told before."""
+    def _end_process(self, end: End) -> None:
+        """End the process at its end and not later: what still runs is asked and told before.
+
+        It goes on if the end was that of a leash, and what had it has ended by itself meanwhile.
+        """
         try:
-            text = f"grace_period = {self.grace_period:g} s is over; ending the process"
             culprits = self._culprits()
-            if not self._over.wait(max(0.0, end_at - _WRITE_WITHIN - time.monotonic())):
-                _in_thread(self.last_words, text, culprits).join(_WRITE_WITHIN)
+            if not self._over.wait(max(0.0, end.at - _WRITE_WITHIN - time.monotonic())) and self._ends(end):
+                _in_thread(self.last_words, f"{end.text}; ending the process", culprits).join(_WRITE_WITHIN)
         finally:
-            if not self._over.is_set():
-                os._exit(self.exit_status)  # nothing gentler ends a process whose main thread does not return
+            if not self._over.is_set() and self._ends(end):
+                os._exit(end.status)  # nothing gentler ends a process whose main thread does not return
+
+    def _ends(self, end: End) -> bool:
+        now = self._end()
+        return now is not None and now.at <= end.at
 
     def _culprits(self) -> Sequence[str]:
         """Ask the event loop what still runs; if it does not answer, name the line that blocks it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from kernel._supervise.process import AT_ONCE
+from kernel._supervise.leash import AT_ONCE
 
 from ._service import (
     DRAIN,

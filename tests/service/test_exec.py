@@ -6,6 +6,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,14 @@ async def hang(store1):
 def hang_in_thread(store1):
     print("hanging", flush=True)
     time.sleep(60)
+
+async def hold(store1, how: str, seconds: float = 60.0):
+    print("hanging", flush=True)
+    if how == "block":
+        time.sleep(seconds)
+    else:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds)
 
 async def wants(context: Context, store1: int): ...
 class NoFunction: ...
@@ -178,6 +187,46 @@ def test_a_signal_cancels_it_and_closes_in_order(folder: Path, name: str, number
     assert process.returncode == status
     cancelled = ["cancelled"] if name == "hang" else []
     assert [*map(str.strip, lines), *out.split("\n")[:-1]] == ["open store1", "hanging", *cancelled, "close store1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers", "status", "said"),
+    [
+        (("shield",), [signal.SIGTERM], 143, "2 s after SIGTERM are over"),
+        (("block",), [signal.SIGINT], 130, "2 s after SIGINT are over"),
+        (("block", "--seconds=1"), [signal.SIGTERM], 143, ""),
+        (("shield",), [signal.SIGTERM, signal.SIGINT], 143, "a second signal came"),
+        (("block",), [signal.SIGINT, signal.SIGTERM], 130, "a second signal came"),
+        (("shield", "--deadline=0.2"), [], 3, "2 s after its deadline are over"),
+    ],
+)
+@pytest.mark.slow
+def test_it_ends_in_time_whatever_it_does(
+    folder: Path, words: tuple[str, ...], numbers: list[signal.Signals], status: int, said: str
+) -> None:
+    options = [word for word in words if "deadline" in word]
+    command = [sys.executable, "-m", "kernel", "exec", *options, "kernel.toml", "stores:hold"]
+    process = subprocess.Popen(
+        [*command, *(word for word in words if word not in options)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["open store1\n", "hanging\n"]
+        for number in numbers:
+            process.send_signal(number)
+            if len(numbers) > 1:
+                time.sleep(0.4)  # what comes sooner is of the same Ctrl-C
+        _, errors = process.communicate(timeout=20)  # less than the grace period
+    finally:
+        process.kill()
+
+    assert process.returncode == status
+    assert (said in errors) if said else "over" not in errors
+    assert not said or "worker/hold" in errors or "blocked at" in errors
 
 
 HELP = """\

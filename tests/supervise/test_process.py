@@ -14,7 +14,8 @@ import trio
 
 from kernel import DrainTimedOut, handles
 from kernel._manifest.registry import Registry, discover
-from kernel._supervise.process import AT_ONCE, _Signals
+from kernel._supervise.leash import AT_ONCE
+from kernel._supervise.process import _Signals
 from kernel.testing import OpenKernel, fake_context, open_kernel
 
 BROKER = {"driver": "queue", "protocol": "json"}

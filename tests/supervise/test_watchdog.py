@@ -353,8 +353,8 @@ def test_where_the_process_ends_next_signals_stay_ignored_and_the_watchdog_watch
 ) -> None:
     made: list[Watchdog] = []
 
-    def make(*arguments: Any) -> Watchdog:
-        made.append(Watchdog(*arguments))
+    def make(*arguments: Any, **named: Any) -> Watchdog:
+        made.append(Watchdog(*arguments, **named))
         return made[0]
 
     monkeypatch.setattr("kernel._supervise.process.Watchdog", make)
