@@ -18,6 +18,8 @@ Application: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awa
 _TASKS: Final = 1000
 """Requests at a time, and the lifespan; further ones wait. The dispatcher's `concurrency` is the bound that one sets."""
 _CANCEL_TIMEOUT: Final = 1.0
+_EXIT_TIMEOUT: Final = 0.5
+"""Seconds for tasks that an application leaves behind; those of a dispatcher are few."""
 
 
 @asynccontextmanager
@@ -32,7 +34,9 @@ async def bridged(app: Application) -> AsyncGenerator[Application]:
     Cancellation: Is a checkpoint.
     """
     library = trio_asyncio()
-    async with open_loop(tasks=_TASKS, cancel_timeout=_CANCEL_TIMEOUT, on_error=_tell) as loop:
+    async with open_loop(
+        tasks=_TASKS, cancel_timeout=_CANCEL_TIMEOUT, exit_timeout=_EXIT_TIMEOUT, on_error=_tell
+    ) as loop:
 
         async def call(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
             await loop.run(app, scope, library.trio_as_aio(receive), library.trio_as_aio(send))

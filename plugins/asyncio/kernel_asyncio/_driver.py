@@ -45,7 +45,10 @@ class AsyncioDriver(Driver[AsyncioLoop]):
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[AsyncioLoop]:
         async with open_loop(
-            tasks=self._config.tasks, cancel_timeout=self._config.cancel_timeout, on_error=self._tell
+            tasks=self._config.tasks,
+            cancel_timeout=self._config.cancel_timeout,
+            exit_timeout=self._context.stop_timeout / 2,
+            on_error=self._tell,
         ) as loop:
             yield loop
 

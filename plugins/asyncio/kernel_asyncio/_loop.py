@@ -14,10 +14,14 @@ import trio
 from typing_extensions import override
 
 from kernel.abc import Executor, PlainWorker
+from kernel.errors import UnavailableError
 
+from ._ending import end_tasks, throw_away
 from ._library import trio_asyncio
 
 ResultT = TypeVar("ResultT")
+
+ENDED: Final = "the loop of asyncio has ended"
 
 _KEPT: Final = frozenset({"sniffio_current_async_library_cvar", "sniffio", "trio_asyncio.loop"})
 """Variables of a context that say which loop runs: those of the task stay. Others come with each call."""
@@ -28,6 +32,7 @@ _KEPT: Final = frozenset({"sniffio_current_async_library_cvar", "sniffio", "trio
 class _Call:
     """One call, on its way from trio to asyncio and back."""
 
+    function: Callable[..., object]
     make: Callable[[], Awaitable[object]]
     context: Context
     done: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -41,6 +46,12 @@ class _Call:
         self.is_cancelled = True
         if self.task is not None:
             self.task.cancel()
+
+    def end(self, result: outcome.Outcome[object]) -> None:
+        """Give the caller what came first."""
+        if not self.done.is_set():
+            self.result = result
+            self.done.set()
 
 
 @final
@@ -59,6 +70,10 @@ class AsyncioLoop(Executor):
     """That of the loop."""
     _is_closing: bool = attrs.field(default=False, init=False)
     """Whether tasks are to end: one whose call is cancelled when they are cancelled cannot tell the two apart."""
+    _calls: set[_Call] = attrs.field(factory=set["_Call"], init=False)
+    """Those that somebody waits for."""
+    _made: dict[asyncio.Task[Any], _Call] = attrs.field(factory=dict["asyncio.Task[Any]", "_Call"], init=False)
+    """Those that tasks make at this moment."""
     _queue: asyncio.Queue[_Call] = attrs.field(factory=asyncio.Queue["_Call"], init=False)
 
     async def run(self, function: Callable[..., Awaitable[ResultT]], *args: object, **kwargs: object) -> ResultT:
@@ -71,22 +86,33 @@ class AsyncioLoop(Executor):
 
         Raises:
             Exception: what the function raises.
+            UnavailableError: if the loop ends before the function does.
 
         Cancellation: Is a checkpoint. If cancelled, the function gets a `CancelledError`, and is waited for, for
             `cancel_timeout` at most.
         """
-        call = _Call(lambda: function(*args, **kwargs), copy_context())
+        call = _Call(function, lambda: function(*args, **kwargs), copy_context())
         await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._loop.is_running():
+            raise UnavailableError(ENDED)
+        self._calls.add(call)
         self._soon(self._queue.put_nowait, call)
+        try:
+            await self._wait(call)
+        finally:
+            self._calls.discard(call)
+        assert call.result is not None
+        return cast("ResultT", call.result.unwrap())
+
+    async def _wait(self, call: _Call) -> None:
         try:
             await call.done.wait()
         except trio.Cancelled:
-            self._soon(call.cancel)
+            if not call.done.is_set():
+                self._soon(call.cancel)
             with trio.move_on_after(self._cancel_timeout, shield=True):
                 await call.done.wait()
             raise
-        assert call.result is not None
-        return cast("ResultT", call.result.unwrap())
 
     @override
     async def call(
@@ -105,21 +131,30 @@ class AsyncioLoop(Executor):
         """Have the tasks end when they are cancelled."""
         self._is_closing = True
 
+    def fail(self) -> None:
+        """Tell every caller that the loop has ended."""
+        for call in self._calls:
+            call.end(outcome.Error(UnavailableError(ENDED)))
+
+    def name(self, task: asyncio.Task[object]) -> str:
+        """Return what a task runs, for the log."""
+        call = self._made.get(task)
+        told: object = task.get_coro() if call is None else call.function
+        return getattr(told, "__qualname__", "") or repr(told)
+
     async def serve(self) -> None:  # noqa: ASYNC910  of asyncio, which has no checkpoints
         """Make calls, one after the other; of asyncio."""
         me = cast("asyncio.Task[None]", asyncio.current_task())
         while not self._is_closing:
             call = await self._queue.get()
             if not call.is_cancelled:
-                call.task = me
+                call.task, self._made[me] = me, call
                 try:
-                    call.result = await _made(call)
-                except BaseException as error:
-                    call.result = outcome.Error(error)
-                    raise
-                finally:
+                    call.end(await _made(call))
+                finally:  # it is no answer that the loop is being closed, or the task thrown away
+                    call.end(outcome.Error(UnavailableError(ENDED)))
                     call.task = None
-                    call.done.set()
+                    del self._made[me]
                 if call.is_cancelled:
                     me.uncancel()
             else:
@@ -144,18 +179,22 @@ async def _made(call: _Call) -> outcome.Outcome[object]:  # noqa: ASYNC910  as a
 
 @asynccontextmanager
 async def open_loop(
-    *, tasks: int, cancel_timeout: float, on_error: Callable[[str, BaseException | None], None]
+    *, tasks: int, cancel_timeout: float, exit_timeout: float, on_error: Callable[[str, BaseException | None], None]
 ) -> AsyncGenerator[AsyncioLoop]:
-    """Run a loop of asyncio while inside; its tasks end before it does.
+    """Run a loop of asyncio while inside; its tasks end before it does, or are abandoned.
 
     Args:
         tasks: How many make calls.
         cancel_timeout: Seconds that a cancelled call has to end.
-        on_error: Is told what asyncio says of errors that nobody waits for.
+        exit_timeout: Seconds that the tasks have to end, when it is left.
+        on_error: Is told what asyncio says of errors that nobody waits for, and of tasks that were abandoned.
 
-    Cancellation: Is a checkpoint.
+    Raises:
+        UnavailableError: if something in asyncio has stopped the loop; what is inside is cancelled then.
+
+    Cancellation: Is a checkpoint. The exit takes `exit_timeout` at most, also when cancelled.
     """
-    library = trio_asyncio()
+    library, has_stopped, left = trio_asyncio(), False, dict[asyncio.Task[Any], str]()
     async with library.open_loop() as loop:
         # Without a handler of its own, an error that nobody waits for ends the loop, when the garbage is collected.
         def handle(_: object, told: Mapping[str, Any]) -> None:
@@ -169,7 +208,24 @@ async def open_loop(
             serving.extend(asyncio.get_running_loop().create_task(opened.serve()) for _ in range(tasks))
 
         await library.aio_as_trio(start)()
-        try:
-            yield opened
-        finally:
-            opened.close()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def watch() -> None:
+                nonlocal has_stopped
+                await loop.wait_stopped()
+                has_stopped = True
+                opened.fail()
+                nursery.cancel_scope.cancel()
+
+            try:
+                yield opened
+            finally:
+                opened.close()
+                left |= {task: opened.name(task) for task in await end_tasks(loop, exit_timeout)}  # noqa: ASYNC102  it shields itself
+                nursery.cancel_scope.cancel()
+    for task, name in left.items():
+        if throw_away(task):
+            on_error(f"{name} did not end within {exit_timeout:g} s after it was cancelled, and is abandoned", None)
+    if has_stopped:
+        raise UnavailableError(f"{ENDED}: something in it has called stop()")
