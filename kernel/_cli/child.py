@@ -1,6 +1,6 @@
 """The process that `kernel.Service` starts: `python -m kernel._cli.child READY LIFELINE SOURCE`.
 
-It writes to one pipe when the service is ready, and stops when the other one is closed: its parent is gone then.
+It writes to one pipe when the service is ready, or has run to its end, and stops when the other one is closed: its parent is gone then.
 """
 
 from __future__ import annotations
@@ -36,13 +36,21 @@ def main(ready: int, lifeline: int, given: str) -> int:
     fields = json.loads(given)
     source = Source(path=fields.pop("path"), **{key: tuple(value) for key, value in fields.items()})
     hub = EventHub()
-    hub.subscribe(lambda _event: os.write(ready, b"1"), KernelReady)
+    told: list[object] = []
+
+    def tell(event: object) -> None:
+        told.append(event)
+        os.write(ready, b"1")
+
+    hub.subscribe(tell, KernelReady)
     try:
         with on_path(Path(source.path).parent):
             result = run_service(source.resolve(discover()), ServiceOptions(), hub=hub, shows=False)
     except InvalidError as error:
         complain(str(error))
         return _INVALID
+    if result.ran_to_end and not told:  # before all was ready: it has started, and its end is for who waits for it
+        tell(result)
     return int(result.status) or result.returned
 
 

@@ -41,8 +41,16 @@ _MAX_STATUS: Final = 255
 
 
 def exit_status(returned: object) -> int:
-    """Return the exit status that a function's result is: its lowest 8 bits if it is a number, else 0."""
-    return returned & _MAX_STATUS if isinstance(returned, int) and not isinstance(returned, bool) else 0
+    """Return the exit status that a function's result is: the number if it is one, else 0.
+
+    Raises:
+        ValueError: if the number is none that a process can end with: its lowest 8 bits may be 0, which is success.
+    """
+    if not isinstance(returned, int) or isinstance(returned, bool):
+        return 0
+    if not 0 <= returned <= _MAX_STATUS:
+        raise ValueError(f"returned {returned}, and an exit status is 0 to {_MAX_STATUS}")
+    return returned
 
 
 ALIVE: Final = frozenset({State.STARTING, State.READY, State.DEGRADED, State.DRAINING, State.STOPPING})

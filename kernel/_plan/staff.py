@@ -96,14 +96,15 @@ def _hire_one(
     offer = _offer(ground, wiring, entry, table)
     use = _import_use(ground, table.use, entry, report)
     waits_there = _calls_async(wiring, table.runs_in)
-    if imports_asyncio(use) and not waits_there and _is_first_of_module(ground, table.use, entry):
-        ground.warn((*at, "use"), "its module imports asyncio, and services run on trio: what waits by asyncio fails")
     is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
     runs_in = refer(tables, "driver", table.runs_in, (*at, "runs_in"), ground.report) if role is Role.HANDLER else None
     is_plain = table.runs_in is not None and role is Role.HANDLER and not waits_there
     shape = inspect_worker(use, role=role, offer=offer, report=report, is_plain=is_plain) if is_clear and role else None
     options = _read_options(ground, entry, table, cls, report) if cls and "options" not in entry.wrong else None
     batched = has_batches(tables.dispatchers.get(dispatcher or ""))
+    is_for_asyncio = table.runs_in is not None or getattr(options, "asyncio", False)
+    if imports_asyncio(use) and not is_for_asyncio and _is_first_of_module(ground, table.use, entry):
+        ground.warn((*at, "use"), "its module imports asyncio, and services run on trio: what waits by asyncio fails")
     shape = fit(shape, batched=batched, report=report) if shape else None
     _check_executor(wiring, runs_in, shape, report)
     if cls is not None and use is not None and not (options is None and cls.WorkerOptions):

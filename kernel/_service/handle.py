@@ -90,13 +90,13 @@ class Service:
         return None if self._process is None or self._process.returncode is not None else self._process.pid
 
     def start(self, *, within: float = 60.0) -> Self:
-        """Start it as a process, and return when it is ready. Its log goes to standard error.
+        """Start it as a process, and return when it is ready, or has run to its end. Its log goes to standard error.
 
         Args:
             within: Seconds that it may take.
 
         Raises:
-            StartupError: if it ends before, or takes longer: it has been stopped then.
+            StartupError: if it fails or is stopped before, or takes longer: it has been stopped then.
             RuntimeError: if it runs already.
         """
         if self.pid is not None:

@@ -13,7 +13,7 @@ from typing import Final, cast
 
 import trio
 
-from .._core.events import DrainTimedOut, Event, EventHub
+from .._core.events import ComponentFailed, DrainTimedOut, Event, EventHub
 from .._core.executor import Executor
 from .._core.lifecycle import State, exit_status
 from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, WorkerSpec
@@ -186,7 +186,11 @@ async def _run_main(tree: Tree, spec: WorkerSpec, worker: object) -> None:  # no
         if isinstance(error.code, str):
             raise
         returned = error.code
-    tree.returned = exit_status(returned)
+    try:
+        tree.returned = exit_status(returned)
+    except ValueError as error:  # told, but not tried again: it has done what it was there for
+        tree.supervisor.errors.append(error)
+        tree.hub.emit(ComponentFailed(component=spec.id, error=error, restart_in=None))
     tree.end(f"{spec.id} has returned")
 
 

@@ -57,6 +57,8 @@ class Result:
     """Why, if the status is `FAILED`."""
     returned: int = 0
     """The exit status that the worker with `main = true` returned: that of the process, if `status` is `STOPPED`."""
+    ran_to_end: bool = False
+    """Whether nothing told it to stop: the worker with `main = true` has returned, or nothing was left to run."""
 
 
 @final
@@ -71,6 +73,8 @@ class Kernel:
     _began: float = attrs.field(factory=trio.current_time, init=False)
     _pulse: Pulse = attrs.field(factory=current_pulse, init=False)
     _clock: trio.abc.Clock = attrs.field(factory=trio.lowlevel.current_clock, init=False)
+    ran_to_end: bool = attrs.field(default=False, init=False)
+    """Whether it stops, or has, because all is done that it is there for."""
     _announced: bool = attrs.field(default=False, init=False)
     _moved: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     """Where those wait who want to know whether it is ready."""
@@ -224,6 +228,11 @@ class Kernel:
             self._moved.unpark_all()
             self.hub.emit(StopRequested(component="kernel", reason=reason))
 
+    def finish(self, reason: str) -> None:
+        """Ask the service to stop because all is done that it is there for, if nothing has asked before."""
+        self.ran_to_end |= not self._stop.is_set()
+        self.request_stop(reason)
+
     def note_ready(self) -> None:
         """Tell those who wait for it that it may be ready; the first time that it is, tell everybody."""
         self._moved.unpark_all()
@@ -307,12 +316,12 @@ async def serve(
     supervisor = Supervisor(
         hub,
         on_failure=lambda child: kernel.request_stop(f"{child.id} failed"),
-        on_finished=lambda: kernel.request_stop("nothing is left to run"),
+        on_finished=lambda: kernel.finish("nothing is left to run"),
         on_ready=lambda: kernel.note_ready(),  # noqa: PLW0108  the kernel comes after it
     )
     tree = Tree(plan, hub, log, supervisor, BODIES)
     kernel = Kernel(plan, hub, tree, supervisor)
-    tree.snapshot, tree.end = kernel.snapshot, kernel.request_stop
+    tree.snapshot, tree.end = kernel.snapshot, kernel.finish
     stages = _stages(plan, tree)
     async with trio.open_nursery() as around:
         around.start_soon(_tell_when_overdue, kernel)
@@ -325,7 +334,7 @@ async def serve(
             supervisor.cut |= patience.cancelled_caught
             nursery.cancel_scope.cancel()
         around.cancel_scope.cancel()
-    result = attrs.evolve(_result(supervisor), returned=tree.returned)
+    result = attrs.evolve(_result(supervisor), returned=tree.returned, ran_to_end=kernel.ran_to_end)
     seconds = trio.current_time() - requested
     hub.emit(KernelStopped(component="kernel", status=result.status, seconds=seconds))
     return result

@@ -11,7 +11,7 @@ import pytest
 
 from kernel._convert.imports import NotImportableError, import_object
 from kernel._manifest.manifest import from_mapping
-from kernel._manifest.registry import Registry
+from kernel._manifest.registry import Registry, discover
 from kernel._plan.plan import resolve
 
 
@@ -89,3 +89,30 @@ def test_a_worker_whose_module_imports_asyncio_is_warned_of(tmp_path: Path, line
     assert [str(warning).partition(": ")[2] for warning in plan.warnings] == told * [
         "[workers.w].use: its module imports asyncio, and services run on trio: what waits by asyncio fails"
     ]
+
+
+@pytest.mark.parametrize(
+    ("dispatcher", "table"),
+    [
+        ({"plugin": "web", "bind": "127.0.0.1:0"}, {"use": "waiting:app", "options": {"asyncio": True}}),
+        (
+            {"plugin": "consumer", "driver": "queue", "protocol": "json", "queue": "q"},
+            {"use": "waiting:Work", "runs_in": "pool"},
+        ),
+    ],
+)
+def test_one_that_is_called_in_asyncio_or_a_thread_is_not(
+    tmp_path: Path, dispatcher: dict[str, object], table: dict[str, object]
+) -> None:
+    code = "async def app(scope, receive, send): ...\nclass Work:\n    @handles('*')\n    def work(self, payload): asyncio.run(app())\n"
+    (tmp_path / "waiting.py").write_text(f"import asyncio\nfrom kernel import handles\n{code}")
+    tables = {
+        "kernel": {"name": "w"},
+        "drivers": {"queue": {"plugin": "memory"}, "pool": {"plugin": "thread_pool"}},
+        "dispatchers": {"d": dispatcher},
+        "workers": {"w": {"dispatcher": "d", **table}},
+    }
+
+    plan = resolve(from_mapping(tables, directory=tmp_path), discover())
+
+    assert not [warning for warning in plan.warnings if "asyncio" in str(warning)]

@@ -32,6 +32,8 @@ class Main(Loop):
         return self.size
 async def never():
     await trio.sleep_forever()
+async def at_once():
+    return 6
 class Slow(Loop):
     async def __aenter__(self):
         await trio.sleep_forever()
@@ -116,6 +118,22 @@ def test_its_status_is_that_of_its_main_worker(manifest: Path) -> None:
     service = Service(manifest, overrides=main).start()
 
     assert service.wait() == 7
+
+
+def test_what_returns_at_once_has_started_and_has_its_status(manifest: Path) -> None:
+    main = {"workers.loop.use": "loops:at_once", "workers.loop.main": True, "workers.slow.use": "loops:Slow"}
+    manifest.write_text("[workers.loop]\n[workers.slow]\ndepends = []\n")
+
+    assert Service(manifest, overrides=main).start().wait() == 6
+
+
+def test_what_is_told_to_stop_before_it_is_ready_has_not_started(manifest: Path) -> None:
+    code = "async def stop():\n    import os, signal, trio\n    os.kill(os.getpid(), signal.SIGTERM)\n    await trio.sleep_forever()\n"
+    (manifest.parent / "stopping.py").write_text(code)
+    manifest.write_text('[workers.stop]\nuse = "stopping:stop"\n[workers.slow]\nuse = "loops:Slow"\nconfig = {}\n')
+
+    with pytest.raises(StartupError, match="ended, with status"):
+        Service(manifest).start()
 
 
 def test_it_runs_here(manifest: Path) -> None:

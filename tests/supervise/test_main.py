@@ -45,7 +45,10 @@ def fail() -> None:
     [
         (lambda: None, kernel.ExitStatus.STOPPED, 0),
         (lambda: 7, kernel.ExitStatus.STOPPED, 7),
-        (lambda: 258, kernel.ExitStatus.STOPPED, 2),
+        (lambda: 255, kernel.ExitStatus.STOPPED, 255),
+        (lambda: 256, kernel.ExitStatus.FAILED, 0),
+        (lambda: -1, kernel.ExitStatus.FAILED, 0),
+        (lambda: sys.exit(300), kernel.ExitStatus.FAILED, 0),
         (lambda: True, kernel.ExitStatus.STOPPED, 0),
         (lambda: sys.exit(5), kernel.ExitStatus.STOPPED, 5),
         (sys.exit, kernel.ExitStatus.STOPPED, 0),
