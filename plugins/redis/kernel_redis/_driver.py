@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, TypeVar, cast, final
 import coredis
 import trio
 from coredis.commands import CommandRequest
-from coredis.exceptions import AuthenticationError, RedisError
+from coredis.exceptions import AuthenticationError, RedisError, ResponseError
 from coredis.retry import NoRetryPolicy
 from typing_extensions import override
 
@@ -20,6 +20,9 @@ from kernel.errors import StartupError, UnavailableError
 from ._config import RedisConfig, address, problems, split
 
 ResultT = TypeVar("ResultT")
+
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL says of an answer that is none of TLS: up to 3.1, and since 3.2."""
 
 
 @final
@@ -71,15 +74,23 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
             raise _alone(group) from None
 
     async def _greet(self, client: coredis.Redis[Any]) -> None:
+        limit = self._config.connect_timeout + self._config.check_interval
         try:
-            await client.ping()
+            with trio.fail_after(limit):
+                await client.ping()
         except AuthenticationError as error:
             raise StartupError(f"{self._context.id}: the server does not let us in: {error}") from error
+        except trio.TooSlowError as error:
+            raise UnavailableError(f"{self._context.id}: the server does not answer within {limit:g} s") from error
         except (RedisError, OSError, ssl.SSLError, TimeoutError) as error:
             fault = next((one for one in _behind(error) if isinstance(one, ssl.SSLCertVerificationError)), None)
             if fault is not None:
                 raise StartupError(f"{self._context.id}: {fault.verify_message}: {fault}") from error
-            raise UnavailableError(f"{self._context.id}: {_reason(error)}") from error
+            if isinstance(error, ResponseError) and "DB index" in str(error):
+                raise StartupError(
+                    f"{self._context.id}: the server has no such database as `dsn` names: {error}"
+                ) from error
+            raise UnavailableError(f"{self._context.id}: {self._reason(error)}") from error
 
     async def _watch(self, client: coredis.Redis[Any]) -> None:
         """Tell when the server does not answer, and when it does again."""
@@ -91,12 +102,24 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
                     await client.ping()
             except (RedisError, OSError, TimeoutError, trio.TooSlowError) as error:
                 if is_well:
-                    self._context.report_degraded(_reason(error))
+                    self._context.report_degraded(self._reason(error))
                 is_well = False
             else:
                 if not is_well:
                     self._context.report_ready()
                 is_well = True
+
+    def _reason(self, error: Exception) -> str:
+        """Return what has gone wrong: of a time that is over, and of TLS, coredis and ssl say nothing that helps."""
+        if isinstance(error, trio.TooSlowError):
+            return f"the server does not answer within check_interval = {self._config.check_interval:g} s"
+        behind = list(_behind(error))
+        if any(isinstance(one, ssl.SSLError) and one.reason in _NO_TLS for one in behind):
+            return "the server does not speak TLS, and `dsn` begins with rediss://"
+        if any(isinstance(one, ssl.SSLWantReadError) for one in behind):
+            limit = f"connect_timeout = {self._config.connect_timeout:g} s"
+            return f"the server does not speak TLS, as rediss:// asks for, or not within {limit}"
+        return _reason(error)
 
     def _options(self) -> dict[str, Any]:
         config = self._config
@@ -131,7 +154,8 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
 
 def _reason(error: BaseException) -> str:
     """Return what an error says, with what is behind it, if that says something else."""
-    said = [text for one in _behind(error) if (text := str(one)) and not isinstance(one, BaseExceptionGroup)]
+    silent = (BaseExceptionGroup, trio.Cancelled)
+    said = [text for one in _behind(error) if (text := str(one)) and not isinstance(one, silent)]
     return ": ".join(dict.fromkeys([*said[:1], *said[-1:]])) or type(error).__name__
 
 

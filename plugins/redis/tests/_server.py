@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -69,6 +70,16 @@ class Server:
             self._process.kill()
             self._process.wait(10)
             self._process = None
+
+    @contextmanager
+    def hanging(self) -> Generator[None]:
+        """Have it neither answer nor close anything while inside."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def clients(self) -> int:
         """How many connections of the driver there are."""

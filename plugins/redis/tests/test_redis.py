@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import coredis
@@ -152,6 +153,51 @@ async def test_a_server_that_is_away_at_the_start_is_tried_again(server: Server)
     with pytest.raises(UnavailableError):
         async with driver(server, dsn="redis://127.0.0.1:1").open():
             pytest.fail("it opened")
+
+
+async def test_a_database_that_is_not_there_is_not_tried_again(server: Server) -> None:
+    with pytest.raises(StartupError, match="no such database"):
+        async with driver(server, dsn=f"{server.dsn}/99").open():
+            pytest.fail("it opened")
+
+
+async def test_a_server_that_does_not_speak_tls_is_called_so(server: Server) -> None:
+    with pytest.raises(UnavailableError, match="does not speak TLS"):
+        async with driver(server, dsn=f"rediss://localhost:{server.port}", connect_timeout=0.2).open():
+            pytest.fail("it opened")
+
+
+async def test_an_answer_that_is_none_of_tls_is_called_so(server: Server) -> None:
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"-ERR what\r\n")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, talk, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(UnavailableError, match="does not speak TLS, and"):
+            async with driver(server, dsn=f"rediss://localhost:{port}").open():
+                pytest.fail("it opened")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_hangs_is_called_so(server: Server) -> None:
+    events: list[Event] = []
+    async with driver(server, events, check_interval=0.1).open():
+        with server.hanging():
+            await states(events, 1)
+        await states(events, 2)
+    with (
+        server.hanging(),
+        trio.fail_after(5),
+        pytest.raises(UnavailableError, match="does not answer within"),
+    ):
+        async with driver(server, check_interval=0.1, connect_timeout=0.1).open():
+            pytest.fail("it opened")
+
+    degraded = events[0]
+    assert isinstance(degraded, StateChanged)
+    assert degraded.reason == "the server does not answer within check_interval = 0.1 s"
 
 
 async def test_tls_is_verified_against_the_authority_and_the_name(server: Server) -> None:
