@@ -64,7 +64,12 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
     """
     problems: list[Problem] = []
     warnings = list(manifest.warnings)
-    manifest = with_found_workers(manifest, registry, lambda at, text: problems.append(manifest.problem(at, text)))
+    manifest = with_found_workers(
+        manifest,
+        registry,
+        lambda at, text: problems.append(manifest.problem(at, text)),
+        lambda at, text: warnings.append(manifest.problem(at, text)),
+    )
     tables = read_tables(manifest, lambda at, text: problems.append(manifest.problem(at, text)))
     ground = Ground(
         manifest=manifest,

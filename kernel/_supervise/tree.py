@@ -73,7 +73,7 @@ class Tree:
     taps: dict[str, Tap] = attrs.field(factory=dict[str, Tap], init=False)
     """By dispatcher id: what is called with each delivery that was settled."""
     end: Callable[[str], None] = attrs.field(default=_end_nothing, init=False)
-    """Asks the service to stop, for a reason."""
+    """Asks the service to stop, for a reason, because all is done that it is there for."""
     returned: int = attrs.field(default=0, init=False)
     """The exit status that the main worker returned."""
     is_held: bool = attrs.field(default=False, init=False)

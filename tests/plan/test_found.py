@@ -109,3 +109,22 @@ def test_installed_workers_are_found(folder: Path) -> None:
 def test_what_is_wrong_is_told_with_its_line(folder: Path, where: str, expected: str) -> None:
     with pytest.raises(PlanError, match=rf"kernel.toml:\d+: .*{expected}"):
         planned(folder, f'workers = "{where}"')
+
+
+@pytest.mark.parametrize(
+    ("named", "told"), [("order", True), ("ordres", True), ("orders", False), ("elsewhere", False), ("bills", False)]
+)
+def test_a_class_that_almost_names_a_dispatcher_is_warned_of(folder: Path, named: str, told: bool) -> None:
+    (folder / "shop" / "late.py").write_text(CLASS.format(name="Late", dispatcher=named, subject="z"))
+
+    plan = planned(folder, 'workers = "shop"\n[dispatchers.bills]\nplugin = "consumer"\nenabled = false')
+
+    text = f'[dispatchers.orders].workers: "shop.late:Late" is no worker: there is no dispatcher "{named}"; did you mean "orders"?'
+    assert [str(warning).partition(": ")[2] for warning in plan.warnings] == [text] * told
+
+
+def test_it_is_told_with_the_error_if_it_is_the_only_one(folder: Path) -> None:
+    (folder / "alone.py").write_text(CLASS.format(name="Late", dispatcher="ordres", subject="z"))
+
+    with pytest.raises(PlanError, match=r'"alone:Late" is no worker: .*did you mean "orders"'):
+        planned(folder, 'workers = "alone"')

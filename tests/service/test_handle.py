@@ -130,7 +130,9 @@ def test_what_returns_at_once_has_started_and_has_its_status(manifest: Path) -> 
 def test_what_is_told_to_stop_before_it_is_ready_has_not_started(manifest: Path) -> None:
     code = "async def stop():\n    import os, signal, trio\n    os.kill(os.getpid(), signal.SIGTERM)\n    await trio.sleep_forever()\n"
     (manifest.parent / "stopping.py").write_text(code)
-    manifest.write_text('[workers.stop]\nuse = "stopping:stop"\n[workers.slow]\nuse = "loops:Slow"\nconfig = {}\n')
+    manifest.write_text(
+        '[workers.stop]\nuse = "stopping:stop"\n[workers.slow]\nuse = "loops:Slow"\nconfig = { size = 1 }\n'
+    )
 
     with pytest.raises(StartupError, match="ended, with status"):
         Service(manifest).start()
