@@ -76,6 +76,9 @@ class TrioConnection(AsyncConnection[Any]):
             raise errors._WaitTimeout  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  psycopg's callers expect it
         try:
             return await conversation.go_on()
+        except psycopg.Error as error:
+            put_on_one_line(error)
+            raise
         except trio.Cancelled:
             if self.pgconn.transaction_status == _ACTIVE:
                 await self._end(conversation)  # noqa: ASYNC102  it shields itself
@@ -162,9 +165,19 @@ async def connect(params: Mapping[str, Any]) -> TrioConnection:
     Cancellation: Is a checkpoint. If cancelled, nothing is left behind.
     """
     conninfo = make_conninfo("", **await _looked_up(params))
-    connection = TrioConnection(await connect_with(generators.connect(conninfo)))
+    try:
+        connection = TrioConnection(await connect_with(generators.connect(conninfo)))
+    except psycopg.Error as error:
+        put_on_one_line(error)
+        raise
     connection.begin_nothing()
     return connection
+
+
+def put_on_one_line(error: psycopg.Error) -> None:
+    """Have an error of libpq say on one line what it says; what the server says stays, with its mark below a line."""
+    if error.sqlstate is None and error.args:
+        error.args = (" ".join(str(error).split()), *error.args[1:])
 
 
 async def _looked_up(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 from typing import Any
 
 import psycopg
@@ -132,14 +134,40 @@ async def test_a_server_that_restarts_is_waited_for(cluster: Cluster) -> None:
         assert states == [State.DEGRADED, State.READY]
 
 
+async def test_what_libpq_says_of_a_broken_connection_is_one_line_and_what_the_server_says_is_kept(
+    cluster: Cluster,
+) -> None:
+    async with driver(cluster, sslmode="disable").open() as database:
+        with pytest.raises(psycopg.errors.SyntaxError, match=r"\nLINE 1: SELEC"):
+            await database.execute("SELEC 1")
+        async with database.connection() as connection:
+            with socket.socket(fileno=os.dup(connection.pgconn.socket)) as cut:
+                cut.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(psycopg.OperationalError, match="closed the connection unexpectedly") as broken:
+                await connection.execute("SELECT 1")
+
+    assert is_on_one_line(broken.value)
+
+
 async def test_a_server_that_is_away_is_an_error_in_time(cluster: Cluster) -> None:
     async with driver(cluster, acquire_timeout=0.3).open() as database:
         cluster.stop()
         try:
-            with trio.fail_after(10), pytest.raises(UnavailableError, match="Connection refused"):
+            with trio.fail_after(10), pytest.raises(UnavailableError, match="Connection refused") as refused:
                 await database.execute("SELECT 1")
+            with pytest.raises(UnavailableError) as deaf:
+                async with database.listen("news"):
+                    pytest.fail("it listens")
         finally:
             cluster.start()
+
+    for error in (refused, deaf):
+        assert is_on_one_line(error.value)
+        assert is_on_one_line(error.value.__cause__)
+
+
+def is_on_one_line(error: BaseException | None) -> bool:
+    return error is not None and str(error) == " ".join(str(error).split())
 
 
 async def test_a_connection_that_breaks_in_use_is_psycopgs_error_and_replaced(open_database: OpenDatabase) -> None:
