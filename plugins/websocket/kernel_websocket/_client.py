@@ -5,23 +5,23 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import ClassVar, Final, TypeAlias, TypeVar, cast, final, overload
+from typing import ClassVar, Final, TypeVar, cast, final, overload
 from urllib.parse import SplitResult, urlsplit
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 from typing_extensions import override
 
 from kernel import NO_HEADERS
 from kernel.abc import Caller, Context, Driver
 from kernel.errors import CallTimeoutError, StartupError, UnavailableError
 
+from ._boundary import OF_THE_PEER, BoundedStream, RawStream, reason_in
 from ._config import WebSocketClientConfig
 from ._format import Answer, Format, Request
 from ._line import Line
 
 ReturnT = TypeVar("ReturnT")
-Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
 _CONNECT_TIMEOUT: Final = 10.0
 
 
@@ -141,16 +141,20 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
             nursery.cancel_scope.cancel()
 
     async def _keep(self, client: WebSocketClient) -> None:
-        """Connect, and connect again, for ever."""
+        """Connect, and connect again, for ever; whatever a server does, or we do wrong with it, ends a connection only."""
         wait = self._config.reconnect_first
         while True:
+            reason = "the connection ended"
             try:
                 async with self._connect() as socket:
                     wait = self._config.reconnect_first
                     await self._converse(client, socket)
-                reason = "the connection ended"
-            except (HandshakeError, ConnectionClosed, OSError, trio.TooSlowError) as error:
+            except* OF_THE_PEER as group:
+                error = reason_in(group)
                 reason = f"it cannot be connected: {type(error).__name__}: {error}"
+            except* Exception as group:
+                self._context.log.exception("connection_failed")
+                reason = f"the connection failed: {reason_in(group)!r}"
             self._context.report_degraded(reason)
             await trio.sleep(wait)
             wait = min(2 * wait, self._config.reconnect_most)
@@ -161,25 +165,24 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
         config, url = self._config, urlsplit(self._config.url)
         host, is_safe = url.hostname or "", url.scheme == "wss"
         with trio.fail_after(_CONNECT_TIMEOUT):
-            stream = await _open_stream(host, url.port or (443 if is_safe else 80), is_safe=is_safe)
+            raw = await _open_stream(host, url.port or (443 if is_safe else 80), is_safe=is_safe)
+        stream = BoundedStream(raw, send_timeout=config.send_timeout)
         try:
             async with trio.open_nursery() as nursery:
-                with trio.fail_after(_CONNECT_TIMEOUT):
-                    socket = await self._shake_hands(nursery, stream, url, config)
-                yield socket
+                with stream.shaking_hands(seconds=_CONNECT_TIMEOUT):
+                    stream.socket = await self._shake_hands(nursery, stream, url, config)
+                yield stream.socket
                 nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:  # the task that reads is the one that hears of a refusal
-            raise _reason_in(group) or group from None
         finally:
-            await trio.aclose_forcefully(stream)  # noqa: ASYNC102  it does not wait
+            await stream.part()  # noqa: ASYNC102  it is bounded, and closes the socket if cancelled
 
     async def _shake_hands(
-        self, nursery: trio.Nursery, stream: Stream, url: SplitResult, config: WebSocketClientConfig
+        self, nursery: trio.Nursery, stream: BoundedStream, url: SplitResult, config: WebSocketClientConfig
     ) -> WebSocketConnection:
         token = [] if config.token is None else [(b"Authorization", f"Bearer {config.token.reveal()}".encode())]
         return await wrap_client_stream(
             nursery,
-            stream,
+            cast("RawStream", stream),  # any stream will do, as `wrap_server_stream` says
             url.netloc.rpartition("@")[2],
             (url.path or "/") + (f"?{url.query}" if url.query else ""),
             subprotocols=list(cast("Format", self._context.protocol).subprotocols),
@@ -194,7 +197,7 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
         self._context.report_ready()
         client.use(line)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(line.write)
+            nursery.start_soon(line.write, nursery.cancel_scope)
             try:
                 with suppress(ConnectionClosed):
                     while True:
@@ -217,17 +220,6 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
                     self._context.log.debug("unasked_message")
 
 
-def _reason_in(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """Return why there is no connection, if that is all that a group says."""
-    expected, others = group.split((HandshakeError, ConnectionClosed, OSError, trio.TooSlowError))
-    if expected is None or others is not None:
-        return None
-    reason: BaseException = expected
-    while isinstance(reason, BaseExceptionGroup):
-        reason = cast("BaseExceptionGroup[BaseException]", reason).exceptions[0]
-    return reason
-
-
-async def _open_stream(host: str, port: int, *, is_safe: bool) -> Stream:
+async def _open_stream(host: str, port: int, *, is_safe: bool) -> RawStream:
     stream = await trio.open_tcp_stream(host, port)
     return trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host) if is_safe else stream

@@ -40,7 +40,7 @@ class LineConfig:
     max_unsent: int = attrs.field(default=1000, validator=_COUNT)
     """Messages that wait to be sent; one more ends the connection, whose other side does not read."""
     send_timeout: float = attrs.field(default=10.0, validator=_POSITIVE)
-    """Seconds that sending one message may take; then the connection is ended."""
+    """Seconds for sending one message or a pong, and for the peer to agree to an end; then the connection is ended."""
 
 
 @final

@@ -9,13 +9,14 @@ from itertools import count
 from typing import ClassVar, Final, cast, final
 
 import trio
-from trio_websocket import HandshakeError, WebSocketRequest, WebSocketServer
+from trio_websocket import WebSocketRequest, wrap_server_stream
 from typing_extensions import override
 
 from kernel import Listening
 from kernel.abc import Context, Dispatcher, Intake
 from kernel.errors import StartupError, UnavailableError
 
+from ._boundary import BoundedStream, contained
 from ._config import WebSocketConfig
 from ._format import Format
 from ._handshake import admitted
@@ -79,14 +80,6 @@ class WebSocketDispatcher(Dispatcher):
             raise UnavailableError(
                 f"{self._context.id} cannot listen at {config.host}:{config.port}: {error}"
             ) from error
-        server = WebSocketServer(
-            self._serve,
-            listeners,
-            handler_nursery=self._nursery,
-            max_message_size=config.max_bytes,
-            connect_timeout=_HANDSHAKE_TIMEOUT,
-            disconnect_timeout=_FAREWELL,
-        )
         self._intake = intake
         for listener in listeners:
             host, port = listener.socket.getsockname()[:2]
@@ -94,31 +87,43 @@ class WebSocketDispatcher(Dispatcher):
             self._context.emit(Listening(component=self._context.id, address=address))
         async with trio.open_nursery() as self._waiting:
             try:
-                await server.run(task_status=_Started(task_status))
+                await trio.serve_listeners(
+                    self._contain, listeners, handler_nursery=self._nursery, task_status=_Started(task_status)
+                )
             finally:
                 self._is_over = True
 
-    async def _serve(self, request: WebSocketRequest) -> None:
+    async def _contain(self, raw: trio.SocketStream) -> None:
+        """Serve a connection from its first byte to its last: whatever goes wrong with it stays here."""
+        stream = BoundedStream(raw, send_timeout=self._config.send_timeout)
+        with contained(self._context):
+            try:
+                async with trio.open_nursery() as nursery:
+                    with stream.shaking_hands(seconds=_HANDSHAKE_TIMEOUT):
+                        request = await wrap_server_stream(nursery, stream, max_message_size=self._config.max_bytes)
+                    await self._serve(request, stream)
+                    nursery.cancel_scope.cancel()
+            finally:
+                await stream.part()  # noqa: ASYNC102  it is bounded, and closes the socket if cancelled
+
+    async def _serve(self, request: WebSocketRequest, stream: BoundedStream) -> None:
         if self._is_over or len(self._sessions) >= self._config.max_connections:
             await request.reject(503)
             return
         try:
-            identity = await admitted(request, self._config)
+            identity = await admitted(request, stream, self._config)
         except Exception:
             self._context.log.exception("authenticate_failed")
             identity = 500
         if isinstance(identity, int):
             await request.reject(identity)
             return
-        await self._converse(request, identity)
+        await self._converse(request, identity, stream)
 
-    async def _converse(self, request: WebSocketRequest, identity: str) -> None:
+    async def _converse(self, request: WebSocketRequest, identity: str, stream: BoundedStream) -> None:
         protocol, config = cast("Format", self._context.protocol), self._config
         chosen = next((name for name in protocol.subprotocols if name in request.proposed_subprotocols), None)
-        try:
-            socket = await request.accept(subprotocol=chosen)
-        except HandshakeError:
-            return  # noqa: ASYNC910  what raised is a checkpoint
+        socket = stream.socket = await request.accept(subprotocol=chosen)
         extends = chosen is not None and chosen == protocol.subprotocols[0]
         line = Line(socket, protocol, config, extends=extends, identity=identity)
         session = Session(

@@ -8,8 +8,9 @@ from typing import cast, final
 
 import attrs
 import trio
-from trio_websocket import WebSocketRequest
+from trio_websocket import Endpoint, WebSocketRequest
 
+from ._boundary import BoundedStream
 from ._config import WebSocketConfig
 
 
@@ -26,7 +27,7 @@ class Handshake:
     """Address of the peer."""
 
 
-def _may(origin: str, request: WebSocketRequest, origins: Sequence[str]) -> bool:
+def _may(origin: str, local: Endpoint, origins: Sequence[str]) -> bool:
     """Return whether a page of an origin may connect: one that is named, or that came from the address it connects to.
 
     A name may lead to us today and to its owner tomorrow, so only an address of numbers, or `localhost`, speaks for
@@ -34,13 +35,10 @@ def _may(origin: str, request: WebSocketRequest, origins: Sequence[str]) -> bool
     """
     if "*" in origins or origin in origins:
         return True
-    local = request.local
-    if isinstance(local, str):
-        return False
     return origin in {f"http://{host}:{local.port}" for host in (local.address, "localhost")}
 
 
-async def admitted(request: WebSocketRequest, config: WebSocketConfig) -> str | int:
+async def admitted(request: WebSocketRequest, stream: BoundedStream, config: WebSocketConfig) -> str | int:
     """Return who a peer is, or the HTTP status that refuses it.
 
     Cancellation: Is a checkpoint.
@@ -50,12 +48,11 @@ async def admitted(request: WebSocketRequest, config: WebSocketConfig) -> str | 
     origin = headers.get("origin")
     if config.path and request.path.partition("?")[0] != config.path:
         return 404
-    if origin is not None and not _may(origin, request, config.origins):
+    if origin is not None and not _may(origin, stream.local, config.origins):
         return 403
     if config.authenticate is None:
         return ""
-    remote = request.remote
-    seen = Handshake(path=request.path, headers=headers, remote=remote if isinstance(remote, str) else str(remote))
+    seen = Handshake(path=request.path, headers=headers, remote=str(stream.remote))
     identity = config.authenticate(seen)
     if inspect.isawaitable(identity):
         identity = cast("object", await identity)

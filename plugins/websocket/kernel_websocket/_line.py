@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, TypeVar, final, overload
 
 import attrs
@@ -123,24 +124,26 @@ class Line(Caller):
             self._outbox.send_nowait(body)
         except trio.WouldBlock:
             self.close(_TOO_SLOW, "too slow")
-        except trio.BrokenResourceError:  # it has just ended
-            return
 
-    async def write(self) -> None:
-        """Send what there is until the connection is closed, or takes too long.
+    async def write(self, reading: trio.CancelScope) -> None:
+        """Send what there is until the connection is closed, by either end; then end the reading of it, too.
+
+        The stream bounds how long a message may take, and `send_timeout` how long a peer may take to agree to the end.
 
         Cancellation: Is a checkpoint.
         """
         try:
-            async for body in self._unsent:
-                if self._closing is not None:
-                    break
-                with trio.fail_after(self._config.send_timeout):
+            with suppress(ConnectionClosed):
+                async for body in self._unsent:
+                    if self._closing is not None:
+                        break
                     await self._socket.send_message(body.decode())
-        except (trio.TooSlowError, ConnectionClosed):
-            self.close(_TOO_SLOW, "too slow")
-        code, reason = self._closing or (1000, "")
-        await self._socket.aclose(code, reason)
+            code, reason = self._closing or (1000, "")
+            with trio.move_on_after(self._config.send_timeout):
+                await self._socket.aclose(code, reason)
+        finally:
+            self.close()
+            reading.cancel()
 
     def answered(self, answer: Answer) -> None:
         """Hand an answer to who waits for it."""
@@ -152,7 +155,6 @@ class Line(Caller):
         """Fail the calls under way: the connection has ended."""
         self._ended.set()
         self.close()
-        self._unsent.close()
         for call in self._calls.values():
             if not call.done.is_set():
                 call.end(error=UnknownOutcomeError("the connection ended while an answer was awaited"))

@@ -107,7 +107,7 @@ class Session:
         Cancellation: Is a checkpoint.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.line.write)
+            nursery.start_soon(self.line.write, nursery.cancel_scope)
             try:
                 with suppress(ConnectionClosed):
                     while True:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 from kernel_websocket import WebSocketClient
-from kernel_websocket._client import _reason_in
+from kernel_websocket._boundary import reason_in
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from kernel import Listening, answers
@@ -55,7 +55,7 @@ async def open_socket(url: str, *, headers: Sequence[tuple[bytes, bytes]] = ()) 
             yield await wrap_client_stream(nursery, stream, parts.netloc, parts.path, extra_headers=list(headers))
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        raise _reason_in(group) or group from None
+        raise reason_in(group) from None
     finally:
         await trio.aclose_forcefully(stream)
 
