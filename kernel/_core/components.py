@@ -69,7 +69,8 @@ class Context:
     emit: Callable[[Event], None]
     """Reports an event; never raises, never blocks."""
     report_degraded: Callable[[str], None]
-    """Says that the component works badly, and why. A driver that lost its connection calls it."""
+    """Says that the component works badly, and why. A driver that lost its connection calls it. Ignored while it is to
+    stop, with the service or to be started again."""
     report_ready: Callable[[], None]
     """Says that a degraded component works well again."""
     driver: object = None

@@ -130,9 +130,14 @@ class Supervisor:
             self._nursery.start_soon(partial(self._stop_all, list(alive), drain_until=drain_until))
 
     def report(self, child: Child, state: State, reason: str = "") -> None:
-        """Move a child between ready and degraded, or when it gets up; anything else is ignored as too late."""
+        """Move a child between ready and degraded, or when it gets up; anything else is ignored as too late.
+
+        One that is to stop does not become degraded any more: whom it spoke to may stop before it, as it should.
+        """
         if child.state is State.STARTING:
             child.degraded = reason if state is State.DEGRADED else None
+        elif state is State.DEGRADED and (child.retired or (child.life is not None and child.life.recalled)):
+            return
         elif child.state in USABLE and child.state is not state:
             self._move(child, state, reason)
 

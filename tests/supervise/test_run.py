@@ -399,6 +399,34 @@ async def test_a_component_reports_that_it_is_degraded_and_ready_again(autojump_
     assert reasons == ["gone"]
 
 
+@pytest.mark.parametrize("is_restarted", [True, False])
+async def test_what_breaks_while_all_stop_makes_nobody_degraded(*, is_restarted: bool, autojump_clock: Any) -> None:
+    contexts: list[Context] = []
+
+    @attrs.frozen
+    class Reports(GivenDriver):
+        def __attrs_post_init__(self) -> None:
+            contexts.append(self.context)
+
+    async def stops_first(d: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            contexts[-1].report_degraded("a connection broke")
+
+    table = manifest("w", drivers={"d": {"plugin": "reports"}})
+    given = Registry.of({"drivers": {"reports": Reports}, "workers": {"w": stops_first}})
+    async with open_kernel(table, registry=given) as service:
+        if is_restarted:
+            service.kernel.restart("driver/d")
+            await trio.sleep(10)
+            contexts[-1].report_degraded("of the new life")
+            assert service.kernel.states["driver/d"] is State.DEGRADED
+
+    reasons = [event.reason for event in service.events if isinstance(event, StateChanged) and event.reason]
+    assert [reason for reason in reasons if reason != "of the new life"] == []
+
+
 async def test_a_function_is_given_its_drivers(autojump_clock: Any) -> None:
     got: list[object] = []
 
