@@ -13,6 +13,8 @@ from kernel.abc import Context
 from kernel.errors import StartupError
 
 from ._config import CurveConfig
+from ._monitor import UNFIT, Monitor, open_monitor
+from ._seldom import Seldom
 from ._socket import Socket
 
 _ZAP: Final = "inproc://zeromq.zap.01"
@@ -52,10 +54,13 @@ async def guard(
     asked = owner.socket(zmq.REP)
     try:
         asked.bind(_ZAP)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_answer, Socket(asked), {zmq_key(key) for key in curve.allowed_keys}, context)
-            yield
-            nursery.cancel_scope.cancel()
+        seldom = Seldom(context)
+        with open_monitor(Socket(raw), UNFIT) as monitor:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_answer, Socket(asked), {zmq_key(key) for key in curve.allowed_keys}, seldom)
+                nursery.start_soon(_tell_of_unfit, monitor, seldom)
+                yield
+                nursery.cancel_scope.cancel()
     finally:
         asked.close(0)
 
@@ -67,11 +72,19 @@ def zmq_key(text: str) -> bytes:
     return z85.decode(text.encode())
 
 
-async def _answer(socket: Socket, allowed: set[bytes], context: Context) -> None:
+async def _answer(socket: Socket, allowed: set[bytes], seldom: Seldom) -> None:
     while True:
-        version, request, _domain, _address, _identity, mechanism, *credentials = await socket.recv()
+        version, request, _domain, address, _identity, mechanism, *credentials = await socket.recv()
         is_allowed = version == _VERSION and mechanism == _CURVE and credentials[:1] and credentials[0] in allowed
         if not is_allowed:
-            context.log.warning("peer_refused", mechanism=mechanism.decode("ascii", "replace"))
+            facts = {"address": address, "mechanism": mechanism}
+            seldom.warn("peer_refused", **{name: value.decode("ascii", "replace") for name, value in facts.items()})
         status = (b"200", b"") if is_allowed else (b"400", b"not allowed")
         await socket.send([_VERSION, request, *status, b"", b""])
+
+
+async def _tell_of_unfit(monitor: Monitor, seldom: Seldom) -> None:
+    """Warn of peers that no key was asked of, since they do not speak CURVE; libzmq does not say where they are."""
+    while True:
+        await monitor.next()
+        seldom.warn("peer_refused", mechanism="not CURVE")

@@ -15,6 +15,8 @@ from ._socket import Socket
 CONNECTED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED
 DISCONNECTED: Final = zmq.EVENT_DISCONNECTED
 REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
+UNFIT: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+"""The peer speaks another mechanism, or none of ZeroMQ's."""
 _ALL: Final = CONNECTED | DISCONNECTED | REFUSED
 
 
@@ -34,9 +36,9 @@ class Monitor:
 
 
 @contextmanager
-def open_monitor(socket: Socket) -> Generator[Monitor]:
-    """Have a socket watched."""
-    raw = socket.raw.get_monitor_socket(_ALL)
+def open_monitor(socket: Socket, events: int = _ALL) -> Generator[Monitor]:
+    """Have a socket watched for some events."""
+    raw = socket.raw.get_monitor_socket(events)
     try:
         yield Monitor(Socket(raw))
     finally:

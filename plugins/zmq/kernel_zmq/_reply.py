@@ -14,12 +14,13 @@ from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Envelope, Outcome, Pace
 from kernel.abc import Context, Delivery, Dispatcher, Intake
-from kernel.errors import EncodeError, SettledError, UnavailableError
+from kernel.errors import DecodeError, EncodeError, KernelError, SettledError, UnavailableError
 
 from ._config import ReplyConfig, problems
 from ._opening import open_socket
+from ._seldom import Seldom
 from ._socket import Socket
-from ._wire import Cancellation, Request, read_request, write_greeting, write_reply
+from ._wire import Cancellation, Malformed, Request, read_request, write_greeting, write_reply
 
 _MAX_GREETED: Final = 10_000
 
@@ -82,6 +83,7 @@ class ReplyDispatcher(Dispatcher):
         self._has_room: Final = trio.lowlevel.ParkingLot()
         self._intake: Intake | None = None
         self._is_over = False
+        self._seldom: Final = Seldom(context)
         self._greeted: Final = dict[tuple[bytes, ...], None]()
         """Peers that know that we hear cancellations; the oldest is forgotten first, and greeted again."""
         self._socket: Socket | None = None
@@ -152,7 +154,7 @@ class ReplyDispatcher(Dispatcher):
             del self._greeted[next(iter(self._greeted))]
         socket.send_nowait(write_greeting(peer))
 
-    def _take(self, came: Request | Cancellation | None) -> None:
+    def _take(self, came: Request | Cancellation | Malformed) -> None:
         match came:
             case Request() if self._is_over:
                 self._refuse(came)
@@ -161,8 +163,9 @@ class ReplyDispatcher(Dispatcher):
                 self._has_come.unpark()
             case Cancellation():
                 self._cancel(came.name)
-            case None:
-                self._context.log.debug("malformed_request")
+            case Malformed(reason, request):
+                if request is None or not self._answer_error(request, DecodeError(reason)):
+                    self._seldom.warn("malformed_request", reason=reason)
 
     def _cancel(self, name: str) -> None:
         if self._intake is None or not self._intake.revoke(name):
@@ -183,13 +186,19 @@ class ReplyDispatcher(Dispatcher):
 
     def _refuse(self, request: Request) -> None:
         """Say that it will not be handled, if the protocol can tell that."""
-        error = UnavailableError(f"{self._context.service} stops; the request was not handled to its end")
+        self._answer_error(
+            request, UnavailableError(f"{self._context.service} stops; the request was not handled to its end")
+        )
+
+    def _answer_error(self, request: Request, error: KernelError) -> bool:
+        """Return whether the protocol can tell an error, which has been sent then."""
         try:
             reply = self._context.protocol.encode_error(request.envelope, error)
         except EncodeError:
             reply = None
         if reply is not None:
             self._send(request, reply)
+        return reply is not None
 
     def _send(self, request: Request, reply: Envelope) -> None:
         assert self._socket is not None  # it is open as long as anything is in flight

@@ -62,6 +62,16 @@ class Cancellation:
     name: str
 
 
+@final
+@attrs.frozen
+class Malformed:
+    """A request that nobody can be given."""
+
+    reason: str
+    request: Request | None
+    """Whom an answer is for; None if that is not known."""
+
+
 def write_request(envelope: Envelope, call: bytes, *, now: float) -> Frames:
     """Return the frames of a request."""
     facts: dict[str, object] = {"subject": envelope.subject, "headers": dict(envelope.headers)}
@@ -86,8 +96,8 @@ def is_greeting(frames: Frames) -> bool:
     return len(frames) == 1 and frames[0] == _GREETING
 
 
-def read_request(frames: Frames, *, subject: str, now: float) -> Request | Cancellation | None:
-    """Return what a message to a ROUTER is; None if it is nothing that can be answered.
+def read_request(frames: Frames, *, subject: str, now: float) -> Request | Cancellation | Malformed:
+    """Return what a message to a ROUTER is.
 
     Args:
         frames: The message; whom it is from stands first.
@@ -96,18 +106,25 @@ def read_request(frames: Frames, *, subject: str, now: float) -> Request | Cance
     """
     if b"" not in frames[1:]:
         is_cancellation = len(frames) > 2 and frames[-2] == _CANCEL
-        return Cancellation(_name([*frames[:-2], frames[-1]])) if is_cancellation else None
+        if is_cancellation:
+            return Cancellation(_name([*frames[:-2], frames[-1]]))
+        return Malformed("there is no empty frame before the request, as REQ sends it", None)
     at = frames.index(b"", 1)
     address, content = frames[: at + 1], frames[at + 1 :]
-    if not 1 <= len(content) <= 2:
-        return None
     is_ours = at > 2 and address[-2].startswith(_FACTS)
+    name = _name([*address[:-3], address[-3]]) if is_ours else ""
+    back = [*address[:-2], b""] if is_ours else address
+    asked = Envelope(subject=subject, body=b"", reply_to=_REPLY_TO, correlation_id=name)
+    unread = Request(name=name, address=back, envelope=asked)
+    if not 1 <= len(content) <= 2:
+        return Malformed(f"a request is a body, or a subject and a body, and not {len(content)} frames", unread)
     try:
         facts = _read(address[-2]) if is_ours else NO_HEADERS
         named = content[0].decode() if len(content) == 2 else facts.get("subject")
-    except (DecodeError, UnicodeDecodeError):
-        return None
-    name = _name([*address[:-3], address[-3]]) if is_ours else ""
+    except DecodeError as error:
+        return Malformed(str(error), unread)
+    except UnicodeDecodeError:
+        return Malformed("the subject is not UTF-8", unread)
     envelope = Envelope(
         subject=named if isinstance(named, str) and named else subject,
         body=content[-1],
@@ -116,7 +133,7 @@ def read_request(frames: Frames, *, subject: str, now: float) -> Request | Cance
         correlation_id=name,
         deadline=read_deadline(facts.get(DEADLINE_HEADER), now=now),
     )
-    return Request(name=name, address=[*address[:-2], b""] if is_ours else address, envelope=envelope)
+    return Request(name=name, address=back, envelope=envelope)
 
 
 def write_reply(request: Request, reply: Envelope) -> Frames:

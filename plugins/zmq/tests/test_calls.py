@@ -330,3 +330,26 @@ async def test_calls_that_are_cancelled_at_random_end_once_and_lose_nothing(addr
             assert await rpc.desk(1) == 2
 
         assert (sum(ended.values()), rpc.in_flight) == (200, 0)
+
+
+@pytest.mark.parametrize("frames", [[b"desk", b"[1]", b"more"], [b"\xff", b"[1]"], [b"x"] * 1000])
+async def test_a_request_that_is_none_is_answered_with_an_error(address: str, frames: list[bytes]) -> None:
+    async with serving({"desk": Desk}, **desk_at(address)), open_raw(zmq.DEALER, connect=address) as peer:
+        await peer.send([b"", *frames])
+        with trio.fail_after(10):
+            answer = await peer.recv()
+
+        assert answer[0] == b""
+        assert json.loads(answer[1])["error"]["type"] == "DecodeError"
+
+
+async def test_what_cannot_be_answered_is_a_warning(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Inbox()
+    monkeypatch.setattr("kernel_zmq._seldom.Seldom.warn", lambda _self, *event, **facts: told.put((*event, facts)))
+
+    async with serving({"desk": Desk}, **desk_at(address)), open_raw(zmq.DEALER, connect=address) as peer:
+        await peer.send([b"[1]"])
+
+        [(event, facts)] = await told.get(1)
+        assert event == "malformed_request"
+        assert "no empty frame" in facts["reason"]

@@ -11,7 +11,7 @@ import zmq
 from kernel import Secret, State, StateChanged, answers
 from kernel.errors import UnavailableError
 
-from .raw import serving
+from .raw import Inbox, serving
 
 
 @answers("desk")
@@ -26,7 +26,9 @@ def keys() -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("who", ["allowed", "unknown", "plain"])
-async def test_only_those_who_are_allowed_are_served(address: str, who: str) -> None:
+async def test_only_those_who_are_allowed_are_served(address: str, who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Inbox()
+    monkeypatch.setattr("kernel_zmq._seldom.Seldom.warn", lambda _self, *event, **facts: told.put((*event, facts)))
     (server, server_secret), (client, client_secret), (_, stranger_secret) = keys(), keys(), keys()
     curves: dict[str, dict[str, Any]] = {
         "allowed": {"curve": {"secret_key": Secret(client_secret), "server_key": server}},
@@ -42,9 +44,13 @@ async def test_only_those_who_are_allowed_are_served(address: str, who: str) -> 
     async with serving({"desk": double}, dispatchers={"desk": desk}), serving({}, drivers={"rpc": rpc}) as caller:
         if who == "allowed":
             assert await caller.call("rpc", "desk", [2]) == 4
+            assert told.seen == []
             return
         with pytest.raises(UnavailableError, match="nobody was connected"):
             await caller.call("rpc", "desk", [2])
+        [(event, facts), *_] = await told.get(1)
+        assert (event, facts["mechanism"]) == ("peer_refused", "CURVE" if who == "unknown" else "not CURVE")
+        assert ("address" in facts) == (who == "unknown")
         if who == "unknown":
             await caller.wait_event(StateChanged, lambda event: event.new is State.DEGRADED)
 
