@@ -19,12 +19,13 @@ from typing import Final, cast
 from .compiler import compile_type
 from .leaves import Schema
 from .limits import with_keywords
+from .single import FROM_OUTSIDE
 from .walk import MANIFEST, MESSAGES, Book
 
 
 def open_book() -> Book:
     """Return what collects the definitions of a schema of a manifest."""
-    return Book(MANIFEST, _notes, _validated)
+    return Book(MANIFEST, _notes, _validated_as_written)
 
 
 def table_schema(cls: object, book: Book | None = None) -> Schema:
@@ -113,6 +114,14 @@ def _validated(schema: Schema, validator: Callable[..., object] | None, field: o
         except Exception as error:  # noqa: BLE001  somebody's validator, given what it cannot expect
             schema = with_keywords(schema, dict(_said(str(error.args[0]) if error.args else "")))
     return schema
+
+
+def _validated_as_written(schema: Schema, validator: Callable[..., object] | None, field: object) -> Schema:
+    """Return the same for a manifest, in which a text that will be substituted may become any that is allowed."""
+    made = _validated(schema, validator, field)
+    if made.get("type") != "string" or not made.keys() & {"enum", "pattern"}:
+        return made
+    return {"anyOf": [made, dict(FROM_OUTSIDE)]}
 
 
 def _said(text: str) -> Iterator[tuple[str, object]]:

@@ -18,7 +18,7 @@ from .nodes import Node
 from .strict import WrongValueError, is_array
 from .walk import At, Book, Walk
 
-_FROM_OUTSIDE: Final[Schema] = {"type": "string", "pattern": r"\$\{"}
+FROM_OUTSIDE: Final[Schema] = {"type": "string", "pattern": r"\$\{"}
 """A string that will be substituted may become any other."""
 _SECRET: Final = {
     "description": "a secret: from the environment, or from a file",
@@ -71,7 +71,7 @@ class Choice(Node):
     def schema(self, book: Book) -> Schema:
         if not book.policy.is_strict or not any(isinstance(value, str) for value in self._schema.get("enum", ())):
             return dict(self._schema)
-        return {"anyOf": [dict(self._schema), dict(_FROM_OUTSIDE)]}
+        return {"anyOf": [dict(self._schema), dict(FROM_OUTSIDE)]}
 
     @property
     def options(self) -> Sequence[object]:

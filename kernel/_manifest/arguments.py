@@ -66,8 +66,10 @@ def declared(table: object, report: Report) -> Iterator[Argument]:
             report((name, "type"), f"must be one of {listed(_TYPES)}, got {shown(kind)}")
         elif "default" in said and not _is(said["default"], kind):
             report((name, "default"), f"must be of the type {kind}, got {shown(said['default'])}")
+        elif not isinstance(about := said.get("help", ""), str):
+            report((name, "help"), f"must be text, got {shown(about)}")
         else:
-            yield Argument(name=name, type=kind, default=said.get("default"), help=str(said.get("help", "")))
+            yield Argument(name=name, type=kind, default=said.get("default"), help=about)
 
 
 def _type_of(value: object) -> object:

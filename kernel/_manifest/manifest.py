@@ -19,7 +19,7 @@ import attrs
 
 from .._convert.strict import is_array, is_table
 from .._core.secret import Secret
-from .._core.words import listed, shown, toml_path, unknown
+from .._core.words import did_you_mean, listed, shown, toml_path, unknown
 from ..errors import ManifestError, Problem
 from .arguments import AT, Argument, declared, take, takers
 from .layers import Layer, lay_over, paths_in, read_layers
@@ -201,6 +201,8 @@ def _substituted(tables: Mapping[str, object], substitution: Substitution) -> di
     first = {key: tables[key] for key in ("kernel",) if key in tables}
     kernel = {key: substitution.value(value, (key,), secrets=False) for key, value in first.items()}
     substitution.arguments = _argument_table(kernel)
+    if not substitution.arguments:
+        _report_misspelt(kernel.get("kernel"), substitution)
     rest = {
         key: substitution.value(value, (key,), secrets=key in COMPONENT_TABLES)
         for key, value in tables.items()
@@ -212,6 +214,13 @@ def _substituted(tables: Mapping[str, object], substitution: Substitution) -> di
 def _argument_table(tables: Mapping[str, object]) -> Mapping[str, object]:
     found = find(tables, ("kernel", "arguments"))
     return found if is_table(found) else {}
+
+
+def _report_misspelt(kernel: object, substitution: Substitution) -> None:
+    """Report a table that is nearly called `arguments`: what stands for its arguments is told before other tables are."""
+    for key in kernel if is_table(kernel) else ():
+        if did_you_mean(key, ["arguments"]):
+            substitution.report(("kernel", key), unknown("key", key, ["arguments"]))
 
 
 def _set_up(manifest: Manifest, written: Mapping[tuple[str, ...], str]) -> Manifest:

@@ -92,7 +92,9 @@ class Child:
     """Seconds that its last life was ready."""
     reason: str = attrs.field(default="", init=False)
     """Why it is in its state."""
-    moved_at: float = attrs.field(factory=trio.current_time, init=False)
+    moved_at: float = attrs.field(
+        factory=lambda: trio.current_time() if trio.lowlevel.in_trio_run() else 0.0, init=False
+    )
     lives: int = attrs.field(default=0, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)
     """What its last life that failed ended in."""

@@ -32,7 +32,11 @@ MANIFESTS = [
     *sorted((OWN / "good").glob("*.toml")),
 ]
 MANIFESTS = [path for path in MANIFESTS if path.name not in {"pyproject.toml", "ruff.toml"}]
-FREE = {("drivers",), ("protocols",), ("dispatchers",), ("workers",), ("groups",)}
+FREE = {
+    *((section,) for section in ("drivers", "protocols", "dispatchers", "workers", "groups", "stages")),
+    ("kernel", "arguments"),
+    ("workers", "pricing", "config"),
+}
 """Tables whose keys are the user's own names."""
 
 KeyPath: TypeAlias = tuple[str, ...]
@@ -221,7 +225,7 @@ def test_a_negative_number_is_named_with_its_line(path: Path, mutant: Mutant) ->
 
 
 def is_free_number(at: KeyPath) -> bool:
-    return at[:2] == ("protocols", "wire") or (at[0] == "workers" and at[2] == "config")
+    return at[:2] in {("protocols", "wire"), ("kernel", "arguments")} or (at[0] == "workers" and at[2] == "config")
 
 
 def negative_is_named(mutant: Mutant, at: KeyPath) -> bool:
