@@ -49,6 +49,7 @@ def throw_away(task: asyncio.Task[Any]) -> bool:
     if task.done():
         return False
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001  as asyncio's own gather does
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # that it is closed is no news
     coroutine: Any = task.get_coro()
     with suppress(RuntimeError, ValueError):  # it may refuse that as well, and reset variables of another context
         coroutine.close()

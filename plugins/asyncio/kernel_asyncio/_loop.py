@@ -195,6 +195,13 @@ async def open_loop(
     Cancellation: Is a checkpoint. The exit takes `exit_timeout` at most, also when cancelled.
     """
     library, has_stopped, left = trio_asyncio(), False, dict[asyncio.Task[Any], str]()
+
+    def abandon() -> None:
+        while left:
+            task, name = left.popitem()
+            if throw_away(task):
+                on_error(f"{name} did not end within {exit_timeout:g} s after it was cancelled, and is abandoned", None)
+
     async with library.open_loop() as loop:
         # Without a handler of its own, an error that nobody waits for ends the loop, when the garbage is collected.
         def handle(_: object, told: Mapping[str, Any]) -> None:
@@ -223,9 +230,9 @@ async def open_loop(
             finally:
                 opened.close()
                 left |= {task: opened.name(task) for task in await end_tasks(loop, exit_timeout)}  # noqa: ASYNC102  it shields itself
+                if loop.is_running():  # on its way out it does what is due, and one that never waits is always due
+                    abandon()
                 nursery.cancel_scope.cancel()
-    for task, name in left.items():
-        if throw_away(task):
-            on_error(f"{name} did not end within {exit_timeout:g} s after it was cancelled, and is abandoned", None)
+    abandon()
     if has_stopped:
         raise UnavailableError(f"{ENDED}: something in it has called stop()")

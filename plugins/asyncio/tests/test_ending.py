@@ -37,6 +37,12 @@ async def stubborn() -> None:
             await asyncio.sleep(60)
 
 
+async def spin() -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+
 async def leave_stubborn() -> None:
     TASKS.append(asyncio.create_task(stubborn()))
     await asyncio.sleep(0.01)
@@ -101,6 +107,16 @@ async def test_a_task_that_does_not_heed_its_cancellation_is_abandoned_and_named
     assert isinstance(told, AsyncioTaskFailed)
     assert "stubborn did not end within 0.2 s" in told.message
     TASKS.clear()
+
+
+async def test_a_task_that_never_waits_is_abandoned_too() -> None:
+    events: list[Event] = []
+    with trio.fail_after(5):
+        async with driver(events, cancel_timeout=0.05, stop_timeout=0.2).open() as aio:
+            with trio.move_on_after(0.05):
+                await aio.run(spin)
+
+    assert [event.message.split()[0] for event in events if isinstance(event, AsyncioTaskFailed)] == ["spin"]
 
 
 class Stopping:
