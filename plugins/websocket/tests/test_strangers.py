@@ -10,14 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import attrs
 import pytest
+import structlog
 import trio
 from kernel_websocket import JsonRpcProtocol, WebSocketClient
+from kernel_websocket._boundary import contained
 from trio_websocket import ConnectionClosed
+from wsproto.utilities import LocalProtocolError
 
 from kernel import ComponentFailed, answers
 from kernel.errors import UnavailableError, UnknownOutcomeError
-from kernel.testing import RunningService
+from kernel.testing import RunningService, fake_context
 
 from .service import calling, double, open_socket, serving, url_of
 
@@ -168,6 +172,24 @@ async def test_a_defect_of_ours_ends_one_connection(monkeypatch: pytest.MonkeyPa
         await socket.send_message("strike")
         with pytest.raises(ConnectionClosed):
             await socket.get_message()
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (ConnectionClosed(None), "debug"),
+        (trio.ClosedResourceError(), "debug"),
+        (ExceptionGroup("", [ExceptionGroup("", [LocalProtocolError()])]), "debug"),
+        (ConnectionResetError(), "debug"),
+        (LookupError(), "error"),
+        (ExceptionGroup("", [trio.BrokenResourceError(), AssertionError()]), "error"),
+    ],
+)
+def test_only_what_a_peer_cannot_bring_about_is_logged_as_a_defect(error: Exception, level: str) -> None:
+    context = attrs.evolve(fake_context("dispatcher/web"), log=structlog.get_logger())
+    with structlog.testing.capture_logs() as logged, contained(context):
+        raise error
+    assert logged[-1]["log_level"] == level
 
 
 async def ping_for_ever(stream: trio.SocketStream) -> None:
