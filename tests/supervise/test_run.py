@@ -165,7 +165,7 @@ async def test_a_service_with_nothing_left_to_run_stops_cleanly(autojump_clock: 
     heard = events_of(hub)
     result = await serve(plan(manifest("ends", ends=ONCE), ends=ends), log=LOG, hub=hub)
 
-    assert result == Result(ExitStatus.STOPPED, ())
+    assert result == Result(ExitStatus.STOPPED, (), ran_to_end=True)
     assert trio.current_time() == pytest.approx(3.0)
     assert [event.reason for event in heard if isinstance(event, StopRequested)] == ["nothing is left to run"]
     assert heard[-1] == KernelStopped(component="kernel", status=0, seconds=0.0)
