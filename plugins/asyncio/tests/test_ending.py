@@ -60,7 +60,7 @@ async def test_a_loop_that_is_stopped_fails_its_callers_at_once_and_the_driver()
         failed.append(function.__name__)
 
     with trio.fail_after(5), pytest.raises(UnavailableError, match=r"stop\(\)"):  # noqa: PT012
-        async with driver(tasks=2).open() as aio, trio.open_nursery() as nursery:
+        async with driver(tasks=3).open() as aio, trio.open_nursery() as nursery:
             nursery.cancel_scope.shield = True
             for function in (hang, stop, hang):
                 nursery.start_soon(call, function)
