@@ -18,6 +18,13 @@ _FROM_OUTSIDE = ("KERNEL_MANIFEST", "NOTIFY_SOCKET", "WATCHDOG_USEC")
 hypothesis.settings.register_profile("kernel", deadline=None)  # timings never decide a test
 hypothesis.settings.load_profile("kernel")
 _NODE = "a RabbitMQ of their own"
+_BROKER = "the RabbitMQ of the machine"
+_ON_BROKER = (
+    "tests/amqp/",
+    "examples/",
+    *(f"plugins/amqp/tests/{part}" for part in ("broker/", "link/", "tools/", "test_conf")),
+)
+"""Where the tests are that use it: each deletes the places for delayed messages that it has used, which all share."""
 _TOGETHER = {
     "tests/amqp/test_faults.py": _NODE,
     "tests/amqp/test_loss.py": _NODE,
@@ -82,7 +89,7 @@ def scope(nodeid: str) -> str:
     for folder in _SERVERS:
         if file.startswith(folder):
             return folder
-    return _TOGETHER.get(file, file if file.startswith("tests/amqp/") else nodeid)
+    return _TOGETHER.get(file, _BROKER if file.startswith(_ON_BROKER) else nodeid)
 
 
 def without_excuse(report: _ReportT) -> _ReportT:

@@ -186,12 +186,16 @@ class AmqpBroker(Broker):
                 arguments=consumer.arguments,
             )
         except BaseException:
-            await _drop(held)  # noqa: ASYNC102  it shields itself
+            await _drop(consumer, held)  # noqa: ASYNC102  it shields itself
             raise
 
 
-async def _drop(held: Held) -> None:
-    """Have a channel closed, and what it was brought given back."""
-    held.release()
+async def _drop(consumer: Consumer, held: Held) -> None:
+    """Have a channel closed, and what it was brought given back.
+
+    The consumer goes first: what it is sending anew would come a second time if the channel were closed meanwhile.
+    """
     with trio.move_on_after(_LEAVE_TIMEOUT, shield=True):
+        await consumer.leave()
         await held.wait_closed()
+    held.release()
