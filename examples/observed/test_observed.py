@@ -30,7 +30,12 @@ restart = {{ max_restarts = 0 }}
 @pytest.fixture(autouse=True)
 def _own_metrics() -> Iterator[None]:
     """Each service imports the module of the workers anew, and with it makes their metrics."""
+    _forget_metrics()  # of whoever imported it before
     yield
+    _forget_metrics()
+
+
+def _forget_metrics() -> None:
     for collector in {REGISTRY._names_to_collectors.get("shop_packed_total")} - {None}:  # noqa: SLF001
         REGISTRY.unregister(collector)
 

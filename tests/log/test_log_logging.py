@@ -137,7 +137,7 @@ def test_per_cent_signs_and_arguments_that_do_not_fit_break_nothing() -> None:
 def test_logging_is_as_it_was_afterwards_even_if_the_run_raised(root: Any) -> None:
     def state() -> list[object]:
         hooks = [warnings.showwarning, threading.excepthook, sys.unraisablehook, sys.excepthook]
-        return [root.level, list(root.handlers), structlog.is_configured(), logging.getLoggerClass(), *hooks]
+        return [root.level, list(root.handlers), structlog.get_config(), logging.getLoggerClass(), *hooks]
 
     before = state()
     with pytest.raises(ValueError, match="why"), capture(log_to(io.StringIO(), levels={"httpx": "debug"})):

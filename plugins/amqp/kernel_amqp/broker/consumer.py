@@ -124,8 +124,11 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def lose(self, error: ChannelClosedError | LinkLostError) -> None:
         """Take note that the channel is gone."""
-        for delivery in (*self._shelf.clear(), *self._taken):
+        known = (*self._shelf.clear(), *self._taken)
+        for delivery in known:
             self._spared.add(self._wish.queue, delivery.event)
+        if isinstance(error, LinkLostError):
+            self._spared.lose(self._wish.queue, self.prefetch - len(known))
         for scope in self._telling:
             scope.cancel()
         text = f'the channel that consumed from queue "{self._wish.queue}" is gone: {error}'

@@ -27,6 +27,8 @@ class Spared:
 
     _known: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict[_Key, None], init=False)
     """Those given back last."""
+    _unseen: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    """Queue -> how many more may have been on their way here when a connection broke: nobody has seen which."""
 
     def add(self, queue: str, event: Delivered) -> None:
         """Take note of a delivery that will come again."""
@@ -34,9 +36,20 @@ class Spared:
         if len(self._known) > _MAX_SPARED:
             self._known.popitem(last=False)
 
+    def lose(self, queue: str, unseen: int) -> None:
+        """Take note that a connection broke, with up to so many deliveries that were not read.
+
+        So a message whose process died is not counted now and then; what is never tried is not put aside for that.
+        """
+        self._unseen[queue] = max(self._unseen.get(queue, 0), unseen)
+
     def take(self, queue: str, event: Delivered) -> bool:
         """Return whether a delivery is such a one; it is asked for once."""
-        return self._known.pop(_key(queue, event), self) is None
+        if self._known.pop(_key(queue, event), self) is None:
+            return True
+        if left := self._unseen.get(queue, 0):
+            self._unseen[queue] = left - 1
+        return left > 0
 
 
 def is_suspect(event: Delivered) -> bool:

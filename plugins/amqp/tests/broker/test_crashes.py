@@ -52,6 +52,16 @@ def test_what_is_spared_is_spared_once() -> None:
     assert not spared.take("q", delivered())
 
 
+def test_what_may_have_been_on_its_way_when_a_connection_broke_is_spared_as_often_as_that_can_be() -> None:
+    spared = Spared()
+    spared.add("q", delivered())
+    spared.lose("q", 2)
+    spared.lose("q", 1)  # a second break takes nothing away, and gives no more
+
+    assert not spared.take("other", delivered())
+    assert [spared.take("q", delivered()) for _ in range(4)] == [True, True, True, False]
+
+
 # --- against the real broker ----------------------------------------------------------------------------------------
 
 
