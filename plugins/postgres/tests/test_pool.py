@@ -37,7 +37,9 @@ async def test_200_random_cancellations_leave_every_answer_with_its_question(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, 1)
             nursery.start_soon(ask, 2)
-        assert cluster.clients() <= 2
+        with trio.fail_after(10):
+            while cluster.clients() > 2:  # noqa: ASYNC110  as below: that of a connection which was replaced takes a moment
+                await trio.sleep(0.05)
     await none_left(cluster)
 
 
