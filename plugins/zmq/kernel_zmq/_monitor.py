@@ -15,8 +15,9 @@ from ._socket import Socket
 CONNECTED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED
 DISCONNECTED: Final = zmq.EVENT_DISCONNECTED
 REFUSED: Final = zmq.EVENT_HANDSHAKE_FAILED_AUTH
-UNFIT: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-"""The peer speaks another mechanism, or none of ZeroMQ's."""
+UNFIT: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+"""The peer speaks another mechanism, or none of ZeroMQ's; or it left in the handshake, as one does that finds this out
+before we do."""
 _ALL: Final = CONNECTED | DISCONNECTED | REFUSED
 
 
