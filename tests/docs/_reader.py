@@ -2,7 +2,7 @@
 
 A file is a block of code behind a line that ends in "`name`:". A command is a line of a `console` block that begins with
 `$ `; the lines below it are what it prints, in this order, where `...` stands for anything. A command that runs a service
-goes on until the document says Ctrl-C, or runs the next one.
+goes on until the document says Ctrl-C, or runs the next one, or it has ended by itself.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Reader:
     """Command -> exit status, where that is not 0."""
     before: Mapping[str, Callable[[Path], None]] = attrs.field(factory=dict[str, Callable[[Path], None]])
     """Command -> what the text says in words that is to be done in the folder before it."""
+    typed: int = attrs.field(default=0, init=False)
+    """How many commands were."""
     _service: subprocess.Popen[bytes] | None = attrs.field(default=None, init=False)
     _serving: Command | None = attrs.field(default=None, init=False)
     _last_id: str = attrs.field(default="", init=False)
@@ -105,6 +107,7 @@ class Reader:
             return
         if command.line in self.before:
             self.before[command.line](self.folder)
+        self.typed += 1
         if _SERVES.search(command.line):
             self.stop()
             self._serve(command)
@@ -146,9 +149,11 @@ class Reader:
             )
         self._serving = command
         until = time.monotonic() + _WITHIN
+        ended = False
         while not ("is ready after" in self._said() and command.is_met(self._said())):
             assert time.monotonic() < until, (command, self._said())
-            assert self._service.poll() is None, (command, self._said())
+            assert not ended, (command, self._said())
+            ended = self._service.poll() is not None
             time.sleep(0.05)
 
     def _said(self) -> str:

@@ -185,8 +185,19 @@ def test_the_manifest_of_a_document_is_clean_and_its_tests_pass(document: str, t
     [
         *(
             f"plugins/{name}/README.md"
-            for name in ("asyncio", "bpm", "external", "nameko", "pools", "postgres", "raw", "ufw", "websocket", "zmq")
-            for name in ("asyncio", "bpm", "external", "nameko", "pools", "postgres", "raw", "redis", "ufw", "zmq")
+            for name in [
+                "asyncio",
+                "bpm",
+                "external",
+                "nameko",
+                "pools",
+                "postgres",
+                "raw",
+                "redis",
+                "ufw",
+                "websocket",
+                "zmq",
+            ]
         ),
         "docs/howto/migrate.md",
     ],

@@ -145,12 +145,12 @@ def move(service: Service, *, name: str, to: str, limit: int) -> None:
 @_of_service
 def purge(service: Service, *, name: str, yes: bool) -> None:
     """Remove all messages that wait in queue NAME; those under way are left alone."""
-    if not yes:
-        click.confirm(f'Remove all messages that wait in queue "{name}" for good?', abort=True)
     full = service.name(name)
+    if not yes:
+        click.confirm(f'Remove all messages that wait in queue "{full}" for good?', abort=True)
     step = Step("queue", full, with_names(commands.Queue.Purge(), queue=full))
     _ask(service, lambda link: perform(link, [step]))
-    click.echo(f'queue "{name}" is empty')
+    click.echo(f'queue "{full}" is empty')
 
 
 @rabbitmq.command()
@@ -160,12 +160,12 @@ def purge(service: Service, *, name: str, yes: bool) -> None:
 @_of_service
 def delete(service: Service, *, name: str, if_empty: bool, yes: bool) -> None:
     """Remove queue NAME, its bindings and what waits in it."""
-    if not (yes or if_empty):
-        click.confirm(f'Delete queue "{name}" and all messages in it for good?', abort=True)
     full = service.name(name)
+    if not (yes or if_empty):
+        click.confirm(f'Delete queue "{full}" and all messages in it for good?', abort=True)
     step = Step("queue", full, with_names(commands.Queue.Delete(if_empty=if_empty), queue=full))
     _ask(service, lambda link: perform(link, [step]))
-    click.echo(f'queue "{name}" deleted')
+    click.echo(f'queue "{full}" deleted')
 
 
 # --- renew --------------------------------------------------------------------------------------------------------
