@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from ._core.loop import wake as wake
     from ._core.snapshot import ComponentSnapshot as ComponentSnapshot
     from ._core.snapshot import Snapshot as Snapshot
+    from ._core.snapshot import Usage as Usage
     from ._core.spans import HandlerCalled as HandlerCalled
     from ._core.spans import HandlerDone as HandlerDone
     from ._core.spans import RequestBegan as RequestBegan
@@ -124,6 +125,7 @@ _LATER: Final = {
     "Service": "_service.handle",
     "SettleFailed": "_core.events",
     "Snapshot": "_core.snapshot",
+    "Usage": "_core.snapshot",
     "StateChanged": "_core.events",
     "StopRequested": "_core.events",
     "StopTimedOut": "_core.events",

@@ -57,10 +57,18 @@ def tree_text(tree: Json, style: Style = plain) -> str:
 
 
 def _load(one: Json) -> str:
+    if one["usage"] is not None:
+        return _usage(one["usage"])
     if one["slots"] is None:
         return ""
     rate = "" if one["per_second"] is None else f", {one['per_second']:g}/s"
     return f"{one['in_flight']}/{one['slots']} in flight{rate}"
+
+
+def _usage(usage: Json) -> str:
+    limit = "" if usage["limit"] is None else f"/{usage['limit']}"
+    waiting = f", {usage['waiting']} waiting" if usage["waiting"] else ""
+    return f"{usage['used']}{limit} used{waiting}"
 
 
 def _told(one: Json) -> str:

@@ -91,6 +91,7 @@ def _component(one: ComponentSnapshot, rate: float | None, deadline: Deadline | 
         "waits_for": list(one.waits_for),
         "in_flight": one.in_flight,
         "slots": one.slots,
+        "usage": None if one.usage is None else attrs.asdict(one.usage),
         "per_second": None if rate is None else round(rate, 1),
         "paused": paused,
         "deadline": None if deadline is None else {"what": deadline.what, "in": round(deadline.seconds, 3)},

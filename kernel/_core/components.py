@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from .event import Event
-    from .snapshot import Snapshot
+    from .snapshot import Snapshot, Usage
 
 ResourceT_co = TypeVar("ResourceT_co", covariant=True)
 
@@ -42,6 +42,11 @@ def _hear_nothing(
     """Subscribe to nothing: there is no kernel."""
     del hook, types, but
     return lambda: None
+
+
+def _tell_nobody(usage: Callable[[], Usage]) -> None:
+    """Nobody looks: there is no kernel."""
+    del usage
 
 
 @final
@@ -83,6 +88,9 @@ class Context:
     hears: Callable[[type[Event]], object] = bool
     """Whether anybody hears events of a type, by the truth of what it returns: what happens as often as a request need
     not be made into an event for nobody. Where nobody can tell, somebody does."""
+    report_usage: Callable[[Callable[[], Usage]], None] = _tell_nobody
+    """Has a function asked for how the component's connections are used whenever somebody looks at the service, while
+    the component is up. It must return at once, and may be called from any thread; if it raises, nothing is shown."""
     subscribe: Subscribe = _hear_nothing
     """Has events passed to a function as `[kernel] hooks` has; returns what ends it. Call that when the life ends."""
     snapshot: Callable[[], Snapshot] = attrs.field(default=lambda: _empty_snapshot())  # noqa: PLW0108  defined below

@@ -11,6 +11,20 @@ from .lifecycle import State
 
 @final
 @attrs.frozen(kw_only=True)
+class Usage:
+    """How the connections, or the places, of a driver are used at one moment."""
+
+    used: int
+    idle: int = 0
+    """Open, and used by nobody."""
+    waiting: int = 0
+    """Tasks that wait for one."""
+    limit: int | None = None
+    """How many there may be; None if only those who use them bound them."""
+
+
+@final
+@attrs.frozen(kw_only=True)
 class ComponentSnapshot:
     """One component at one moment."""
 
@@ -34,6 +48,8 @@ class ComponentSnapshot:
     """How many there may be: its `concurrency`."""
     taken: int | None = None
     """How many it has taken since it was opened; None where `in_flight` is."""
+    usage: Usage | None = None
+    """How its connections are used, if it reports that and is up."""
 
 
 @final

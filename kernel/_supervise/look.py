@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .._core.lifecycle import USABLE
 from .._core.pulse import STALL, Pulse
-from .._core.snapshot import ComponentSnapshot, Snapshot
+from .._core.snapshot import ComponentSnapshot, Snapshot, Usage
 from .._core.stacks import where_in_thread
 from .._delivery.failure import describe
 from .child import Child, obstacles_of
@@ -53,4 +54,14 @@ def _component(tree: Tree, child: Child, now: float) -> ComponentSnapshot:
         in_flight=None if intake is None else intake.in_flight,
         slots=None if intake is None else intake.concurrency,
         taken=None if intake is None else intake.taken,
+        usage=_usage(tree, child),
     )
+
+
+def _usage(tree: Tree, child: Child) -> Usage | None:
+    """Return how its connections are used; what a component gets wrong there must not blind whoever looks."""
+    ask = tree.usages.get(child.id) if child.state in USABLE else None
+    try:
+        return None if ask is None else ask()
+    except Exception:  # noqa: BLE001  as above
+        return None

@@ -15,7 +15,7 @@ from .._core.lifecycle import FINAL, USABLE, State, SwitchState
 from .._core.masks import Masks
 from .._core.policies import RestartHistory
 from .._core.router import Router
-from .._core.snapshot import Snapshot
+from .._core.snapshot import Snapshot, Usage
 from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, ProtocolSpec, WorkerSpec
 from .._delivery.attempt import Route
 from .._delivery.failure import describe
@@ -68,6 +68,8 @@ class Tree:
     snapshot: Callable[[], Snapshot] = attrs.field(init=False)
     intakes: dict[str, KernelIntake] = attrs.field(factory=dict[str, KernelIntake], init=False)
     """By dispatcher id, while it lives."""
+    usages: dict[str, Callable[[], Usage]] = attrs.field(factory=dict[str, "Callable[[], Usage]"], init=False)
+    """By component id: what says how its connections are used."""
     paused: set[str] = attrs.field(factory=set[str], init=False)
     """Ids of dispatchers that begin nothing new, in this life and the next ones."""
     taps: dict[str, Tap] = attrs.field(factory=dict[str, Tap], init=False)
@@ -230,6 +232,7 @@ class Tree:
             mask=self.masks.applied,
             report_degraded=functools.partial(report, State.DEGRADED),
             report_ready=functools.partial(report, State.READY),
+            report_usage=functools.partial(self.usages.__setitem__, component),
             directory=self.plan.directory,
         )
 

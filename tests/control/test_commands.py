@@ -118,7 +118,7 @@ def test_tree_shows_every_component(run: Any) -> None:
     assert [one["id"] for one in tree["components"]] == ids
     assert set(tree["components"][0]) == {
         "id", "state", "reason", "seconds", "essential", "restarts", "error", "waits_for", "in_flight", "slots",
-        "per_second", "paused", "deadline",
+        "usage", "per_second", "paused", "deadline",
     }  # fmt: skip
 
 
@@ -250,7 +250,7 @@ SERVICE = {
 }  # fmt: skip
 COMPONENT = {
     "id": "worker/packer", "state": "ready", "reason": "", "seconds": 1.0, "essential": True, "restarts": 0,
-    "error": "", "waits_for": [], "in_flight": None, "slots": None, "per_second": None, "paused": False,
+    "error": "", "waits_for": [], "in_flight": None, "slots": None, "usage": None, "per_second": None, "paused": False,
     "deadline": None,
 }  # fmt: skip
 
@@ -286,6 +286,9 @@ def test_a_service_is_one_line(service: dict[str, Any], text: str) -> None:
          "└─ worker/packer  x failed  1.0 s    ValueError: x"),
         ({"state": "draining", "in_flight": 1, "slots": 4, "deadline": {"what": "drain_timeout", "in": 12.0}},
          "└─ worker/packer  - draining  1.0 s  1/4 in flight  drain_timeout in 12.0 s"),
+        ({"usage": {"used": 2, "idle": 1, "waiting": 0, "limit": None}}, "└─ worker/packer  + ready  1.0 s  2 used"),
+        ({"usage": {"used": 4, "idle": 0, "waiting": 3, "limit": 4}},
+         "└─ worker/packer  + ready  1.0 s  4/4 used, 3 waiting"),
     ],
 )  # fmt: skip
 def test_a_component_is_one_line(component: dict[str, Any], line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import KernelStopped, Secret, Snapshot, State
+from kernel import ComponentFailed, KernelStopped, Secret, Snapshot, State, StateChanged, Usage
 from kernel._core.masks import Masks
 from kernel._core.pulse import STALL, current_pulse
 from kernel._manifest.registry import Registry
@@ -47,6 +47,31 @@ class Onlooker(Dispatcher):
             await trio.sleep_forever()
         finally:
             SEEN.append(self.context.snapshot())
+
+
+class Pooled(Driver[object]):
+    """Says how its connections are used, until it breaks."""
+
+    usage: ClassVar[Callable[[], Usage]]
+    broken: ClassVar[trio.Event]
+
+    def __init__(self, *, config: NoConfig, context: Context) -> None:
+        self.context = context
+
+    @override
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[object]:
+        await trio.lowlevel.checkpoint()
+        self.context.report_usage(lambda: Pooled.usage())  # noqa: PLW0108  a test changes it
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.break_down)
+            yield object()
+            nursery.cancel_scope.cancel()
+
+    async def break_down(self) -> None:
+        await Pooled.broken.wait()
+        Pooled.broken = trio.Event()
+        raise OSError("gone")
 
 
 @attrs.define(eq=False)
@@ -97,7 +122,10 @@ class Slow(Driver[object]):
         yield self
 
 
-REGISTRY = Registry.of({"drivers": {"slow": Slow}, "dispatchers": {"onlooker": Onlooker, "source": Source}})
+REGISTRY = Registry.of({
+    "drivers": {"slow": Slow, "pooled": Pooled},
+    "dispatchers": {"onlooker": Onlooker, "source": Source},
+})
 MANIFEST: dict[str, Any] = {
     "kernel": {"drain_timeout": 15.0, "grace_period": 40.0},
     "drivers": {"slow": {"plugin": "slow"}},
@@ -188,3 +216,38 @@ async def test_a_loop_that_is_blocked_is_not_ready(autojump_clock: object) -> No
 
     assert not seen.is_ready
     assert __file__ in seen.blocked_at
+
+
+WORKER = {"w": {"use": "trio:sleep_forever"}}
+
+
+async def test_how_connections_are_used_is_asked_while_their_driver_is_up(autojump_clock: object) -> None:
+    Pooled.broken, used = trio.Event(), [Usage(used=1), Usage(used=3, idle=2, waiting=1, limit=5)]
+    Pooled.usage = lambda: used[-1]
+    manifest = {"drivers": {"pool": {"plugin": "pooled"}}, "workers": WORKER}
+    seen: list[Usage | None] = []
+    async with open_kernel(manifest, registry=REGISTRY, expected=OSError) as service:
+
+        async def look_when(state: State) -> None:
+            await service.wait_event(StateChanged, lambda event: event.new is state)
+            seen.append(one(service.kernel.snapshot(), "driver/pool").usage)
+
+        seen.append(one(service.kernel.snapshot(), "driver/pool").usage)
+        used.pop()
+        seen.append(one(service.kernel.snapshot(), "driver/pool").usage)
+        Pooled.broken.set()
+        await look_when(State.BACKOFF)
+        await service.wait_event(ComponentFailed)
+        while one(service.kernel.snapshot(), "driver/pool").state is not State.READY:  # noqa: ASYNC110  no event of its own
+            await trio.sleep(0.1)
+        seen.append(one(service.kernel.snapshot(), "driver/pool").usage)
+        assert one(service.kernel.snapshot(), "worker/w").usage is None
+
+    assert seen == [Usage(used=3, idle=2, waiting=1, limit=5), Usage(used=1), None, Usage(used=1)]
+
+
+async def test_what_a_driver_gets_wrong_about_its_connections_blinds_nobody(autojump_clock: object) -> None:
+    Pooled.broken, Pooled.usage = trio.Event(), lambda: Usage(used=1 // 0)
+    manifest = {"drivers": {"pool": {"plugin": "pooled"}}, "workers": WORKER}
+    async with open_kernel(manifest, registry=REGISTRY) as service:
+        assert one(service.kernel.snapshot(), "driver/pool").usage is None

@@ -11,6 +11,7 @@ import attrs
 import trio
 from typing_extensions import override
 
+from kernel import Usage
 from kernel.abc import Broker, Capability, Context, Driver, Topology
 from kernel.errors import ConflictError, KernelError, StartupError
 
@@ -87,6 +88,7 @@ class AmqpDriver(Driver[Broker]):
                 # Raised outside of the nursery, which would wrap it.
                 failure = error
             else:
+                self._context.report_usage(wires.usage)
                 try:
                     yield wires.broker
                 finally:
@@ -143,6 +145,10 @@ class _Wires:
             self._config.heartbeat,
             context.service,
         )
+
+    def usage(self) -> Usage:
+        """Return how many of the two connections are there. May be called from any thread."""
+        return Usage(used=sum(keeper.current is not None for keeper in (self._sending, self._consuming)), limit=2)
 
     async def connect(self, nursery: trio.Nursery) -> None:
         """Open both connections, as soon as there is a broker, and declare what the tables of the driver ask for.

@@ -51,4 +51,5 @@ async def test_both_doors_say_the_same() -> None:
         "in_flight": 0,
         "slots": 10,
         "taken": 0,
+        "usage": None,
     }

@@ -60,6 +60,7 @@ class HttpDriver(Driver[httpx.AsyncClient]):
         try:
             if self._config.probe:
                 await self._probe(client)
+            self._context.report_usage(transport.usage)
             yield client
         finally:
             with trio.move_on_after(self._context.stop_timeout / 2, shield=True):

@@ -12,7 +12,7 @@ import httpx
 import trio
 from typing_extensions import override
 
-from kernel import Secret, current_delivery
+from kernel import Secret, Usage, current_delivery
 from kernel.abc import DEADLINE_HEADER, Context, write_deadline
 
 from ._config import HttpConfig
@@ -73,6 +73,7 @@ class RetryTransport(httpx.AsyncBaseTransport):
         self._origin: Final = _origin(httpx.URL(config.base_url))
         self._headers: Final = httpx.Headers({name: _revealed(value) for name, value in config.headers.items()})
         self._replaced: Final = httpx.Headers()
+        self._under_way = 0
 
     def replace_defaults(self, headers: httpx.Headers) -> None:
         """Take what a client sends by default, such as `user-agent`, out of its headers where the table says other."""
@@ -85,6 +86,7 @@ class RetryTransport(httpx.AsyncBaseTransport):
         began, attempt, status = trio.current_time(), 0, 0
         is_ours = _origin(request.url) == self._origin
         request = self._addressed(request, is_ours=is_ours)
+        self._under_way += 1
         try:
             while True:
                 attempt += 1
@@ -97,9 +99,15 @@ class RetryTransport(httpx.AsyncBaseTransport):
                     await answer.aclose()
                 await trio.sleep(pause)
         finally:
+            self._under_way -= 1
             if self._context.hears(HttpRequestDone):
                 seconds = trio.current_time() - began
                 self._emit(request, status=status, attempts=attempt, seconds=seconds)
+
+    def usage(self) -> Usage:
+        """Return how many requests wait for their answer now. May be called from any thread."""
+        limit, under_way = self._config.max_connections, self._under_way
+        return Usage(used=min(under_way, limit), waiting=max(0, under_way - limit), limit=limit)
 
     @override
     async def aclose(self) -> None:

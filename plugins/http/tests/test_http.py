@@ -2,20 +2,23 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import h11
 import httpx
 import pytest
 import trio
+import trio.testing
 import trustme
-from kernel_http import HttpConfig, HttpRequestDone, ResponseTooLargeError
+from kernel_http import HttpConfig, HttpDriver, HttpRequestDone, ResponseTooLargeError
 from kernel_http._config import problems
 
-from kernel import Event, Secret, State, StateChanged
+from kernel import Event, Secret, State, StateChanged, Usage
 from kernel.errors import StartupError, UnavailableError
+from kernel.testing import fake_context
 
 from .conftest import ask, closed, driver, echo, open_server, statuses
 
@@ -232,3 +235,25 @@ def test_a_base_url_that_cannot_be_one_is_refused(url: str) -> None:
 )
 def test_what_does_not_fit_together_is_a_problem(config: Any, problem: str) -> None:
     assert problem in "".join(problems(HttpConfig(**config)))
+
+
+async def test_whoever_looks_sees_how_many_requests_are_under_way() -> None:
+    asked: list[Callable[[], Usage]] = []
+    release = trio.Event()
+
+    async def hold(request: h11.Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        await release.wait()
+        return 200, {}, b""
+
+    context = attrs.evolve(fake_context("driver/api"), report_usage=asked.append)
+    async with open_server(hold) as server:
+        config = HttpConfig(base_url=server.url, max_connections=2)
+        async with HttpDriver(config=config, context=context).open() as client, trio.open_nursery() as nursery:
+            [look] = asked
+            for _ in range(3):
+                nursery.start_soon(client.get, "/x")
+            await trio.testing.wait_all_tasks_blocked()
+            assert look() == Usage(used=2, waiting=1, limit=2)
+            release.set()
+
+        assert look() == Usage(used=0, limit=2)

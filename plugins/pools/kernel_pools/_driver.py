@@ -44,6 +44,7 @@ class ThreadPoolDriver(Driver[ThreadPool]):
     async def _open(self) -> AsyncGenerator[ThreadPool]:
         await trio.lowlevel.checkpoint()
         places = Places(self._config.threads, self._config.finish == "running")
+        self._context.report_usage(places.usage)
         yield ThreadPool(self._context, places, trio.CapacityLimiter(self._config.threads))
 
 
@@ -72,6 +73,7 @@ class ProcessPoolDriver(Driver[ProcessPool]):
             grace_period=self._context.stop_timeout / 2,
         )
         places = Places(self._config.processes, self._config.finish == "running")
+        self._context.report_usage(places.usage)
         # What it raises at the end says that a process had died before, or had to be killed: both are done with.
         with suppress(trio_parallel.BrokenWorkerError):
             async with processes as context, _burying():

@@ -8,6 +8,8 @@ from typing import final
 import attrs
 import trio
 
+from kernel import Usage
+
 
 @final
 @attrs.define(eq=False, repr=False)
@@ -22,9 +24,10 @@ class _Waiting:
 class Places:
     """A bounded number of places, given in turn."""
 
-    free: int
+    size: int
     gives_back: bool
     """Whether those that wait are sent away when their worker drains."""
+    free: int = attrs.field(init=False, default=attrs.Factory(lambda self: self.size, takes_self=True))
     _waiting: deque[_Waiting] = attrs.field(factory=deque[_Waiting], init=False)
     _draining: set[str] = attrs.field(factory=set[str], init=False)
 
@@ -50,6 +53,10 @@ class Places:
                 self._waiting.remove(waiting)
             raise
         return waiting.has_place
+
+    def usage(self) -> Usage:
+        """Return how many are taken now. May be called from any thread."""
+        return Usage(used=self.size - self.free, waiting=len(self._waiting), limit=self.size)
 
     def leave(self) -> None:
         """Give a place to who has waited longest."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from kernel_pools import (
@@ -19,7 +21,7 @@ from kernel_pools import (
     ThreadPoolDriver,
 )
 
-from kernel import Ack, DeadLetter, Event, Retry, Return
+from kernel import Ack, DeadLetter, Event, Retry, Return, Usage
 from kernel.abc import Delivery, PlainWorker
 from kernel.errors import PlanError, RemoteError
 from kernel.testing import OpenKernel, check_driver, fake_context
@@ -205,3 +207,26 @@ class WithRun:
 
     def __call__(self, payload: Any) -> None:
         """Handles."""
+
+
+async def test_whoever_looks_sees_how_many_places_are_taken() -> None:
+    asked: list[Callable[[], Usage]] = []
+    context = attrs.evolve(fake_context("driver/pool"), report_usage=asked.append)
+    came, release = threading.Semaphore(0), threading.Event()
+
+    def hold(payload: object) -> None:
+        came.release()
+        release.wait(5)
+
+    worker = PlainWorker(id="worker/w", use=hold, is_function=True, arguments={})
+    driver = ThreadPoolDriver(config=ThreadPoolConfig(threads=2), context=context)
+    async with driver.open() as pool, trio.open_nursery() as nursery:
+        [look] = asked
+        for _ in range(3):
+            nursery.start_soon(pool.call, worker, "", [None], {})
+        for _ in range(2):
+            await trio.to_thread.run_sync(came.acquire)
+        assert look() == Usage(used=2, waiting=1, limit=2)
+        release.set()
+
+    assert look() == Usage(used=0, limit=2)

@@ -69,6 +69,7 @@ class PostgresDriver(Driver[Database]):
         database = Database(pool, self._config, self._connect)
         try:
             await self._prepare(pool, database)
+            self._context.report_usage(pool.usage)
             upkeep = [pool.keep, pool.measure, *([database.forget] if self._config.outbox else [])]
             async with _beside(upkeep):
                 yield database

@@ -16,6 +16,7 @@ import trio
 from psycopg import pq
 from typing_extensions import override
 
+from kernel import Usage
 from kernel.abc import Context
 from kernel.errors import UnavailableError
 
@@ -251,6 +252,12 @@ class Pool:
             await trio.sleep(self._config.statistics_interval)
             if self._context.hears(PoolMeasured):
                 self._context.emit(self.measured())
+
+    def usage(self) -> Usage:
+        """Return how the pool is used now. May be called from any thread."""
+        size, idle = len(self._all), len(self._idle)
+        waiting = self._places.statistics().tasks_waiting
+        return Usage(used=size - idle, idle=idle, waiting=waiting, limit=self._config.pool_max)
 
     def measured(self) -> PoolMeasured:
         """Return how the pool is used."""

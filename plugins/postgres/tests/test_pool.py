@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import random
 import socket
+from collections.abc import Callable
 from typing import Any
 
+import attrs
 import psycopg
 import pytest
 import trio
 from kernel_postgres import PoolMeasured, PostgresConfig, PostgresDriver
 from kernel_postgres._config import problems
 
-from kernel import Event, Secret, State, StateChanged
+from kernel import Event, Secret, State, StateChanged, Usage
 from kernel.errors import StartupError, UnavailableError
 from kernel.testing import fake_context
 
-from ._cluster import Cluster
+from ._cluster import PASSWORD, Cluster
 from .conftest import OpenDatabase, driver
 
 
@@ -287,3 +289,23 @@ def test_a_dsn_that_libpq_cannot_read_is_refused(dsn: str) -> None:
 )
 def test_what_does_not_fit_together_is_a_problem(config: Any, problem: str) -> None:
     assert problem in "".join(problems(PostgresConfig(dsn="", **config)))
+
+
+async def test_whoever_looks_sees_how_the_pool_is_used(cluster: Cluster) -> None:
+    asked: list[Callable[[], Usage]] = []
+    context = attrs.evolve(fake_context("driver/db"), report_usage=asked.append)
+    config = PostgresConfig(dsn=cluster.dsn, password=Secret(PASSWORD), pool_min=2, pool_max=2)
+    async with PostgresDriver(config=config, context=context).open() as database:
+        [look] = asked
+        seen = [look()]
+        async with trio.open_nursery() as nursery, database.connection(), database.connection():
+            nursery.start_soon(database.execute, "SELECT 1")
+            await trio.testing.wait_all_tasks_blocked()
+            seen.append(look())
+        seen.append(look())
+
+    assert seen == [
+        Usage(used=0, idle=2, limit=2),
+        Usage(used=2, waiting=1, limit=2),
+        Usage(used=0, idle=2, limit=2),
+    ]

@@ -102,14 +102,25 @@ def _of_snapshot(snapshot: Snapshot) -> Iterator[Metric]:
         "kernel_component_state", "1 for the state that it is in.", labels=["component", "state"]
     )
     restarts = CounterMetricFamily("kernel_component_restarts", "Starts but the first.", labels=["component"])
+    connections = GaugeMetricFamily(
+        "kernel_connections", "Connections, or places, of a driver.", labels=["component", "state"]
+    )
+    waiting = GaugeMetricFamily("kernel_connections_waiting", "Tasks that wait for one.", labels=["component"])
+    limits = GaugeMetricFamily("kernel_connections_limit", "How many there may be.", labels=["component"])
     for one in snapshot.components:
+        if one.usage is not None:
+            connections.add_metric([one.id, "used"], one.usage.used)
+            connections.add_metric([one.id, "idle"], one.usage.idle)
+            waiting.add_metric([one.id], one.usage.waiting)
+            if one.usage.limit is not None:
+                limits.add_metric([one.id], one.usage.limit)
         if one.in_flight is not None and one.slots is not None:
             in_flight.add_metric([one.id], one.in_flight)
             slots.add_metric([one.id], one.slots)
         for state in _STATES:
             states.add_metric([one.id, state.value], float(one.state is state))
         restarts.add_metric([one.id], one.restarts)
-    yield from (in_flight, slots, states, restarts)
+    yield from (in_flight, slots, states, restarts, connections, waiting, limits)
 
 
 def as_micro_framework(metrics: Metrics, *, is_open: bool) -> Iterator[Metric]:

@@ -19,7 +19,20 @@ from kernel_prometheus._metrics import Metrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from kernel import Ack, DeadLetter, DeliveryDone, HandlerCalled, Listening, RequestDone, carry, handles
+from kernel import (
+    Ack,
+    ComponentSnapshot,
+    DeadLetter,
+    DeliveryDone,
+    HandlerCalled,
+    Listening,
+    RequestDone,
+    Snapshot,
+    State,
+    Usage,
+    carry,
+    handles,
+)
 from kernel.testing import RunningService, fake_context, open_kernel
 
 OPEN = "application/openmetrics-text; version=1.0.0"
@@ -269,3 +282,27 @@ async def test_there_is_one_door(request_: bytes, status: bytes) -> None:
             answer = b"".join([part async for part in stream])
 
     assert answer[9:12] == status
+
+
+def test_how_connections_are_used_is_measured() -> None:
+    snapshot = Snapshot(
+        service="shop",
+        components=(
+            ComponentSnapshot(id="driver/db", state=State.READY, usage=Usage(used=3, idle=1, waiting=2, limit=4)),
+            ComponentSnapshot(id="driver/bus", state=State.READY, usage=Usage(used=2)),
+            ComponentSnapshot(id="worker/w", state=State.READY),
+        ),
+    )
+    context = attrs.evolve(fake_context("dispatcher/metrics"), snapshot=lambda: snapshot)
+    text, _ = rendered(Metrics(context, MetricsConfig()), "")
+    found = {(s.name, *s.labels.values()): s.value for family in parse(text.decode()) for s in family.samples}
+
+    assert {labels: value for labels, value in found.items() if labels[0].startswith("kernel_connections")} == {
+        ("kernel_connections", "driver/db", "used"): 3,
+        ("kernel_connections", "driver/db", "idle"): 1,
+        ("kernel_connections", "driver/bus", "used"): 2,
+        ("kernel_connections", "driver/bus", "idle"): 0,
+        ("kernel_connections_waiting", "driver/db"): 2,
+        ("kernel_connections_waiting", "driver/bus"): 0,
+        ("kernel_connections_limit", "driver/db"): 4,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar, cast, final
 
 import coredis
@@ -14,6 +15,7 @@ from coredis.exceptions import AuthenticationError, RedisError, ResponseError
 from coredis.retry import NoRetryPolicy
 from typing_extensions import override
 
+from kernel import Usage
 from kernel.abc import Context, Driver
 from kernel.errors import StartupError, UnavailableError
 
@@ -68,6 +70,7 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
             async with client, trio.open_nursery() as nursery:
                 await self._greet(client)
                 nursery.start_soon(self._watch, client)
+                self._context.report_usage(partial(_usage, client, self._config.maxsize))
                 yield client
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
@@ -150,6 +153,13 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
         except (OSError, ssl.SSLError) as error:
             raise StartupError(f"{self._context.id}: `ca`, `certificate` or `key` cannot be used: {error}") from error
         return context
+
+
+def _usage(client: coredis.Redis[Any], limit: int | None) -> Usage:
+    pool = client.connection_pool.statistics
+    return Usage(
+        used=pool.in_use_connections, idle=max(0, pool.active_connections - pool.in_use_connections), limit=limit
+    )
 
 
 def _reason(error: BaseException) -> str:

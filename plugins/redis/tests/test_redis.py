@@ -2,20 +2,21 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
+import attrs
 import coredis
 import pytest
 import trio
 from coredis.exceptions import ConnectionError as RedisConnectionError
-from kernel_redis import RedisConfig
+from kernel_redis import RedisConfig, RedisDriver
 from kernel_redis._config import address, problems
 
-from kernel import Event, Secret, State, StateChanged
+from kernel import Event, Secret, State, StateChanged, Usage
 from kernel.errors import StartupError, UnavailableError
-from kernel.testing import check_driver
+from kernel.testing import check_driver, fake_context
 
 from ._server import PASSWORD, Server
 from .conftest import OpenRedis, driver
@@ -245,3 +246,21 @@ def test_what_does_not_fit_together_is_a_problem(config: Any, problem: str) -> N
 
 def test_secrets_are_not_shown() -> None:
     assert PASSWORD not in repr(RedisConfig(dsn="redis://x", password=Secret(PASSWORD)))
+
+
+async def test_whoever_looks_sees_how_the_pool_is_used(server: Server) -> None:
+    asked: list[Callable[[], Usage]] = []
+    context = attrs.evolve(fake_context("driver/redis"), report_usage=asked.append)
+    config = RedisConfig(dsn=server.dsn, password=Secret(PASSWORD), maxsize=3)
+
+    async def wait(client: coredis.Redis[Any]) -> None:
+        await client.blpop(["nobody-fills-it"], timeout=0)
+
+    async with RedisDriver(config=config, context=context).open() as client, trio.open_nursery() as nursery:
+        [look] = asked
+        nursery.start_soon(wait, client)
+        with trio.fail_after(5):
+            while look().used != 1:  # noqa: ASYNC110  it connects in its own time
+                await trio.sleep(0.01)
+        assert look().limit == 3
+        nursery.cancel_scope.cancel()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -25,7 +26,7 @@ from kernel_amqp.core import Properties
 from kernel_amqp.link.link import Link, open_link
 from pamqp import commands
 
-from kernel import Ack, DeadLetter, Envelope, Event, Outcome, Retry, Return, Secret, new_id
+from kernel import Ack, DeadLetter, Envelope, Event, Outcome, Retry, Return, Secret, Usage, new_id
 from kernel.abc import Binding, Exchange, Queue, Subscription, Topology
 from kernel.errors import (
     ConflictError,
@@ -549,3 +550,13 @@ async def test_full_queues_refuse_and_the_channel_goes_on() -> None:
                 await put(broker, queue, "b")
 
         assert await depth(queue) == 1
+
+
+async def test_whoever_looks_sees_how_many_connections_there_are() -> None:
+    asked: list[Callable[[], Usage]] = []
+    context = attrs.evolve(fake_context("driver/rabbit"), report_usage=asked.append)
+    async with AmqpDriver(config=AmqpConfig(), context=context).open():
+        [look] = asked
+        assert look() == Usage(used=2, limit=2)
+
+    assert look() == Usage(used=0, limit=2)
