@@ -20,6 +20,8 @@
     │   │   └── ConversionError      they make sense, but are not what the handler takes
     │   │       └── ArgumentsError   they are not the arguments of what is called
     │   ├── EncodeError              a value of our own cannot be written in this protocol
+    │   │   └── ContractError        it is not what its sender has promised to send
+    │   │       └── ResultError      it is not what a handler's annotation promises; also a PermanentError
     │   └── RemoteError              the other side answered with an error
     ├── DeliveryError
     │   ├── TransientError           raise it in a handler: try again later
@@ -199,6 +201,20 @@ class EncodeError(ProtocolError):
     """A value of our own cannot be written in this protocol."""
 
 
+class ContractError(EncodeError):
+    """What was to be sent is not what its sender has promised: nothing was sent.
+
+    Args:
+        subject: What it was about.
+        problems: One text for each thing that is wrong, `path: what`.
+    """
+
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
+        self.subject = subject
+        self.problems = tuple(problems)
+        super().__init__(f"{subject}: {'; '.join(self.problems)}")
+
+
 class RemoteError(ProtocolError):
     """The other side answered a call with an error.
 
@@ -253,6 +269,11 @@ class TransientError(DeliveryError):
 
 class PermanentError(DeliveryError):
     """Raise it in a handler when trying again is useless: the delivery is dead-lettered at once."""
+
+
+@final
+class ResultError(ContractError, PermanentError):
+    """What a handler returned is not what its annotation promises; to try it again would do its work again."""
 
 
 class SettledError(DeliveryError):

@@ -54,6 +54,11 @@ class Field:
         self.is_required = default is _NOTHING if is_required is None else is_required
         self.attribute = attribute
 
+    @property
+    def name(self) -> str:
+        """Its name as an attribute of an instance."""
+        return self.attribute.name if self.attribute else self.key
+
 
 def fields_of(annotation: object) -> list[Field] | None:
     """Return the fields of a class by its kind; None if it is of no kind that has any.
@@ -149,21 +154,22 @@ class Fields(Node):
         self.fields = fields
         self._as_array = is_named_tuple(self.cls)
         self._passes = not is_typed_dict(self.cls)
-        fill = self._fill if policy.is_strict else self._filler(annotation)
+        self._looks_inside = policy.is_outgoing and self._passes
+        fill = self._fill if policy.is_strict or policy.is_outgoing else self._filler(annotation)
         super().__init__(policy.table, self._reader(fill), {}, rank=3)
         self.name = self.cls.__name__
 
     # --- quickly ---
 
     def _reader(self, fill: Read) -> Read:
-        cls = self.cls
+        cls, looks_inside = self.cls, self._looks_inside
         if not self._passes:
             return fill
 
         def read(value: object, _: object = None) -> object:
             if type(value) is not dict:  # most are
                 if isinstance(value, cls):
-                    return value
+                    return self._looked_into(value) if looks_inside else value
                 if not isinstance(value, Mapping):
                     return self._read_array(value)
             return fill(value, cls)
@@ -171,16 +177,14 @@ class Fields(Node):
         return read
 
     def _filler(self, annotation: object) -> Read:
-        names = {field.attribute.name if field.attribute else field.key for field, _ in self.fields.values()}
+        names = {field.name for field, _ in self.fields.values()}
         by_cattrs = attrs.has(self.cls) or dataclasses.is_dataclass(self.cls)
         if not by_cattrs or names & _RESERVED or any(name.startswith("_cattrs") for name in names):
             return self._fill
         from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415  dear, and not for configurations
 
         hooks = {
-            field.attribute.name if field.attribute else field.key: override(
-                struct_hook=cast("Any", node.read), rename=field.key
-            )
+            field.name: override(struct_hook=cast("Any", node.read), rename=field.key)
             for field, node in self.fields.values()
         }
         try:
@@ -205,6 +209,12 @@ class Fields(Node):
                 raise WrongValueError
         return self.cls(**given)
 
+    def _looked_into(self, value: object) -> object:
+        """Return an instance, each of whose fields is of its type."""
+        for field, node in self.fields.values():
+            node.read(getattr(value, field.name))
+        return value
+
     def _read_array(self, value: object) -> object:
         if not self._as_array or not is_array(value) or len(value) > len(self.fields):
             raise WrongValueError
@@ -218,7 +228,7 @@ class Fields(Node):
 
     def explain(self, value: object, at: At, walk: Walk) -> object:
         if self._passes and isinstance(value, self.cls):
-            return value
+            return self._explain_inside(value, at, walk) if self._looks_inside else value
         if self._as_array and is_array(value):
             if len(value) > len(self.fields):
                 return walk.wrong(at, f"must be an array of {len(self.fields)}, got {len(value)}")
@@ -238,6 +248,12 @@ class Fields(Node):
             self._report_refused(good, at, walk)
             return WRONG
         return self._build(good, at, walk)
+
+    def _explain_inside(self, value: object, at: At, walk: Walk) -> object:
+        made = [
+            node.explain(getattr(value, field.name), (*at, key), walk) for key, (field, node) in self.fields.items()
+        ]
+        return WRONG if any(one is WRONG for one in made) else value
 
     def _build(self, values: Mapping[str, object], at: At, walk: Walk) -> object:
         """Call the class; if it refuses, find out which fields' validators do."""
@@ -278,7 +294,7 @@ class Fields(Node):
         notes = book.notes(self.cls)
         properties: Schema = {}
         for key, (field, node) in self.fields.items():
-            note = notes.get(field.attribute.name if field.attribute else key)
+            note = notes.get(field.name)
             properties[key] = _field_schema(field, node, book) | ({"description": note} if note else {})
         required = [key for key, (field, _) in self.fields.items() if field.is_required]
         schema: Schema = {"type": "object", "properties": properties}

@@ -139,7 +139,7 @@ class _Compiler:
             item = self.node(asked)
             if ARRAYS[origin] in {set, frozenset} and not item.has_hash():
                 raise NotUnderstoodError(f"{asked!r} has no hash, and so cannot be in a set")
-            return Array(ARRAYS[origin], item)
+            return Array(ARRAYS[origin], item, self._policy)
         if origin in TABLES:
             return self._table(origin, arguments)
         return self._once(annotation, lambda: self._class(annotation))

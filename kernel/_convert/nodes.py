@@ -8,7 +8,8 @@ it runs only after `read` has failed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -20,6 +21,9 @@ from .walk import WRONG, At, Book, Policy, Walk, described
 _NO_SCALARS: Final = frozenset({"", "[", "{", '"'})
 """How a text begins that is JSON but no number, bool or null."""
 _ONLY_STRINGS: Final = frozenset({str})
+_ARRAYS: Final[tuple[type[object], ...]] = (list, tuple)
+_ARRAYS_OF_OURS: Final[tuple[type[object], ...]] = (list, tuple, set, frozenset, deque)
+"""What is written as an array."""
 
 
 class Node:
@@ -145,12 +149,13 @@ class Array(Node):
 
     kind = "array"
 
-    def __init__(self, make: Callable[[list[object]], object], item: Node) -> None:
+    def __init__(self, make: Callable[[list[object]], object], item: Node, policy: Policy) -> None:
         self._make, self._item = make, item
-        read_item = item.read
+        self._takes = _ARRAYS_OF_OURS if policy.is_outgoing else _ARRAYS
+        read_item, takes = item.read, self._takes
 
         def read(value: object, _: object = None) -> object:
-            if isinstance(value, list | tuple):
+            if isinstance(value, takes):
                 made = [read_item(part) for part in cast("list[object]", value)]
                 return made if make is list else make(made)
             raise WrongValueError
@@ -161,9 +166,10 @@ class Array(Node):
         return self._make in {tuple, frozenset} and self._item.has_hash()
 
     def explain(self, value: object, at: At, walk: Walk) -> object:
-        if not is_array(value):
+        if not isinstance(value, self._takes):
             return walk.refuse(at, self.words(), value)
-        items = [self._item.explain(part, (*at, index), walk) for index, part in enumerate(value)]
+        parts = enumerate(cast("Iterable[object]", value))
+        items = [self._item.explain(part, (*at, index), walk) for index, part in parts]
         return WRONG if any(item is WRONG for item in items) else built(self._make, items, at, walk)
 
     def schema(self, book: Book) -> Schema:

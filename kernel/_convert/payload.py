@@ -15,7 +15,7 @@ from ..errors import ConversionError
 from .compiler import compile_type
 from .nodes import Node
 from .strict import is_array, is_table
-from .walk import MESSAGES, At, Walk, described
+from .walk import MESSAGES, OUTGOING, At, Policy, Walk, described
 
 MAX_DEPTH: Final = 64
 """Of payloads for types that contain themselves; all others are as deep as their type."""
@@ -41,7 +41,19 @@ def payload_converter(annotation: object) -> Callable[[object], object]:
     return converter_at((), annotation)
 
 
-def converter_at(at: At, annotation: object) -> Callable[[object], object]:
+def outgoing_converter(at: At, annotation: object) -> Callable[[object], object]:
+    """Return what reads a value that is to be sent as a type, to hold it against that; for nothing else.
+
+    As `converter_at`, but that instances of classes with fields are looked into, since nobody has checked those, and
+    that sets and the like are arrays.
+
+    Raises:
+        TypeError: as `payload_converter`.
+    """
+    return converter_at(at, annotation, OUTGOING)
+
+
+def converter_at(at: At, annotation: object, policy: Policy = MESSAGES) -> Callable[[object], object]:
     """Return `payload_converter` for a part of a payload, whose place stands before every problem.
 
     Raises:
@@ -50,7 +62,7 @@ def converter_at(at: At, annotation: object) -> Callable[[object], object]:
     if annotation is inspect.Parameter.empty:
         return _same
     try:
-        compiled = compile_type(annotation, MESSAGES)
+        compiled = compile_type(annotation, policy)
     except TypeError as error:
         raise TypeError(f"payloads cannot be converted to {annotation!r}: {error}") from error
     node, read, is_recursive = compiled.node, compiled.node.read, compiled.is_recursive
@@ -61,7 +73,7 @@ def converter_at(at: At, annotation: object) -> Callable[[object], object]:
                 _check_depth(payload)
             return read(payload)
         except Exception as exc:  # noqa: BLE001 -- constructors are the user's; whatever they raise, the payload did it
-            problems = _problems(node, payload, at, exc)
+            problems = _problems(node, payload, at, policy, exc)
         # Outside of the handler, and so unchained: foreign errors may hold the payload.
         raise ConversionError(problems)
 
@@ -100,7 +112,7 @@ class _EnoughError(Exception):
     """More problems than are listed."""
 
 
-def _problems(node: Node, payload: object, at: At, error: Exception) -> list[str]:
+def _problems(node: Node, payload: object, at: At, policy: Policy, error: Exception) -> list[str]:
     found: list[str] = []
 
     def report(at: At, text: str) -> None:
@@ -110,7 +122,7 @@ def _problems(node: Node, payload: object, at: At, error: Exception) -> list[str
 
     try:
         if not isinstance(error, _TooDeepError):
-            node.explain(payload, at, Walk(MESSAGES, report))
+            node.explain(payload, at, Walk(policy, report))
         if not found:
             report(at, described(error))
     except _EnoughError:

@@ -29,12 +29,16 @@ class Policy:
     table: str
     """What an object is called."""
     leaves: Mapping[object, Leaf]
+    is_outgoing: bool = False
+    """Whether what is read is our own, so that objects are looked into: nothing has made sure that they are right."""
 
 
 MANIFEST: Final = Policy(is_strict=True, table="a table", leaves=IN_MANIFESTS)
 """Tables of the manifest and the configurations of workers."""
 MESSAGES: Final = Policy(is_strict=False, table="an object", leaves=IN_MESSAGES)
 """Payloads, whose senders may be newer than the reader: keys that it does not know are ignored."""
+OUTGOING: Final = Policy(is_strict=False, table="an object", leaves=IN_MESSAGES, is_outgoing=True)
+"""What is to be sent: payloads as they come, or objects that are written as such."""
 
 
 @final

@@ -6,6 +6,7 @@ Frozen and complete: whoever holds a `Plan` needs neither the manifest nor the r
 from __future__ import annotations
 
 import enum
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -127,6 +128,10 @@ class HandlerSpec:
     """Name of the parameter that wants the `Batch`."""
     item: object = attrs.field(default=None, repr=False)
     """The annotated type of the items, if the first parameter is a list; only the plan asks."""
+    check_result: Callable[[object], object] | None = attrs.field(default=None, repr=False)
+    """Raises `ConversionError` for a result that is not what the annotation promises; None if it promises nothing."""
+    signature: inspect.Signature | None = attrs.field(default=None, repr=False)
+    """What is sent to it and what it answers, annotations resolved; only who compares and who describes asks."""
     is_plain: bool = attrs.field(
         init=False,
         default=attrs.Factory(lambda self: _takes_payload_only(self), takes_self=True),  # noqa: PLW0108  defined below

@@ -19,7 +19,15 @@ from .._core.envelope import Ack, DeadLetter, Envelope, Message, Outcome, Retry,
 from .._core.interrupt import is_from_terminal
 from .._core.policies import RetryPolicy, backoff
 from ..abc import Protocol
-from ..errors import DeliveryError, NoWorkerError, PermanentError, TransientError, UnavailableError
+from ..errors import (
+    ConversionError,
+    DeliveryError,
+    NoWorkerError,
+    PermanentError,
+    ResultError,
+    TransientError,
+    UnavailableError,
+)
 from .attempt import Unanswered, Verdict, Work
 from .failure import add_note, describe, is_a, leaves_of, name_of, one_line
 from .pool import Instance, Pool
@@ -88,6 +96,8 @@ class Judge:
                 envelope.reply_to or (protocol.always_replies and type(work.delivery) is not Unanswered)
             ):
                 return work.route.acked
+            if (check := work.route.handler.check_result) is not None:
+                _hold(work, result, check)
             return Verdict(Ack(protocol.encode_reply(envelope, result)), work.route.pool, result=result, failed=False)
         except BaseException as error:  # noqa: BLE001, ASYNC103  the protocol's and the user's code; `raised` decides
             return self.raised(work, error)
@@ -176,6 +186,18 @@ class Judge:
             except BaseException as broken:  # noqa: ASYNC103, BLE001  the protocol's code; the plainer one is left
                 owned(broken)
         return None
+
+
+def _hold(work: Work, result: object, check: Callable[[object], object]) -> None:
+    """Hold a result against what its handler promises, before anybody gets it."""
+    try:
+        check(result)
+    except ConversionError as error:
+        problems = error.problems
+    else:
+        return
+    # Outside of the handler, and so unchained: what is wrong may be in what the user's code raised.
+    raise ResultError(work.delivery.envelope.subject[:_SHOWN], problems)
 
 
 def is_late(delivery: Delivery) -> bool:

@@ -42,7 +42,7 @@ def _of_items(shape: Shape, handler: HandlerSpec, report: Report) -> HandlerSpec
         text = f'{label} is given a batch: annotate its first parameter with a list, such as "list[dict]"'
         report(("use",), f'{text}, or take the "batch" table from its dispatcher')
         return handler
-    return attrs.evolve(handler, convert=payload_converter(handler.item))
+    return attrs.evolve(handler, convert=payload_converter(handler.item), check_result=None)
 
 
 def _label(shape: Shape, handler: HandlerSpec) -> str:

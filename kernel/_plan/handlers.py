@@ -5,7 +5,7 @@ The part of `signature` that looks at one handler; it knows neither roles nor cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Final, get_args, get_origin
 
@@ -16,6 +16,7 @@ from .._core.spec import HandlerSpec
 from .._manifest.tables import Report
 from .binding import binder_of, converter, written
 from .injection import VARIADIC, Argument, Offer, resolve
+from .results import with_result
 
 _EXTRAS: Final = {"envelope": Envelope, "delivery": Delivery, "batch": Batch}
 _BY_NAME: Final = frozenset({"envelope", "delivery"})
@@ -25,7 +26,13 @@ NO_LIST: Final = object()
 
 
 def read_handler(
-    method: str, patterns: tuple[str, ...], arguments: Sequence[Argument], label: str, report: Report
+    call: Callable[..., object],
+    method: str,
+    patterns: tuple[str, ...],
+    arguments: Sequence[Argument],
+    label: str,
+    report: Report,
+    warn: Report,
 ) -> tuple[HandlerSpec, list[Argument]]:
     """Return the handler and the parameters that are neither its payload nor about the delivery."""
     payload = next(iter(arguments), None)
@@ -49,22 +56,24 @@ def read_handler(
         batch_parameter=extras.get("batch"),
         item=_item_of(annotation),
     )
-    return handler, others
+    return with_result(handler, call, arguments[:1], label, warn), others
 
 
 def read_answer(
+    call: Callable[..., object],
     method: str,
     patterns: tuple[str, ...],
     arguments: Sequence[Argument],
     given: Sequence[Argument],
     label: str,
     report: Report,
+    warn: Report,
 ) -> HandlerSpec:
     """Return the handler of a call; no argument of the call goes to the parameters `given`."""
     extras, called = _split([argument for argument in arguments if argument not in given], label, report)
     _check_answer(arguments, called, label, report)
     named = [argument.name for argument in given if argument.parameter.kind is not Parameter.POSITIONAL_ONLY]
-    return HandlerSpec(
+    handler = HandlerSpec(
         method=method,
         patterns=patterns,
         convert=binder_of(called, [*named, *extras.values()], label, report),
@@ -73,6 +82,7 @@ def read_answer(
         delivery_parameter=extras.get("delivery"),
         batch_parameter=extras.get("batch"),
     )
+    return with_result(handler, call, called, label, warn)
 
 
 def offered(arguments: Sequence[Argument], offer: Offer) -> list[Argument]:

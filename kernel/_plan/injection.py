@@ -91,6 +91,13 @@ class Argument:
         except Exception:  # noqa: BLE001  annotations are code; whoever needs this one reports it
             return None
 
+    def resolved(self) -> Parameter:
+        """Return the parameter with its annotation as an object; without one if that cannot be had."""
+        try:
+            return self.parameter.replace(annotation=self.annotation()) if self.is_annotated else self.parameter
+        except Exception:  # noqa: BLE001  annotations are code; whoever needs this one reports it
+            return self.parameter.replace(annotation=Parameter.empty)
+
     def annotation(self) -> object:
         """Return the annotation as an object.
 
@@ -109,6 +116,17 @@ def arguments_of(use: Callable[..., object], label: str, report: Report) -> list
         report(("use",), f"the signature of {label} cannot be read: {error}")
         return []
     return [Argument(parameter.name, parameter, _namespace(use, parameter.name)) for parameter in parameters]
+
+
+def returned_by(use: Callable[..., object]) -> Argument | None:
+    """Return what a function returns, as if it were an argument; None if that is not annotated."""
+    try:
+        annotation = inspect.signature(use).return_annotation
+    except (ValueError, TypeError, NameError):  # `arguments_of` reports it
+        return None
+    if annotation is inspect.Signature.empty:
+        return None
+    return Argument("result", Parameter("result", Parameter.KEYWORD_ONLY, annotation=annotation), _namespace(use, ""))
 
 
 def _namespace(use: Callable[..., object], name: str) -> dict[str, object]:

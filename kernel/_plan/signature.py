@@ -56,7 +56,13 @@ class Shape:
         return _label(self.use)
 
 
-def inspect_worker(use: object, *, role: Role, offer: Offer, report: Report, is_plain: bool = False) -> Shape | None:
+def silent(_at: Sequence[str], _text: str) -> None:
+    """Report nothing."""
+
+
+def inspect_worker(
+    use: object, *, role: Role, offer: Offer, report: Report, warn: Report = silent, is_plain: bool = False
+) -> Shape | None:
     """Look at a worker.
 
     A class has an object for each instance. An async function is a handler or, with nobody to call it, the loop
@@ -68,14 +74,15 @@ def inspect_worker(use: object, *, role: Role, offer: Offer, report: Report, is_
         role: Who calls it.
         offer: What its parameters can be given.
         report: Takes the problems, with paths relative to the worker's table.
+        warn: Takes what is allowed and may not be meant, in the same way.
         is_plain: Whether its handlers are called outside of the event loop, and so are plain functions.
     """
     if isinstance(use, type):
-        return _inspect_class(use, role, offer, report, is_plain=is_plain)
+        return _inspect_class(use, role, offer, report, warn, is_plain=is_plain)
     if callable(use) and (inspect.iscoroutinefunction(use) or (is_plain and inspect.isroutine(use))):
         if is_plain:
             _check_kind(use, _label(use), is_plain=True, report=report)
-        return _inspect_function(cast("Callable[..., object]", use), role, offer, report)
+        return _inspect_function(cast("Callable[..., object]", use), role, offer, report, warn)
     if role is Role.HOSTED:
         return _inspect_hosted(use, offer, report)
     report(("use",), f"must name a class or an async function; this is {_kind_of(use)}")
@@ -97,7 +104,7 @@ def _label(use: object) -> str:
 # --- functions ----------------------------------------------------------------------------------------------------
 
 
-def _inspect_function(function: Callable[..., object], role: Role, offer: Offer, report: Report) -> Shape:
+def _inspect_function(function: Callable[..., object], role: Role, offer: Offer, report: Report, warn: Report) -> Shape:
     label = _label(function)
     arguments = arguments_of(function, label, report)
     handlers: tuple[HandlerSpec, ...] = ()
@@ -105,9 +112,9 @@ def _inspect_function(function: Callable[..., object], role: Role, offer: Offer,
         patterns = patterns_of(function) or (ANY_SUBJECT,)
         if mark_of(function) == ANSWERS:
             given = offered(arguments, offer)
-            handler, arguments = read_answer("", patterns, arguments, given, label, report), given
+            handler, arguments = read_answer(function, "", patterns, arguments, given, label, report, warn), given
         else:
-            handler, arguments = read_handler("", patterns, arguments, label, report)
+            handler, arguments = read_handler(function, "", patterns, arguments, label, report, warn)
         handlers = (handler,)
         _check_patterns(handlers, label, report)
     elif patterns_of(function):
@@ -129,7 +136,9 @@ def _inspect_hosted(use: object, offer: Offer, report: Report) -> Shape:
 # --- classes ------------------------------------------------------------------------------------------------------
 
 
-def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report, *, is_plain: bool) -> Shape:
+def _inspect_class(
+    cls: type[object], role: Role, offer: Offer, report: Report, warn: Report, *, is_plain: bool
+) -> Shape:
     label = _label(cls)
     if inspect.isabstract(cls):
         missing = cast("frozenset[str]", getattr(cls, "__abstractmethods__"))  # noqa: B009  # object has no such
@@ -138,7 +147,7 @@ def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report, 
     marked = {name: patterns for name in _members(cls) if (patterns := patterns_of(_marked(cls, name)))}
     handlers: tuple[HandlerSpec, ...] = ()
     if role is Role.HANDLER:
-        handlers = tuple(_read_methods(cls, marked, report, is_plain=is_plain))
+        handlers = tuple(_read_methods(cls, marked, report, warn, is_plain=is_plain))
         _check_patterns(handlers, label, report)
     elif marked:
         report(("use",), _never_called(label, role, mark_of(_marked(cls, next(iter(marked))))))
@@ -156,7 +165,7 @@ def _inspect_class(cls: type[object], role: Role, offer: Offer, report: Report, 
 
 
 def _read_methods(
-    cls: type[object], marked: Mapping[str, tuple[str, ...]], report: Report, *, is_plain: bool
+    cls: type[object], marked: Mapping[str, tuple[str, ...]], report: Report, warn: Report, *, is_plain: bool
 ) -> Iterator[HandlerSpec]:
     if not marked and "__call__" in _members(cls):
         marked = {"__call__": (ANY_SUBJECT,)}
@@ -167,7 +176,7 @@ def _read_methods(
             report(("use",), fault)
         else:
             _check_kind(getattr(cls, name), f"{cls.__qualname__}.{name}", is_plain=is_plain, report=report)
-            yield _read_method(cls, name, patterns, report)
+            yield _read_method(cls, name, patterns, report, warn)
 
 
 def _check_kind(call: object, label: str, *, is_plain: bool, report: Report) -> None:
@@ -207,12 +216,13 @@ def _method_arguments(cls: type[object], name: str, report: Report) -> tuple[lis
     return arguments[:bound], arguments[bound:]
 
 
-def _read_method(cls: type[object], name: str, patterns: tuple[str, ...], report: Report) -> HandlerSpec:
+def _read_method(cls: type[object], name: str, patterns: tuple[str, ...], report: Report, warn: Report) -> HandlerSpec:
     label = f"{cls.__qualname__}.{name}"
     bound, arguments = _method_arguments(cls, name, report)
+    call = cast("Callable[..., object]", getattr(cls, name))
     if mark_of(_marked(cls, name)) == ANSWERS:
-        return read_answer(name, patterns, arguments, bound, label, report)
-    handler, others = read_handler(name, patterns, arguments, label, report)
+        return read_answer(call, name, patterns, arguments, bound, label, report, warn)
+    handler, others = read_handler(call, name, patterns, arguments, label, report, warn)
     for argument in others:
         if argument.is_required:
             report(("use",), _unknown_parameter(argument.name, label))

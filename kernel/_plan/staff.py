@@ -99,7 +99,10 @@ def _hire_one(
     is_clear = role is not None and use is not None and not entry.wrong & _SHAPING
     runs_in = refer(tables, "driver", table.runs_in, (*at, "runs_in"), ground.report) if role is Role.HANDLER else None
     is_plain = table.runs_in is not None and role is Role.HANDLER and not waits_there
-    shape = inspect_worker(use, role=role, offer=offer, report=report, is_plain=is_plain) if is_clear and role else None
+    shape = None
+    if is_clear and role:
+        warn = under(ground.warn, *at)
+        shape = inspect_worker(use, role=role, offer=offer, report=report, warn=warn, is_plain=is_plain)
     options = _read_options(ground, entry, table, cls, report) if cls and "options" not in entry.wrong else None
     batched = has_batches(tables.dispatchers.get(dispatcher or ""))
     is_for_asyncio = table.runs_in is not None or getattr(options, "asyncio", False)
