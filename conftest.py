@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 import hypothesis
 import pytest
 
+from kernel import Secret
+
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FROM_OUTSIDE = ("KERNEL_MANIFEST", "NOTIFY_SOCKET", "WATCHDOG_USEC")
@@ -35,6 +37,9 @@ _TOGETHER = {
 """What the tests of a file share that is costly: they run in one process, where several share the tests."""
 _SERVERS = ("plugins/postgres/", "plugins/redis/")
 """Folders whose tests share one server that they start."""
+_HIDDEN: set[str] = set()
+"""The text of every `Secret` that has been made."""
+_LONG_ENOUGH = 6
 _ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)
 
 
@@ -58,8 +63,8 @@ def outside_does_not_matter(process_is_left_as_found: None, monkeypatch: pytest.
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where the whole suite must run, let no test off because it "needs" what is absent."""
-    return without_excuse((yield))
+    """Let no secret be printed and, where the whole suite must run, no test off because it "needs" what is absent."""
+    return without_secrets(without_excuse((yield)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -100,6 +105,30 @@ def without_excuse(report: _ReportT) -> _ReportT:
             report.outcome = "failed"
             report.longrepr = f"{file}:{line}: {reason}: a skip is a failure here, because CI is set"
     return report
+
+
+def without_secrets(report: pytest.TestReport) -> pytest.TestReport:
+    """Make a test a failure if what was printed or logged while it ran has the text of a `Secret` in it."""
+    said = "".join(text for name, text in report.sections if name.startswith("Captured "))
+    if report.passed and said and (shown := [text for text in _HIDDEN if text in said]):
+        report.outcome = "failed"
+        report.longrepr = f"{len(shown)} secrets stand in what was printed, the first of {len(shown[0])} characters"
+    return report
+
+
+def _watch_secrets() -> None:
+    """Note the text of every secret that a test, or what it tests, makes; a short one may stand anywhere by chance."""
+    make = Secret.__init__
+
+    def noted(self: Secret, text: str, *, again: Callable[[], str] | None = None) -> None:
+        make(self, text, again=again)
+        if len(text) >= _LONG_ENOUGH:
+            _HIDDEN.add(text)
+
+    Secret.__init__ = noted  # type: ignore[method-assign]
+
+
+_watch_secrets()
 
 
 def _state_of_process() -> tuple[object, ...]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from kernel import Secret
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,3 +31,16 @@ def test_tests_that_start_brokers_share_a_process_and_others_do_not(guards: Any)
 
     assert scopes[0] == scopes[1] != scopes[2] == scopes[3]
     assert guards.scope("tests/core/test_router.py::test_e[::]") == "tests/core/test_router.py::test_e[::]"
+
+
+def test_a_secret_that_is_printed_fails_the_test(guards: Any) -> None:
+    def told(section: str, text: str, outcome: str = "passed") -> str:
+        report = pytest.TestReport("x", ("x", 1, "x"), {}, outcome, None, "call", sections=[(section, text)])  # type: ignore[arg-type]
+        return guards.without_secrets(report).outcome
+
+    hidden = Secret("yellow-feathers-of-a-guard").reveal()
+
+    assert told("Captured stdout call", f"password={hidden};") == "failed"
+    assert told("Captured log call", f"a\n{hidden}") == "failed"
+    assert told("Captured stderr setup", "***") == "passed"
+    assert told("Captured stdout call", hidden, "skipped") == "skipped"

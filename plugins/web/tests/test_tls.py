@@ -489,7 +489,7 @@ async def test_a_certificate_is_read_again_when_its_files_change(web: Any, tmp_p
 
 
 async def until_logged(service: Any, event: str) -> None:
-    with trio.fail_after(3):
+    with trio.fail_after(30):
         while event not in [log["event"] for log in service.logs]:  # noqa: ASYNC110  nothing tells
             await trio.sleep(0.01)
 
