@@ -43,5 +43,9 @@ from ._core.intake import Intake as Intake
 from ._core.intake import Target as Target
 from ._core.intake import Work as Work
 from ._core.intake import current_work as current_work
+from ._core.lease import Lease as Lease
+from ._core.lease import LeaseState as LeaseState
+from ._core.lease import Leasing as Leasing
+from ._core.lease import check_lease_name as check_lease_name
 from ._core.transaction import Transaction as Transaction
 from ._core.transaction import Transactional as Transactional

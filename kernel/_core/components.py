@@ -168,6 +168,15 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
         """
 
     @classmethod
+    def needs_with(cls, config: object) -> type[object] | None:
+        """Return what `needs` says, for a class of which only some configurations need a driver. Pure: no I/O.
+
+        Args:
+            config: An instance of its `Config`.
+        """
+        return cls.needs
+
+    @classmethod
     def requires(cls, config: object) -> frozenset[Capability]:
         """Return what the broker that this component uses must be able to do, given its `Config`."""
         return frozenset()

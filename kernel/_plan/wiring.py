@@ -317,18 +317,28 @@ def _delivery_faults(wired: Wired, cls: type[Dispatcher], table: DispatcherTable
 
 def _driver_faults(wired: Wired, cls: type[Component], table: DriverTable, wiring: Wiring) -> Iterator[Fault]:
     plugin = plugin_of(wired.entry)
-    if "driver" in wired.entry.wrong:
+    if "driver" in wired.entry.wrong or (wired.config is None and _depends_on_config(cls)):
         return
-    if cls.needs is None:
+    if (needs := _needs(wired, cls)) is None:
         if table.driver is not None:
-            yield ("driver",), f'plugin "{plugin}" uses no driver'
+            how = " as it is configured here" if _depends_on_config(cls) else ""
+            yield ("driver",), f'plugin "{plugin}" uses no driver{how}'
         return
-    fitting = [name for name in wiring.drivers if name != wired.entry.name and _provides(wiring, name, cls.needs)]
-    wants = f'plugin "{plugin}" needs a driver that provides {cls.needs.__name__}'
+    fitting = [name for name in wiring.drivers if name != wired.entry.name and _provides(wiring, name, needs)]
+    wants = f'plugin "{plugin}" needs a driver that provides {needs.__name__}'
     if table.driver is None:
         yield ("driver",), f"is missing: {wants}; {_choice(fitting)}"
-    elif (driver := wiring.driver_class(wired.driver)) and not issubclass(driver.provides, cls.needs):
+    elif (driver := wiring.driver_class(wired.driver)) and not issubclass(driver.provides, needs):
         yield ("driver",), f"{wants}, and driver/{wired.driver} provides {_what(driver)}; {_choice(fitting)}"
+
+
+def _depends_on_config(cls: type[Component]) -> bool:
+    """Return whether it is the configuration that says what driver is needed."""
+    return getattr(cls.needs_with, "__func__", None) is not getattr(Component.needs_with, "__func__", None)
+
+
+def _needs(wired: Wired, cls: type[Component]) -> type[object] | None:
+    return cls.needs if wired.config is None else cls.needs_with(wired.config)
 
 
 def _provides(wiring: Wiring, name: str, needed: type[object]) -> bool:
@@ -357,7 +367,9 @@ def _protocol_faults(wired: Wired, cls: type[Component], table: DriverTable, tab
 
 def _capability_faults(wired: Wired, cls: type[Component], wiring: Wiring) -> Iterator[Fault]:
     driver = wiring.driver_class(wired.driver)
-    if driver is None or wired.config is None or cls.needs is None or not issubclass(driver.provides, cls.needs):
+    if driver is None or wired.config is None or (needs := _needs(wired, cls)) is None:
+        return
+    if not issubclass(driver.provides, needs):
         return
     for capability in sorted(cls.requires(wired.config) - driver.capabilities, key=lambda lacking: lacking.value):
         yield (

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._check_dispatcher import Feed as Feed
     from ._check_dispatcher import check_dispatcher as check_dispatcher
     from ._check_driver import check_driver as check_driver
+    from ._check_leasing import check_leasing as check_leasing
     from ._check_protocol import check_protocol as check_protocol
     from ._check_worker import check_worker as check_worker
     from ._context import fake_context as fake_context
@@ -54,6 +55,7 @@ _LATER: Final = {
     "check_broker": "_check_broker",
     "check_dispatcher": "_check_dispatcher",
     "check_driver": "_check_driver",
+    "check_leasing": "_check_leasing",
     "check_protocol": "_check_protocol",
     "check_worker": "_check_worker",
     "fake_context": "_context",

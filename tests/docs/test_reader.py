@@ -25,6 +25,7 @@ STATUSES = {
     "uv run kernel check kernel.toml -- --skew coffee": 2,
     "uv run kernel run --set workers.clerk.use=legacy:count": 1,
     "CREDENTIALS_DIRECTORY=none uv run kernel check": 2,
+    "uv run kernel check --set drivers.place='{plugin = \"memory\"}'": 2,
     "uv run kernel exec kernel.toml shop:missing --least 5": 2,
     "uv run kernel exec kernel.toml shop:missing --least many": 2,
 }

@@ -137,6 +137,7 @@ class _Wires:
         self.broker = AmqpBroker(
             self._catalog,
             names,
+            self._sending,
             self._consuming,
             outbox,
             postponer,

@@ -14,12 +14,13 @@ from psycopg import Notify, sql
 from psycopg.rows import class_row, tuple_row
 from typing_extensions import override
 
-from kernel.abc import Transactional
+from kernel.abc import Lease, Leasing, Transactional, check_lease_name
 from kernel.errors import UnavailableError
 
 from ._config import PostgresConfig
 from ._connection import TrioConnection
 from ._events import PoolMeasured
+from ._lease import DatabaseLease
 from ._pool import Pool
 from ._tables import CREATE, FORGET
 from ._transaction import DatabaseTransaction, Isolation, Parameters, open_transaction, run
@@ -32,7 +33,7 @@ _FORGET_INTERVAL: Final = 600.0
 
 @final
 @attrs.define(eq=False)
-class Database(Transactional):
+class Database(Transactional, Leasing):
     """One database of PostgreSQL. Safe to share between tasks.
 
     Errors of statements are psycopg's. Every method raises `UnavailableError` if no connection can be had within
@@ -69,6 +70,10 @@ class Database(Transactional):
         self._check_task()
         async with self._pool.seat() as connection:
             return await run(connection, statement, parameters, class_row(into))
+
+    @override
+    def lease(self, name: str) -> Lease:
+        return DatabaseLease(self.execute, check_lease_name(name))
 
     # --- several ----------------------------------------------------------------------------------------------
 

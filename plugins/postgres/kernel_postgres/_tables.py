@@ -57,6 +57,23 @@ POSTPONE: Final = """
 UPDATE kernel_outbox SET attempts = attempts + 1, due = clock_timestamp() + make_interval(secs => %s) WHERE id = %s
 """
 
+CREATE_LEASES: Final = """
+DO $$ BEGIN
+    PERFORM pg_advisory_xact_lock(7463128990317);
+    CREATE TABLE IF NOT EXISTS kernel_lease (name text PRIMARY KEY, version bigint NOT NULL, value text NOT NULL);
+END $$
+"""
+READ_LEASE: Final = """
+SELECT coalesce(version, 0), coalesce(value, ''), extract(epoch FROM clock_timestamp())::float8
+FROM (SELECT 1) AS one LEFT JOIN kernel_lease ON name = %s
+"""
+FIRST_LEASE: Final = """
+INSERT INTO kernel_lease (value, name, version) VALUES (%s, %s, 1) ON CONFLICT DO NOTHING RETURNING version
+"""
+NEXT_LEASE: Final = """
+UPDATE kernel_lease SET version = version + 1, value = %s WHERE name = %s AND version = %s RETURNING version
+"""
+
 
 def written(envelope: Envelope, *, exchange: str, mandatory: bool) -> tuple[object, ...]:
     """Return the parameters of `SEND`. Times are kept as those of the database, which all processes share."""

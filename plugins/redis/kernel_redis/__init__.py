@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._config import RedisConfig as RedisConfig
+from ._driver import RedisClient as RedisClient
 from ._driver import RedisDriver as RedisDriver
 
-__all__ = ["RedisConfig", "RedisDriver"]
+__all__ = ["RedisClient", "RedisConfig", "RedisDriver"]

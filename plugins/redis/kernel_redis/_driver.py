@@ -16,10 +16,11 @@ from coredis.retry import NoRetryPolicy
 from typing_extensions import override
 
 from kernel import Usage
-from kernel.abc import Context, Driver
+from kernel.abc import Context, Driver, Lease, Leasing, check_lease_name
 from kernel.errors import StartupError, UnavailableError
 
 from ._config import RedisConfig, address, problems, split
+from ._lease import RedisLease
 
 ResultT = TypeVar("ResultT")
 
@@ -28,8 +29,12 @@ _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 
 
 @final
-class Client(coredis.Redis[Any]):
+class RedisClient(coredis.Redis[Any], Leasing):
     """A client of coredis. A command that is cancelled while it connects is cancelled, and has not failed."""
+
+    @override
+    def lease(self, name: str) -> Lease:
+        return RedisLease(self, check_lease_name(name))
 
     @override
     async def execute_command(self, command: CommandRequest[ResultT]) -> ResultT:
@@ -45,7 +50,7 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
     """Gives workers a `coredis.Redis`, whose pool is open."""
 
     Config: ClassVar[type[object]] = RedisConfig
-    provides: ClassVar[type[object]] = coredis.Redis
+    provides: ClassVar[type[object]] = RedisClient
 
     def __init__(self, *, config: RedisConfig, context: Context) -> None:
         self._config: Final = config
@@ -65,7 +70,7 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
     async def _open(self) -> AsyncGenerator[coredis.Redis[Any]]:
         # Reads files; not abandoned when cancelled, since it ends by itself.
         options = await trio.to_thread.run_sync(self._options)
-        client = cast("coredis.Redis[Any]", cast("Any", Client)(**options))
+        client = cast("coredis.Redis[Any]", cast("Any", RedisClient)(**options))
         try:
             async with client, trio.open_nursery() as nursery:
                 await self._greet(client)

@@ -10,13 +10,25 @@ import attrs
 from typing_extensions import override
 
 from kernel import Envelope
-from kernel.abc import Broker, Context, Delivery, Subscription, Topology, Transaction, Transactional
+from kernel.abc import (
+    Broker,
+    Context,
+    Delivery,
+    Lease,
+    Leasing,
+    Subscription,
+    Topology,
+    Transaction,
+    Transactional,
+    check_lease_name,
+)
 from kernel.errors import ConflictError, UnavailableError
 
 from ._access import Access
 from ._consumer import Consumer, Kitchen
 from ._delivery import PeekedDelivery
 from ._events import MessageDropped
+from ._lease import SqliteLease
 from ._letter import write_letter
 from ._operation import Operation
 from ._shelves import Effects
@@ -74,7 +86,7 @@ class _Hub(Kitchen):
 
 @final
 @attrs.define(eq=False, repr=False)
-class SqliteBroker(Broker, Transactional):
+class SqliteBroker(Broker, Transactional, Leasing):
     """A broker in one file, which several processes may use at a time.
 
     What it confirms is in the file, and on the disk with `synchronous = "full"`. A queue whose `dead_letters` nobody
@@ -149,6 +161,10 @@ class SqliteBroker(Broker, Transactional):
     @override
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         return open_transaction(self._thread, self._access.guard)
+
+    @override
+    def lease(self, name: str) -> Lease:
+        return SqliteLease(self._thread, check_lease_name(name))
 
     def _join(self, subscription: Subscription, *, is_exclusive: bool) -> Consumer:
         if subscription.prefetch < 1:

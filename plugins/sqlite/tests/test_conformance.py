@@ -8,7 +8,9 @@ import pytest
 from kernel_sqlite import SqliteConfig, SqliteDriver
 
 from kernel.abc import Broker
-from kernel.testing import check_broker, fake_context
+from kernel.testing import check_broker, check_leasing, fake_context
+
+from .conftest import OpenSqlite
 
 
 @pytest.mark.slow
@@ -20,3 +22,8 @@ async def test_sqlite_keeps_every_promise_of_a_broker(tmp_path: Path) -> None:
             yield broker
 
     await check_broker(open_sqlite, capabilities=SqliteDriver.capabilities)
+
+
+@pytest.mark.slow
+async def test_sqlite_keeps_every_promise_of_a_place_of_leases(open_sqlite: OpenSqlite) -> None:
+    await check_leasing(open_sqlite)

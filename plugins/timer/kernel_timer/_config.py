@@ -96,6 +96,13 @@ class TimerConfig:
         default=100, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(10_000))
     )
     """How many ticks `missed = "all"` makes up for; older ones are skipped."""
+    once: bool = False
+    """Whether each tick is one of all processes that have this timer, the service and timer of one name, and the same
+    `driver`: one of them has it. Intervals go by the clock then, from 1970 on."""
+    lease: float = attrs.field(
+        default=30.0, validator=attrs.validators.and_(attrs.validators.ge(0.5), attrs.validators.le(86_400.0))
+    )
+    """Seconds after which, with `once`, a process that does not say that it goes on is believed to be gone."""
     subject: str = ""
     """Subject of the ticks; empty means `tick.` and the name of the dispatcher."""
 
@@ -108,6 +115,8 @@ def problems(config: TimerConfig) -> Iterator[str]:
         yield "zone is only for cron: an interval knows no time zone"
     if config.cron is not None and config.jitter and config.jitter >= (shortest := _shortest(config.cron)):
         yield f"jitter = {config.jitter:g} must be below {shortest:g} s, the shortest time between two ticks of cron"
+    if config.once and config.immediate:
+        yield "immediate does not go with once: each process starts, and a tick is one of all of them"
     if config.interval is not None and config.jitter >= config.interval:
         yield f"jitter = {config.jitter:g} must be below interval = {config.interval:g}"
 

@@ -7,13 +7,14 @@ import math
 import random
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, assert_never, cast, final
 
 import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Envelope, Retry, Return
-from kernel.abc import Context, Dispatcher, Intake
+from kernel.abc import Context, Dispatcher, Intake, Leasing
 from kernel.errors import StartupError
 
 from ._clock import VirtualClock, WallClock, wall_clock
@@ -23,7 +24,9 @@ from ._tick import Tick, TickDelivery, TickFailed, TickSkipped
 if TYPE_CHECKING:
     from kernel import Outcome
 
+    from ._record import Book
     from ._schedule import Schedule
+    from ._turns import Turn, Turns
 
 RETURN_PAUSE: Final = 1.0
 """Seconds before a tick is tried again that was given back; giving it back at once, again and again, would spin."""
@@ -47,6 +50,7 @@ class TimerDispatcher(Dispatcher):
         self._context = context
         self._wall = wall
         self._random = random.Random()
+        self._turns: Turns | None = None
         self._keep = {"skip": 0, "once": 1, "all": config.max_missed}[config.missed]
 
     @classmethod
@@ -56,18 +60,37 @@ class TimerDispatcher(Dispatcher):
 
     @classmethod
     @override
+    def needs_with(cls, config: object) -> type[object] | None:
+        return Leasing if cast("TimerConfig", config).once else None
+
+    @classmethod
+    @override
     def preload(cls) -> None:
-        for module in ("kernel_timer._schedule", "zoneinfo"):
+        for module in ("kernel_timer._schedule", "kernel_timer._turns", "zoneinfo"):
             importlib.import_module(module)
 
     @override
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        await trio.lowlevel.checkpoint()
-        yield
+        if not self._config.once:
+            await trio.lowlevel.checkpoint()
+            yield
+            return
+        from ._turns import open_turns  # noqa: PLC0415  see `preload`
+
+        book = self._book()
+        schedule = self._schedule(book)
+        report = partial(self._report, schedule)
+        async with open_turns(
+            book, schedule, self._config, self._context, report=report, keep=self._keep
+        ) as self._turns:
+            yield
 
     @override
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
+        if self._turns is not None:
+            await self._accept_turns(intake, self._turns, task_status)
+            return
         schedule = self._schedule()
         moment = schedule.now()
         task_status.started()
@@ -77,12 +100,31 @@ class TimerDispatcher(Dispatcher):
             moment, missed = await self._next(schedule, moment)
             await self._tick(intake, schedule, moment, missed=missed)
 
-    def _schedule(self) -> Schedule:
-        from ._schedule import RESAMPLE, CronSchedule, IntervalSchedule  # noqa: PLC0415  see `preload`
+    async def _accept_turns(self, intake: Intake, turns: Turns, task_status: trio.TaskStatus[None]) -> None:
+        await turns.look()
+        task_status.started()
+        while True:
+            turn = await turns.next()
+            record = turn.record
+            await self._tick(intake, turns.schedule, record.last, missed=record.missed, turn=turn)
+            await turn.end_surely()
 
-        wall = self._wall or wall_clock()
+    def _book(self) -> Book:
+        from ._record import Book  # noqa: PLC0415  see `preload`
+
+        context = self._context
+        if not isinstance(context.driver, Leasing):
+            raise StartupError(f"{context.id}: once needs a driver that holds leases")
+        name = f"timer.{_plain(context.service)}.{_plain(context.name)}"
+        return Book(name, context.driver.lease(name), self._wall or wall_clock())
+
+    def _schedule(self, book: Book | None = None) -> Schedule:
+        from ._schedule import RESAMPLE, CronSchedule, GridSchedule, IntervalSchedule  # noqa: PLC0415  see `preload`
+
+        wall = self._wall or wall_clock() if book is None else book.now
         if self._config.interval is not None:
-            return IntervalSchedule(self._config.interval, wall)
+            row = IntervalSchedule(self._config.interval, wall, 0.0 if book else trio.current_time())
+            return GridSchedule(wall, row) if book else row
         if self._config.cron is None:
             raise StartupError(f"{self._context.id}: give exactly one of interval and cron")
         from zoneinfo import ZoneInfo  # noqa: PLC0415  as above
@@ -118,15 +160,18 @@ class TimerDispatcher(Dispatcher):
             return due, 0
         return later.kept[0], later.count + 1 - keep
 
-    async def _tick(self, intake: Intake, schedule: Schedule, moment: float, *, missed: int) -> None:
-        """Have a tick handled until it is settled for good."""
+    async def _tick(
+        self, intake: Intake, schedule: Schedule, moment: float, *, missed: int, turn: Turn | None = None
+    ) -> None:
+        """Have a tick handled until it is settled for good, or is another process's."""
         await trio.sleep(self._config.jitter * self._random.random())
         tick = Tick(scheduled=schedule.civil(moment), missed=missed)
-        envelope, attempt, until = self._envelope(tick), 1, schedule.after(moment)
+        attempt, note = (1, None) if turn is None else (turn.record.attempt, turn.settled)
+        envelope, until = self._envelope(tick, turn), schedule.after(moment)
         while True:
-            outcome = await intake.handle(TickDelivery(tick, envelope, attempt))
+            outcome = await intake.handle(TickDelivery(tick, envelope, attempt, note))
             pause = self._pause(outcome, tick)
-            if pause is None:
+            if pause is None or (turn is not None and turn.is_over):
                 return
             if schedule.now() + pause >= until:
                 self._report(schedule, moment, 1, "the next tick comes before the next attempt")
@@ -149,12 +194,19 @@ class TimerDispatcher(Dispatcher):
                 return RETURN_PAUSE
         assert_never(outcome)
 
-    def _envelope(self, tick: Tick) -> Envelope:
+    def _envelope(self, tick: Tick, turn: Turn | None) -> Envelope:
         subject = self._config.subject or f"tick.{self._context.name}"
         headers = {"timer-scheduled": tick.scheduled.isoformat(), "timer-missed": tick.missed}
-        return Envelope(subject=subject, headers=headers)
+        if turn is None:
+            return Envelope(subject=subject, headers=headers)
+        return Envelope(subject=subject, headers=headers, id=turn.id)
 
     def _report(self, schedule: Schedule, moment: float, count: int, reason: str) -> None:
         scheduled = schedule.civil(moment)
         self._context.emit(TickSkipped(component=self._context.id, scheduled=scheduled, count=count, reason=reason))
         self._context.log.warning("tick_skipped", scheduled=scheduled.isoformat(), count=count, reason=reason)
+
+
+def _plain(name: str) -> str:
+    """Return a name as a part of one of a lease; what has no place there is spelt out."""
+    return "".join(one if one.isascii() and (one.isalnum() or one in "-_") else f"_{ord(one):x}_" for one in name)

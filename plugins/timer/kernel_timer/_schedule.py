@@ -66,6 +66,14 @@ class Schedule(ABC):
         """
 
     @abstractmethod
+    def tolerance(self, distance: float) -> float:
+        """Return by how many seconds the clock may go back before its new time counts.
+
+        Args:
+            distance: Seconds between the last tick and the next one.
+        """
+
+    @abstractmethod
     async def wait(self, moment: float) -> float:
         """Wait for the first scheduled moment after one, and return it.
 
@@ -97,11 +105,19 @@ class IntervalSchedule(Schedule):
     @override
     async def late(self, moment: float, *, keep: int) -> Late:
         await trio.lowlevel.checkpoint()
-        first, last = self._last(moment) + 1, self._last(self.now())
+        return self.between(moment, self.now(), keep=keep)
+
+    def between(self, moment: float, now: float, *, keep: int) -> Late:
+        """Return what is scheduled after a moment and up to another."""
+        first, last = self._last(moment) + 1, self._last(now)
         if last < first:
             return Late()
         kept = range(max(first, last - keep + 1), last + 1)
         return Late(last - first + 1, self._at(last), tuple(map(self._at, kept)))
+
+    @override
+    def tolerance(self, distance: float) -> float:
+        return distance
 
     @override
     async def wait(self, moment: float) -> float:
@@ -120,6 +136,44 @@ class IntervalSchedule(Schedule):
         while self._at(index) > moment:
             index -= 1
         return index
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class GridSchedule(Schedule):
+    """Every `interval` seconds since 1970 on a wall clock: the same moments in every process."""
+
+    wall: WallClock
+    _row: IntervalSchedule
+
+    @override
+    def now(self) -> float:
+        return self.wall().timestamp()
+
+    @override
+    def after(self, moment: float) -> float:
+        return self._row.after(moment)
+
+    @override
+    def civil(self, moment: float) -> datetime:
+        return datetime.fromtimestamp(moment, UTC)
+
+    @override
+    def tolerance(self, distance: float) -> float:
+        return self._row.tolerance(distance)
+
+    @override
+    async def late(self, moment: float, *, keep: int) -> Late:
+        await trio.lowlevel.checkpoint()
+        return self._row.between(moment, self.now(), keep=keep)
+
+    @override
+    async def wait(self, moment: float) -> float:
+        await trio.lowlevel.checkpoint()
+        due = self.after(moment)
+        while (left := due - self.now()) > 0:  # noqa: ASYNC110  the clock may jump
+            await trio.sleep(min(left, RESAMPLE))
+        return due
 
 
 @final
@@ -173,11 +227,9 @@ class CronSchedule(Schedule):
                 await trio.lowlevel.checkpoint()
         return Late(count, latest, tuple(kept)) if count else Late()
 
-    def _tolerance(self, distance: float) -> float:
-        """Return by how many seconds the clock may go back before its new time counts.
-
-        What happens at fixed times must not happen twice; what happens again and again must not stop for hours.
-        """
+    @override
+    def tolerance(self, distance: float) -> float:
+        # What happens at fixed times must not happen twice; what happens again and again must not stop for hours.
         minute, hour = self.expression.split()[-5:-3]
         return min(distance, CORRECTION) if minute.startswith("*") or hour.startswith("*") else CORRECTION
 
@@ -186,7 +238,7 @@ class CronSchedule(Schedule):
         await trio.lowlevel.checkpoint()
         due = self.after(moment)
         while (now := self.now()) < due:
-            if now < moment - self._tolerance(due - moment):
+            if now < moment - self.tolerance(due - moment):
                 self.on_set_back(moment - now)
                 moment, due = now, self.after(now)
             await trio.sleep(min(due - now, self.resample))

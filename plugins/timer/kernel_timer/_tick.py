@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import final
 
@@ -53,6 +54,8 @@ class TickDelivery(Delivery):
     tick: Tick
     _envelope: Envelope
     _attempt: int = 1
+    _note: Callable[[Outcome, int], Awaitable[None]] | None = attrs.field(default=None, repr=False)
+    """Told of the outcome and the attempt, where other processes must hear of it."""
     _settled: bool = attrs.field(default=False, init=False)
 
     @property
@@ -81,3 +84,5 @@ class TickDelivery(Delivery):
         if self._settled:
             raise SettledError(f"tick {self._envelope.id} was settled twice")
         self._settled = True
+        if self._note is not None:
+            await self._note(outcome, self._attempt)

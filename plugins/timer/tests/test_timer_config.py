@@ -58,6 +58,10 @@ def test_a_jitter_below_the_shortest_distance_is_taken(cron: str) -> None:
     [
         ({}, "give exactly one of interval and cron"),
         ({"interval": 1, "cron": "* * * * *"}, "give exactly one of interval and cron"),
+        (
+            {"interval": 1, "once": True, "immediate": True},
+            "immediate does not go with once: each process starts, and a tick is one of all of them",
+        ),
         ({"interval": 1, "zone": "Europe/Berlin"}, "zone is only for cron: an interval knows no time zone"),
         ({"interval": 1, "jitter": 1.0}, "jitter = 1 must be below interval = 1"),
         *(
@@ -85,3 +89,9 @@ async def test_a_timer_that_nobody_checked_does_not_start() -> None:
     async with open_intake() as intake:
         with pytest.raises(StartupError, match="exactly one"):
             await timer.accept(intake, task_status=trio.TASK_STATUS_IGNORED)
+
+
+@pytest.mark.parametrize("lease", [0.0, 0.4, float("nan"), 90_000.0])
+def test_a_lease_that_cannot_be_held_is_refused(lease: float) -> None:
+    with pytest.raises(ValueError, match="lease"):
+        TimerConfig(interval=1, once=True, lease=lease)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 from kernel_timer import Tick, TickSkipped
 
 from kernel import Ack
+from kernel.errors import PlanError
 from kernel.testing import open_kernel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trio.testing import MockClock
 
 TICKS: list[Tick] = []
@@ -37,3 +41,52 @@ async def test_a_worker_gets_its_ticks_in_a_service(autojump_clock: MockClock) -
     assert TICKS[1].scheduled.astimezone(UTC) > TICKS[0].scheduled
     assert [event.count for event in service.events if isinstance(event, TickSkipped)] == [1]
     assert [settled.outcome for settled in service.settled] == [Ack(), Ack()]
+
+
+def once_on(driver: dict[str, object]) -> dict[str, object]:
+    """Return the manifest of a service whose timer fires once in a cluster."""
+    return {
+        "drivers": {"place": driver},
+        "dispatchers": {"clock": {"plugin": "timer", "cron": "* * * * *", "once": True, "driver": "place"}},
+        "workers": {"report": {"use": f"{__name__}:report", "dispatcher": "clock"}},
+    }
+
+
+async def test_ticks_of_a_service_survive_its_restart(autojump_clock: MockClock, tmp_path: Path) -> None:
+    manifest = once_on({"plugin": "sqlite", "path": str(tmp_path / "queues.db")})
+    TICKS.clear()
+
+    for _ in range(2):
+        async with open_kernel(manifest) as service:
+            await service.wait_settled(1)
+        await trio.sleep(300)
+
+    assert [tick.missed for tick in TICKS] == [0, 6]  # the first takes 90 s
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"driver": {"plugin": "memory"}}, "needs a driver that provides Leasing, and driver/place provides"),
+        (
+            {"timer": {"driver": None}},
+            'is missing: plugin "timer" needs a driver that provides Leasing; there are: place',
+        ),
+        ({"timer": {"once": False}}, 'plugin "timer" uses no driver as it is configured here'),
+        ({"timer": {"interval": 0}}, "interval must be above 0"),
+    ],
+)
+async def test_a_timer_that_fires_once_needs_a_driver_with_leases(
+    changes: dict[str, dict[str, object]], text: str
+) -> None:
+    manifest: dict[str, Any] = once_on(changes.get("driver", {"plugin": "sqlite", "path": "queues.db"}))
+    manifest["dispatchers"]["clock"] |= changes.get("timer", {})
+    manifest["dispatchers"]["clock"] = {
+        key: value for key, value in manifest["dispatchers"]["clock"].items() if value is not None
+    }
+
+    with pytest.raises(PlanError) as caught:
+        async with open_kernel(manifest):
+            pass
+
+    assert [text in str(problem) for problem in caught.value.problems] == [True]

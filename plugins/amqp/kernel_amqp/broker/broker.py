@@ -16,7 +16,7 @@ from pamqp import commands
 from typing_extensions import override
 
 from kernel import Envelope, Pace
-from kernel.abc import Broker, Delivery, Queue, Subscription, Topology
+from kernel.abc import Broker, Delivery, Lease, Leasing, Queue, Subscription, Topology, check_lease_name
 from kernel.errors import UnavailableError
 
 from .._errors import ChannelClosedError, LinkLostError, MissingError
@@ -28,6 +28,7 @@ from .consumer import Consumer
 from .crashes import Spared
 from .declaring import perform, queue_step
 from .headers import SUBJECT
+from .leases import PREFIX, AmqpLease
 from .letters import write_letter
 from .naming import Names
 from .outbox import Outbox
@@ -44,7 +45,7 @@ _LOCKED_WAIT: Final = 0.5
 
 @final
 @attrs.define(eq=False, repr=False)
-class AmqpBroker(Broker):
+class AmqpBroker(Broker, Leasing):
     """RabbitMQ, through connections that heal.
 
     Sending waits for a connection inside the caller's own deadline. A subscription ends with its connection. A queue
@@ -55,6 +56,7 @@ class AmqpBroker(Broker):
 
     _catalog: Catalog
     _names: Names
+    _sending: Keeper
     _consuming: Keeper
     _outbox: Outbox
     _postponer: Postponer
@@ -131,6 +133,10 @@ class AmqpBroker(Broker):
         return self._postponer.publish(
             letter, envelope.body, exchange=exchange, routing_key=key, delay=envelope.delay, kind=kind
         )
+
+    @override
+    def lease(self, name: str) -> Lease:
+        return AmqpLease(self._sending, name, self._names.of(f"{PREFIX}{check_lease_name(name)}"))
 
     def _queue_name(self, name: str) -> str:
         """Return what a queue is called on the broker; those of one connection alone have no prefix."""
