@@ -30,6 +30,7 @@ from ._core.lifecycle import State as State
 from ._core.lifecycle import SwitchState as SwitchState
 from ._core.marks import answers as answers
 from ._core.marks import at as at
+from ._core.marks import contract as contract
 from ._core.marks import handles as handles
 from ._core.marks import patterns_of as patterns_of
 from ._core.router import pattern_matches as pattern_matches

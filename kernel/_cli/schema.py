@@ -17,10 +17,10 @@ from .._manifest.registry import Plugin, Registry
 from .._manifest.tables import (
     SECTIONS,
     DispatcherTable,
-    DriverTable,
     GroupTable,
     KernelTable,
     ProtocolTable,
+    SenderTable,
     StageTable,
     WorkerTable,
 )
@@ -30,7 +30,7 @@ from ..errors import PluginError
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _NAME: Final = {"pattern": "^[a-z][a-z0-9_]{0,63}$"}
 _PLUGGED: Final[Mapping[str, type[object]]] = {
-    "driver": DriverTable,
+    "driver": SenderTable,
     "protocol": ProtocolTable,
     "dispatcher": DispatcherTable,
 }
@@ -94,7 +94,7 @@ def _definition(registry: Registry, plugin: Plugin, table: type[object], book: B
 
 def _joined(own: Schema, shared: Schema) -> Schema:
     required = [*own.get("required", ()), *shared.get("required", ())]
-    properties = {**own["properties"], **shared["properties"]}
+    properties = {**own["properties"], **shared["properties"], **own["properties"]}  # in order; its own meaning wins
     return {**shared, "properties": properties, **({"required": required} if required else {})}
 
 

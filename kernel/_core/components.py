@@ -13,6 +13,7 @@ import attrs
 
 from ..errors import StartupError
 from .broker import Broker, Capability, Topology
+from .contract import Contract
 from .envelope import NO_HEADERS, Envelope, Message
 from .intake import Intake
 
@@ -83,6 +84,8 @@ class Context:
     protocol_or_none: Protocol | None = None
     stop_timeout: float = 2.0
     """Seconds that closing may take, all in all."""
+    contract: Contract | None = None
+    """What a driver with `sends = True` holds all that it sends against; None where the manifest names none."""
     directory: Path = Path()
     """The manifest's folder."""
     hears: Callable[[type[Event]], object] = bool
@@ -196,6 +199,8 @@ class Driver(Component, Generic[ResourceT_co]):
     """The type of the resource. A worker's constructor parameter annotated with it is checked against it."""
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     """What the broker can do, if the resource is one."""
+    sends: ClassVar[bool] = False
+    """Whether all that is sent with the resource is held against `Context.contract`."""
     BrokerOptions: ClassVar[type[object] | None] = None
     """The attrs class of `options` tables of components that use this broker: what only this broker knows."""
 

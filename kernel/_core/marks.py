@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+ClassT = TypeVar("ClassT", bound=type[object])
 
 HANDLES: Final = "@handles"
 ANSWERS: Final = "@answers"
 _PATTERNS: Final = "__kernel_patterns__"
 _MARK: Final = "__kernel_mark__"
 _STAGES: Final = "__kernel_stages__"
+_WORDS: Final = "__kernel_words__"
 
 
 def handles(*patterns: str) -> Callable[[FunctionT], FunctionT]:
@@ -72,6 +74,34 @@ def patterns_of(function: object) -> tuple[str, ...]:
 def mark_of(function: object) -> str:
     """Return the mark that stands on a function, `@handles` or `@answers`; empty if none."""
     return getattr(function, _MARK, "")
+
+
+def contract(words: str) -> Callable[[ClassT], ClassT]:
+    """Mark a class as a contract whose methods have subjects that begin with these words. Only marks.
+
+    `take` of a class that is marked with `@contract("stock")` is sent under `stock.take`. A method that is marked with
+    `@answers` or `@handles` has the subject that stands there.
+
+    Args:
+        words: Words, joined by dots.
+
+    Raises:
+        TypeError: if used without words, as in `@contract`.
+    """
+    if callable(words):
+        raise TypeError('@contract needs words in parentheses, such as @contract("stock")')
+
+    def put(cls: ClassT) -> ClassT:
+        setattr(cls, _WORDS, words)
+        return cls
+
+    return put
+
+
+def words_of(cls: object) -> tuple[str, ...]:
+    """Return the words that a contract's subjects begin with."""
+    words: str = getattr(cls, _WORDS, "")
+    return (words,) if words else ()
 
 
 def at(*stages: str) -> Callable[[FunctionT], FunctionT]:

@@ -15,6 +15,7 @@ import attrs
 
 from ..errors import Problem
 from .components import Dispatcher, Driver, Protocol
+from .contract import Contract
 from .envelope import Message
 from .event import Event
 from .policies import BatchPolicy, KillSwitchPolicy, LogPolicy, RatePolicy, RestartPolicy, RetryPolicy
@@ -85,6 +86,8 @@ class DriverSpec(ComponentSpec):
     """Id, such as `driver/queue`."""
     protocol: str | None = None
     """Key in `Plan.protocols`."""
+    contract: Contract | None = None
+    """What all that it sends is held against."""
 
 
 @final
@@ -171,6 +174,8 @@ class WorkerSpec(ComponentSpec):
     """An instance of the dispatcher's `WorkerOptions`, or None."""
     drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Parameter -> driver id."""
+    clients: Mapping[str, Contract] = attrs.field(factory=dict[str, Contract])
+    """Those of these parameters that are given an object of the driver's contract, and not its resource."""
     asked: Mapping[str, Asked | tuple[type[Event], ...]] = attrs.field(factory=dict[str, Any])
     """Parameter -> what it is given for its annotation; for types of events, a channel in which they arrive."""
     config_parameter: str | None = None

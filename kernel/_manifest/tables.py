@@ -108,7 +108,7 @@ class LifeTable:
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class DriverTable(LifeTable):
-    """`[drivers.NAME]`."""
+    """`[drivers.NAME]`, and what `[dispatchers.NAME]` has too."""
 
     plugin: str | None = None
     """The component's own name by default."""
@@ -116,6 +116,15 @@ class DriverTable(LifeTable):
     """Import path `module:Class` of a component class of the service's own, instead of a plugin."""
     driver: str | None = None
     protocol: str | None = None
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SenderTable(DriverTable):
+    """`[drivers.NAME]`, with what no dispatcher has."""
+
+    contract: str | None = None
+    """Import path `module:Class` of what it may send, and of what it expects to get."""
 
 
 @final
@@ -271,7 +280,7 @@ class Tables:
 RESERVED: Final[Mapping[str, frozenset[str]]] = {
     section: frozenset(field.name for field in attrs.fields(cls))
     for section, cls in {
-        "drivers": DriverTable,
+        "drivers": SenderTable,
         "protocols": ProtocolTable,
         "dispatchers": DispatcherTable,
         "workers": WorkerTable,
@@ -288,7 +297,7 @@ def under(report: Report, *at: str) -> Report:
 def read_tables(manifest: Manifest, report: Report) -> Tables:
     """Structure all keys that belong to the kernel."""
     disabled: set[str] = set()
-    drivers = _entries(manifest, "driver", DriverTable, disabled, report)
+    drivers = _entries(manifest, "driver", SenderTable, disabled, report)
     protocols = _entries(manifest, "protocol", ProtocolTable, disabled, report)
     dispatchers = _entries(manifest, "dispatcher", DispatcherTable, disabled, report)
     workers = _entries(manifest, "worker", WorkerTable, disabled, report)

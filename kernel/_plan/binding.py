@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter
 from itertools import islice
 from types import GenericAlias
-from typing import Final, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 
 from .._convert.payload import MAX_PROBLEMS, converter_at
 from .._convert.strict import expected, is_array, is_table
+from .._convert.walk import At
 from .._core.envelope import Arguments
 from .._core.words import listed, toml_path
 from .._manifest.tables import Report
@@ -24,6 +25,8 @@ from .injection import VARIADIC, Argument, resolve
 
 _SHAPE: Final = frozenset({"args", "kwargs"})
 """The keys of arguments, as protocols write them that have no shape of their own for calls."""
+Make: TypeAlias = Callable[[At, object], Callable[[object], object]]
+"""Place and annotation -> what converts to it; raises TypeError."""
 _BY_POSITION: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME: Final = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
@@ -151,7 +154,14 @@ def _first(problems: Sequence[str]) -> Sequence[str]:
 # --- reading the signature ----------------------------------------------------------------------------------------
 
 
-def binder_of(arguments: Sequence[Argument], reserved: Iterable[str], label: str, report: Report) -> Binder:
+def binder_of(
+    arguments: Sequence[Argument],
+    reserved: Iterable[str],
+    label: str,
+    report: Report,
+    *,
+    make: Make = converter_at,
+) -> Binder:
     """Return what binds calls to parameters, reporting those that no argument can be converted for.
 
     Args:
@@ -159,9 +169,10 @@ def binder_of(arguments: Sequence[Argument], reserved: Iterable[str], label: str
         reserved: Names of the others.
         label: What to call the handler in problems.
         report: Takes the problems.
+        make: What makes a converter of a place and an annotation.
     """
     kinds = [argument.parameter.kind for argument in arguments]
-    slots = [_slot(argument, label, report) for argument in arguments]
+    slots = [_slot(argument, label, report, make) for argument in arguments]
     variadic = {kind: slot for kind, slot in zip(kinds, slots, strict=True) if kind in VARIADIC}
     return Binder(
         slots=[slot for kind, slot in zip(kinds, slots, strict=True) if kind not in VARIADIC],
@@ -174,7 +185,7 @@ def binder_of(arguments: Sequence[Argument], reserved: Iterable[str], label: str
     )
 
 
-def _slot(argument: Argument, label: str, report: Report) -> _Slot:
+def _slot(argument: Argument, label: str, report: Report, make: Make) -> _Slot:
     annotation, at = resolve(argument, label, report), [argument.name]
     item = object if annotation is Parameter.empty else annotation
     match argument.parameter.kind:
@@ -184,14 +195,16 @@ def _slot(argument: Argument, label: str, report: Report) -> _Slot:
             annotation, at = GenericAlias(dict, (str, item)), []
         case _:
             pass
-    convert = converter(annotation, f'"{argument.name}" of {label}', report, at=at)
+    convert = converter(annotation, f'"{argument.name}" of {label}', report, at=at, make=make)
     return _Slot(argument.name, convert, argument.is_required)
 
 
-def converter(annotation: object, label: str, report: Report, *, at: Iterable[str] = ()) -> Callable[[object], object]:
+def converter(
+    annotation: object, label: str, report: Report, *, at: Iterable[str] = (), make: Make = converter_at
+) -> Callable[[object], object]:
     """Return what converts to an annotation, reporting one that nothing can be converted to; then it takes all."""
     try:
-        return converter_at(tuple(at), annotation)
+        return make(tuple(at), annotation)
     except TypeError as error:
         report(("use",), f"{label}: {error}")
         return converter_at((), object)

@@ -21,6 +21,7 @@ import attrs
 
 from .._convert.strict import FromOutside, is_array, is_table
 from .._convert.structure import structure
+from .._core.contract import Contract
 from .._core.event import Event
 from .._core.spec import Asked
 from .._core.words import did_you_mean, listed
@@ -40,6 +41,8 @@ class Offer:
     """Name of a driver -> what it provides; `object` if that is not known."""
     disabled: frozenset[str] = frozenset()
     """Names of drivers that are."""
+    contracts: Mapping[str, Contract] = attrs.field(factory=dict[str, Contract])
+    """Name of a driver -> its contract."""
     mapping: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Parameter -> name of a driver, as the manifest maps them."""
     unusable: frozenset[str] = frozenset()
@@ -59,6 +62,8 @@ class Injection:
 
     drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Parameter -> driver id."""
+    clients: Mapping[str, Contract] = attrs.field(factory=dict[str, Contract])
+    """Those that are given an object of the driver's contract."""
     asked: Mapping[str, Asked | tuple[type[Event], ...]] = attrs.field(factory=dict[str, Any])
     """Parameter -> what it is given for its annotation."""
     config_parameter: str | None = None
@@ -175,6 +180,7 @@ def inject(
     """
     _check_mapping(arguments, offer, label, report)
     drivers: dict[str, str] = {}
+    clients: dict[str, Contract] = {}
     asked: dict[str, Asked | tuple[type[Event], ...]] = {}
     config_parameter, config = None, None
     for argument in arguments:
@@ -188,13 +194,24 @@ def inject(
             config_parameter, config = _inject_config(argument, offer, label, report)
         elif argument.parameter.kind not in VARIADIC and driver in offer.drivers:
             drivers[argument.name] = f"driver/{driver}"
-            _check_driver(argument, driver, offer, label, report)
+            if _wants(argument, offer.contracts.get(driver), label, report):
+                clients[argument.name] = offer.contracts[driver]
+            else:
+                _check_driver(argument, driver, offer, label, report)
         elif argument.is_required and strict:
             report(("use",), _not_offered(argument.name, offer, label))
     drivers |= _into_keywords(arguments, offer)
     if offer.config is not None and not any(argument.name == "config" for argument in arguments):
         report(("config",), f'{label} has no parameter "config" that could take it')
-    return Injection(drivers=drivers, asked=asked, config_parameter=config_parameter, config=config)
+    return Injection(drivers=drivers, clients=clients, asked=asked, config_parameter=config_parameter, config=config)
+
+
+def _wants(argument: Argument, contract: Contract | None, label: str, report: Report) -> bool:
+    """Return whether a parameter asks for a contract, or for a class that it is derived from."""
+    if contract is None or argument.parameter.kind is Parameter.POSITIONAL_ONLY:
+        return False
+    wanted = resolve(argument, label, report)
+    return any(wanted is cls for cls in contract.cls.__mro__[:-1])
 
 
 def _into_keywords(arguments: Sequence[Argument], offer: Offer) -> dict[str, str]:
@@ -230,7 +247,9 @@ def _check_driver(argument: Argument, driver: str, offer: Offer, label: str, rep
     elif not _fits(provided, wanted):
         at = ("drivers", argument.name) if argument.name in offer.mapping else ("use",)
         text = f'parameter "{argument.name}" of {label} wants {_type_name(wanted)}'
-        report(at, f"{text}, but driver/{driver} provides {_type_name(provided)}")
+        contract = offer.contracts.get(driver)
+        also = f", and {_type_name(contract.cls)} by its contract" if contract else ""
+        report(at, f"{text}, but driver/{driver} provides {_type_name(provided)}{also}")
 
 
 def _fits(provided: type[object], wanted: object) -> bool:

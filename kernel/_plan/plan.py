@@ -40,6 +40,7 @@ from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
+from .contracts import with_contracts
 from .found import with_found_workers
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
 from .staff import Hired, fed_by, hire, read_groups, shape_of
@@ -79,7 +80,7 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         warn=lambda at, text: warnings.append(manifest.problem(at, text)),
     )
     name = _service_name(ground)
-    wiring = wire(ground)
+    wiring = with_contracts(ground, wire(ground))
     ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
     groups = read_groups(ground)
@@ -303,7 +304,7 @@ def _life(spec: ComponentSpec) -> _Life:
 def _specs(lives: Mapping[str, ComponentSpec], wiring: Wiring, workers: Mapping[str, Hired]) -> dict[str, AnySpec]:
     specs: dict[str, AnySpec] = {}
     for wired in wiring.drivers.values():
-        specs[wired.entry.id] = _driver_spec(lives[wired.entry.id], wired)
+        specs[wired.entry.id] = _driver_spec(lives[wired.entry.id], wired, wiring)
     fed = fed_by(workers.values())
     for name, wired in wiring.dispatchers.items():
         names = tuple(worker.entry.name for worker in fed.get(name, ()))
@@ -313,13 +314,14 @@ def _specs(lives: Mapping[str, ComponentSpec], wiring: Wiring, workers: Mapping[
     return specs
 
 
-def _driver_spec(life: ComponentSpec, wired: Wired) -> DriverSpec:
+def _driver_spec(life: ComponentSpec, wired: Wired, wiring: Wiring) -> DriverSpec:
     return DriverSpec(
         **_life(life),
         cls=cast("type[Driver[object]]", wired.cls),
         config=wired.config,
         driver=_id("driver", wired.driver),
         protocol=wired.protocol,
+        contract=wiring.contracts.get(wired.entry.name),
     )
 
 
@@ -348,6 +350,7 @@ def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
         dispatcher=_id("dispatcher", worker.dispatcher),
         options=worker.options,
         drivers=shape.injection.drivers,
+        clients=shape.injection.clients,
         asked=shape.injection.asked,
         config_parameter=shape.injection.config_parameter,
         config=shape.injection.config,

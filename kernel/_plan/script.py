@@ -17,6 +17,7 @@ import attrs
 from .._convert.imports import NotImportableError, import_object
 from .._convert.payload import payload_converter
 from .._convert.strict import FromOutside
+from .._core.contract import Contract
 from .._core.event import Event
 from .._core.spec import Asked, DriverSpec, Plan
 from .._manifest.overrides import value_of
@@ -56,6 +57,8 @@ class Script:
     parameters: Sequence[Parameter]
     drivers: Mapping[str, str]
     """Parameter -> driver id."""
+    clients: Mapping[str, Contract]
+    """Those of these that are given an object of the driver's contract instead."""
     asked: Mapping[str, Asked | tuple[type[Event], ...]]
     """Parameter -> what it is given for its annotation."""
     arguments: Sequence[ScriptArgument]
@@ -108,9 +111,11 @@ def _read(plan: Plan, path: str, report: Callable[[tuple[str, ...], str], None])
         return None
     function = cast("Callable[..., object]", found)
     parameters = arguments_of(function, path, report)
-    provided = {spec.name: spec.cls.provides for spec in plan.components.values() if isinstance(spec, DriverSpec)}
+    drivers = [spec for spec in plan.components.values() if isinstance(spec, DriverSpec)]
+    provided = {spec.name: spec.cls.provides for spec in drivers}
+    contracts = {spec.name: spec.contract for spec in drivers if spec.contract is not None}
     given = [one for one in parameters if one.asks() is not None or _is_driver(one, provided)]
-    injection = inject(given, Offer(drivers=provided), path, report)
+    injection = inject(given, Offer(drivers=provided, contracts=contracts), path, report)
     help_, helps = _read_docstring(inspect.getdoc(function) or "")
     own = [one for one in parameters if one not in given and one.parameter.kind is not Parameter.VAR_KEYWORD]
     return Script(
@@ -118,6 +123,7 @@ def _read(plan: Plan, path: str, report: Callable[[tuple[str, ...], str], None])
         function=function,
         parameters=[one.parameter for one in parameters],
         drivers=injection.drivers,
+        clients=injection.clients,
         asked=injection.asked,
         arguments=[_argument(one, helps.get(one.name, ""), path, report) for one in own],
         help=help_,

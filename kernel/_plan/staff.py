@@ -162,6 +162,7 @@ def _offer(ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: Wor
     }
     return Offer(
         drivers={name: cls.provides if cls else object for name, cls in classes.items()},
+        contracts=wiring.contracts,
         disabled=frozenset(id_.removeprefix("driver/") for id_ in tables.disabled if id_.startswith("driver/")),
         mapping=mapping,
         unusable=frozenset(table.drivers) - frozenset(mapping),

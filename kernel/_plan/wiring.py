@@ -11,6 +11,7 @@ from .._convert.imports import NotImportableError, import_function, import_objec
 from .._convert.strict import is_table
 from .._convert.structure import structure
 from .._core.broker import Broker
+from .._core.contract import Contract
 from .._core.spec import ProtocolSpec, Translator
 from .._core.words import did_you_mean, listed, unknown
 from .._manifest.manifest import Manifest
@@ -32,6 +33,7 @@ from ..errors import PluginError, PluginNotFoundError
 AnyDriver: TypeAlias = Driver[object]
 
 _OPTIONS: Final = "options"
+_CONTRACT: Final = "contract"
 SURROUNDING_STOP_TIMEOUT: Final = 1.0
 """The default of `stop_timeout` for what surrounds the service."""
 
@@ -71,6 +73,8 @@ class Wiring:
     drivers: Mapping[str, Wired]
     dispatchers: Mapping[str, Wired]
     protocols: Mapping[str, ProtocolSpec]
+    contracts: Mapping[str, Contract] = attrs.field(factory=dict[str, Contract])
+    """Of drivers, by name."""
 
     def driver_class(self, name: str | None) -> type[AnyDriver] | None:
         """Return the class of a driver, or None if there is none or it could not be loaded."""
@@ -262,12 +266,19 @@ def _read_config(
     ground: Ground, entry: Entry[DriverTable], cls: type[Component], driver: type[AnyDriver] | None
 ) -> object | None:
     rest = entry.rest
+    if _CONTRACT in entry.given and reads_contracts(cls):
+        rest[_CONTRACT] = entry.given[_CONTRACT]
     options = rest.pop(_OPTIONS, None) if driver and _leaves_options_to_the_broker(cls) else None
     config = _structured(ground, cls, rest, entry.at[0], under(ground.report, *entry.at))
     if driver is None or options is None:
         return config
     structured = _read_options(options, driver, entry, ground)
     return attrs.evolve(cast("Any", config), options=structured) if config is not None else None
+
+
+def reads_contracts(cls: type[Component]) -> bool:
+    """Return whether a plugin reads the key `contract` itself: what it calls is something else than a handler."""
+    return _CONTRACT in attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls.Config))
 
 
 def _leaves_options_to_the_broker(cls: type[Component]) -> bool:

@@ -7,6 +7,7 @@ from typing import Final, final
 
 import attrs
 
+from .._core.contract import Contract
 from .._core.event import Event
 from .._core.policies import Restart, RestartPolicy
 from .._core.spec import Asked, Plan, WorkerSpec
@@ -42,6 +43,7 @@ def guest(
     call: Callable[..., Awaitable[None]],
     *,
     drivers: Mapping[str, str] | None = None,
+    clients: Mapping[str, Contract] | None = None,
     asked: Mapping[str, Asked | tuple[type[Event], ...]] | None = None,
     uses: tuple[str, ...] = (),
 ) -> WorkerSpec:
@@ -52,6 +54,7 @@ def guest(
         id_: `worker/NAME`, free in the plan.
         call: Cancelled when the service stops; then it has `STOP_TIMEOUT` seconds.
         drivers: Parameter of `call` -> id of the driver whose resource it is given.
+        clients: Those of these that are given an object of the driver's contract instead.
         asked: Parameter of `call` -> what it is given for its annotation.
         uses: Ids of further components that have to be ready.
     """
@@ -65,6 +68,7 @@ def guest(
         use=_Once(call),
         is_function=True,
         drivers=drivers or {},
+        clients=clients or {},
         asked=asked or {},
         runs=True,
         main=True,

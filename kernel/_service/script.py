@@ -43,7 +43,7 @@ class ScriptRun:
         """Return a run of a script in the part of a plan that its parameters name."""
         self = cls(script, values, deadline)
         id_ = free_id(plan, script.name)
-        worker = guest(plan, id_, self._call, drivers=script.drivers, asked=script.asked)
+        worker = guest(plan, id_, self._call, drivers=script.drivers, clients=script.clients, asked=script.asked)
         self.plan = part_of(plan, script.drivers.values(), user=worker)
         return self
 

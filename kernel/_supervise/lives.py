@@ -202,6 +202,8 @@ async def _run_loop(spec: WorkerSpec, worker: object) -> object:
 
 def _build_worker(tree: Tree, spec: WorkerSpec, stack: AsyncExitStack) -> object:
     arguments = {parameter: tree.value(driver) for parameter, driver in spec.drivers.items()}
+    for parameter, contract in spec.clients.items():
+        arguments[parameter] = contract.client(arguments[parameter])
     for parameter, what in spec.asked.items():
         arguments[parameter] = tree.given(spec, what) if isinstance(what, Asked) else _hearing(tree.hub, what, stack)
     if spec.config_parameter is not None:

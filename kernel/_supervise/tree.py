@@ -202,7 +202,11 @@ class Tree:
         protocol = None if spec.protocol is None else self.protocols[spec.protocol]
         context = self._context(spec.id, spec.name)
         return attrs.evolve(
-            context, driver=self.value(spec.driver), protocol_or_none=protocol, stop_timeout=spec.stop_timeout
+            context,
+            driver=self.value(spec.driver),
+            protocol_or_none=protocol,
+            contract=spec.contract if isinstance(spec, DriverSpec) else None,
+            stop_timeout=spec.stop_timeout,
         )
 
     def given(self, spec: WorkerSpec, what: Asked) -> object:

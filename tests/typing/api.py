@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, assert_type
+from typing import Protocol as Structural
 
 import attrs
 from typing_extensions import override
@@ -20,6 +21,7 @@ from kernel import (
     Return,
     Secret,
     answers,
+    contract,
     current_delivery,
     handles,
 )
@@ -131,6 +133,35 @@ class Subscriber(Dispatcher):
             async for delivery in deliveries:
                 assert_type(delivery, Delivery)
                 await intake.submit(delivery)
+
+
+@contract("stock")
+class Stock(Structural):
+    """What a service expects of another one."""
+
+    async def take(self, sku: str, *, amount: int = 1) -> int:
+        """Take from the shelf."""
+        ...
+
+    @handles("stock.counted")
+    async def counted(self, shelf: dict[str, int]) -> None:
+        """Tell how much there is."""
+        ...
+
+
+class Buyer:
+    """A worker that is given the contract of a driver calls it as what it is."""
+
+    def __init__(self, stock: Stock) -> None:
+        self.stock = stock
+
+    async def run(self) -> None:
+        """Buy."""
+        assert_type(await self.stock.take("tea", amount=2), int)
+        await self.stock.counted({"tea": 2})
+        await self.stock.take(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await self.stock.take("tea", 2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        await self.stock.tkae("tea")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Clerk:

@@ -85,7 +85,8 @@ class Publisher(Sender):
             The id.
 
         Raises:
-            EncodeError: if the protocol cannot write the payload.
+            EncodeError: if the protocol cannot write the payload; `ContractError` if it is not what the driver's
+                contract promises, or the subject is not in it.
             UnroutableError: unless `mandatory = false`: if no queue is bound for the subject, or none has that name.
             QueueFullError: if a queue that should get it is full; then no queue got it, if the broker has the
                 capability `all_or_nothing`, and otherwise those that were not full did.
@@ -99,6 +100,8 @@ class Publisher(Sender):
         """
         if delay < 0 or not 0 <= priority <= 9:
             raise ValueError(f"delay must be 0 or more and priority 0 to 9, not {delay} and {priority}")
+        if self._context.contract is not None:
+            self._context.contract.sending(subject, payload)
         with telling(self._context, subject, exchange=self._config.exchange, is_call=False):
             message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
             envelope = self._protocol.encode(message)
@@ -138,6 +141,7 @@ class PublisherDriver(Driver[Publisher]):
     Config: ClassVar[type[object]] = PublisherConfig
     needs: ClassVar[type[object] | None] = Broker
     speaks: ClassVar[bool] = True
+    sends: ClassVar[bool] = True
     provides: ClassVar[type[object]] = Publisher
 
     def __init__(self, *, config: PublisherConfig, context: Context) -> None:

@@ -103,7 +103,8 @@ class RpcClient(Caller):
             payload: What the protocol can write; `Arguments` for a handler that is marked with `@answers`.
             headers: What JSON can say. What the protocol continues from the delivery that is being handled is added.
             returns: The type that the answer is converted to, as the payload of a handler is: `returns=Quote`,
-                `returns=list[Quote]`. `object` takes it as it comes.
+                `returns=list[Quote]`. `object` takes it as it comes, or as the
+                driver's contract says.
 
         Raises:
             RemoteError: if the other side answered with an error.
@@ -111,7 +112,8 @@ class RpcClient(Caller):
             CallTimeoutError: if no answer came within `timeout`.
             UnroutableError: if no queue is bound for the subject; at once.
             QueueFullError: if the queue that should get it is full.
-            EncodeError: if the protocol cannot write the payload.
+            EncodeError: if the protocol cannot write the payload; `ContractError` if it is not what the driver's
+                contract promises, or the subject is not in it. Nothing was sent.
             DecodeError: if the answer means nothing in the protocol.
             ConversionError: if it means something, but is not what `returns` asks for; the other side has done its work.
             TypeError: if nothing can be converted to `returns`; nothing was sent.
@@ -122,6 +124,9 @@ class RpcClient(Caller):
             answer is dropped.
         """
         convert = _same if returns is object else payload_converter(returns)
+        if self._context.contract is not None:
+            promised = self._context.contract.sending(subject, payload)
+            convert = promised if returns is object else convert
         with telling(self._context, subject, exchange=self._exchange, is_call=True):
             message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
             request = self._protocol.encode(message)

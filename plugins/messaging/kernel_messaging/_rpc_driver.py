@@ -32,6 +32,7 @@ class RpcClientDriver(Driver[RpcClient]):
     Config: ClassVar[type[object]] = RpcClientConfig
     needs: ClassVar[type[object] | None] = Broker
     speaks: ClassVar[bool] = True
+    sends: ClassVar[bool] = True
     provides: ClassVar[type[object]] = RpcClient
 
     def __init__(self, *, config: RpcClientConfig, context: Context) -> None:

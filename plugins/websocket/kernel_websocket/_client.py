@@ -13,7 +13,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from typing_extensions import override
 
 from kernel import NO_HEADERS
-from kernel.abc import Caller, Context, Driver
+from kernel.abc import Caller, Context, Contract, Driver
 from kernel.errors import CallTimeoutError, StartupError, UnavailableError
 
 from ._boundary import OF_THE_PEER, BoundedStream, RawStream, reason_in
@@ -29,8 +29,9 @@ _CONNECT_TIMEOUT: Final = 10.0
 class WebSocketClient(Caller):
     """Calls handlers behind a websocket. Safe to share between tasks."""
 
-    def __init__(self, config: WebSocketClientConfig) -> None:
+    def __init__(self, config: WebSocketClientConfig, contract: Contract | None = None) -> None:
         self._config: Final = config
+        self._contract: Final = contract
         self._limiter: Final = trio.CapacityLimiter(config.max_in_flight)
         self._line: Line | None = None
         self._changed: Final = trio.lowlevel.ParkingLot()
@@ -62,16 +63,22 @@ class WebSocketClient(Caller):
             CallTimeoutError: if no answer came within `timeout`.
             UnavailableError: if there was no connection in that time, or the driver is closed.
             UnknownOutcomeError: if the connection broke while the answer was awaited.
-            EncodeError: if the protocol cannot write the payload.
+            EncodeError: if the protocol cannot write the payload; `ContractError` if it is not what the driver's
+                contract promises. Nothing was sent.
             DecodeError: if the answer means nothing; `ConversionError` if it is no `returns`.
 
         Cancellation: Is a checkpoint. If cancelled, the other side is told if it knows what that is.
         """
+        convert = None
+        if self._contract is not None:
+            promised = self._contract.sending(subject, payload)
+            convert = promised if returns is object else None
         line: Line | None = None
         with trio.move_on_after(self._config.timeout):
             async with self._limiter:
                 line = await self._connected()
-                return await line.call(subject, payload, headers=headers, returns=returns)
+                answer = await line.call(subject, payload, headers=headers, returns=returns)
+                return answer if convert is None else convert(answer)
         if line is None:
             raise UnavailableError(f'there was no connection for "{subject}"')
         raise CallTimeoutError(subject, seconds=self._config.timeout)
@@ -87,6 +94,8 @@ class WebSocketClient(Caller):
 
         Delivery: At most once.
         """
+        if self._contract is not None:
+            self._contract.sending(subject, payload)
         (await self._connected()).notify(subject, payload, headers=headers)
 
     async def _connected(self) -> Line:
@@ -117,6 +126,7 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
 
     Config: ClassVar[type[object]] = WebSocketClientConfig
     speaks: ClassVar[bool] = True
+    sends: ClassVar[bool] = True
     provides: ClassVar[type[object]] = WebSocketClient
 
     def __init__(self, *, config: WebSocketClientConfig, context: Context) -> None:
@@ -131,7 +141,7 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
     async def _open(self) -> AsyncGenerator[WebSocketClient]:
         if not isinstance(self._context.protocol, Format):
             raise StartupError(f'{self._context.id}: `protocol` must be "jsonrpc" or "ufw_websocket"')
-        client = WebSocketClient(self._config)
+        client = WebSocketClient(self._config, self._context.contract)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep, client)
             try:

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import trio
@@ -16,10 +16,17 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnec
 
 from kernel import Envelope, Secret, State, StateChanged, answers, handles
 from kernel.abc import Delivery
-from kernel.errors import CallTimeoutError, RemoteError, UnavailableError, UnknownOutcomeError
+from kernel.errors import (
+    CallTimeoutError,
+    ContractError,
+    ConversionError,
+    RemoteError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 from kernel.testing import RunningService, open_proxy
 
-from .service import Inbox, calling, open_socket, serving, url_of
+from .service import Inbox, calling, double, open_socket, serving, url_of
 
 
 class Desk:
@@ -368,3 +375,21 @@ async def test_calls_that_are_cancelled_at_random_end_once_and_lose_nothing() ->
         assert await rpc.add(1) == 2
 
     assert sum(ended) == 200
+
+
+class Promised(Protocol):
+    @answers("double")
+    async def double(self, number: int) -> str: ...
+
+
+async def test_a_call_is_held_against_the_contract_of_its_driver() -> None:
+    async with (
+        serving({"double": double}) as service,
+        calling(url_of(service), contract=f"{__name__}:Promised") as (_, rpc),
+    ):
+        with pytest.raises(ContractError, match=r'number: must be an integer, got "2"'):
+            await rpc.double("2")
+        with pytest.raises(ContractError, match="is not in"):
+            await rpc.notify("other", [])
+        with pytest.raises(ConversionError, match="result: must be a string, got 4"):
+            await rpc.double(2)

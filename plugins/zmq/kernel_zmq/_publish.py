@@ -43,13 +43,16 @@ class ZmqPublisher(Sender):
         With `full = "drop"`, a subscriber that is too far behind does not get it.
 
         Raises:
-            EncodeError: if the protocol cannot write the payload, or the subject or the headers are too long.
+            EncodeError: if the protocol cannot write the payload, or the subject or the headers are too long;
+                `ContractError` if it is not what the driver's contract promises.
             QueueFullError: with `full = "refuse"`, if a subscriber is too far behind; nobody got it.
 
         Cancellation: Is a checkpoint. If cancelled, it was not published.
 
         Delivery: At most once.
         """
+        if self._context.contract is not None:
+            self._context.contract.sending(subject, payload)
         message = Message(subject=subject, payload=payload, headers=continued(self._context.protocol, headers))
         envelope = self._context.protocol.encode(message)
         if len(subject.encode()) > _MAX_SUBJECT:
@@ -72,6 +75,7 @@ class PublishDriver(Driver[ZmqPublisher]):
 
     Config: ClassVar[type[object]] = PublishConfig
     speaks: ClassVar[bool] = True
+    sends: ClassVar[bool] = True
     provides: ClassVar[type[object]] = ZmqPublisher
 
     def __init__(self, *, config: PublishConfig, context: Context) -> None:

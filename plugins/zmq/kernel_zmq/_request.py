@@ -95,13 +95,17 @@ class ZmqClient(Caller):
             CallTimeoutError: if no answer came within `timeout`, `attempts` times.
             UnavailableError: if nobody was connected in that time, or the driver is closed.
             UnknownOutcomeError: if the only connection broke while the answer was awaited.
-            EncodeError: if the protocol cannot write the payload.
+            EncodeError: if the protocol cannot write the payload; `ContractError` if it is not what the driver's
+                contract promises. Nothing was sent.
             DecodeError: if the answer means nothing in the protocol; `ConversionError` if it is no `returns`.
 
         Cancellation: Is a checkpoint. If cancelled, the other side is told, and the request may have been handled; its
             answer is dropped.
         """
         convert = _same if returns is object else payload_converter(returns)
+        if self._context.contract is not None:
+            promised = self._context.contract.sending(subject, payload)
+            convert = promised if returns is object else convert
         with telling(self._context, subject, is_call=True):
             return convert(await self._call(subject, payload, headers))
 

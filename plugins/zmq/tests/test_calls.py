@@ -6,15 +6,22 @@ import contextlib
 import json
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import pytest
 import trio
 import zmq
 
-from kernel import DeliveryRevoked, Envelope, State, StateChanged, answers
-from kernel.errors import CallTimeoutError, RemoteError, UnavailableError, UnknownOutcomeError
+from kernel import DeliveryRevoked, Envelope, State, StateChanged, answers, contract
+from kernel.errors import (
+    CallTimeoutError,
+    ContractError,
+    ConversionError,
+    RemoteError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 
 from .raw import Inbox, Socket, address_of, open_raw, serving
 
@@ -74,6 +81,24 @@ async def test_a_handler_is_called_like_a_function(address: str) -> None:
         with pytest.raises(RemoteError, match="amuont: is unexpected"):
             await rpc.desk.order(Order("tea"), amuont=3)
         assert (rpc.in_flight, rpc.late_replies) == (0, 0)
+
+
+@contract("desk")
+class Promised(Protocol):
+    async def order(self, order: Order, amount: int = 1) -> list[int]: ...
+
+
+async def test_a_call_is_held_against_the_contract_of_its_driver(address: str) -> None:
+    table = calling(address, contract=f"{__name__}:Promised")
+    async with serving({"desk": Desk}, **desk_at(address), **table) as service:
+        rpc = service.resource("driver/rpc")
+
+        with pytest.raises(ContractError, match=r"order.sku: must be a string, got 5"):
+            await rpc.desk.order(Order(5))
+        with pytest.raises(ContractError, match="is not in"):
+            await rpc.desk.fail()
+        with pytest.raises(ConversionError, match="result: must be an array"):
+            await rpc.desk.order(Order("tea"))
 
 
 @pytest.mark.parametrize("kind", ["tcp", "inproc"])
