@@ -6,3 +6,4 @@ from ._broker import SqliteBroker as SqliteBroker
 from ._config import SqliteConfig as SqliteConfig
 from ._driver import SqliteDriver as SqliteDriver
 from ._events import MessageDropped as MessageDropped
+from ._events import QueueUnconsumed as QueueUnconsumed

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import final
+from functools import partial
+from typing import Final, final
 
 import attrs
+import trio
 from typing_extensions import override
 
 from kernel import Envelope
@@ -22,19 +25,26 @@ from kernel.abc import (
     Transactional,
     check_lease_name,
 )
-from kernel.errors import ConflictError, UnavailableError
+from kernel.errors import ConflictError, KernelError, UnavailableError
 
 from ._access import Access
 from ._consumer import Consumer, Kitchen
 from ._delivery import PeekedDelivery
-from ._events import MessageDropped
+from ._deserted import Deserted, look, note
+from ._events import MessageDropped, QueueUnconsumed
 from ._lease import SqliteLease
 from ._letter import write_letter
 from ._operation import Operation
 from ._shelves import Effects
+from ._store import Store
 from ._teller import Listener, Teller
 from ._thread import StoreThread
 from ._transaction import open_transaction
+
+_LOOK: Final = 900.0
+"""Seconds between two notes of what is being consumed, at most."""
+_FIRST_LOOK: Final = 60.0
+"""Seconds after which the consumers of a service that has started are there."""
 
 
 @final
@@ -121,6 +131,35 @@ class SqliteBroker(Broker, Transactional, Leasing):
         if self._thread.failure is not None:
             raise self._thread.failure
 
+    async def watch_queues(self, after: float) -> None:
+        """Note what is consumed, and tell of bound queues that nobody has consumed for so many seconds; never returns.
+
+        Cancellation: Is a checkpoint.
+        """
+        told: dict[str, float] = {}
+        pause = min(after / 4, _FIRST_LOOK)
+        while True:
+            await trio.sleep(pause)
+            pause = min(after / 4, _LOOK)
+            consumed = {consumer.queue for consumer in self._consumers}
+            try:
+                found = await self._thread.perform(partial(look, consumed=consumed, after=after))
+            except KernelError:
+                continue  # the health of the file tells
+            now = trio.current_time()
+            for one in found:
+                if now >= told.get(one.queue, -math.inf) + after / 4:
+                    told[one.queue] = now
+                    self._tell(one)
+
+    def _tell(self, one: Deserted) -> None:
+        self._context.emit(QueueUnconsumed(component=self._context.id, **attrs.asdict(one)))
+        told = (
+            f'queue "{one.queue}" is bound and fills, and nobody has consumed it for {one.seconds / 3600:.1f} h: '
+            "consume it, or end that with `kernel queue delete` or `unbind`"
+        )
+        self._context.log.warning(told, waiting=one.waiting, limit=one.limit)
+
     async def aclose(self) -> None:
         """Give back what is claimed, remove our exclusive queues and close the file.
 
@@ -141,7 +180,7 @@ class SqliteBroker(Broker, Transactional, Leasing):
     @asynccontextmanager
     async def _subscribe(self, subscription: Subscription) -> AsyncGenerator[AsyncIterator[Delivery]]:
         name = subscription.queue
-        is_exclusive = await self._thread.perform(lambda store: store.join(name))
+        is_exclusive = await self._thread.perform(partial(_join, name=name))
         consumer = self._join(subscription, is_exclusive=is_exclusive)
         try:
             yield consumer
@@ -185,6 +224,8 @@ class SqliteBroker(Broker, Transactional, Leasing):
         if is_exclusive:
             self._exclusive.discard(consumer.queue)
             self._thread.submit_last(Operation(lambda store: store.leave(consumer.queue), is_persistent=True))
+        else:
+            self._thread.submit_last(Operation(lambda store: note(store, [consumer.queue])))
 
     def _heard(self, effects: Effects) -> None:
         for drop in effects.drops:
@@ -211,3 +252,10 @@ class SqliteBroker(Broker, Transactional, Leasing):
             self._context.report_degraded(complaint)
         else:
             self._context.report_ready()
+
+
+def _join(store: Store, *, name: str) -> bool:
+    is_exclusive = store.join(name)
+    if not is_exclusive:
+        note(store, [name])
+    return is_exclusive

@@ -145,9 +145,20 @@ def list_queues(store: Store, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    columns = ["queue", "ready", "delayed", "behind", "claimed", "dead_letters"]
-    for row in _aligned([columns, *([_safe(str(row[column])) for column in columns] for row in rows)]):
-        click.echo(row)
+    columns = ["queue", "ready", "delayed", "behind", "claimed", "consumed", "dead_letters"]
+    now = store.clock()
+    for row in rows:
+        row["consumed"] = _ago(row["consumed"], now)
+    for line in _aligned([columns, *([_safe(str(row[column])) for column in columns] for row in rows)]):
+        click.echo(line)
+
+
+def _ago(at: object, now: float) -> str:
+    """Return for how long nobody was seen to consume a queue; services note that each quarter of an hour."""
+    if not isinstance(at, float):
+        return "-"
+    hours = max(0.0, now - at) / 3600
+    return "now" if hours < 0.3 else f"{hours:.1f} h ago"
 
 
 def _aligned(rows: list[list[str]]) -> Iterable[str]:

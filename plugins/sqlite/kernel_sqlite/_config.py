@@ -28,5 +28,7 @@ class SqliteConfig:
     """Seconds that a worker's transaction may take: nobody else writes meanwhile. At most half of `lease`."""
     max_length: int = attrs.field(default=1_000_000, validator=attrs.validators.ge(1))
     """Messages in a queue that names no bound of its own."""
+    unconsumed_after: float = attrs.field(default=86_400.0, validator=attrs.validators.ge(0.0))
+    """Seconds after which a queue that is bound and that nobody consumes is told of; 0 never tells."""
     once_retention: float = attrs.field(default=604_800.0, validator=_POSITIVE)
     """Seconds for which `Transaction.once` remembers an id."""

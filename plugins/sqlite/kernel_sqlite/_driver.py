@@ -25,11 +25,13 @@ from ._store import Store
 
 
 @asynccontextmanager
-async def _while_whole(broker: SqliteBroker) -> AsyncGenerator[None]:
+async def _while_whole(broker: SqliteBroker, unconsumed_after: float) -> AsyncGenerator[None]:
     """End the body with an error when the file can be used no more, so that the driver is started again."""
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(broker.wait_broken)
+            if unconsumed_after:
+                nursery.start_soon(broker.watch_queues, unconsumed_after)
             yield
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -83,7 +85,7 @@ class SqliteDriver(Driver[Broker]):
             broker = SqliteBroker(access, self._context)
             broker.start(poll_interval=self._config.poll_interval, transaction_timeout=self._config.transaction_timeout)
             try:
-                async with _while_whole(broker):
+                async with _while_whole(broker, self._config.unconsumed_after):
                     yield broker
             finally:
                 with trio.move_on_after(self._context.stop_timeout / 2, shield=True):

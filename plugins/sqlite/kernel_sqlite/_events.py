@@ -18,3 +18,16 @@ class MessageDropped(Event):
     reason: str
     message_id: str
     subject: str
+
+
+@final
+@attrs.frozen(kw_only=True)
+class QueueUnconsumed(Event):
+    """A queue is bound, so that it fills, and no process has consumed it for long."""
+
+    queue: str
+    seconds: float
+    """Since somebody was last seen to consume it."""
+    waiting: int
+    limit: int
+    """Messages; at so many, sends to it fail or drop the oldest."""

@@ -13,6 +13,7 @@ import attrs
 from kernel.errors import ConflictError, QueueFullError
 
 from ._catalog import StoredQueue
+from ._deserted import last_consumed
 from ._letter import Claim, Letter
 from ._schema import BEHIND, CLAIMED, DELAYED, READY
 from ._store import Store
@@ -36,12 +37,14 @@ def overview(store: Store) -> list[dict[str, object]]:
     ).fetchall():
         counts.setdefault(queue, {})[_STATES[state]] = count
     nothing = dict.fromkeys(_STATES.values(), 0)
+    consumed = last_consumed(store.shelves.connection)
     return [
         {
             "queue": queue.spec.name,
             **nothing,
             **counts.get(queue.id, {}),
             **attrs.asdict(queue.spec, filter=lambda field, _: field.name not in {"name", "options"}),
+            "consumed": consumed.get(queue.id),
             "bindings": [list(binding) for binding in store.shelves.catalog.bindings_of(queue)],
         }
         for queue in store.shelves.catalog.queues

@@ -53,9 +53,9 @@ def test_list_shows_every_queue(filled: Path) -> None:
     done = run("list", "--file", str(filled))
 
     assert done.output.splitlines() == [
-        "queue   ready  delayed  behind  claimed  dead_letters",
-        "q.dead      2        0       0        0",
-        "q           3        0       0        0  q.dead",
+        "queue   ready  delayed  behind  claimed  consumed  dead_letters",
+        "q.dead      2        0       0        0         -",
+        "q           3        0       0        0         -  q.dead",
     ]
 
 
