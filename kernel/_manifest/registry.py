@@ -49,6 +49,7 @@ _SHIPPED: Final[Mapping[str, str]] = {
             "raw",
             "sentry",
             "redis",
+            "s3",
             "sqlite",
             "timer",
             "web",

@@ -198,6 +198,7 @@ def test_the_manifest_of_a_document_is_clean_and_its_tests_pass(document: str, t
                 "postgres",
                 "raw",
                 "redis",
+                "s3",
                 "ufw",
                 "websocket",
                 "zmq",
