@@ -52,10 +52,12 @@ if TYPE_CHECKING:
     from ._core.events import GracePeriodOver as GracePeriodOver
     from ._core.events import HookFailed as HookFailed
     from ._core.events import KernelReady as KernelReady
+    from ._core.events import KernelReloaded as KernelReloaded
     from ._core.events import KernelStopped as KernelStopped
     from ._core.events import KillSwitchChanged as KillSwitchChanged
     from ._core.events import Listening as Listening
     from ._core.events import LoopBlocked as LoopBlocked
+    from ._core.events import ReloadFailed as ReloadFailed
     from ._core.events import SettleFailed as SettleFailed
     from ._core.events import StateChanged as StateChanged
     from ._core.events import StopRequested as StopRequested
@@ -115,12 +117,14 @@ _LATER: Final = {
     "carry": "_core.spans",
     "GracePeriodOver": "_core.events",
     "KernelReady": "_core.events",
+    "KernelReloaded": "_core.events",
     "KernelStopped": "_core.events",
     "KillSwitchChanged": "_core.events",
     "Listening": "_core.events",
     "LoopBlocked": "_core.events",
     "Pace": "_core.loop",
     "Plan": "_core.spec",
+    "ReloadFailed": "_core.events",
     "Result": "_supervise.run",
     "HookFailed": "_core.events",
     "Service": "_service.handle",

@@ -40,6 +40,7 @@ from ._core.envelope import read_deadline as read_deadline
 from ._core.envelope import write_deadline as write_deadline
 from ._core.executor import Executor as Executor
 from ._core.executor import PlainWorker as PlainWorker
+from ._core.intake import Drains as Drains
 from ._core.intake import Intake as Intake
 from ._core.intake import Target as Target
 from ._core.intake import Work as Work

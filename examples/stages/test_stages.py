@@ -27,6 +27,8 @@ STOP = [
     "ON EXIT",
 ]
 
+RELOAD = [*STOP[:-1], *START[1:]]
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -36,11 +38,14 @@ def test_the_lines_come_in_the_order_of_the_readme(number: signal.Signals) -> No
     try:
         assert process.stdout is not None
         started = [process.stdout.readline().rstrip("\n") for _ in START]
+        process.send_signal(signal.SIGHUP)
+        reloaded = [process.stdout.readline().rstrip("\n") for _ in RELOAD]
         process.send_signal(number)
         stopped, _ = process.communicate(timeout=30)
     finally:
         process.kill()
 
     assert started == START
+    assert reloaded == RELOAD
     assert stopped.splitlines() == STOP
     assert process.returncode == 0

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -45,7 +46,9 @@ def main(ready: int, lifeline: int, given: str) -> int:
     hub.subscribe(tell, KernelReady)
     try:
         with on_path(Path(source.path).parent):
-            result = run_service(source.resolve(discover()), ServiceOptions(), hub=hub, shows=False)
+            registry = discover()
+            again = partial(source.resolve_again, registry)
+            result = run_service(source.resolve(registry), ServiceOptions(), hub=hub, shows=False, again=again)
     except InvalidError as error:
         complain(str(error))
         return _INVALID

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -14,7 +15,7 @@ import click
 
 from ..errors import ManifestError, PlanError
 from .console import complain, paint, say, unheard_is_lost
-from .operate import LEVELS, LOOKING_IN
+from .operate import LEVELS, LOOKING_IN, show_diff
 
 if TYPE_CHECKING:
     from .._core.spec import Plan
@@ -122,8 +123,8 @@ def run(
 ) -> None:
     """Run the service until it is told to stop.
 
-    Ctrl-C or SIGTERM begins the stop: what has been accepted is finished first. A second Ctrl-C skips that. The log
-    goes to standard error.
+    Ctrl-C or SIGTERM begins the stop: what has been accepted is finished first. A second Ctrl-C skips that. SIGHUP has
+    the manifest read again, as `kernel reload` does. The log goes to standard error.
 
     The exit status is 0 if it stopped cleanly, 1 if a component failed, 2 if the manifest is wrong, and 3 if something
     had to be cut at a deadline.
@@ -137,13 +138,14 @@ def run(
     from .service import ServiceOptions, run_service  # noqa: PLC0415  structlog and trio
 
     with unheard_is_lost(), _beside(source.path):
-        plan = source.resolve(_discover())
+        registry = _discover()
+        plan = source.resolve(registry)
         options = ServiceOptions(
             log_level=levels.get(""),
             log_levels={name: level for name, level in levels.items() if name},
             as_json=None if log_format is None else log_format == "json",
         )
-        result = run_service(plan, options)
+        result = run_service(plan, options, again=partial(source.resolve_again, registry))
         status = int(result.status) or result.returned
     raise click.exceptions.Exit(status)
 
@@ -268,12 +270,29 @@ def _stands_in(module: str, directory: Path) -> bool:
 @_manifest
 @click.option("--json", "form", flag_value="json", help="Print it as JSON.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print the graph of dependencies for Mermaid.")
-def plan(words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str], form: str | None) -> None:
+@click.option("--diff", is_flag=True, help="Show what `kernel reload` would do to the service that runs.")
+@click.option("-s", "--service", "named", envvar="KERNEL_SERVICE", metavar="SERVICE", help="With --diff: which one.")
+def plan(
+    words: Sequence[str],
+    overlays: Sequence[str],
+    overrides: Sequence[str],
+    form: str | None,
+    named: str | None,
+    *,
+    diff: bool,
+) -> None:
     """Show what the manifest means: components, order, values.
 
     Components stand in start order; a stop goes the other way. Every effective value is shown with where it comes
     from; secrets are not shown.
+
+    With --diff, the service that runs reads its own manifest, as it was started with it.
     """
+    if diff:
+        if words or overlays or overrides:
+            raise click.UsageError("--diff goes by the manifest of the service that runs: name no other")
+        show_diff(named, as_json=form == "json")
+        return
     from . import show  # noqa: PLC0415  see the module docstring
 
     registry, source = _discover(), _source(words, overlays, overrides)

@@ -221,6 +221,29 @@ def restart(named: str | None, component: str, *, as_json: bool) -> None:
 
 @click.command()
 @_service
+def reload(named: str | None, *, as_json: bool) -> None:
+    """Have a service read its manifest again, and become what that says.
+
+    What has changed is stopped and started, with what restarts with it; everything else goes on. Returns when all is up
+    again. If the manifest is wrong, every problem is printed and nothing changes. `kernel plan --diff` shows beforehand
+    what it would do. As SIGHUP does.
+
+    The exit status is 1 if it is not reloaded, or something is not up.
+    """
+    [answer] = _follow(_found(named), "reload", {}, within=None)  # it lasts as long as what is in flight may
+    _show(answer, status.reload_text, as_json=as_json)
+    if answer["failed"]:
+        raise click.exceptions.Exit(FAILED)
+
+
+def show_diff(named: str | None, *, as_json: bool) -> None:
+    """Show what a reload of a service would do: `kernel plan --diff`."""
+    answer = _ask(_found(named), "reload", dry=True)
+    _show(answer, status.diff_text, as_json=as_json)
+
+
+@click.command()
+@_service
 @click.argument("dispatcher")
 def pause(named: str | None, dispatcher: str, *, as_json: bool) -> None:
     """Have a dispatcher take nothing new.
@@ -278,4 +301,4 @@ def stop(named: str | None, *, no_wait: bool, as_json: bool) -> None:
     _show(answer, lambda said: f"{'stopping' if no_wait else 'stopped'}: process {said['pid']}", as_json=as_json)
 
 
-LOOKING_IN: Final = (ps, tree, top, why, tap, restart, pause, resume, log_level, stop)
+LOOKING_IN: Final = (ps, tree, top, why, tap, reload, restart, pause, resume, log_level, stop)

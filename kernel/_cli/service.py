@@ -32,6 +32,7 @@ from .._log.render import traceback_of
 from .._log.sinks import RotatingFile, Stream
 from .._supervise.leash import Leash
 from .._supervise.process import run
+from .._supervise.reload import Again
 from .._supervise.run import Kernel, Result
 from .console import OutputError, complain, look_of, say
 from .screen import Tree
@@ -57,6 +58,7 @@ def run_service(
     hub: EventHub | None = None,
     shows: bool = True,
     leash: Leash | None = None,
+    again: Callable[[], Plan] | None = None,
 ) -> Result:
     """Run a service until it ends; returns how it did. The process has to end then: see `ends_process` of `run`.
 
@@ -69,10 +71,12 @@ def run_service(
         hub: Where events go; a new one if None.
         shows: Whether standard output gets the tree.
         leash: Of what is run once; see `run`.
+        again: Reads the manifest again, for a reload; None if it cannot be.
     """
     hub, log = EventHub() if hub is None else hub, Log(_log_settings(plan, options))
     log_events(hub, log)
-    origin_of = _keep_origins(plan, hub)
+    now = _Now(plan, options, log)
+    origin_of = _keep_origins(now, hub)
     is_bare = log.settings.as_json or not shows
     with capture(log), nullcontext() if is_bare else _showing(Tree(plan), hub):
         logger = log.logger()
@@ -80,11 +84,37 @@ def run_service(
             logger.warning(str(warning))
         with _listening(log, plan) if plan.control else nullcontext() as beside:
             result = run(
-                plan, log=logger, hub=hub, ends_process=True, last_words=log.last_words, beside=beside, leash=leash
+                plan,
+                log=logger,
+                hub=hub,
+                ends_process=True,
+                last_words=log.last_words,
+                beside=beside,
+                leash=leash,
+                again=None if again is None else Again(read=again, taken=now.become),
             )
         for error in result.errors:
             _tell_error(error, origin_of(error), log)
     return result
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Now:
+    """What is in force, after each reload, and the log with it."""
+
+    plan: Plan
+    options: ServiceOptions
+    log: Log
+
+    def become(self, plan: Plan) -> None:
+        """Take note of a plan that is in force. Levels that somebody has set by hand stay, unless it has others."""
+        settings = self.log.settings
+        settings.masks.learn(plan.secrets)
+        if (plan.log.level, plan.log.levels) != (self.plan.log.level, self.plan.log.levels):
+            levels = _levels(plan, self.options)
+            settings.levels.become(levels.level, levels.named, own=levels.own)
+        self.plan = plan
 
 
 @contextmanager
@@ -108,15 +138,10 @@ def _listening(log: Log, plan: Plan) -> Generator[Callable[[Kernel], Awaitable[N
 
 def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:
     as_json = plan.log.format == "json" if options.as_json is None else options.as_json
-    levels = Levels(
-        level=options.log_level or plan.log.level,
-        named={**plan.log.levels, **options.log_levels},
-        own=own_packages(plan),
-    )
     file = plan.log.file
     return LogSettings(
         service=plan.name,
-        levels=levels,
+        levels=_levels(plan, options),
         as_json=as_json,
         sink=Stream() if file is None else RotatingFile(plan.directory / file.path, file),
         colour=look_of(sys.stderr).colour and not as_json and file is None,
@@ -124,7 +149,15 @@ def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:
     )
 
 
-def _keep_origins(plan: Plan, hub: EventHub) -> Callable[[BaseException], str]:
+def _levels(plan: Plan, options: ServiceOptions) -> Levels:
+    return Levels(
+        level=options.log_level or plan.log.level,
+        named={**plan.log.levels, **options.log_levels},
+        own=own_packages(plan),
+    )
+
+
+def _keep_origins(now: _Now, hub: EventHub) -> Callable[[BaseException], str]:
     """Return what says where an error comes from: its component, and the line of the manifest with its table.
 
     The last error of each component is kept: what ends a service is one of those.
@@ -137,7 +170,7 @@ def _keep_origins(plan: Plan, hub: EventHub) -> Callable[[BaseException], str]:
 
     def origin_of(error: BaseException) -> str:
         component = next((name for name, latest in last.items() if latest is error), "")
-        spec = plan.components.get(component)
+        spec = now.plan.components.get(component)
         return f"{component}, {spec.where}" if spec else component
 
     hub.subscribe(keep, ComponentFailed)

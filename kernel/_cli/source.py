@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, final
 
@@ -18,6 +19,9 @@ from .._manifest.registry import Registry
 from .._plan.options import ServiceOption, options_of
 from .._plan.plan import resolve
 
+_STEADY: Final = 100_000_000
+"""Nanoseconds for which a file has not been written to that is complete."""
+_TRIES: Final = 10
 _HELP: Final = frozenset({"--help", "-h"})
 
 
@@ -55,6 +59,30 @@ class Source:
         """
         with without_collecting():
             return resolve(self.load(), registry)
+
+    def resolve_again(self, registry: Registry) -> Plan:
+        """`resolve`, for a service that runs. Blocks.
+
+        What is still being written is waited for, a second at most: an editor may have written half of a file.
+
+        Raises:
+            InvalidError: listing every problem, if there is any.
+        """
+        for _ in range(_TRIES):
+            before = self._stamps()
+            if all(time.time_ns() - changed > _STEADY for _, changed in before):
+                break
+            time.sleep(_STEADY / 1e9)
+        return self.resolve(registry)
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        """Return what tells whether files have changed, and when they did; of those that are there."""
+        found: list[tuple[int, int]] = []
+        for path in (self.path, *self.overlays):
+            with suppress(OSError):
+                status = os.stat(path)
+                found.append((status.st_size, status.st_mtime_ns))
+        return found
 
     def help(self, registry: Registry) -> str:
         """Return what may follow `--`, for people.

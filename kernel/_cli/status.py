@@ -135,3 +135,42 @@ def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+# --- reloads ------------------------------------------------------------------------------------------------------
+
+
+def reload_text(answer: Mapping[str, Any]) -> str:
+    """Return what a reload has done."""
+    parts = [f"{word}: {', '.join(answer[word])}" for word in ("added", "removed", "restarted") if answer[word]]
+    if answer["undone"]:
+        head = "not reloaded, all is taken back"
+    else:
+        head = f"reloaded in {answer['seconds']:.2f} s; {'; '.join(parts) or 'nothing restarted'}"
+    return "\n".join([head, *(f"  {id_}: {reason}" for id_, reason in answer["failed"].items())])
+
+
+def diff_text(answer: Mapping[str, Any]) -> str:
+    """Return what a reload would do, component by component, with the values that differ."""
+    lines: list[str] = []
+    for word, ids in (("starts", answer["added"]), ("ends", answer["removed"]), ("restarts", answer["restarted"])):
+        for id_ in ids:
+            follows = word == "restarts" and id_ not in answer["changed"]
+            lines.append(f"{word:8} {id_}{', with what it depends on' * follows}")
+            lines += [_value_text(value) for value in answer["values"] if _is_of(value["path"], id_)]
+    shown = [*answer["added"], *answer["removed"], *answer["restarted"]]
+    rest = [value for value in answer["values"] if not any(_is_of(value["path"], id_) for id_ in shown)]
+    if rest:
+        lines += ["changes while it runs", *map(_value_text, rest)]
+    return "\n".join(lines or [f"{answer['manifest']}: nothing would change"])
+
+
+def _is_of(path: str, id_: str) -> bool:
+    kind, _, name = id_.partition("/")
+    return path.startswith((f"[{kind}s.{name}]", f"[{kind}s.{name}."))
+
+
+def _value_text(value: Mapping[str, Any]) -> str:
+    sides = ["-" if side is None else side for side in (value["old"], value["new"])]
+    origin = f"  ({value['origin']})" if value.get("origin") else ""
+    return f"         {value['path']}: {sides[0]} -> {sides[1]}{origin}"

@@ -22,7 +22,9 @@ from .._core.words import did_you_mean, listed
 from .._log.log import Log
 from .._supervise.run import Kernel
 from .._supervise.why import Cause
+from ..errors import KernelError
 from .bridge import Bridge
+from .changes import changes_as_json, reload_as_json
 from .picture import Rates, cause_as_json, service_as_json, tree_as_json
 from .tap import Tap
 from .wire import RefusedError
@@ -168,6 +170,26 @@ async def _restart(desk: Desk, arguments: Named, tell: Tell) -> None:
     await tell({"restarts": await desk.bridge.ask(_refusing(desk.kernel.restart), id_)})
 
 
+@final
+@attrs.frozen
+class Reload:
+    """Whether a reload is done, or only what it would do is to be said."""
+
+    dry: bool = False
+
+
+async def _reload(desk: Desk, arguments: Reload, tell: Tell) -> None:
+    try:
+        if arguments.dry:
+            old = desk.kernel.plan
+            new, changes = await desk.bridge.run(desk.kernel.preview)
+            await tell(changes_as_json(old, new, changes))
+        else:
+            await tell(reload_as_json(await desk.bridge.run(desk.kernel.reload)))
+    except (KernelError, ValueError) as error:
+        raise RefusedError(str(error)) from error
+
+
 async def _pause(desk: Desk, arguments: Named, tell: Tell) -> None:
     id_ = _component(desk, arguments.component, kind="dispatcher")
     await desk.bridge.ask(desk.kernel.pause, id_)
@@ -241,6 +263,7 @@ ORDERS: Final[Mapping[str, Order]] = {
     "tree": Order(Nothing, _tree),
     "why": Order(Nothing, _why),
     "tap": Order(TapArguments, _tap),
+    "reload": Order(Reload, _reload),
     "restart": Order(Named, _restart),
     "pause": Order(Named, _pause),
     "resume": Order(Named, _resume),

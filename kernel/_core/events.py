@@ -60,6 +60,34 @@ class KernelReady(Event):
 
 @final
 @attrs.frozen(kw_only=True)
+class KernelReloaded(Event):
+    """The service has read its manifest again, and is what it says; all that is named are ids, in start order."""
+
+    changed: tuple[str, ...] = ()
+    """What is specified in another way."""
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+    """What was changed, and what restarted with it."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """What is not up, each with the reason."""
+    undone: bool = False
+    """Whether it is again what it was before, since something essential of the new manifest cannot start."""
+    seconds: float = 0.0
+    """From the request until all was up again, or was known not to be."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ReloadFailed(Event):
+    """The manifest was read again and is not taken: the service goes on as it was."""
+
+    error: Exception
+    """An `InvalidError` lists every problem."""
+
+
+@final
+@attrs.frozen(kw_only=True)
 class StopRequested(Event):
     """The service was told to stop."""
 

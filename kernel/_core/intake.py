@@ -48,6 +48,37 @@ class Target(ABC):
             UnavailableError: if no instance is ready.
         """
 
+    async def wait_hosted(self) -> object:
+        """Return what `hosted` does; if the worker is being replaced by a reload, once an instance is ready.
+
+        Raises:
+            UnavailableError: if no instance is ready, and none is about to be.
+
+        Cancellation: Is a checkpoint.
+        """
+        import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
+
+        await trio.lowlevel.checkpoint()
+        return self.hosted()
+
+
+class Drains(ABC):
+    """What `Dispatcher.host` may yield: something that finishes what it works on before its worker is replaced."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def is_busy(self) -> bool:
+        """Whether it works on anything."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Wait until it works on nothing. It is given nothing new meanwhile.
+
+        Cancellation: Is a checkpoint. Cancelled when the drain timeout is over.
+        """
+
 
 class Work(ABC):
     """What occupies a slot without being a delivery. Compared by identity."""

@@ -26,9 +26,9 @@ _SHORTEST_LINE: Final = 16
 
 
 @final
-@attrs.frozen(eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Masks:
-    """The texts that are never written."""
+    """The texts that are never written. Those who hold them see those that are learnt later as well."""
 
     _texts: tuple[str, ...] = ()
     _pattern: re.Pattern[str] | None = None
@@ -36,11 +36,20 @@ class Masks:
     @classmethod
     def of(cls, secrets: Iterable[Secret]) -> Masks:
         """Return the masks of secrets, in all the forms that those are commonly written in."""
+        masks = cls()
+        masks.learn(secrets)
+        return masks
+
+    def learn(self, secrets: Iterable[Secret]) -> None:
+        """Mask further secrets, too. Those that were known still are: what holds them may write them yet."""
         revealed = [secret.reveal() for secret in secrets]
         found = {form for text in revealed if len(text.strip()) >= SHORTEST for form in (*_forms(text), *_lines(text))}
         texts = {form for form in found if len(form) >= SHORTEST}
-        longest_first = sorted(texts, key=lambda text: (-len(text), text))
-        return cls(tuple(longest_first), re.compile("|".join(map(_as_pattern, longest_first))) if texts else None)
+        longest_first = sorted({*self._texts, *texts}, key=lambda text: (-len(text), text))
+        if len(longest_first) > len(self._texts):
+            # The pattern first: another thread may be masking.
+            self._pattern = re.compile("|".join(map(_as_pattern, longest_first)))
+            self._texts = tuple(longest_first)
 
     def applied(self, text: str) -> str:
         """Return a text in which the secrets are masked, and the passwords of addresses."""

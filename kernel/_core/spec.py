@@ -55,6 +55,8 @@ class ComponentSpec:
     """Ids of components whose resources it holds: started before, stopped after, and it restarts with them."""
     after: tuple[str, ...] = ()
     """Ids of components that only have to be started before it and stopped after it."""
+    on_reload: bool = False
+    """Whether it restarts with every reload, as what reads more than its specification says has to."""
 
     def __repr__(self) -> str:
         # Not attrs', which takes half as long to make as the rest of the class, at every start.
@@ -315,6 +317,11 @@ class Value:
     """`kernel.toml:12`, `--set`, `default`, ..."""
 
 
+def _unplaced(_at: tuple[str, ...], text: str) -> Problem:
+    """Say what is wrong with a manifest of which no line is known."""
+    return Problem("<plan>", 0, "", text)
+
+
 AnySpec: TypeAlias = DriverSpec | DispatcherSpec | WorkerSpec
 
 
@@ -347,5 +354,10 @@ class Plan:
     """Whether `kernel run` listens on a control socket."""
     secrets: tuple[Secret, ...] = attrs.field(default=(), eq=False)
     """Every secret that the manifest names: what is inside of them is never logged."""
+    tables: Mapping[str, object] = attrs.field(factory=dict[str, object], eq=False, repr=False)
+    """The manifest's tables that it was made of, with nothing from outside left to be replaced; empty if it was made of
+    none. Secrets stand in them."""
+    problem: Callable[[tuple[str, ...], str], Problem] = attrs.field(default=_unplaced, eq=False, repr=False)
+    """Returns a problem with what stands at a path of the manifest."""
     values: Callable[[], Sequence[Value]] = attrs.field(default=tuple, eq=False, repr=False)
     """Lists what the manifest means: only `kernel plan` asks, and a service need not hold the answer."""

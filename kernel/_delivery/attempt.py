@@ -52,6 +52,13 @@ class Route:
         init=False, default=attrs.Factory(lambda self: Verdict(Ack(), self.pool, failed=False), takes_self=True)
     )
     """What most calls of it come to; made once, since to make it costs as much as to call many a handler."""
+    edition: int = attrs.field(init=False, default=attrs.Factory(lambda self: self.pool.edition, takes_self=True))
+    """Of the worker, when it was made."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it still leads to the worker that it was made for."""
+        return self.edition == self.pool.edition
 
 
 @final

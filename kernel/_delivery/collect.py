@@ -148,6 +148,11 @@ class Collector(Collecting):
             for item in group.items:
                 item.end(self.pipeline.judge.gone(item.work))
             return None  # noqa: ASYNC910  only `take` returns it, and that is a checkpoint
+        if not group.route.is_current:  # what was converted for another worker is converted anew when it comes again
+            pool.give_back(instance, trio.CancelScope())
+            for item in group.items:
+                item.end(Verdict(Return(), pool))
+            return None  # noqa: ASYNC910  the worker has become another one: it has waited
         items = [item for item in group.items if self._is_wanted(item)]
         scope = trio.CancelScope()
         instance.calls[scope] = group.items[0].work.delivery

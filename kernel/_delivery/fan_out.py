@@ -28,20 +28,20 @@ class FanOut(Attempting):
     too. The delivery is decoded once and settled once.
     """
 
-    _pipelines: Sequence[Pipeline]
+    pipelines: Sequence[Pipeline]
     """One for each worker, in the order of the manifest; at least one."""
 
     @override
     def close(self) -> None:
-        for pipeline in self._pipelines:
+        for pipeline in self.pipelines:
             pipeline.close()
 
     @override
     async def attempt(self, delivery: Delivery, leash: Leash | None = None) -> Verdict:
-        first = self._pipelines[0]
+        first = self.pipelines[0]
         try:
             message = delivery.message or first.decode(delivery.envelope)
-            wanting = [pipeline for pipeline in self._pipelines if pipeline.router.match(message.subject) is not None]
+            wanting = [pipeline for pipeline in self.pipelines if pipeline.router.match(message.subject) is not None]
         except BaseException as error:  # noqa: ASYNC103, BLE001  as in the pipeline
             return first.judge.undecodable(delivery, error)  # noqa: ASYNC910  as there: there is nothing to wait for
         copy = _Copy(delivery, message)

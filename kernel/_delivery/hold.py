@@ -27,6 +27,8 @@ class Hold:
     is_closing: bool = attrs.field(default=False, init=False)
     """Whether nothing new comes, so that what waits goes back."""
     _scopes: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    _kept: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    """Those of them in which deliveries wait whose workers are gone."""
     _orphans: dict[int, int] = attrs.field(factory=dict[int, int], init=False)
     """The deliveries whose workers are gone, by `id`, and for how many such workers each waits."""
 
@@ -34,6 +36,11 @@ class Hold:
         """Let go of what waits."""
         self.is_closing = True
         for scope in self._scopes:
+            scope.cancel()
+
+    def release(self) -> None:
+        """Let go of what is for workers that are gone, since one of them has come back after all."""
+        for scope in self._kept:
             scope.cancel()
 
     async def enter(self, switch: KillSwitch, *, deadline: float) -> bool | None:
@@ -56,21 +63,25 @@ class Hold:
             self.was_full = True
             self.give_up()
         try:
-            with self._waiting(delivery.envelope.deadline):
-                await trio.sleep_forever()
+            with self._waiting(delivery.envelope.deadline) as scope:
+                self._kept.add(scope)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._kept.remove(scope)
         finally:
             self._orphans[key] -= 1
             if not self._orphans[key]:
                 del self._orphans[key]
 
     @contextmanager
-    def _waiting(self, deadline: float) -> Generator[None]:
+    def _waiting(self, deadline: float) -> Generator[trio.CancelScope]:
         scope = trio.CancelScope(deadline=deadline)
         if self.is_closing:
             scope.cancel()
         self._scopes.add(scope)
         try:
             with scope:
-                yield
+                yield scope
         finally:
             self._scopes.remove(scope)

@@ -155,11 +155,25 @@ class Pipeline(Attempting):
             instance = pool.take_nowait() or await pool.take()
             if instance is None:
                 return self.judge.gone(work)  # noqa: ASYNC910  only `take` returns it, and that is a checkpoint
+            if not work.route.is_current:
+                pool.give_back(instance, leash.scope)
+                return await self._call_anew(work)
             if not is_late(work.delivery):
                 leash.began = trio.current_time()
                 return await self._call_on(leash, instance, work)
             pool.give_back(instance, leash.scope)
         return leash.verdict or self.judge.late(work.delivery, pool)  # noqa: ASYNC910  the scope was cancelled
+
+    async def _call_anew(self, work: Work) -> Verdict:
+        """Call the handler of a worker that has become another one while the attempt waited for it."""
+        fresh: Work | Verdict
+        if isinstance(work.payload, Failure):
+            routes = (route for route in self.last_resorts.values() if route.pool is work.route.pool)
+            route = next(routes, None)
+            fresh = self.judge.gone(work) if route is None else attrs.evolve(work, route=route)
+        else:
+            fresh = self._prepare(work.delivery)
+        return await self._call(fresh) if isinstance(fresh, Work) else fresh  # noqa: ASYNC910  it has waited
 
     async def _call_on(self, leash: Leash, instance: Instance, work: Work) -> Verdict:
         """Call the handler in a scope that this task is in, within its time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from .._core.broker import Delivery
 from .._core.spec import WorkerSpec
-from ..abc import Target
+from ..abc import Drains, Target
 from ..errors import UnavailableError
 from .kill_switch import KillSwitch
 
@@ -29,6 +29,8 @@ class Instance:
     """Calls that it may take on."""
     calls: dict[trio.CancelScope, Delivery] = attrs.field(factory=dict[trio.CancelScope, Delivery], init=False)
     leaving: bool = attrs.field(default=False, init=False)
+    is_withheld: bool = attrs.field(default=False, init=False)
+    """Whether it is given no more calls, and finishes those that it has."""
     idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
 
@@ -47,6 +49,12 @@ class Pool(Target):
     _turn: int = attrs.field(default=0, init=False)
     closed: str = attrs.field(default="", init=False)
     """Why there will be no instance any more; empty while there may be one."""
+    edition: int = attrs.field(default=0, init=False)
+    """How often the worker became another one: what was made for an earlier one is not for this."""
+    returns: bool = attrs.field(default=False, init=False)
+    """Whether it is being replaced, so that it is worth to wait for an instance."""
+    _awaited: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    """Where those wait who want what an instance is hosted as."""
 
     @property
     def name(self) -> str:
@@ -70,22 +78,71 @@ class Pool(Target):
         self._turn += 1
         return self._ready[self._turn % len(self._ready)].hosted
 
+    @override
+    async def wait_hosted(self) -> object:
+        await trio.lowlevel.checkpoint()
+        while self.returns and not (self._ready or self.closed):
+            await self._awaited.park()
+        return self.hosted()
+
     def close(self, reason: str) -> None:
         """Say that no instance will come any more; who waits for one is told."""
         self.closed = reason
         if self.switch is not None:
             self.switch.void()
         self._waiting.unpark_all()
+        self._awaited.unpark_all()
+
+    # --- a worker that becomes another one ------------------------------------------------------------------------
+
+    def withhold(self, worker: object) -> Awaitable[None] | None:
+        """Give no more calls to the instance of a worker's object; return what waits for those that it has, if any."""
+        instance = next((one for one in self._ready if one.worker is worker), None)
+        if instance is None:
+            return None
+        self._ready.remove(instance)
+        instance.is_withheld = True
+        has_more = isinstance(instance.hosted, Drains) and instance.hosted.is_busy
+        return self._wait_until_idle(instance) if instance.calls or has_more else None
+
+    async def _wait_until_idle(self, instance: Instance) -> None:
+        await trio.lowlevel.checkpoint()
+        while instance.calls:
+            await instance.idle.park()
+        if isinstance(instance.hosted, Drains):
+            await instance.hosted.drain()
+
+    def become(self, spec: WorkerSpec, *, switch: KillSwitch | None) -> None:
+        """Be the instances of another worker from now on, of which none is ready yet; who waits goes on waiting."""
+        if self.switch is not None:
+            self.switch.void()
+        self.spec, self.switch, self.closed = spec, switch, ""
+        self.edition += 1
+
+    def resize(self, concurrency: int) -> None:
+        """Set how many calls an instance is given at a time; those that it has go on."""
+        for instance in self._ready:
+            instance.free += concurrency - self.concurrency
+        if concurrency > self.concurrency:
+            self._waiting.unpark_all()
+        self.concurrency = concurrency
+
+    def settle(self, *, returns: bool) -> None:
+        """Say whether it is being replaced; who waits for that alone is told."""
+        self.returns = returns
+        self._awaited.unpark_all()
 
     @asynccontextmanager
     async def offering(self, instance: Instance) -> AsyncGenerator[None]:
         """Give calls to an instance while inside; on the way out cancel and await those that still run."""
         self._ready.append(instance)
         self._waiting.unpark_all()
+        self._awaited.unpark_all()
         try:
             yield
         finally:
-            self._ready.remove(instance)
+            if not instance.is_withheld:
+                self._ready.remove(instance)
             instance.leaving = True
             for call in instance.calls:
                 call.cancel()
@@ -124,7 +181,7 @@ class Pool(Target):
         instance.free += 1
         if self._waiting:
             self._waiting.unpark()
-        if instance.leaving and not instance.calls:
+        if (instance.leaving or instance.is_withheld) and not instance.calls:
             instance.idle.unpark_all()
 
 

@@ -23,10 +23,12 @@ from .._core.events import (
     GracePeriodOver,
     HookFailed,
     KernelReady,
+    KernelReloaded,
     KernelStopped,
     KillSwitchChanged,
     Listening,
     LoopBlocked,
+    ReloadFailed,
     SettleFailed,
     StateChanged,
     StopRequested,
@@ -35,7 +37,7 @@ from .._core.events import (
 from .._core.lifecycle import State
 from .._core.stacks import where_raised
 from .._delivery.failure import describe
-from ..errors import RestartLimitError, StartupError, UnavailableError
+from ..errors import InvalidError, RestartLimitError, StartupError, UnavailableError
 from .log import Log
 from .render import traceback_of
 
@@ -54,6 +56,7 @@ def log_events(hub: EventHub, to: Log) -> None:
     hub.subscribe(lambda event: _write(log, cast("_Written", event), failures), *get_args(_Written))
     hub.subscribe(functools.partial(_write_revoked, log), DeliveryRevoked)
     hub.subscribe(functools.partial(_write_hook, log), HookFailed)
+    hub.subscribe(functools.partial(_write_reload, log), KernelReloaded, ReloadFailed)
     subscribed: list[Callable[[], None]] = []
 
     def subscribe() -> None:
@@ -192,3 +195,18 @@ def _write_revoked(log: FilteringBoundLogger, event: Event) -> None:
     if isinstance(event, DeliveryRevoked):
         raised = {} if event.error is None else {"error": describe(event.error)}
         log.info("revoked", component=event.component, delivery=event.delivery_id, subject=event.subject, **raised)
+
+
+def _write_reload(log: FilteringBoundLogger, event: Event) -> None:
+    bound = log.bind(component=event.component)
+    if isinstance(event, ReloadFailed):
+        is_list = isinstance(event.error, InvalidError)
+        text = "; ".join(str(event.error).splitlines()) if is_list else describe(event.error)
+        bound.error("not reloaded, goes on as before", error=text)
+    elif isinstance(event, KernelReloaded):
+        names = ("restarted", "added", "removed", "failed")
+        told = {name: getattr(event, name) for name in names if getattr(event, name)}
+        if event.undone:
+            bound.error("not reloaded, all is taken back", **told)
+        else:
+            (bound.warning if event.failed else bound.info)("reloaded", seconds=round(event.seconds, 3), **told)

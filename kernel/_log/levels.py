@@ -58,6 +58,12 @@ class Levels:
         for heard in self._heard:
             heard()
 
+    def become(self, level: str, named: Mapping[str, str], *, own: frozenset[str]) -> None:
+        """Be as another manifest has it, from now on."""
+        self.level, self.named, self.own = level, named, own
+        for heard in self._heard:
+            heard()
+
     def hear(self, apply: Callable[[], None]) -> None:
         """Call a function now, and at every change."""
         apply()

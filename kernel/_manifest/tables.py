@@ -104,6 +104,8 @@ class LifeTable:
     restart: RestartPolicy = RestartPolicy()
     start_timeout: float = seconds(30.0)
     stop_timeout: float = seconds(2.0)
+    on_reload: Literal["compare", "restart"] = "compare"
+    """What a reload does with it: nothing if it is specified as before, or a restart in any case."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

@@ -109,6 +109,8 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         log=tables.logging,
         control=tables.kernel.control,
         secrets=tuple(manifest.secrets()),
+        tables=manifest.tables,
+        problem=manifest.problem,
         values=functools.partial(list_values, ground, name, wiring, workers),
     )
 
@@ -149,6 +151,7 @@ def _lives(
                 stop_timeout=entry.table.stop_timeout,
                 uses=_among(known, (*uses.get(entry.id, ()), *depends)),
                 after=_among(known, after.get(entry.id, ())),
+                on_reload=entry.table.on_reload == "restart",
             )
     return _surrounded(lives, wiring)
 
@@ -295,6 +298,7 @@ class _Life(TypedDict):
     stop_timeout: float
     uses: tuple[str, ...]
     after: tuple[str, ...]
+    on_reload: bool
 
 
 def _life(spec: ComponentSpec) -> _Life:

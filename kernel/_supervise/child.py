@@ -66,6 +66,8 @@ class Child:
     """Whether its `inner` brings in work from outside, and so is the first thing that a stop cancels."""
     resident: bool = False
     """Whether it is there for others only, so that the service has ended when all that are not have."""
+    withhold: Callable[[], Awaitable[None] | None] | None = None
+    """Has it given no new work; returns what waits until it has finished what it has, if it has any."""
     group: Group | None = None
     uses: list[Child] = attrs.field(factory=list["Child"], init=False)
     after: list[Child] = attrs.field(factory=list["Child"], init=False)
@@ -128,6 +130,11 @@ class Child:
             other.users.append(self)
         for other in (*self.uses, *self.after):
             other.followers.append(self)
+
+    def detach(self) -> None:
+        """Forget what it depends on and what depends on it, to be told anew; whoever waits for that goes on waiting."""
+        # New lists: a keeper may be looking through those that there were.
+        self.uses, self.after, self.users, self.followers = [], [], [], []
 
     def retire(self) -> None:
         """Keep it from starting again."""

@@ -32,7 +32,7 @@ class Gate:
 
         Cancellation: Is a checkpoint. If cancelled, the dispatcher counts as not opened.
         """
-        awaited = id_ in self._missing
+        is_awaited = id_ in self._missing
         self._missing.discard(id_)
         if not self._missing:
             self._open.set()
@@ -41,12 +41,32 @@ class Gate:
             await self._open.wait()
         finally:
             self.waiting.discard(id_)
-            if awaited and not self._open.is_set():
+            if is_awaited and not self._open.is_set():
                 self._missing.add(id_)
+
+    def renew(self, components: Mapping[str, AnySpec]) -> None:
+        """Wait for the dispatchers of other components from now on, unless it is open.
+
+        Args:
+            components: In start order.
+        """
+        if not self._open.is_set():
+            self._missing = awaited(components) - self.waiting
+            if not self._missing:
+                self._open.set()
 
 
 def gate(components: Mapping[str, AnySpec]) -> Gate:
     """Return the gate of a plan.
+
+    Args:
+        components: In start order.
+    """
+    return Gate(awaited(components))
+
+
+def awaited(components: Mapping[str, AnySpec]) -> set[str]:
+    """Return the ids of those that the gate of a plan waits for.
 
     It waits for the essential dispatchers, since the failure of another does not end the service; and not for those
     that stand on a dispatcher, which open only when that one accepts. What surrounds the service has no part in it.
@@ -61,4 +81,4 @@ def gate(components: Mapping[str, AnySpec]) -> Gate:
     for id_, spec in components.items():
         if any(one in above or one in dispatchers for one in (*spec.uses, *spec.after)):
             above.add(id_)
-    return Gate({id_ for id_, spec in dispatchers.items() if spec.essential} - above)
+    return {id_ for id_, spec in dispatchers.items() if spec.essential} - above

@@ -7,7 +7,7 @@ is left. `tree` makes the children that live so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Final, cast
 
@@ -38,7 +38,7 @@ async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
     life.component = driver = built(spec.cls, spec.config, tree.context(spec))
     child = tree.supervisor.children[spec.id]
     async with driver.open() as resource:
-        await _declare(tree, spec, resource)
+        await declare(tree, spec, resource)
         life.started(resource)
         try:
             with life.inner:
@@ -50,9 +50,20 @@ async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
             life.drained()
 
 
-async def _declare(tree: Tree, spec: DriverSpec, resource: object) -> None:  # noqa: ASYNC910  suspends only to wait
-    """Make exist what dispatchers need of a broker, before anybody can send through it."""
+async def declare(  # noqa: ASYNC910  suspends only to wait
+    tree: Tree, spec: DriverSpec, resource: object, *, only: Collection[str] | None = None
+) -> None:
+    """Make exist what dispatchers need of a broker, before anybody can send through it.
+
+    Args:
+        tree: Of the dispatchers.
+        spec: Of the broker's driver.
+        resource: The broker.
+        only: Ids of the dispatchers; all if None.
+    """
     for other in tree.plan.components.values():
+        if only is not None and other.id not in only:
+            continue
         if not isinstance(other, DispatcherSpec) or other.driver != spec.id or not isinstance(resource, Broker):
             continue
         for topology in _topologies(tree, other):

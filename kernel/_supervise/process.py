@@ -1,6 +1,6 @@
 """A plan as a whole process: signals, the watchdog, the exit status.
 
-SIGTERM and the first SIGINT ask for the stop; a second SIGINT skips the drain; SIGHUP is noted and changes nothing.
+SIGTERM and the first SIGINT ask for the stop; a second SIGINT skips the drain; SIGHUP has the manifest read again.
 Two SIGINTs at once are one: a Ctrl-C reaches every process of a terminal, and some of them pass it on.
 """
 
@@ -20,7 +20,9 @@ import trio
 from .._core.event import Event
 from .._core.events import ComponentFailed, EventHub, LoopBlocked, StopRequested
 from .._core.spec import DispatcherSpec, DriverSpec, Plan, StageHook, Zone
+from ..errors import UnavailableError
 from .leash import AT_ONCE, Leash
+from .reload import Again
 from .run import ExitStatus, Kernel, Result, serve
 from .stages import FAILED, Stages
 from .watchdog import LastWords, Watchdog, write_last_words
@@ -41,6 +43,7 @@ def run(
     last_words: LastWords = write_last_words,
     beside: Beside | None = None,
     leash: Leash | None = None,
+    again: Again | None = None,
 ) -> Result:
     """Run a service as this process until it ends. Call it from the main thread, outside of trio.
 
@@ -53,6 +56,7 @@ def run(
         beside: Runs beside the service, from before its first component starts; cancelled when it has ended.
         last_words: Writes why the process ends and what still runs; called in a thread.
         leash: Of what is run once; told of signals. It may end the process before the grace period is over.
+        again: Where a reload has the plan from; without it, SIGHUP changes nothing.
 
     Returns:
         How it ended. If the grace period is over before everything has stopped, it does not return: what hangs is
@@ -68,11 +72,15 @@ def run(
 
     watchdog = Watchdog(plan.grace_period, ExitStatus.CUT, on_stall, after_stall, last_words, leash=leash)
     hub.subscribe(lambda _event: watchdog.arm(), StopRequested)
+    if again is not None:
+        again = _with_grace_period(again, watchdog)
     _preload(plan)
     try:
         with _around_the_loop(plan, hub) as around:
             if around.begins:
-                around.result = trio.run(_main, plan, log, hub, watchdog, beside, ends_process, instruments=[watchdog])
+                around.result = trio.run(
+                    _main, plan, log, hub, watchdog, beside, again, ends_process, instruments=[watchdog]
+                )
         return around.result
     finally:
         if not ends_process:
@@ -105,7 +113,7 @@ def _around_the_loop(plan: Plan, hub: EventHub) -> Generator[_Around]:
         if isinstance(event, StopRequested):
             around.reason = event.reason
 
-    stages = Stages(plan.stages, lambda hook: [hook.owner], failed)
+    stages = Stages(plan.stages, lambda _zone, hook: [hook.owner], failed)
     if not (stages.has(Zone.PROCESS, rising=True) or stages.has(Zone.PROCESS, rising=False)):
         yield around
         return
@@ -118,6 +126,14 @@ def _around_the_loop(plan: Plan, hub: EventHub) -> Generator[_Around]:
         stages.fall_outside(around.reason)
     if errors:
         around.result = Result(ExitStatus.FAILED, (*around.result.errors, *errors))
+
+
+def _with_grace_period(again: Again, watchdog: Watchdog) -> Again:
+    def taken(plan: Plan) -> None:
+        watchdog.grace_period = plan.grace_period
+        again.taken(plan)
+
+    return attrs.evolve(again, taken=taken)
 
 
 def _preload(plan: Plan) -> None:
@@ -133,12 +149,13 @@ async def _main(
     hub: EventHub,
     watchdog: Watchdog,
     beside: Beside | None,
+    again: Again | None,
     ends_process: bool,  # noqa: FBT001  trio.run passes no keywords
 ) -> Result:
     result: list[Result] = []
 
     async def serve_to_end(task_status: trio.TaskStatus[Kernel]) -> None:
-        result.append(await serve(plan, log=log, hub=hub, task_status=task_status))
+        result.append(await serve(plan, log=log, hub=hub, again=again, task_status=task_status))
 
     watchdog.start()
     inbox = _Signals(log)
@@ -197,7 +214,7 @@ class _Signals:
         if self._kernel is None:
             self._early.append((number, at))
         elif number == signal.SIGHUP:
-            self._log.warning("SIGHUP: a running service cannot be reloaded; restart it")
+            self._reload(self._kernel)
         elif number == signal.SIGINT and at - self._interrupted_at >= AT_ONCE:
             self._log.warning("SIGINT again: skipping the drain")
             self._kernel.hasten()
@@ -205,3 +222,9 @@ class _Signals:
             if number == signal.SIGINT:
                 self._interrupted_at = min(at, self._interrupted_at)
             self._kernel.request_stop(signal.Signals(number).name)
+
+    def _reload(self, kernel: Kernel) -> None:
+        try:
+            kernel.request_reload()
+        except (UnavailableError, ValueError) as error:
+            self._log.warning(f"SIGHUP changes nothing: {error}")

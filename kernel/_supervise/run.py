@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
-from .._core.events import ComponentFailed, EventHub, GracePeriodOver, KernelReady, KernelStopped, StopRequested
+from .._core.changes import Changes
+from .._core.events import (
+    ComponentFailed,
+    EventHub,
+    GracePeriodOver,
+    KernelReady,
+    KernelReloaded,
+    KernelStopped,
+    StopRequested,
+)
 from .._core.lifecycle import FINAL, USABLE, State
 from .._core.pulse import Pulse, current_pulse
 from .._core.snapshot import Snapshot
@@ -26,6 +35,7 @@ from ..errors import StartupError, UnavailableError
 from .child import Child, affected
 from .lives import BODIES
 from .look import look
+from .reload import Again, Reloading
 from .stages import FAILED, Stages
 from .supervisor import Supervisor
 from .tree import PAUSED, Tree
@@ -81,6 +91,7 @@ class Kernel:
     _stop: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stop_requested_at: float = attrs.field(default=math.inf, init=False)
     _stop_reason: str = attrs.field(default="", init=False)
+    _reloading: Reloading = attrs.field(init=False)
 
     def __repr__(self) -> str:
         return f"<Kernel {self.plan.name}: {'ready' if self.is_ready else 'not ready'}>"
@@ -209,6 +220,54 @@ class Kernel:
         self._supervisor.restart(children, drain_until=trio.current_time() + self.plan.drain_timeout)
         return list(dict.fromkeys(one.id for child in children for one in (child, *affected(child))))
 
+    async def reload(self, plan: Plan | None = None) -> KernelReloaded:
+        """Become what a plan says: what has changed is stopped and started, with those that restart with it.
+
+        Everything else goes on, and notices nothing. Several that are asked for while one is under way are one more.
+        If something essential cannot start for good, all of it is taken back.
+
+        Args:
+            plan: Of the same service; if None, the manifest is read again, as it was for the start.
+
+        Returns:
+            What was done, once all is up, or is known not to be.
+
+        Raises:
+            InvalidError: if the manifest is wrong, or changes what a running service cannot; nothing is changed then.
+            StartupError: if a protocol cannot be built; as above.
+            UnavailableError: if the service stops, or is told to meanwhile.
+            ValueError: if there is no plan, and nobody has said where the manifest is.
+
+        Cancellation: Is a checkpoint. If cancelled, the reload goes on.
+        """
+        self._check_goes_on()
+        return await self._reloading.reload(plan)
+
+    async def preview(self) -> tuple[Plan, Changes]:
+        """Return the plan that a reload would read now, and what it would do. Nothing is done.
+
+        Raises:
+            InvalidError: if the manifest is wrong.
+            ValueError: if nobody has said where it is.
+
+        Cancellation: Is a checkpoint.
+        """
+        return await self._reloading.preview()
+
+    def request_reload(self) -> None:
+        """Have the manifest read again soon; the event `KernelReloaded` or `ReloadFailed` says what came of it.
+
+        Raises:
+            UnavailableError: if the service stops.
+            ValueError: if nobody has said where the manifest is.
+        """
+        self._check_goes_on()
+        self._reloading.ask(None)
+
+    def _check_goes_on(self) -> None:
+        if self._stop.is_set():
+            raise UnavailableError("the service stops")
+
     def _dispatcher(self, id_: str) -> Child:
         if not isinstance(self.plan.components.get(id_), DispatcherSpec):
             raise ValueError(f"{id_} is no dispatcher of the manifest")  # noqa: TRY004  a name means another one
@@ -239,6 +298,44 @@ class Kernel:
         if self.is_ready and not self._announced:
             self._announced = True
             self.hub.emit(KernelReady(component="kernel", seconds=trio.current_time() - self._began))
+
+    def failed(self, child: Child) -> None:
+        """Ask for the stop because an essential component has failed, unless a reload is taken back for it."""
+        if not self._reloading.takes(child):
+            self.request_stop(f"{child.id} failed")
+
+    # --- the way of a service, for `serve` ------------------------------------------------------------------------
+
+    is_risen: bool = attrs.field(default=False, init=False)
+    """Whether the stages on the way up are over."""
+
+    def reloads_by(self, stages: Stages, again: Again | None, adopt: Callable[[Plan], object]) -> None:
+        """Say what reloads work with."""
+
+        def taken(plan: Plan) -> None:
+            self.plan = plan
+            adopt(plan)
+            if again is not None:
+                again.taken(plan)
+
+        self._reloading = Reloading(
+            self._tree, stages, again, lambda: self.is_risen, taken, self.note_ready, self.request_stop
+        )
+
+    def start(self, nursery: trio.Nursery, *, is_risen: bool = True) -> None:
+        """Start the components, from when on they can be reloaded."""
+        self._supervisor.start(nursery)
+        self.is_risen = is_risen
+        self._reloading.begin(nursery)
+
+    async def end_reloads(self) -> None:
+        """End the reload that is under way, and refuse others. Is a checkpoint."""
+        await self._reloading.end()
+
+    @property
+    def changing(self) -> trio.Lock:
+        """Held while components are stopped or started by plan, and while they do something at a stage."""
+        return self._reloading.lock
 
     def hasten(self) -> None:
         """Skip what is left of the drain: cancel what is in flight now."""
@@ -284,11 +381,27 @@ class Kernel:
         return self._stop_requested_at
 
 
+@final
+@attrs.frozen(eq=False, repr=False)
+class _Hooks:
+    """The functions that the manifest has events passed to."""
+
+    hub: EventHub
+    _ends: list[Callable[[], None]] = attrs.field(factory=list[Callable[[], None]], init=False)
+
+    def become(self, plan: Plan) -> None:
+        """Pass events to those of a plan from now on, and to no others."""
+        for end in self._ends:
+            end()
+        self._ends[:] = [self.hub.subscribe(hook.call, *hook.types) for hook in plan.hooks]
+
+
 async def serve(
     plan: Plan,
     *,
     log: FilteringBoundLogger,
     hub: EventHub | None = None,
+    again: Again | None = None,
     task_status: trio.TaskStatus[Kernel] = trio.TASK_STATUS_IGNORED,
 ) -> Result:
     """Run a service until it is asked to stop, fails, or has nothing left to do.
@@ -302,6 +415,7 @@ async def serve(
         plan: What to run.
         log: What components' own logs are bound to.
         hub: Where events go; a new one if None.
+        again: Where `Kernel.reload` has the plan from; None if it has to be given one.
         task_status: Is given the `Kernel` as soon as the first component may start.
 
     Returns:
@@ -311,11 +425,11 @@ async def serve(
         `Kernel.request_stop`.
     """
     hub = EventHub() if hub is None else hub
-    for hook in plan.hooks:
-        hub.subscribe(hook.call, *hook.types)
+    hooks = _Hooks(hub)
+    hooks.become(plan)
     supervisor = Supervisor(
         hub,
-        on_failure=lambda child: kernel.request_stop(f"{child.id} failed"),
+        on_failure=lambda child: kernel.failed(child),  # noqa: PLW0108  the kernel comes after it
         on_finished=lambda: kernel.finish("nothing is left to run"),
         on_ready=lambda: kernel.note_ready(),  # noqa: PLW0108  the kernel comes after it
     )
@@ -323,13 +437,14 @@ async def serve(
     kernel = Kernel(plan, hub, tree, supervisor)
     tree.snapshot, tree.end = kernel.snapshot, kernel.finish
     stages = _stages(plan, tree)
+    kernel.reloads_by(stages, again, hooks.become)
     async with trio.open_nursery() as around:
         around.start_soon(_tell_when_overdue, kernel)
         async with trio.open_nursery() as nursery:
             _build(tree, kernel, supervisor)
             task_status.started(kernel)
             requested = await _rise(kernel, tree, stages, nursery)
-            with trio.CancelScope(deadline=requested + plan.grace_period) as patience:
+            with trio.CancelScope(deadline=requested + kernel.plan.grace_period) as patience:
                 await _fall(kernel, tree, stages, requested)
             supervisor.cut |= patience.cancelled_caught
             nursery.cancel_scope.cancel()
@@ -347,15 +462,17 @@ def _stages(plan: Plan, tree: Tree) -> Stages:
         supervisor.errors.append(error)
         tree.hub.emit(ComponentFailed(component=hook.component, error=error, restart_in=None))
 
-    alive = {hook for spec in plan.stages if spec.zone is Zone.ALIVE for hook in spec.hooks}
-    return Stages(plan.stages, lambda hook: tree.alive(hook.component) if hook in alive else [hook.owner], failed)
+    def objects(zone: Zone, hook: StageHook) -> list[object]:
+        return tree.alive(hook.component) if zone is Zone.ALIVE else [hook.owner]
+
+    return Stages(plan.stages, objects, failed)
 
 
 async def _rise(kernel: Kernel, tree: Tree, stages: Stages, nursery: trio.Nursery) -> float:
     """Start everything, with the stages on the way up, until somebody asks for the stop; return when that was."""
     tree.is_held = stages.has(Zone.ALIVE, rising=True) or stages.has(Zone.LOOP, rising=True)
     if not tree.is_held:
-        tree.supervisor.start(nursery)
+        kernel.start(nursery)
         return await kernel.wait_stop_requested()
     async with trio.open_nursery() as rising:
         rising.start_soon(_rise_by_stages, kernel, tree, stages, nursery)
@@ -368,18 +485,24 @@ async def _rise_by_stages(kernel: Kernel, tree: Tree, stages: Stages, nursery: t
     if not await stages.rise(Zone.LOOP):
         kernel.request_stop(FAILED)
         return
-    tree.supervisor.start(nursery)
-    await kernel.wait_up()
-    if not await stages.rise(Zone.ALIVE):
-        kernel.request_stop(FAILED)
-        return
-    tree.is_held = False
+    kernel.start(nursery, is_risen=False)
+    while tree.is_held:
+        await kernel.wait_up()
+        async with kernel.changing:
+            if tree.supervisor.missing:  # a reload has come before it
+                continue
+            if not await stages.rise(Zone.ALIVE):
+                kernel.request_stop(FAILED)
+                return
+            tree.is_held = False
+    kernel.is_risen = True
     kernel.note_ready()
 
 
 async def _fall(kernel: Kernel, tree: Tree, stages: Stages, requested: float) -> None:
     """Stop everything, with the stages on the way down."""
     began = trio.current_time()
+    await kernel.end_reloads()
     await stages.fall(Zone.ALIVE, kernel.stop_reason)
     spent = trio.current_time() - began
     if tree.supervisor.is_started:

@@ -7,7 +7,7 @@ if it has done all that it had to do on the way up in the same zone: so what was
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, cast, final
 
 import attrs
@@ -22,45 +22,71 @@ class Stages:
     """The stages of one run of a service."""
 
     specs: Sequence[StageSpec]
-    objects: Callable[[StageHook], Sequence[object]]
-    """Returns what a hook is called on: nothing if its component is not up."""
+    objects: Callable[[Zone, StageHook], Sequence[object]]
+    """Returns what a hook is called on in a zone: nothing if its component is not up."""
     failed: Callable[[StageHook, BaseException], None]
-    """Is told of everything that is raised."""
+    """Is told of everything that is raised, and of what was not over in time."""
     _todo: set[tuple[Zone, str, str, str]] = attrs.field(init=False)
     """Zone, component, stage and method of what is to be done on the way up, and was not yet."""
 
     def __attrs_post_init__(self) -> None:
         """Everything is still to be done."""
-        self._todo = {
+        self._todo = self._rising_of(None)
+
+    def renew(self, specs: Sequence[StageSpec], components: Collection[str]) -> None:
+        """Have other stages from now on.
+
+        Args:
+            specs: All.
+            components: Ids of those that have done nothing yet; the others have done what they have.
+        """
+        self.specs = specs
+        known = {hook.component for spec in specs for hook in spec.hooks}
+        left = {one for one in self._todo if one[1] in known and one[1] not in components}
+        self._todo = left | self._rising_of(components)
+
+    def _rising_of(self, components: Collection[str] | None) -> set[tuple[Zone, str, str, str]]:
+        return {
             (spec.zone, hook.component, spec.name, hook.method)
             for spec in self.specs
             if spec.is_rising
             for hook in spec.hooks
+            if components is None or hook.component in components
         }
 
-    def has(self, zone: Zone, *, rising: bool) -> bool:
-        """Return whether anything is to be done in a zone on a way."""
-        return next(self._in(zone, rising=rising), None) is not None
+    def has(self, zone: Zone, *, rising: bool, only: Collection[str] | None = None) -> bool:
+        """Return whether anything is to be done in a zone on a way; by some components, if those are named."""
+        return any(_of(spec.hooks, only) for spec in self._in(zone, rising=rising))
 
-    async def rise(self, zone: Zone) -> bool:  # noqa: ASYNC910  there may be nothing to do
+    async def rise(self, zone: Zone, only: Collection[str] | None = None) -> bool:  # noqa: ASYNC910  there may be nothing to do
         """Do what is to be done in a zone on the way up; return whether it was.
+
+        Args:
+            zone: How much of the service there is.
+            only: Ids of the components that take part; all if None.
 
         Cancellation: Ends it; what a cancelled hook was at counts as not done.
         """
         for spec in self._in(zone, rising=True):
-            if not await self._run(spec, spec.hooks, ""):
+            hooks = _of(spec.hooks, only)
+            if hooks and not await self._run(spec, hooks, ""):
                 return False  # noqa: ASYNC910  as above
         return True  # noqa: ASYNC910  as above
 
-    async def fall(self, zone: Zone, reason: str) -> None:  # noqa: ASYNC910  as above
+    async def fall(self, zone: Zone, reason: str, only: Collection[str] | None = None) -> None:  # noqa: ASYNC910  as above
         """Do what is to be done in a zone on the way down, for those that have done their part on the way up.
 
         Args:
             zone: How much of the service there is.
             reason: Of the stop.
+            only: Ids of the components that take part, and have to do it on the way up anew; all if None.
         """
         for spec in self._in(zone, rising=False):
-            await self._run(spec, self._undoing(spec), reason)
+            hooks = _of(self._undoing(spec), only)
+            if hooks:
+                await self._run(spec, hooks, reason)
+        if only is not None:
+            self._todo |= {one for one in self._rising_of(only) if one[0] is zone}
 
     def rise_outside(self) -> bool:
         """`rise`, before there is an event loop."""
@@ -103,15 +129,15 @@ class Stages:
         return len(results) == len(hooks) and all(results.values())  # noqa: ASYNC910  there may be no hooks
 
     async def _call_and_note(self, spec: StageSpec, hook: StageHook, reason: str, results: dict[str, bool]) -> None:
-        results[_key(hook)] = self._done(spec, hook, await self._call(hook, reason))
+        results[_key(hook)] = self._done(spec, hook, await self._call(spec.zone, hook, reason))
 
     def _done(self, spec: StageSpec, hook: StageHook, is_done: bool) -> bool:  # noqa: FBT001  what a call returned
         if is_done:
             self._todo.discard((spec.zone, hook.component, spec.name, hook.method))
         return is_done
 
-    async def _call(self, hook: StageHook, reason: str) -> bool:
-        for one in self.objects(hook):
+    async def _call(self, zone: Zone, hook: StageHook, reason: str) -> bool:
+        for one in self.objects(zone, hook):
             try:
                 made = _bound(one, hook, reason)()
                 if inspect.isawaitable(made):
@@ -129,6 +155,10 @@ class Stages:
             self.failed(hook, error)
             return False
         return True
+
+
+def _of(hooks: Sequence[StageHook], only: Collection[str] | None) -> list[StageHook]:
+    return [hook for hook in hooks if only is None or hook.component in only]
 
 
 def _key(hook: StageHook) -> str:

@@ -14,7 +14,8 @@ really depends on the failed child.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import assert_never, final
 
@@ -70,12 +71,14 @@ class Supervisor:
     _hastened: bool = attrs.field(default=False, init=False)
     _working: set[Child] = attrs.field(factory=set[Child], init=False)
     """Those that work by themselves and have not ended."""
+    _changing: bool = attrs.field(default=False, init=False)
+    """Whether children are being replaced, so that it says nothing that none is left for a moment."""
     _nursery: trio.Nursery = attrs.field(init=False)
 
     def add(self, child: Child) -> Child:
         """Take a child, which depends only on children that were added before."""
         self.children[child.id] = child
-        if child.group is not None:
+        if child.group is not None and child not in child.group.members:
             child.group.members.append(child)
         if child.essential:
             self.missing.add(child)
@@ -129,6 +132,54 @@ class Supervisor:
         if alive:
             self._nursery.start_soon(partial(self._stop_all, list(alive), drain_until=drain_until))
 
+    @asynccontextmanager
+    async def changing(
+        self, children: Collection[Child], *, gone: Collection[Child], drain_until: float
+    ) -> AsyncGenerator[None]:
+        """Stop children in order, keep them down while inside, and start them again.
+
+        Args:
+            children: With all that restart with them.
+            gone: Those that do not start again.
+            drain_until: Until when what is in flight may finish.
+
+        Cancellation: Is a checkpoint. If cancelled, those that are not gone start again as they were.
+        """
+        for child in gone:
+            child.retire()
+        for child in children:
+            child.hurried = True
+            child.changed.unpark_all()
+        self._changing = True
+        try:
+            with holding(children):
+                await self._stop_all([*children, *gone], drain_until=drain_until)
+                for child in gone:
+                    while not (child.state in FINAL or child.left_behind):
+                        await child.changed.park()
+                yield
+        finally:
+            self._changing = False
+        if not self._working:
+            self.on_finished()
+
+    def adopt(self, children: Sequence[Child], fresh: Collection[Child]) -> None:
+        """Have other children from now on, whose dependencies have been told.
+
+        Args:
+            children: All, in start order.
+            fresh: Those of them that are new.
+        """
+        self.children = {child.id: child for child in children}
+        self.missing = {child for child in children if child.essential and not serves(child)}
+        self._working = {
+            child for child in children if not (child.resident or child.state in FINAL or child.left_behind)
+        }
+        for child in fresh:
+            self._nursery.start_soon(self._keep, child, name=child.id)
+        for child in children:
+            child.changed.unpark_all()
+
     def report(self, child: Child, state: State, reason: str = "") -> None:
         """Move a child between ready and degraded, or when it gets up; anything else is ignored as too late.
 
@@ -163,7 +214,7 @@ class Supervisor:
         """Note that nothing more is to come of a child."""
         if child in self._working:
             self._working.remove(child)
-            if not self._working:
+            if not (self._working or self._changing):
                 self.on_finished()
 
     async def _may_start(self, child: Child) -> bool:
@@ -322,6 +373,7 @@ class Supervisor:
         for follower in standing_on(child):
             while follower in among and not follower.is_down:
                 await follower.changed.park()
+        await self._withhold(child, drain_until)
         life = child.life
         if life is None:
             return
@@ -333,6 +385,18 @@ class Supervisor:
         life.request_stop(drain_until=drain_until)
         while child.life is life and not child.left_behind:
             await child.changed.park()
+
+    async def _withhold(self, child: Child, drain_until: float) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Let a child finish the work that others have given it."""
+        if child.withhold is None or child.life is None or self._hastened or drain_until <= trio.current_time():
+            return  # noqa: ASYNC910  as above
+        left = child.withhold()
+        if left is not None:
+            if child.state in USABLE:
+                self._move(child, State.DRAINING)
+            child.life.drain.deadline = min(child.life.drain.deadline, drain_until)
+            with trio.move_on_at(drain_until):
+                await left
 
     async def _leave_behind(self, child: Child, life: Life) -> None:
         """Wait no longer for a life that does not end; beside it there cannot be another one."""

@@ -1,11 +1,14 @@
-"""Plan -> supervised children, and what they share. What each of them does in one life stands in `lives`."""
+"""Plan -> supervised children, and what they share. What each of them does in one life stands in `lives`.
+
+Long, since what makes children, pools and contexts reads one plan, and makes them anew when that is another one.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
 import attrs
@@ -14,24 +17,30 @@ from .._core.events import EventHub, KillSwitchChanged, StateChanged
 from .._core.lifecycle import FINAL, USABLE, State, SwitchState
 from .._core.masks import Masks
 from .._core.policies import RestartHistory
-from .._core.router import Router
 from .._core.snapshot import Snapshot, Usage
-from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, Plan, ProtocolSpec, WorkerSpec
-from .._delivery.attempt import Route
+from .._core.spec import (
+    AnySpec,
+    Asked,
+    ComponentSpec,
+    DispatcherSpec,
+    DriverSpec,
+    GroupSpec,
+    Plan,
+    ProtocolSpec,
+    WorkerSpec,
+)
 from .._delivery.failure import describe
-from .._delivery.fan_out import FanOut
 from .._delivery.hold import Hold
 from .._delivery.intake import KernelIntake, Tap
-from .._delivery.judge import Judge
 from .._delivery.kill_switch import KillSwitch
 from .._delivery.leash import Attempting
-from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Pool
 from .._delivery.translate import translated
 from ..abc import Context, Protocol
 from ..errors import StartupError
 from .child import Child, Group
 from .gate import Gate, gate
+from .routes import attempting, reroute
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -70,6 +79,8 @@ class Tree:
     """By dispatcher id, while it lives."""
     usages: dict[str, Callable[[], Usage]] = attrs.field(factory=dict[str, "Callable[[], Usage]"], init=False)
     """By component id: what says how its connections are used."""
+    pipelines: dict[str, Attempting] = attrs.field(factory=dict[str, Attempting], init=False)
+    """By dispatcher id: what handles its deliveries; of its last life, where it does not live."""
     paused: set[str] = attrs.field(factory=set[str], init=False)
     """Ids of dispatchers that begin nothing new, in this life and the next ones."""
     taps: dict[str, Tap] = attrs.field(factory=dict[str, Tap], init=False)
@@ -82,8 +93,10 @@ class Tree:
     """Whether it is not ready although all its components are, since stages are still to come."""
     _instances: dict[str, list[Child]] = attrs.field(factory=dict[str, list[Child]], init=False)
     """Component id -> its children: several for a worker with `instances`."""
-    _unfinished: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
-    """Component id -> how many of its children have not ended for good."""
+    _groups: dict[str, tuple[GroupSpec, Group]] = attrs.field(factory=dict[str, tuple[GroupSpec, Group]], init=False)
+    """By name."""
+    replaced: frozenset[str] = attrs.field(default=frozenset(), init=False)
+    """Ids of components that are stopped to be started as others: that they end says nothing."""
 
     def build(self) -> None:
         """Make every child; nothing is started.
@@ -91,13 +104,61 @@ class Tree:
         Raises:
             StartupError: if a protocol cannot be built; there are no children then.
         """
-        self.protocols = {name: self._protocol(name, spec) for name, spec in self.plan.protocols.items()}
-        groups = {member: group for spec in self.plan.groups for group in [_group(spec)] for member in spec.members}
-        for spec in self.plan.components.values():
-            self._instances[spec.id] = self._children(spec, groups.get(spec.id))
-        self._unfinished.update({id_: len(children) for id_, children in self._instances.items()})
+        self.protocols = self.built_protocols(self.plan)
         self.gate = gate(self.plan.components)
+        for child in self._make({*self.plan.components}):
+            self.supervisor.add(child)
         self.hub.subscribe(self._close_pool, StateChanged)
+
+    def change(self, plan: Plan, protocols: Mapping[str, Protocol], changed: Collection[str]) -> None:
+        """Be the tree of another plan; those that have changed must be down, and start when nobody holds them any more.
+
+        Args:
+            plan: What is to run.
+            protocols: All of it.
+            changed: Ids of the components that are new, or have to start anew.
+        """
+        before = self.supervisor.children
+        self.plan, self.protocols = plan, protocols
+        for id_ in changed:
+            self.usages.pop(id_, None)
+        children = self._make(changed)
+        known = {child.id for child in children}
+        # What hangs is still there, and is named when the service ends.
+        hanging = [child for child in before.values() if child.id not in known and child.life is not None]
+        self.supervisor.adopt([*children, *hanging], [child for child in children if before.get(child.id) is not child])
+        self.gate.renew(plan.components)
+        self.pools = {name: pool for name, pool in self.pools.items() if f"worker/{name}" in plan.components}
+        self.paused &= plan.components.keys()
+        for spec in plan.components.values():
+            if isinstance(spec, DispatcherSpec) and spec.id in self.intakes:
+                reroute(self.pipelines[spec.id], spec, self.pools)
+
+    def release(self) -> None:
+        """Say that nothing is being replaced any more; a worker of which no child is left is gone."""
+        replaced, self.replaced = self.replaced, frozenset()
+        for id_ in replaced:
+            children = self._instances.get(id_, [])
+            pool = self.pools.get(id_.removeprefix("worker/"))
+            if pool is not None and children and all(child.state in FINAL for child in children):
+                self._close(pool, children[-1].state)
+
+    def ids(self, spec: AnySpec) -> list[str]:
+        """Return the ids of the children that a component has, or would have."""
+        return _child_ids(spec)
+
+    def has_ended(self, component: str) -> bool:
+        """Whether all of a component has done what it was there for."""
+        children = self._instances.get(component, [])
+        return bool(children) and all(child.state is State.STOPPED for child in children)
+
+    def pools_of(self, components: Collection[str]) -> list[Pool]:
+        """Return the pools of those components that are workers."""
+        return [pool for name, pool in self.pools.items() if f"worker/{name}" in components]
+
+    def is_over(self, component: str) -> bool:
+        """Whether nothing of a component will start again."""
+        return all(child.state in FINAL for child in self._instances[component])
 
     def children(self, component: str) -> list[Child]:
         """Return the children of a component; those of one instance, if its number is given."""
@@ -107,12 +168,27 @@ class Tree:
     def alive(self, component: str) -> list[object]:
         """Return the objects of a component that are ready."""
         return [
-            one.life.component for one in self._instances[component] if one.state in USABLE and one.life is not None
+            one.life.component
+            for one in self._instances.get(component, ())
+            if one.state in USABLE and one.life is not None
         ]
 
     def value(self, component: str | None) -> object:
         """Return the resource of a component that is ready; None for None."""
         return None if component is None else self._instances[component][0].value
+
+    def built_protocols(self, plan: Plan, changed: Collection[str] | None = None) -> dict[str, Protocol]:
+        """Return the protocols of a plan: those that have changed, or all if None, made anew.
+
+        Raises:
+            StartupError: if one cannot be built.
+        """
+        return {
+            name: self._protocol(name, spec)
+            if changed is None or name in changed or name not in self.protocols
+            else self.protocols[name]
+            for name, spec in plan.protocols.items()
+        }
 
     def _protocol(self, name: str, spec: ProtocolSpec) -> Protocol:
         try:
@@ -121,32 +197,77 @@ class Tree:
             raise StartupError(f"protocol/{name} cannot be built: {describe(error)}") from error
         return translated(protocol, inbound=spec.inbound, outbound=spec.outbound)
 
-    def _children(self, spec: DriverSpec | DispatcherSpec | WorkerSpec, group: Group | None) -> list[Child]:
-        count = 1
-        if isinstance(spec, WorkerSpec):
-            count = spec.instances
-            self.pools[spec.name] = Pool(spec, self._concurrency(spec), self._kill_switch(spec))
-        ids = [spec.id] if count == 1 else [f"{spec.id}[{number}]" for number in range(1, count + 1)]
-        return [self._child(spec, child_id, group) for child_id in ids]
+    # --- children -------------------------------------------------------------------------------------------------
 
-    def _child(self, spec: DriverSpec | DispatcherSpec | WorkerSpec, child_id: str, group: Group | None) -> Child:
-        child = Child(
-            id=child_id,
-            body=functools.partial(self.bodies[type(spec)], self, spec),
-            policy=spec.restart,
-            history=RestartHistory(spec.restart, random.random),
-            essential=spec.essential,
-            start_timeout=spec.start_timeout,
-            stop_timeout=spec.stop_timeout,
-            accepts=isinstance(spec, DispatcherSpec) and not spec.cls.surrounds,
-            resident=_is_resident(spec),
-            group=group,
-        )
-        child.depends_on(
-            uses=[other for name in spec.uses for other in self._instances[name]],
-            after=[other for name in spec.after for other in self._instances[name]],
-        )
-        return self.supervisor.add(child)
+    def _make(self, changed: Collection[str]) -> list[Child]:
+        """Return the children of the plan in start order, with all that they depend on; those there were stay."""
+        groups = self._group(changed)
+        made: dict[str, list[Child]] = {}
+        for spec in self.plan.components.values():
+            if isinstance(spec, WorkerSpec):
+                self._pool(spec, is_new=spec.id in changed)
+            made[spec.id] = [self._child(spec, id_, is_new=spec.id in changed) for id_ in _child_ids(spec)]
+        self._instances = made
+        for spec in self.plan.components.values():
+            for child in made[spec.id]:
+                child.detach()
+                child.group = groups.get(spec.id)
+                if child.group is not None:
+                    child.group.members.append(child)
+        for spec in self.plan.components.values():
+            for child in made[spec.id]:
+                child.depends_on(
+                    uses=[other for name in spec.uses for other in made[name]],
+                    after=[other for name in spec.after for other in made[name]],
+                )
+        return [child for children in made.values() for child in children]
+
+    def _group(self, changed: Collection[str]) -> dict[str, Group]:
+        """Return the group of each member; one that is as it was goes on counting its restarts."""
+        groups: dict[str, tuple[GroupSpec, Group]] = {}
+        for spec in self.plan.groups:
+            known = self._groups.get(spec.name)
+            group = Group(spec.strategy, RestartHistory(spec.restart, random.random))
+            if known is not None and known[0] == spec and not {*spec.members} & {*changed}:
+                group = known[1]
+                group.members = []
+            groups[spec.name] = (spec, group)
+        self._groups = groups
+        return {member: group for spec, group in groups.values() for member in spec.members}
+
+    def _pool(self, spec: WorkerSpec, *, is_new: bool) -> None:
+        pool = self.pools.get(spec.name)
+        if pool is None:
+            self.pools[spec.name] = Pool(spec, self._concurrency(spec), self._kill_switch(spec))
+            return
+        if is_new:
+            pool.become(spec, switch=self._kill_switch(spec))
+        pool.spec = spec
+        pool.resize(self._concurrency(spec))
+
+    def _child(self, spec: AnySpec, child_id: str, *, is_new: bool) -> Child:
+        """Return the child that there is, or another one if that one cannot start any more."""
+        known = self.supervisor.children.get(child_id)
+        body = functools.partial(self.bodies[type(spec)], self, spec)
+        if known is not None and not (is_new and known.state in FINAL and known.life is None):
+            known.body = body
+            if is_new:
+                self._specify(known, spec)
+            return known
+        child = Child(id=child_id, body=body, policy=spec.restart, history=RestartHistory(spec.restart, random.random))
+        child.lives = 0 if known is None else known.lives
+        self._specify(child, spec)
+        return child
+
+    def _specify(self, child: Child, spec: AnySpec) -> None:
+        child.policy, child.history = spec.restart, RestartHistory(spec.restart, random.random)
+        child.essential = spec.essential
+        child.start_timeout, child.stop_timeout = spec.start_timeout, spec.stop_timeout
+        child.accepts = isinstance(spec, DispatcherSpec) and not spec.cls.surrounds
+        child.resident = _is_resident(spec)
+        if isinstance(spec, WorkerSpec):
+            pool = self.pools[spec.name]
+            child.withhold = lambda: None if child.life is None else pool.withhold(child.life.component)
 
     def _concurrency(self, spec: WorkerSpec) -> int:
         if spec.concurrency is not None:
@@ -179,11 +300,13 @@ class Tree:
         if not isinstance(event, StateChanged) or event.new not in FINAL or not event.component.startswith("worker/"):
             return
         worker = event.component.partition("[")[0]
-        self._unfinished[worker] -= 1
-        if not self._unfinished[worker]:
-            pool = self.pools[worker.removeprefix("worker/")]
-            pool.close(event.new.value)
-            self._desert(pool.spec)
+        pool = self.pools.get(worker.removeprefix("worker/"))
+        if pool is not None and worker not in self.replaced and self.is_over(worker):
+            self._close(pool, event.new)
+
+    def _close(self, pool: Pool, state: State) -> None:
+        pool.close(state.value)
+        self._desert(pool.spec)
 
     def _desert(self, spec: WorkerSpec) -> None:
         """Have the dispatcher of a worker that will not come back accept nothing more, if it has no other."""
@@ -242,28 +365,17 @@ class Tree:
 
     def attempting(self, spec: DispatcherSpec, hold: Hold) -> Attempting:
         """Return what handles the deliveries of a dispatcher."""
-        pools = [self.pools[name] for name in spec.workers]
         protocol = None if spec.protocol is None else self.protocols[spec.protocol]
-        if spec.fan_out:
-            return FanOut([self._pipeline([pool], Judge(protocol), hold) for pool in pools])
-        return self._pipeline(pools, Judge(protocol), hold)
-
-    def _pipeline(self, pools: Sequence[Pool], judge: Judge, hold: Hold) -> Pipeline:
-        routes: list[tuple[str, Route]] = [
-            (pattern, Route(pool, handler, pool.spec.filter))
-            for pool in pools
-            for handler in pool.spec.handlers
-            for pattern in handler.patterns
-        ]
-        last_resorts = {
-            pool.name: Route(self.pools[name], self.pools[name].spec.handlers[0])
-            for pool in pools
-            if (name := pool.spec.failure_worker) is not None
-        }
-        return Pipeline(Router[Route].of(routes), judge, last_resorts, hold, self.hub)
+        self.pipelines[spec.id] = attempting(spec, self.pools, protocol, hold, self.hub)
+        return self.pipelines[spec.id]
 
 
-def _is_resident(spec: DriverSpec | DispatcherSpec | WorkerSpec) -> bool:
+def _child_ids(spec: AnySpec) -> list[str]:
+    count = spec.instances if isinstance(spec, WorkerSpec) else 1
+    return [spec.id] if count == 1 else [f"{spec.id}[{number}]" for number in range(1, count + 1)]
+
+
+def _is_resident(spec: AnySpec) -> bool:
     """Whether it is there for others only."""
     return not spec.runs if isinstance(spec, WorkerSpec) else isinstance(spec, DriverSpec) or spec.cls.surrounds
 
@@ -271,7 +383,3 @@ def _is_resident(spec: DriverSpec | DispatcherSpec | WorkerSpec) -> bool:
 def built(cls: Callable[..., T], config: object, context: Context) -> T:
     """Call a component class the way that `abc` says it is called."""
     return cls(config=config, context=context)
-
-
-def _group(spec: GroupSpec) -> Group:
-    return Group(spec.strategy, RestartHistory(spec.restart, random.random))
