@@ -139,7 +139,7 @@ class TlsConfig:
     ciphers: str = ""
     """Those of TLS 1.2, as OpenSSL writes them; empty takes what Python thinks right."""
     reload: float = attrs.field(default=60.0, validator=[ge(0), le(MAX_SECONDS)])
-    """Seconds between two looks whether the files have changed; 0 never looks."""
+    """Seconds between two looks whether the files have changed; 0 looks only when the service is reloaded."""
 
 
 @final

@@ -151,19 +151,35 @@ class Call(Work):
             return True
         return False
 
+    async def _wait_for_worker(self) -> Hosted | None:
+        """Wait for a worker that is being replaced by a reload, as for a slot; None if there is none in time."""
+        found: list[Hosted] = []
+
+        async def enter(_call: Call) -> None:
+            found.append(cast("Hosted", await self.route.target.wait_hosted()))
+
+        try:
+            await self._wait_to_enter(enter)
+        except UnavailableError:
+            await trio.lowlevel.checkpoint()
+        return found[0] if found else None
+
     async def _run(self) -> int:  # noqa: ASYNC910  an application is a checkpoint, or its own fault
         if self.was_stopped():
             return self.status_of_stop  # noqa: ASYNC910  suspends only to wait
         try:
             hosted = cast("Hosted", self.route.target.hosted())
         except UnavailableError:
-            return HTTPStatus.SERVICE_UNAVAILABLE  # noqa: ASYNC910  suspends only to wait
+            waited = await self._wait_for_worker()
+            if waited is None:
+                return HTTPStatus.SERVICE_UNAVAILABLE
+            hosted = waited
         if self.gone:
             return ANSWERED  # noqa: ASYNC910  suspends only to wait
         self.scope["state"] = hosted.state.copy()
         if self.route.timeout and not self.is_websocket:
             self.until = self.shared.clock.now + self.route.timeout
-        hosted.begin(self)
+        hosted.begin(self, lasts=self.is_websocket)
         self._tell_begin()
         try:
             await hosted.app(self.scope, self.receive, self.send)

@@ -11,8 +11,9 @@ from typing import Any, Final, final
 
 import attrs
 import trio
+from typing_extensions import override
 
-from kernel.abc import Work
+from kernel.abc import Drains, Work
 from kernel.errors import StartupError
 
 from .._application import EXPECTED, Application, ASGIMessage, find_application, find_router
@@ -26,7 +27,7 @@ CUT_TIMEOUT: Final = 1.0
 
 @final
 @attrs.define(eq=False, repr=False)
-class Hosted:
+class Hosted(Drains):
     """An application that is running."""
 
     app: Application
@@ -36,17 +37,39 @@ class Hosted:
     """What its router serves; None if it is an application that says so only when it is called."""
     is_over: bool = attrs.field(default=False, init=False)
     _works: set[Work] = attrs.field(factory=set[Work], init=False)
+    _lasting: set[Work] = attrs.field(factory=set[Work], init=False)
+    """Those of them that end when somebody ends them, as websockets do."""
+    _is_draining: bool = attrs.field(default=False, init=False)
     _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
-    def begin(self, work: Work) -> None:
-        """Take note of a request: `finish` cuts it."""
+    def begin(self, work: Work, *, lasts: bool = False) -> None:
+        """Take note of a request, or of a websocket, which `lasts`: `finish` cuts it."""
         self._works.add(work)
+        if lasts:
+            self._lasting.add(work)
+            if self._is_draining:
+                work.cut()
 
     def end(self, work: Work) -> None:
         """Take note that a request has ended."""
         self._works.discard(work)
+        self._lasting.discard(work)
         if self._idle and not self._works:
             self._idle.unpark_all()
+
+    @property
+    @override
+    def is_busy(self) -> bool:
+        return bool(self._works)
+
+    @override
+    async def drain(self) -> None:
+        self._is_draining = True
+        for work in list(self._lasting):
+            work.cut()
+        await trio.lowlevel.checkpoint()
+        while self._works:
+            await self._idle.park()
 
     async def finish(self) -> None:
         """Cut what it works on and wait for the end of it: the worker ends first. Bounded by `CUT_TIMEOUT`."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from kernel import KernelReloaded
 from kernel.errors import StartupError
 
 from .._config import TlsConfig
@@ -28,7 +30,7 @@ class Secured(Protocol):
 
 
 async def renew(server: Secured, config: TlsConfig, *, h2: bool) -> None:
-    """Give new connections the certificate that the files hold, until cancelled.
+    """Give new connections the certificate that the files hold, until cancelled; at a reload of the service at once.
 
     Files that are no good, such as a certificate whose key has not come yet, change nothing; the log says so.
     """
@@ -36,12 +38,18 @@ async def renew(server: Secured, config: TlsConfig, *, h2: bool) -> None:
     files = [path for path in (*itertools.chain.from_iterable(pairs), config.ca) if path]
     limiter = trio.CapacityLimiter(1)  # its own: sync endpoints may have taken all others
     seen = await trio.to_thread.run_sync(_stamps, files, limiter=limiter)
-    while True:
-        await trio.sleep(config.reload)
-        stamps = await trio.to_thread.run_sync(_stamps, files, limiter=limiter)
-        if stamps != seen:
-            seen = stamps
-            await _read_again(server, config, limiter, h2=h2)
+    asked = trio.lowlevel.ParkingLot()
+    forget = server.shared.context.subscribe(lambda _event: asked.unpark_all(), KernelReloaded)
+    try:
+        while True:
+            with trio.move_on_after(config.reload or math.inf):
+                await asked.park()
+            stamps = await trio.to_thread.run_sync(_stamps, files, limiter=limiter)
+            if stamps != seen:
+                seen = stamps
+                await _read_again(server, config, limiter, h2=h2)
+    finally:
+        forget()
 
 
 async def _read_again(  # noqa: ASYNC910  suspends only to wait

@@ -196,7 +196,7 @@ async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | Non
         clock = Clock(config.shortest_timeout, server_header=config.server_header)
         server = Server(Shared(config, context, clock), tls, nursery)
         nursery.start_soon(server.sweep)
-        if config.tls is not None and config.tls.reload:
+        if config.tls is not None:
             nursery.start_soon(functools.partial(renew, server, config.tls, h2=config.h2))
         fd = _open_access_log(config)
         if fd is not None:
