@@ -103,15 +103,15 @@ async def fill(broker: Broker, queue: str, trial: Trial) -> None:
             nursery.start_soon(send)
 
 
-def manifest(address: str, queue: str, trial: Trial, effects: Path) -> str:
-    """Return the service that a trial is for."""
+def manifest(address: str, queue: str, trial: Trial, effects: Path, *, broker: str = 'plugin = "amqp"') -> str:
+    """Return the service that a trial is for; `broker` is what its driver's table says besides the address."""
     return f"""
 [kernel]
 name = "loss"
 grace_period = {trial.grace}
 drain_timeout = {trial.grace - 6.0}
 [drivers.queue]
-plugin = "amqp"
+{broker}
 hosts = ["{address}"]
 stop_timeout = 1.5
 [dispatchers.work]

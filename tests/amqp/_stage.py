@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
@@ -73,15 +73,21 @@ class Work:
         return number
 
 
-def manifest(port: int, *, concurrency: int = 10, heartbeat: float = HEARTBEAT) -> dict[str, object]:
-    """Return the service: it can break and heal as often as a test likes."""
+def manifest(
+    port: int, *, concurrency: int = 10, heartbeat: float = HEARTBEAT, queue: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Return the service: it can break and heal as often as a test likes; `queue` is the table of another broker."""
     name = f"faults.{new_id()}"
     restart = {"max_restarts": 1000, "backoff_initial": 0.05, "backoff_max": BACKOFF / 2}
     backoff = {"backoff_initial": 0.1, "backoff_max": BACKOFF / 2}
     return {
         "kernel": {"name": "faults", "grace_period": 12.0, "drain_timeout": 4.0},
         "drivers": {
-            "queue": {"plugin": "amqp", "hosts": [f"127.0.0.1:{port}"], "heartbeat": heartbeat, **backoff},
+            "queue": {
+                "hosts": [f"127.0.0.1:{port}"],
+                **backoff,
+                **(queue or {"plugin": "amqp", "heartbeat": heartbeat}),
+            },
             "events": {"plugin": "publisher", "driver": "queue", "protocol": "json", "exchange": name},
             "calls": {"plugin": "rpc_client", "driver": "queue", "protocol": "json", "exchange": name},
             "record": {"plugin": "memory"},  # replaced
@@ -216,11 +222,16 @@ async def wait_until(condition: Callable[[], bool], *, patience: float = PATIENC
 
 @asynccontextmanager
 async def staged(
-    port: int, *, concurrency: int = 10, heartbeat: float = HEARTBEAT, ready: bool = True
+    port: int,
+    *,
+    concurrency: int = 10,
+    heartbeat: float = HEARTBEAT,
+    ready: bool = True,
+    queue: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Stage]:
     """Run the service while inside, and see that nothing that was confirmed is lost."""
     record = Record()
-    tables = manifest(port, concurrency=concurrency, heartbeat=heartbeat)
+    tables = manifest(port, concurrency=concurrency, heartbeat=heartbeat, queue=queue)
     with trio.fail_after(2 * PATIENCE):
         async with open_kernel(tables, replace={"drivers.record": record}, ready=ready, expected=Exception) as service:
             stage = Stage(service, record)

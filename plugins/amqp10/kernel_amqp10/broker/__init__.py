@@ -1,0 +1,1 @@
+"""Queues and deliveries over links. In: the topology and envelopes; out: deliveries. Read `broker` first."""

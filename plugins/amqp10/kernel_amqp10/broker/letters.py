@@ -1,0 +1,237 @@
+"""Envelopes <-> messages of AMQP 1.0; what a message that lacks ours is taken for. Pure.
+
+- Headers: application properties, typed. What those cannot say, lists and tables, is JSON in the one `kernel-json`.
+- Attempts: the application property `kernel-attempts`, and what the broker counts as deliveries that failed.
+- Deadline: the application property `kernel-deadline`.
+- Body: one data section. From others, text is taken as UTF-8, and other values as JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, cast, final
+
+import attrs
+
+from kernel import NO_HEADERS, Envelope, new_id
+from kernel.abc import DEADLINE_HEADER, read_deadline, write_deadline
+from kernel.errors import EncodeError
+
+from .._addresses import Addresses
+from ..link.proton import Proton, ProtonMessage
+from .sections import check_sections
+
+ATTEMPTS: Final = "kernel-attempts"
+JSON: Final = "kernel-json"
+DELAY: Final = "x-opt-delivery-delay"
+"""Message annotation: milliseconds that a broker holds a message back. Source: Artemis, Scheduled Messages."""
+_OURS: Final = frozenset({ATTEMPTS, JSON, DEADLINE_HEADER})
+_DEEPEST: Final = 32
+_LONG: Final = 2**63
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Letter:
+    """A message as it was read."""
+
+    envelope: Envelope
+    attempts: int
+    """Those behind it."""
+    is_again: bool
+    """Whether it may have been delivered before."""
+
+
+def write_letter(
+    proton: Proton,
+    addresses: Addresses,
+    envelope: Envelope,
+    *,
+    now: float,
+    to: str | None = None,
+    attempts: int = 0,
+    delay: float = 0.0,
+) -> bytes:
+    """Return an encoded message.
+
+    Args:
+        proton: The package.
+        addresses: How the broker names queues.
+        envelope: What to send.
+        now: `trio.current_time()`.
+        to: The address that the message itself says.
+        attempts: Those behind it.
+        delay: Seconds for which the broker is to hold it back by itself.
+
+    Raises:
+        ValueError: if its priority is not 0 to 9.
+        EncodeError: if it has headers that AMQP 1.0 has no place for.
+    """
+    if not 0 <= envelope.priority <= 9:
+        raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
+    message = proton.Message()
+    message.body, message.inferred, message.durable = envelope.body, True, True
+    message.first_acquirer = True  # until a broker that tells says otherwise
+    message.id, message.subject, message.priority = envelope.id, envelope.subject, envelope.priority
+    message.address = to
+    if envelope.content_type:
+        message.content_type = envelope.content_type
+    if envelope.reply_to:
+        message.reply_to = addresses.queue(envelope.reply_to)
+    if envelope.correlation_id:
+        message.correlation_id = envelope.correlation_id
+    properties = _properties(envelope, now=now, wait=envelope.delay or delay)
+    if attempts:
+        properties[ATTEMPTS] = attempts
+    if properties:
+        message.properties = properties
+    if delay > 0:
+        message.annotations = {proton.symbol(DELAY): math.ceil(delay * 1000)}
+    return _encode(message, envelope)
+
+
+def _encode(message: ProtonMessage, envelope: Envelope) -> bytes:
+    try:
+        return message.encode()
+    except Exception as error:  # the engine has no tree of errors of its own for what it cannot write
+        raise EncodeError(f'the message for "{envelope.subject}" cannot be written in AMQP 1.0: {error}') from error
+
+
+def _properties(envelope: Envelope, *, now: float, wait: float) -> dict[str, object]:
+    headers = {key: value for key, value in envelope.headers.items() if key not in _OURS} if envelope.headers else {}
+    others = {key: value for key, value in headers.items() if not _is_simple(value)}
+    if others:
+        headers = {key: value for key, value in headers.items() if key not in others}
+        headers[JSON] = _write_json(others, envelope)
+    if envelope.deadline != math.inf:
+        # A delay eats from the time that remains: no clock runs while a message lies in the broker.
+        headers[DEADLINE_HEADER] = write_deadline(envelope.deadline - wait, now=now)
+    return headers
+
+
+def _is_simple(value: object) -> bool:
+    return (
+        value is None or isinstance(value, str | bool | float) or (isinstance(value, int) and -_LONG <= value < _LONG)
+    )
+
+
+def _write_json(others: Mapping[str, object], envelope: Envelope) -> str:
+    try:
+        return json.dumps(others)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EncodeError(f'the headers of the message for "{envelope.subject}" are not what JSON can say') from error
+
+
+def read_letter(proton: Proton, addresses: Addresses, data: bytes, *, now: float) -> Letter:
+    """Return what an encoded message says.
+
+    Raises:
+        ValueError: if it is no message that can be read.
+    """
+    message = proton.Message()
+    try:
+        check_sections(data)
+        message.decode(data)
+        table = cast("Mapping[str, object]", message.properties or {})
+        return Letter(
+            envelope=_envelope(addresses, message, table, now=now),
+            attempts=_attempts(table) + min(message.delivery_count, 1 << 20),
+            is_again=message.delivery_count > 0 or not (addresses.is_counting or message.first_acquirer),
+        )
+    except Exception as error:
+        raise ValueError(f"it cannot be read: {error!r}"[:300]) from error
+
+
+def _envelope(addresses: Addresses, message: ProtonMessage, table: Mapping[str, object], *, now: float) -> Envelope:
+    return Envelope(
+        subject=str(message.subject or ""),
+        body=_body(message.body),
+        headers=_headers(table) if table else NO_HEADERS,
+        id=_text(message.id) or new_id(),
+        content_type=str(message.content_type or ""),
+        reply_to=addresses.name_of(str(message.reply_to or "")),
+        correlation_id=_text(message.correlation_id),
+        priority=min(message.priority, 9),
+        deadline=read_deadline(table[DEADLINE_HEADER], now=now) if DEADLINE_HEADER in table else math.inf,
+    )
+
+
+def _headers(table: Mapping[str, object]) -> Mapping[str, object]:
+    headers = {str(key): plain(value) for key, value in table.items() if key not in _OURS}
+    if isinstance(written := table.get(JSON), str):
+        try:
+            known: object = json.loads(written)
+        except (ValueError, RecursionError):
+            known = None
+        if isinstance(known, dict):
+            headers |= cast("dict[str, object]", known)
+    return headers
+
+
+def _attempts(table: Mapping[str, object]) -> int:
+    counted = table.get(ATTEMPTS)
+    return min(int(counted), 1 << 20) if isinstance(counted, int) and counted > 0 else 0
+
+
+def _text(value: object) -> str:
+    """Return an id of any type that AMQP 1.0 has for it."""
+    match value:
+        case None:
+            return ""
+        case bytes() | bytearray() | memoryview():
+            return bytes(cast("bytes", value)).hex()
+        case _:
+            return str(value)
+
+
+def _body(body: object) -> bytes:
+    match body:
+        case None:
+            return b""
+        case bytes() | bytearray() | memoryview():
+            return bytes(cast("bytes", body))
+        case str():
+            return body.encode()
+        case _:
+            return json.dumps(plain(body)).encode()
+
+
+def plain(value: object, deep: int = 0) -> object:
+    """Return a value of AMQP 1.0 as JSON can say it."""
+    if deep > _DEEPEST:
+        raise ValueError("it is nested too deeply")
+    match value:
+        case Mapping():
+            table = cast("Mapping[object, object]", value)
+            return {str(key): plain(item, deep + 1) for key, item in table.items()}
+        case list() | tuple():
+            return [plain(item, deep + 1) for item in cast("list[object]", value)]
+        case _:
+            return _scalar(value)
+
+
+def _scalar(value: object) -> object:
+    match value:
+        case None | bool():
+            return value
+        case int():
+            return int(value)
+        case float() if math.isfinite(value):
+            return float(value)
+        case bytes() | bytearray() | memoryview():
+            return _decoded(bytes(cast("bytes", value)))
+        case datetime():
+            return value.isoformat()
+        case _:
+            return str(value)
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,168 @@
+"""A link that receives, in a session of its own, with credit for no more than is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+import attrs
+
+from .._errors import EndClosedError, LinkLostError
+from .engine import Engine
+from .proton import ProtonDelivery, ProtonLink, ProtonSession
+
+_DURABLE: Final = 2
+
+
+@final
+@attrs.frozen(eq=False, repr=False)
+class Arrived:
+    """A message as it came."""
+
+    data: bytes
+    delivery: ProtonDelivery
+    link: ReceiverLink
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class ReceiverLink:
+    """Takes from one address. A message that is too large is rejected unread."""
+
+    address: str
+    engine: Engine
+    _take: Callable[[Arrived], None]
+    _lost: Callable[[EndClosedError | LinkLostError], None]
+    _too_large: Callable[[int], None]
+    """Told the bytes that came of a message that is refused."""
+    is_open: bool = attrs.field(default=False, init=False)
+    is_ended: bool = attrs.field(default=False, init=False)
+    """Whether the broker has taken back what was not settled."""
+    error: EndClosedError | LinkLostError | None = attrs.field(default=None, init=False)
+    changed: Callable[[], None] = attrs.field(default=lambda: None, init=False)
+    """Called when it is open, or gone."""
+    _session: ProtonSession = attrs.field(init=False)
+    _link: ProtonLink = attrs.field(init=False)
+    accepted: int = attrs.field(init=False)
+    released: int = attrs.field(init=False)
+    rejected: int = attrs.field(init=False)
+    modified: int = attrs.field(init=False)
+    """The states that a delivery is settled with."""
+    _parts: list[bytes] = attrs.field(factory=list[bytes], init=False)
+    _size: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._session = self.engine.new_session(self)
+        self._link = link = self._session.receiver(self.engine.new_name())
+        link.source.address = self.address
+        link.source.durability = _DURABLE
+        link.max_message_size = self.engine.settings.max_message_bytes
+        link.kernel_slot = self
+        link.open()
+        states = self.engine.proton.Delivery
+        self.accepted, self.released, self.rejected = states.ACCEPTED, states.RELEASED, states.REJECTED
+        self.modified = states.MODIFIED
+
+    @property
+    def credit(self) -> int:
+        """How many more may come."""
+        return self._link.credit
+
+    def flow(self, credit: int) -> None:
+        """Let so many more come; less than 0 takes back what has not been used."""
+        if self.error is None and credit:
+            self._link.flow(credit)
+            self.engine.ring()
+
+    def settle(self, delivery: ProtonDelivery, state: int, *, failed: bool = False) -> None:
+        """Say what became of a delivery.
+
+        Raises:
+            EndClosedError, LinkLostError: if the link is gone.
+        """
+        if self.error is not None:
+            raise self.error.again(written=False)
+        if failed:
+            delivery.local.failed = True
+        delivery.update(state)
+        delivery.settle()
+        if state == self.released:
+            self.engine.put_in_order()  # credit would go out first, and bring another message before this one
+        self.engine.ring()
+
+    def close(self) -> None:
+        """Give the link up: what is not settled goes back.
+
+        That waits until the broker has opened it: answers to what is closed before would be taken for another's.
+        """
+        if self.error is None:
+            self.error = LinkLostError("the link is closed")
+            if self.is_open:
+                self._end()
+
+    def _end(self) -> None:
+        self._link.close()
+        self._session.close()
+        self.engine.ring()
+
+    # --- what the engine calls
+
+    def opened(self) -> None:
+        """The session is open before the link is; a link that is refused opens without an address and closes."""
+        if not self.is_open and self._link.remote_source.address is not None:
+            self.is_open = True
+            if self.error is not None:
+                self._end()
+        self.changed()
+
+    def flowed(self) -> None:
+        """The broker tells what it has left."""
+
+    def delivered(self, delivery: ProtonDelivery) -> None:
+        """Take what has come of a message."""
+        if not delivery.readable:
+            return
+        self._read(delivery)
+        if delivery.aborted:
+            self._drop(delivery)
+        elif not delivery.partial:
+            self._finish(delivery)
+
+    def _read(self, delivery: ProtonDelivery) -> None:
+        while pending := delivery.pending:
+            part = self._link.recv(pending)
+            if not part:
+                return
+            self._size += len(part)
+            if self._size <= self.engine.settings.max_message_bytes:
+                self._parts.append(part)
+            else:
+                self._parts.clear()
+
+    def _drop(self, delivery: ProtonDelivery) -> None:
+        self._parts, self._size = [], 0
+        self._link.advance()
+        delivery.settle()
+
+    def _finish(self, delivery: ProtonDelivery) -> None:
+        parts, size, self._parts, self._size = self._parts, self._size, [], 0
+        self._link.advance()
+        if size > self.engine.settings.max_message_bytes:
+            self.settle(delivery, self.rejected)
+            self._too_large(size)
+        else:
+            self._take(Arrived(parts[0] if len(parts) == 1 else b"".join(parts), delivery, self))
+
+    def lost(self, error: EndClosedError | LinkLostError) -> None:
+        """Take note that it is gone."""
+        if self.error is None:
+            self.error = error
+            self._lost(error)
+        if isinstance(error, EndClosedError):
+            self._end()
+        self.changed()
+
+    def ended(self) -> None:
+        """Take note that what was not settled has gone back."""
+        self.is_ended = True
+        self.changed()
