@@ -46,6 +46,8 @@ class Capability(enum.Enum):
     """What was sent survives the process."""
     DEDUPLICATION = "deduplication"
     """Take a message that is sent twice once: `Queue.deduplication_window`."""
+    MANDATORY = "mandatory"
+    """Tell a sender that no queue gets its message."""
     ALL_OR_NOTHING = "all_or_nothing"
     """Give a message that one full queue refuses to no other queue either."""
 
@@ -244,10 +246,11 @@ class Broker(ABC):
         Args:
             envelope: What to send; its deadline travels with it.
             exchange: Name of an exchange; empty sends straight to the queue that `envelope.subject` names.
-            mandatory: Whether a message that no queue gets is an error.
+            mandatory: Whether a message that no queue gets is an error, if the broker can tell
+                (`Capability.MANDATORY`); over another one such a message is dropped.
 
         Raises:
-            UnroutableError: if mandatory, and no queue is bound for it.
+            UnroutableError: if mandatory, and no queue is bound for it; needs `Capability.MANDATORY`.
             QueueFullError: if a queue that should get it is full; then no queue got it, if the broker can do that
                 (`Capability.ALL_OR_NOTHING`), and otherwise those that were not full did.
             UnknownOutcomeError: if it cannot be known whether it was taken.

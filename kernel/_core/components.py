@@ -198,11 +198,22 @@ class Driver(Component, Generic[ResourceT_co]):
     provides: ClassVar[type[object]] = object
     """The type of the resource. A worker's constructor parameter annotated with it is checked against it."""
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
-    """What the broker can do, if the resource is one."""
+    """What the broker can do, if the resource is one, and however it is configured."""
     sends: ClassVar[bool] = False
     """Whether all that is sent with the resource is held against `Context.contract`."""
     BrokerOptions: ClassVar[type[object] | None] = None
     """The attrs class of `options` tables of components that use this broker: what only this broker knows."""
+
+    @classmethod
+    def capabilities_of(cls, config: object) -> frozenset[Capability]:
+        """Return what the broker can do as it is configured; of `capabilities`, unless the driver says otherwise.
+
+        For a driver that speaks to servers of several kinds. Pure: no I/O.
+
+        Args:
+            config: An instance of `Config`.
+        """
+        return cls.capabilities
 
     @classmethod
     def check_topology(cls, config: object, topology: Topology) -> Iterable[str]:

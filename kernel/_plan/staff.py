@@ -284,7 +284,7 @@ def _retry_faults(worker: Hired, wiring: Wiring) -> Iterator[tuple[tuple[str, ..
         or "retry" in worker.entry.wrong
     ):
         return
-    if Capability.DELAY not in driver.capabilities:
+    if Capability.DELAY not in wiring.capabilities(dispatcher.driver):
         text = f'retries after {retry.backoff_initial!r} s need "delay", which {lacks(wiring, dispatcher.driver)}'
         yield ("retry", "backoff_initial"), f"{text}; set backoff_initial = 0.0 or attempts = 1"
 

@@ -27,7 +27,7 @@ from .._manifest.tables import (
     Tables,
     under,
 )
-from ..abc import Component, Dispatcher, Driver, Protocol
+from ..abc import Capability, Component, Dispatcher, Driver, Protocol
 from ..errors import PluginError, PluginNotFoundError
 
 AnyDriver: TypeAlias = Driver[object]
@@ -80,6 +80,13 @@ class Wiring:
         """Return the class of a driver, or None if there is none or it could not be loaded."""
         wired = self.drivers.get(name) if name is not None else None
         return cast("type[AnyDriver] | None", wired.cls) if wired else None
+
+    def capabilities(self, name: str | None) -> frozenset[Capability]:
+        """Return what the broker of a driver can do; all if that is not known, since its table is wrong."""
+        wired = self.drivers.get(name) if name is not None else None
+        if wired is None or wired.cls is None or wired.config is None:
+            return frozenset(Capability)
+        return cast("type[AnyDriver]", wired.cls).capabilities_of(wired.config)
 
     def dispatcher_class(self, name: str | None) -> type[Dispatcher] | None:
         """Return the class of a dispatcher, or None if there is none or it could not be loaded."""
@@ -382,7 +389,8 @@ def _capability_faults(wired: Wired, cls: type[Component], wiring: Wiring) -> It
         return
     if not issubclass(driver.provides, needs):
         return
-    for capability in sorted(cls.requires(wired.config) - driver.capabilities, key=lambda lacking: lacking.value):
+    lacking = cls.requires(wired.config) - wiring.capabilities(wired.driver)
+    for capability in sorted(lacking, key=lambda one: one.value):
         yield (
             ("driver",),
             f'this configuration needs "{capability.value}", which {lacks(wiring, wired.driver)}; leave out what needs it, or take another plugin',

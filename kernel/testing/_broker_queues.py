@@ -225,6 +225,7 @@ _DEAD = frozenset({Capability.DEAD_LETTERS})
 _TTL = frozenset({Capability.TTL})
 _PEEK = frozenset({Capability.PEEK})
 _REPLY = frozenset({Capability.REQUEST_REPLY})
+_MANDATORY = frozenset({Capability.MANDATORY})
 
 QUEUES = (
     Promise("declare is idempotent", _declare_twice),
@@ -233,8 +234,8 @@ QUEUES = (
     Promise("an exchange that exists with other properties is a conflict", _conflict_of_exchange),
     Promise("a queue must exist to be consumed from", _no_such_queue),
     Promise("an exclusive queue has one consumer", _exclusive, _REPLY),
-    Promise("an exclusive queue goes away with its consumer", _exclusive_goes_away, _REPLY),
-    Promise("a mandatory message that no queue gets is an error", _unroutable),
+    Promise("an exclusive queue goes away with its consumer", _exclusive_goes_away, _REPLY | _MANDATORY),
+    Promise("a mandatory message that no queue gets is an error", _unroutable, _MANDATORY),
     Promise("a full queue refuses", _refuses, _BOUND),
     Promise("what one full queue refuses no other queue gets", _refuses_for_all, _BOUND | {Capability.ALL_OR_NOTHING}),
     Promise("a full queue drops its oldest", _drops_oldest, _BOUND),

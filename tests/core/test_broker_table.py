@@ -18,6 +18,7 @@ FEATURES = {
     Capability.TTL: ("messages that expire in the queue", "`ttl`, deadlines"),
     Capability.MAX_LENGTH: ("queues with a bound", "`max_length`, `overflow`"),
     Capability.ALL_OR_NOTHING: ("what one full queue refuses, no other queue gets", "`max_length`"),
+    Capability.MANDATORY: ("being told that no queue gets a message", "`mandatory`"),
     Capability.REQUEST_REPLY: ("requests and their answers", "`rpc_client`"),
     Capability.PEEK: ("looking into a queue", "`peek`"),
     Capability.DURABLE: ("messages that survive the process", "`durable`"),

@@ -44,6 +44,7 @@ class AmqpDriver(Driver[Broker]):
         Capability.DEAD_LETTERS,
         Capability.DELAY,
         Capability.DURABLE,
+        Capability.MANDATORY,
         Capability.MAX_LENGTH,
         Capability.ORDERING,
         Capability.PRIORITY,

@@ -41,6 +41,7 @@ class Amqp10Driver(Driver[Broker]):
         Capability.DEAD_LETTERS,
         Capability.DELAY,
         Capability.DURABLE,
+        Capability.MANDATORY,
         Capability.PRIORITY,
         Capability.REQUEST_REPLY,
     })

@@ -41,6 +41,7 @@ class MemoryDriver(Driver[Broker]):
         Capability.ORDERING,
         Capability.DEDUPLICATION,
         Capability.REQUEST_REPLY,
+        Capability.MANDATORY,
         Capability.MAX_LENGTH,
         Capability.DEAD_LETTERS,
         Capability.PEEK,

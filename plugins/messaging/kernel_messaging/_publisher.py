@@ -12,7 +12,18 @@ import trio
 from typing_extensions import override
 
 from kernel import NO_HEADERS, Envelope, Message
-from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Sender, Topology, Transaction, current_work
+from kernel.abc import (
+    Broker,
+    Capability,
+    Context,
+    Driver,
+    Exchange,
+    Protocol,
+    Sender,
+    Topology,
+    Transaction,
+    current_work,
+)
 from kernel.errors import UnknownOutcomeError
 
 from ._continued import continued
@@ -29,8 +40,9 @@ class PublisherConfig:
 
     exchange: str = "events"
     """Empty sends each message straight to the queue that its subject names."""
-    mandatory: bool = True
-    """Whether a message that no queue gets is an error; without it, one is dropped and was published all the same."""
+    mandatory: bool | None = None
+    """Whether a message that no queue gets is an error; without it, one is dropped and was published all the same. None
+    is yes where the broker can tell, which it has the capability `mandatory` for."""
     deadline: bool = False
     """Whether messages carry the deadline of who publishes them."""
     timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
@@ -87,7 +99,8 @@ class Publisher(Sender):
         Raises:
             EncodeError: if the protocol cannot write the payload; `ContractError` if it is not what the driver's
                 contract promises, or the subject is not in it.
-            UnroutableError: unless `mandatory = false`: if no queue is bound for the subject, or none has that name.
+            UnroutableError: unless `mandatory = false`: if no queue is bound for the subject, or none has that name; of
+                brokers with the capability `mandatory`.
             QueueFullError: if a queue that should get it is full; then no queue got it, if the broker has the
                 capability `all_or_nothing`, and otherwise those that were not full did.
             UnknownOutcomeError: if it cannot be known whether it was taken, also because `timeout` was over.
@@ -112,11 +125,11 @@ class Publisher(Sender):
                 )
             config = self._config
             if transaction is not None:
-                await transaction.send(envelope, exchange=config.exchange, mandatory=config.mandatory)
+                await transaction.send(envelope, exchange=config.exchange, mandatory=config.mandatory is not False)
             elif (seconds := self._timeout()) is not None:
                 await self._send_within(seconds, envelope)
             else:
-                await self._broker.send(envelope, exchange=config.exchange, mandatory=config.mandatory)
+                await self._broker.send(envelope, exchange=config.exchange, mandatory=config.mandatory is not False)
             return envelope.id
 
     def _timeout(self) -> float | None:
@@ -126,7 +139,9 @@ class Publisher(Sender):
 
     async def _send_within(self, seconds: float, envelope: Envelope) -> None:
         with trio.move_on_after(seconds):
-            await self._broker.send(envelope, exchange=self._config.exchange, mandatory=self._config.mandatory)
+            await self._broker.send(
+                envelope, exchange=self._config.exchange, mandatory=self._config.mandatory is not False
+            )
             return
         raise UnknownOutcomeError(
             f'the broker did not take "{envelope.subject}" within {seconds:g} s; it may take it later: publish it again'
@@ -143,6 +158,12 @@ class PublisherDriver(Driver[Publisher]):
     speaks: ClassVar[bool] = True
     sends: ClassVar[bool] = True
     provides: ClassVar[type[object]] = Publisher
+
+    @classmethod
+    @override
+    def requires(cls, config: object) -> frozenset[Capability]:
+        assert isinstance(config, PublisherConfig)
+        return frozenset({Capability.MANDATORY}) if config.mandatory else frozenset()
 
     def __init__(self, *, config: PublisherConfig, context: Context) -> None:
         self._config: Final = config

@@ -52,6 +52,7 @@ class SqliteDriver(Driver[Broker]):
         Capability.DEDUPLICATION,
         Capability.DELAY,
         Capability.DURABLE,
+        Capability.MANDATORY,
         Capability.MAX_LENGTH,
         Capability.ORDERING,
         Capability.PEEK,

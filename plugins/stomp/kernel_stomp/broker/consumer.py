@@ -1,0 +1,325 @@
+"""What takes from a queue: one for each subscription, with a connection of its own.
+
+Every mistake ends a connection of STOMP, so that of one consumer is nobody else's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Final, final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
+from kernel.abc import Delivery, Queue
+from kernel.errors import SubscriptionLostError, UnavailableError, UnknownOutcomeError
+
+from .._errors import LinkLostError
+from ..core import Frame
+from ..link.link import Link
+from .delivery import Desk, StompDelivery
+from .dialect import Supply, Wish
+from .letters import Letter
+from .post import Post, is_hopeless
+
+_PATIENCE: Final = 4.0
+"""Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
+_IDLE_WAIT: Final = 60.0
+"""Seconds in which what was in hand when a connection broke has to end; after that, the dispatcher has to."""
+_BACKOFF_INITIAL: Final = 0.25
+_BACKOFF_MAX: Final = 10.0
+"""Seconds between two tries to send an outcome, at first and at most."""
+_SLACK: Final = 1000
+"""Messages that a server may send beyond what was asked for, before its connection is ended."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Consumer(AsyncIterator[Delivery], Desk):
+    """Takes from one queue; settles what it brought, as long as its connection is open.
+
+    The connection stays open until the subscription has been left and everything that was taken is settled. An outcome
+    that cannot be sent at once is kept, and sent as soon as it can be, as long as the connection is open.
+    """
+
+    _wish: Wish
+    _supply: Supply
+    _post: Post
+    _pace: Pace
+    _start: Callable[[Callable[[], Awaitable[None]]], None]
+    """Starts a task that lives as long as the driver."""
+    _release: Callable[[], None]
+    """Has the connection closed."""
+    prefetch: int
+    """Deliveries that may be handed out and not settled."""
+    reply_exchange: str = ""
+    """Where answers are sent; empty for the queue that each names."""
+    _link: Link | None = attrs.field(default=None, init=False)
+    _shelf: deque[StompDelivery] = attrs.field(factory=deque[StompDelivery], init=False)
+    """What has come and was not handed out."""
+    _taken: set[StompDelivery] = attrs.field(factory=set[StompDelivery], init=False)
+    """Handed out and not settled."""
+    _error: Callable[[], UnavailableError] | None = attrs.field(default=None, init=False)
+    """Why nothing comes any more."""
+    _can_renew: bool = attrs.field(default=False, init=False)
+    """Whether to subscribe again, on the next connection, mends what has ended."""
+    _left: bool = attrs.field(default=False, init=False)
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _telling: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    """Of those who have an outcome to send; no more than were delivered and not settled."""
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue."""
+        return self._wish.queue
+
+    @property
+    def spec(self) -> Queue | None:
+        """How the queue was declared; None if somebody else did."""
+        return self._wish.spec
+
+    @property
+    def link(self) -> Link:
+        """The connection; only after `begin`."""
+        assert self._link is not None
+        return self._link
+
+    def release(self) -> None:
+        """Have the connection closed: the server then takes back what is not settled."""
+        self._release()
+
+    async def begin(self, link: Link) -> None:
+        """Ask for messages on a connection of its own.
+
+        Raises:
+            LinkLostError: if the server refuses that, or the connection is gone.
+        """
+        self._link = link
+        link.on_message, link.on_lost = self.take_in, self.lose
+        await self._supply.begin(link)
+
+    # --- what the reading task calls: it only notes and wakes
+
+    def take_in(self, frame: Frame) -> None:
+        """Take what the server brings."""
+        if frame.headers.get("browser") or len(self._shelf) > self.prefetch + _SLACK:
+            return
+        if not self._supply.wants(frame):
+            self._supply.ack(frame)
+        elif frame.skipped:
+            self._supply.put_aside(frame)
+            self._post.refuse(frame, queue=self._wish.queue)
+        else:
+            self._shelf.append(StompDelivery(frame, self))
+            if self._waiting:
+                self._waiting.unpark()
+
+    def lose(self, error: LinkLostError) -> None:
+        """Take note that the connection is gone."""
+        self._shelf.clear()
+        for scope in self._telling:
+            scope.cancel()
+        self._can_renew = not (self._wish.spec is not None and self._wish.spec.exclusive)
+        text = f'the connection that consumed from queue "{self._wish.queue}" is gone: {error}'
+        self.end(lambda: UnavailableError(text))
+        self._release()
+
+    def end(self, error: Callable[[], UnavailableError]) -> None:
+        """Hand out nothing any more, and say so to whoever waits."""
+        self._error = self._error or error
+        self._waiting.unpark_all()
+
+    # --- what the dispatcher calls
+
+    @override
+    async def __anext__(self) -> Delivery:
+        while True:
+            if self._error is not None or self._left:
+                raise await self._end_of_all()
+            if self._shelf and len(self._taken) < self.prefetch:
+                delivery = self._shelf.popleft()
+                self._taken.add(delivery)
+                return delivery  # noqa: ASYNC910  no more than `prefetch` are at hand: it waits soon enough
+            await self._waiting.park()
+
+    async def _end_of_all(self) -> UnavailableError:
+        """Return why nothing comes any more.
+
+        What was handed out comes again as soon as somebody subscribes, so that is not yet the time for it.
+        """
+        reason = self._reason()
+        if not self._can_renew or self._left:
+            return reason  # noqa: ASYNC910  whoever is told goes on to wait
+        with trio.move_on_after(_IDLE_WAIT):
+            while self._taken:
+                await self._waiting.park()
+        return reason if self._taken else SubscriptionLostError(str(reason))  # noqa: ASYNC910  whoever is told goes on to wait
+
+    async def leave(self) -> None:  # noqa: ASYNC910  it may be that the connection is gone
+        """Stop the source and give back what was not taken.
+
+        Cancellation: Is a checkpoint. If cancelled, the connection is closed: all is given back.
+        """
+        self._left = True
+        self._waiting.unpark_all()
+        is_done = False
+        try:
+            await self._supply.leave(self._clear, taken=[delivery.frame for delivery in self._taken])
+            is_done = True
+        except LinkLostError:
+            pass
+        finally:
+            if not (self._taken and is_done):
+                self._release()
+
+    def _clear(self) -> list[Frame]:
+        frames = [delivery.frame for delivery in self._shelf]
+        self._shelf.clear()
+        return frames
+
+    # --- what those who settle call
+
+    @override
+    def read(self, frame: Frame) -> Letter:
+        return self._post.read(frame, queue=self._wish.queue)
+
+    @override
+    def settle_nowait(self, delivery: StompDelivery, outcome: Outcome) -> bool:
+        match outcome:
+            case Ack(reply) if reply is None:
+                self._settle(delivery, self._supply.ack)
+            case Return():
+                self._settle(delivery, self._supply.give_back)
+            case DeadLetter(reason) if self.spec is None or not self.spec.dead_letters:
+                if self.spec is not None:
+                    self._post.drop(delivery.envelope, queue=self._wish.queue, reason=reason)
+                self._settle(delivery, self._supply.ack if self.spec is not None else self._supply.put_aside)
+            case _:
+                return False
+        return True
+
+    @override
+    async def settle(self, delivery: StompDelivery, outcome: Outcome) -> None:
+        await self._pace.step()
+        if isinstance(outcome, Retry) and trio.current_time() + outcome.after >= delivery.envelope.deadline:
+            outcome = DeadLetter("expired")
+        if delivery.settle_nowait(outcome):
+            return
+        delivery.settled = True
+        self._check(delivery)
+        is_over = False
+        try:
+            with trio.move_on_after(_PATIENCE):
+                is_over = await self._tell(delivery, outcome)
+        except trio.Cancelled:
+            self._start(partial(self._tell_later, delivery, outcome))
+            raise
+        if not is_over:
+            self._start(partial(self._tell_later, delivery, outcome))
+
+    async def _tell_later(self, delivery: StompDelivery, outcome: Outcome) -> None:
+        """Send an outcome as soon as that is possible, or until the connection is gone."""
+        with trio.CancelScope() as scope:
+            self._telling.add(scope)
+            try:
+                await self._tell_again(delivery, outcome)
+            finally:
+                self._telling.discard(scope)
+        if scope.cancelled_caught:
+            self._end(delivery)
+
+    async def _tell_again(  # noqa: ASYNC910  the connection may be gone
+        self, delivery: StompDelivery, outcome: Outcome
+    ) -> None:
+        wait = _BACKOFF_INITIAL
+        with contextlib.suppress(UnknownOutcomeError):  # the connection is gone
+            while self._link is not None and self._link.lost is None:
+                await trio.sleep(wait * random.uniform(0.5, 1.0))
+                if await self._tell(delivery, outcome):
+                    return
+                wait = min(2 * wait, _BACKOFF_MAX)
+            self._check(delivery)
+
+    async def _tell(self, delivery: StompDelivery, outcome: Outcome) -> bool:
+        """Send an outcome and be done with the delivery; return False if that has to be tried again.
+
+        Raises:
+            UnknownOutcomeError: if the connection is gone.
+        """
+        try:
+            is_acked = await self._send(delivery, outcome)
+        except LinkLostError as error:
+            self._end(delivery)
+            raise self._too_late(delivery) from error
+        except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
+            if not is_hopeless(error):
+                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+                return False  # noqa: ASYNC910  it comes from the server
+            self._post.surrender(delivery.envelope, queue=self._wish.queue, outcome=outcome, error=error)
+            self._settle(delivery, self._supply.put_aside)
+            return True  # noqa: ASYNC910  whoever is told goes on to wait
+        if is_acked:
+            self._end(delivery)
+        else:
+            self._settle(delivery, self._supply.ack)
+        return True  # noqa: ASYNC910  whoever is told goes on to wait
+
+    async def _send(self, delivery: StompDelivery, outcome: Outcome) -> bool:
+        """Send what an outcome needs before the delivery is acknowledged; return whether it was acknowledged with it."""
+        queue = self._wish.queue
+        match outcome:
+            case Ack(reply) if reply is not None:
+                await self._post.reply(reply, exchange=self.reply_exchange)
+                return False
+            case Retry(after):
+                copy = self._post.copy(delivery, queue=queue, after=after)
+                if after > 0 and not self._post.holds(after):
+                    await self._post.postpone(copy, queue=queue, after=after)
+                    return False
+            case DeadLetter(reason) if self.spec is not None:
+                copy = self._post.dead_letter(delivery, queue=queue, grave=self.spec.dead_letters, reason=reason)
+            case _:
+                raise AssertionError(f"{outcome} takes no waiting")
+        if await self._supply.replace(delivery.frame, copy):
+            return True
+        await self._post.send(copy)
+        return False
+
+    def _settle(self, delivery: StompDelivery, tell: Callable[[Frame], None]) -> None:
+        delivery.settled = True
+        try:
+            tell(delivery.frame)
+        except LinkLostError as error:
+            raise self._too_late(delivery) from error
+        finally:
+            self._end(delivery)
+
+    def _end(self, delivery: StompDelivery) -> None:
+        if delivery not in self._taken:
+            return
+        self._taken.discard(delivery)
+        if self._can_renew or self._shelf:
+            self._waiting.unpark_all()
+        if self._left and not self._taken:
+            self._release()
+
+    def _check(self, delivery: StompDelivery) -> None:
+        if self._link is None or self._link.lost is not None:
+            self._end(delivery)
+            raise self._too_late(delivery)
+
+    def _reason(self) -> UnavailableError:
+        if self._error is None:
+            return UnavailableError(f'nobody consumes from queue "{self._wish.queue}" here any more')
+        return self._error()
+
+    def _too_late(self, delivery: StompDelivery) -> UnknownOutcomeError:
+        return UnknownOutcomeError(
+            f"delivery {delivery.envelope.id} outlived its connection: the server has delivered it again, or will"
+        )

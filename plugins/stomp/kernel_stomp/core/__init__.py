@@ -1,0 +1,13 @@
+"""STOMP without I/O: bytes in, frames out, and the other way round.
+
+Read `frames.py` first, then `parser.py`. Source: STOMP 1.2 and 1.1.
+"""
+
+from __future__ import annotations
+
+from .frames import Frame as Frame
+from .frames import FrameError as FrameError
+from .frames import encode as encode
+from .parser import Limits as Limits
+from .parser import Parser as Parser
+from .parser import StompError as StompError

@@ -1,0 +1,72 @@
+"""The order desk of the examples on every broker that is here: the table of one driver says which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kernel import DeliverySettled, Listening
+from kernel.errors import PermanentError, TransientError
+from kernel.testing import open_kernel
+
+from .conftest import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+MANIFEST = Path(__file__).parents[2] / "examples" / "orderdesk" / "kernel.toml"
+WEB = {"plugin": "web", "bind": "127.0.0.1:0"}
+ENDS = {"worker/statistician", "worker/mourner"}
+
+
+def _memory(_: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"plugin": "memory"}
+
+
+def _sqlite(request: pytest.FixtureRequest) -> dict[str, Any]:
+    folder: Path = request.getfixturevalue("tmp_path")
+    return {"plugin": "sqlite", "path": str(folder / "queue.db")}
+
+
+def _amqp(request: pytest.FixtureRequest) -> dict[str, Any]:
+    rabbit: Server = request.getfixturevalue("rabbit")
+    return {"plugin": "amqp", "hosts": [f"127.0.0.1:{rabbit.process.port}"], "prefix": "over-amqp."}
+
+
+def _stomp_rabbit(request: pytest.FixtureRequest) -> dict[str, Any]:
+    rabbit: Server = request.getfixturevalue("rabbit")
+    return rabbit.table
+
+
+def _stomp_active(request: pytest.FixtureRequest) -> dict[str, Any]:
+    active: Server = request.getfixturevalue("active")
+    return active.table
+
+
+@pytest.mark.parametrize("table", [_memory, _sqlite, _amqp, _stomp_rabbit, _stomp_active])
+async def test_orders_end_the_same_way_on_every_broker(
+    table: Callable[[pytest.FixtureRequest], dict[str, Any]], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    replaced = {"dispatchers.web": WEB, "drivers.queue": table(request)}
+    environ, expected = {"ORDERDESK_DB": str(tmp_path / "store.db")}, (PermanentError, TransientError)
+    async with open_kernel(MANIFEST, environ=environ, replace=replaced, expected=expected) as service:
+        listening = await service.wait_event(Listening)
+        async with httpx.AsyncClient(base_url=listening.address, timeout=30) as client:
+            ids = [await _order(client, sku) for sku in ("tea", "oil", "poison")]
+            await service.wait_settled(3, matching=_is_end)
+            states = [(await client.get(f"/orders/{id_}")).json()["state"] for id_ in ids]
+
+    assert states == ["packed", "packed", "lost"]
+
+
+async def _order(client: httpx.AsyncClient, sku: str) -> str:
+    answer = await client.post("/orders", json={"sku": sku, "quantity": 2})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def _is_end(event: DeliverySettled) -> bool:
+    return bool(ENDS & {event.worker, event.failure_worker})
