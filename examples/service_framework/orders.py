@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 import trio
-from kernel_zmq import ZmqClient
 
 from kernel import answers
+from kernel.abc import Caller
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ async def on_new_cancel_order(order_id: str) -> dict[str, str]:
     return {"order_id": order_id}
 
 
-async def main(desk: ZmqClient) -> None:
+async def main(desk: Caller) -> None:
     """Cancel one order: `to_send("cancel_order", {"order_id": "..."})`."""
     answer = await desk.cancel_order(order_id="b5d5")
     log.info("cancelled %s", answer)

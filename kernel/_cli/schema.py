@@ -21,6 +21,7 @@ from .._manifest.tables import (
     KernelTable,
     ProtocolTable,
     SenderTable,
+    ServiceTable,
     StageTable,
     WorkerTable,
 )
@@ -62,6 +63,7 @@ def manifest_schema(registry: Registry) -> tuple[dict[str, Any], Sequence[Plugin
         properties[SECTIONS[kind]] = _tables_of(kind, plugins)
     properties["workers"] = _unless_off(table_schema(WorkerTable, book), "the user's code")
     properties["stages"] = _named(table_schema(StageTable, book), "points in the life of the service")
+    properties["services"] = _unless_off(table_schema(ServiceTable, book), "manifests that are run inside")
     properties["groups"] = _named(table_schema(GroupTable, book), "workers that are restarted together")
     schema: dict[str, Any] = {
         "$schema": DIALECT,

@@ -235,6 +235,7 @@ async def _stop(desk: Desk, _: Nothing, tell: Tell) -> None:
 def _component(desk: Desk, name: str, *, kind: str = "") -> str:
     """Return the id of what a name means: `kind/name`, or the name alone where one component has it."""
     ids = [child for child in desk.kernel.states if not kind or child.startswith(f"{kind}/")]
+    ids += [] if kind else [f"service/{inner}" for inner in desk.kernel.plan.services]
     plain = {id_.partition("[")[0] for id_ in ids}
     found = [id_ for id_ in sorted({*ids, *plain}) if name in {id_, id_.partition("/")[2]}]
     if len(found) == 1:

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, final
 
 from ..errors import ManifestError, Problem
 
@@ -37,12 +37,39 @@ def on_path(directory: Path) -> Generator[None]:
     Raises:
         ManifestError: if a module that stands there is loaded from another folder that is in use.
     """
+    _clear(directory)
+    with first_on_path(directory):
+        yield
+
+
+@final
+class _Added(str):
+    """An entry of `sys.path` that goes away with another one."""
+
+    __slots__ = ("owner",)
+    owner: str
+
+
+def add_to_path(directory: Path, *, owner: Path) -> None:
+    """Find the modules of a folder too, after those of a folder that is on the path, for as long as that one is.
+
+    Raises:
+        ManifestError: as `on_path`.
+    """
+    entry, other = _Added(directory.absolute()), str(owner.absolute())
+    if entry in sys.path:
+        return
+    _clear(directory)
+    entry.owner = other
+    sys.path.insert(sys.path.index(other) + 1 if other in sys.path else 0, entry)
+
+
+def _clear(directory: Path) -> None:
+    """Make room for the modules of a folder, or say that there is none."""
     texts = [_in_the_way(name, directory) for name in sorted(modules_in(directory)) if name in sys.modules]
     if any(texts):
         raise ManifestError([Problem(str(directory), 0, "", text) for text in texts if text])
     _load_what_would_be_hidden(directory)
-    with first_on_path(directory):
-        yield
 
 
 def _load_what_would_be_hidden(directory: Path) -> None:
@@ -75,6 +102,8 @@ def first_on_path(directory: Path | None) -> Generator[None]:
     finally:
         if entry in sys.path:
             sys.path.remove(entry)
+        if entry not in sys.path:
+            sys.path[:] = [one for one in sys.path if not (isinstance(one, _Added) and one.owner == entry)]
 
 
 def modules_in(directory: Path | None) -> list[str]:

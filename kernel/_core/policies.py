@@ -191,6 +191,10 @@ class RestartHistory:
     """Returns a random number from 0 to 1."""
     _row: int = attrs.field(default=0, init=False)
 
+    def forget(self) -> None:
+        """Begin a new row."""
+        self._row = 0
+
     def next_wait(self, *, healthy_for: float) -> float | None:
         """Record a restart and return the seconds to wait for it, or None if it is one too many.
 

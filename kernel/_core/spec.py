@@ -322,6 +322,29 @@ def _unplaced(_at: tuple[str, ...], text: str) -> Problem:
     return Problem("<plan>", 0, "", text)
 
 
+@final
+@attrs.frozen(kw_only=True)
+class ServiceSpec:
+    """A service inside the service: its components are `kind/NAME/name`."""
+
+    name: str
+    """`NAME`; `OUTER/NAME` if it is inside of one that is inside."""
+    service: str
+    """What its own manifest calls it."""
+    directory: Path
+    """Its manifest's folder, absolute."""
+    where: str
+    """`file:line` of its table."""
+    essential: bool
+    """Whether its failure is the failure of what it is inside of."""
+    vital: frozenset[str]
+    """Ids of the components whose failure for good is its own."""
+    main: bool
+    """Whether what it is inside of ends with it."""
+    restart: RestartPolicy | None = None
+    """When all of it is started again, if it has failed; None if it is not."""
+
+
 AnySpec: TypeAlias = DriverSpec | DispatcherSpec | WorkerSpec
 
 
@@ -349,6 +372,8 @@ class Plan:
     hooks: tuple[HookSpec, ...] = ()
     stages: tuple[StageSpec, ...] = ()
     """Those at which anybody does anything, in their order."""
+    services: Mapping[str, ServiceSpec] = attrs.field(factory=dict[str, ServiceSpec])
+    """Those inside of it, by name, each after the one that it is inside of."""
     log: LogPolicy = LogPolicy()
     control: bool = True
     """Whether `kernel run` listens on a control socket."""
@@ -361,3 +386,7 @@ class Plan:
     """Returns a problem with what stands at a path of the manifest."""
     values: Callable[[], Sequence[Value]] = attrs.field(default=tuple, eq=False, repr=False)
     """Lists what the manifest means: only `kernel plan` asks, and a service need not hold the answer."""
+
+    def service_of(self, id_: str) -> ServiceSpec | None:
+        """Return the service inside this one that a component belongs to; None if it is this one's own."""
+        return self.services.get(id_.partition("/")[2].rpartition("/")[0]) if self.services else None

@@ -1,7 +1,7 @@
 """The manifest: TOML text -> `Manifest`, a tree of plain values that knows where each of them was written.
 
 First arrow of a service's way: `kernel.toml -> load -> Manifest -> resolve`. Knows which tables there are, but
-not what components take; no plugin is imported.
+not what components take; no plugin is imported. Long, since it is one walk: from layers to one manifest, and those inside.
 
 Besides TOML itself it understands `${NAME}` and `${NAME:-default}` in strings (`$${` is a literal `${`), and below a
 component a table that has only the key `env` or only the key `file` stands for a `Secret`. Those two shapes are
@@ -11,7 +11,7 @@ reserved: a plugin cannot be given a table whose only key is `env` or `file`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast, final
 
@@ -22,6 +22,7 @@ from .._core.secret import Secret
 from .._core.words import did_you_mean, listed, shown, toml_path, unknown
 from ..errors import ManifestError, Problem
 from .arguments import AT, Argument, declared, take, takers
+from .inside import Said, Way, is_disabled, lines_of
 from .layers import Layer, lay_over, paths_in, read_layers
 from .overrides import OVERRIDE, override
 from .paths import ABSENT, find, shown_path, write
@@ -29,7 +30,7 @@ from .setup import SetupFailedError, tables_of
 from .substitute import Substitution
 from .toml import MAX_DEPTH, Lines
 
-COMPONENT_TABLES: Final = ("drivers", "protocols", "dispatchers", "workers", "groups", "stages")
+COMPONENT_TABLES: Final = ("drivers", "protocols", "dispatchers", "workers", "groups", "stages", "services")
 """Tables of tables: `[drivers.NAME]`."""
 TABLES: Final = ("kernel", "logging", *COMPONENT_TABLES)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -59,6 +60,10 @@ class Manifest:
     """What `[kernel.arguments]` declares."""
     takers: tuple[str, ...] = ()
     """Names of the workers that are given all other options of the command line."""
+    services: Mapping[str, Manifest] = attrs.field(factory=dict[str, "Manifest"], repr=False)
+    """Those that it runs inside, by name."""
+    replaced: frozenset[str] = frozenset()
+    """Names of its drivers for which the manifest that it is inside of has others: they are not in `tables`."""
 
     def secrets(self) -> Iterator[Secret]:
         """Return every secret, wherever it stands."""
@@ -110,9 +115,10 @@ def load(
     """
     file = str(path)
     layer = read_layers(Path(path), file=file, overlays=overlays)
-    return _build(
+    whole = _build(
         layer, file=file, directory=Path(path).parent, environ=environ, overrides=overrides, arguments=arguments
     )
+    return with_services(whole, environ=environ)
 
 
 def outline(path: str, *, overrides: Sequence[str] = (), overlays: Sequence[str | Path] = ()) -> Manifest:
@@ -154,7 +160,57 @@ def from_mapping(
     _check_keys(tables, (), name)
     if find(tables, ("kernel", "extends")) is not ABSENT:
         raise ManifestError([Problem(name, 0, "[kernel].extends", "only a file has a folder to look for another one")])
-    return _build(Layer(tables, Lines()), file=name, directory=directory or Path(), environ=environ or {})
+    whole = _build(Layer(tables, Lines()), file=name, directory=directory or Path(), environ=environ or {})
+    return with_services(whole, environ=environ or {})
+
+
+def with_services(manifest: Manifest, *, environ: Mapping[str, str], way: Way | None = None) -> Manifest:
+    """Return a manifest with those read that it runs inside.
+
+    Args:
+        manifest: Of which only the tables count.
+        environ: As for `load`.
+        way: How it was reached; None if it is inside of none.
+
+    Raises:
+        ManifestError: listing every problem of each of them, if there is any.
+    """
+    problems: list[Problem] = []
+    services: dict[str, Manifest] = {}
+    way = way or Way.of(manifest.directory / Path(manifest.path).name, manifest.path)
+    named = manifest.tables.get("services", {})
+    for name, table in named.items() if is_table(named) else ():
+        path = table.get("manifest") if is_table(table) and not is_disabled(table.get("enabled")) else None
+        if is_table(table) and isinstance(path, str) and path:  # what is wrong with the table is told with the others'
+            try:
+                services[name] = _read_inside(manifest, name, table, path, way, environ)
+            except ManifestError as error:
+                problems += error.problems
+    if problems:
+        raise ManifestError(problems)
+    return attrs.evolve(manifest, services=services) if services else manifest
+
+
+def _read_inside(
+    outer: Manifest, name: str, table: Mapping[str, object], given: str, way: Way, environ: Mapping[str, str]
+) -> Manifest:
+    at = ("services", name, "manifest")
+    path, file = outer.directory / given, str(Path(outer.path).parent / given)
+    said = Said.of(table, name, outer.lines, outer.path)
+    problems = [outer.problem((*at[:2], "set", *key), "stands in a file, and cannot be set") for key in said.refused()]
+    if fault := way.fault(path, file):
+        problems.append(outer.problem(at, fault))
+    if problems:
+        raise ManifestError(problems)
+    try:
+        layer, replaced = said.laid_over(read_layers(path, file=file, overlays=()))
+        inner = _build(layer, file=file, directory=path.parent, environ=environ, said=said)
+    except ManifestError as error:
+        # Of a file that is not there, or is empty, only who names it has a line.
+        raise ManifestError([
+            one if one.line or one.file != file else outer.problem(at, f"{file}: {one.text}") for one in error.problems
+        ]) from error
+    return attrs.evolve(with_services(inner, environ=environ, way=way.into(path, file)), replaced=replaced)
 
 
 def _build(
@@ -165,7 +221,9 @@ def _build(
     environ: Mapping[str, str],
     overrides: Sequence[str] = (),
     arguments: Sequence[str] = (),
+    said: Said | None = None,
 ) -> Manifest:
+    laid_over = frozenset[tuple[str, ...]]() if said is None else said.values()
     problems: list[Problem] = []
     warnings: list[Problem] = []
     tables, overridden = override(layer.tables, overrides, problems)
@@ -180,6 +238,7 @@ def _build(
         directory=directory,
         report=lambda at, text: problems.append(draft.problem(at, text)),
         warn=lambda at, text: warnings.append(draft.problem(at, text)),
+        done=laid_over,
     )
     substituted = _substituted(edited, substitution)
     problems += _misshapen(draft)
@@ -193,7 +252,7 @@ def _build(
         arguments=tuple(declared(_argument_table(whole.tables), lambda _at, _text: None)),
         takers=tuple(takers(whole.tables)),
     )
-    return _set_up(manifest, {**dict.fromkeys(overridden, OVERRIDE), **given})
+    return _set_up(manifest, (*overridden, *given, *laid_over))
 
 
 def _substituted(tables: Mapping[str, object], substitution: Substitution) -> dict[str, object]:
@@ -223,12 +282,12 @@ def _report_misspelt(kernel: object, substitution: Substitution) -> None:
             substitution.report(("kernel", key), unknown("key", key, ["arguments"]))
 
 
-def _set_up(manifest: Manifest, written: Mapping[tuple[str, ...], str]) -> Manifest:
+def _set_up(manifest: Manifest, written: Collection[tuple[str, ...]]) -> Manifest:
     """Return a manifest with the tables of its `setup` function laid over it.
 
     Args:
         manifest: Complete otherwise.
-        written: What the command line wrote, which stays above: path -> by which option.
+        written: Paths of what the command line or an outer manifest wrote, which stays above.
     """
     path = find(manifest.tables, ("kernel", "setup"))
     if path is ABSENT or not isinstance(path, str):
@@ -241,9 +300,10 @@ def _set_up(manifest: Manifest, written: Mapping[tuple[str, ...], str]) -> Manif
     _check_keys(made, (), name)
     above: dict[str, object] = {}
     lines = Lines()
-    for at, option in written.items():
+    for at in written:
         write(above, at, find(manifest.tables, at), set())
-        lines = lines.written(paths_in(find(above, at), at), option)
+        own = lines_of(manifest.lines, manifest.path, paths_in(find(above, at), at))
+        lines = Lines({**lines.known, **own.known}, {**lines.files, **own.files})
     upper = Layer(made, Lines().written(paths_in(made), name))
     top = Layer(above, lines)
     result = lay_over(lay_over(Layer(manifest.tables, manifest.lines), upper), top)

@@ -12,7 +12,8 @@ from .toml import parse_key, parse_text
 
 OVERRIDE: Final = "--set"
 """What problems call it."""
-_OF_FILES: Final = (("kernel", "extends"), ("kernel", "setup"))
+OF_FILES: Final = (("kernel", "extends"), ("kernel", "setup"))
+"""Keys that say what files a manifest is made of."""
 
 
 def override(
@@ -26,7 +27,7 @@ def override(
         at = parse_key(key.strip())
         if not sign or at is None:
             problems.append(Problem(OVERRIDE, 0, "", f"{shown(key)} must be written as table.key=value"))
-        elif at in _OF_FILES:
+        elif at in OF_FILES:
             problems.append(Problem(OVERRIDE, 0, shown_path(edited, at), "stands in a file, and cannot be set"))
         elif (obstacle := write(edited, at, value_of(text), written)) is not None:
             text = f"cannot be set: {toml_path(obstacle)} is not a table"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, final
@@ -60,6 +60,8 @@ class Substitution:
     """As `report`, for what is read all the same."""
     arguments: Mapping[str, object] = attrs.field(factory=dict[str, object])
     """What `${arguments.NAME}` stands for."""
+    done: Collection[tuple[str, ...]] = frozenset()
+    """Paths of values in which everything has been replaced."""
     sources: dict[tuple[str, ...], tuple[str, ...]] = attrs.field(factory=dict[tuple[str, ...], tuple[str, ...]])
     """Values that came from outside, by path: `$NAME`, `default of $NAME`, or the file of a secret."""
 
@@ -71,6 +73,8 @@ class Substitution:
             at: Where it says so.
             secrets: Whether it belongs to a component, so that tables below it may stand for secrets.
         """
+        if at in self.done:
+            return value
         if isinstance(value, str):
             return self._text(value, at)
         if is_table(value):

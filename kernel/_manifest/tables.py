@@ -16,7 +16,7 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, cast, final
 
 import attrs
 
-from .._convert.strict import FromOutside, is_table
+from .._convert.strict import is_table
 from .._convert.structure import structure
 from .._core.policies import (
     Backoff,
@@ -29,6 +29,7 @@ from .._core.policies import (
     RetryPolicy,
 )
 from .._core.spec import Direction, Strategy
+from .inside import is_disabled
 from .manifest import Manifest
 
 Report: TypeAlias = Callable[[tuple[str, ...], str], None]
@@ -222,6 +223,27 @@ class StageTable:
     """Seconds for all of it; None is 30 on the way up, and 1 on the way down."""
 
 
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ServiceTable:
+    """`[services.NAME]`."""
+
+    manifest: str = attrs.field(validator=attrs.validators.min_len(1))
+    """Path of the manifest that is run inside, from this one's folder."""
+    enabled: bool = True
+    drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Name of a driver in it -> that of this manifest's driver that takes its place."""
+    set: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    """Tables that are laid over it."""
+    depends: tuple[str, ...] = ()
+    """Components of this manifest that must be ready before any of it."""
+    essential: bool = True
+    main: bool = False
+    """Whether this service ends when all that works by itself in it has ended."""
+    restart: RestartPolicy | None = None
+    """When all of it is started again; None leaves it to its components."""
+
+
 TableT_co = TypeVar("TableT_co", covariant=True)
 
 
@@ -260,6 +282,7 @@ class Tables:
     workers: Mapping[str, Entry[WorkerTable]]
     groups: Mapping[str, GroupTable]
     stages: Mapping[str, StageTable]
+    services: Mapping[str, ServiceTable]
     disabled: frozenset[str]
     """Ids."""
 
@@ -312,6 +335,7 @@ def read_tables(manifest: Manifest, report: Report) -> Tables:
         workers=workers,
         groups=_read_named(manifest, "groups", GroupTable, report),
         stages=_read_named(manifest, "stages", StageTable, report),
+        services=_read_services(manifest, report),
         disabled=frozenset(disabled),
     )
 
@@ -349,10 +373,20 @@ TableT = TypeVar("TableT")
 
 
 def _read_named(manifest: Manifest, name: str, cls: type[TableT], report: Report) -> dict[str, TableT]:
-    read = {
-        key: structure(given, cls, report=under(report, name, key)) for key, given in section(manifest, name).items()
-    }
+    return _structured(name, section(manifest, name), cls, report)
+
+
+def _structured(
+    name: str, tables: Mapping[str, Mapping[str, object]], cls: type[TableT], report: Report
+) -> dict[str, TableT]:
+    read = {key: structure(given, cls, report=under(report, name, key)) for key, given in tables.items()}
     return {key: table for key, table in read.items() if table is not None}
+
+
+def _read_services(manifest: Manifest, report: Report) -> dict[str, ServiceTable]:
+    given = section(manifest, "services")
+    enabled = {name: table for name, table in given.items() if not is_disabled(table.get("enabled"))}
+    return _structured("services", enabled, ServiceTable, report)
 
 
 def _entries(
@@ -360,15 +394,11 @@ def _entries(
 ) -> dict[str, Entry[TableT]]:
     entries: dict[str, Entry[TableT]] = {}
     for name, given in section(manifest, SECTIONS[kind]).items():
-        if _is_disabled(given.get("enabled")):
+        if is_disabled(given.get("enabled")):
             disabled.add(f"{kind}/{name}")
         else:
             entries[name] = _read_entry(kind, name, given, cls, report)
     return entries
-
-
-def _is_disabled(enabled: object) -> bool:
-    return enabled is False or (isinstance(enabled, FromOutside) and enabled == "false")
 
 
 def _read_entry(kind: str, name: str, given: Mapping[str, object], cls: type[TableT], report: Report) -> Entry[TableT]:

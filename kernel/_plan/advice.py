@@ -23,6 +23,8 @@ def _ask_driver(ground: Ground, wiring: Wiring, name: str, wired: Wired) -> None
             topologies.append(topology)
             for text in cls.check_topology(wired.config, topology):
                 ground.report(one.entry.at, text)
+    if name in (ground.lent or {}):
+        return  # what is said of it is told where it is configured
     for text in cls.advise(wired.config, topologies):
         ground.warn(wired.entry.at, text)
 

@@ -33,7 +33,8 @@ def with_contracts(ground: Ground, wiring: Wiring) -> Wiring:
         if isinstance(table := wired.entry.table, SenderTable) and table.contract is not None
     }
     read = {name: _of_driver(ground, wiring, name, path) for name, path in named.items()}
-    return attrs.evolve(wiring, contracts={name: one for name, one in read.items() if one is not None})
+    own = {name: one for name, one in read.items() if one is not None}
+    return attrs.evolve(wiring, contracts={**ground.lent_contracts, **own})
 
 
 def _of_driver(ground: Ground, wiring: Wiring, name: str, path: str) -> Contract | None:

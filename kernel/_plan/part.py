@@ -30,7 +30,9 @@ def named(plan: Plan, names: Iterable[str]) -> dict[str, str]:
 
 
 def _ids(plan: Plan, name: str) -> list[str]:
-    return [id_ for id_ in ([name] if "/" in name else [f"{kind}/{name}" for kind in KINDS]) if id_ in plan.components]
+    """Return what a name may mean; that of a component of a service inside is `NAME/name`."""
+    is_id = name.partition("/")[0] in KINDS and "/" in name
+    return [id_ for id_ in ([name] if is_id else [f"{kind}/{name}" for kind in KINDS]) if id_ in plan.components]
 
 
 def _fault(plan: Plan, name: str, ids: list[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Final, Literal, TypedDict, cast
 
 import attrs
 
+from .._core.contract import Contract
 from .._core.policies import RestartPolicy, RetryPolicy
 from .._core.spec import (
     AnySpec,
@@ -23,17 +24,15 @@ from .._core.spec import (
     Plan,
     StageSpec,
     StopBudget,
+    Value,
     WorkerSpec,
 )
-from .._core.words import did_you_mean, listed
+from .._core.words import listed
 from .._manifest.manifest import Manifest
 from .._manifest.registry import Registry
 from .._manifest.tables import (
     DispatcherTable,
-    DriverTable,
-    Entry,
     RetryTable,
-    WorkerTable,
     read_tables,
 )
 from ..abc import Dispatcher, Driver
@@ -41,16 +40,17 @@ from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
 from .contracts import with_contracts
+from .depends import depends_on
 from .found import with_found_workers
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
+from .inside import Part
+from .services import joined, read_services, refused_answers, secrets_in, with_stages_of, with_tables_of
 from .staff import Hired, fed_by, hire, read_groups, shape_of
 from .stages import read_stages, with_stages
 from .values import list_values
-from .wiring import Ground, Wired, Wiring, refer, stop_timeout_of, wire
+from .wiring import Ground, Wired, Wiring, stop_timeout_of, wire, with_lent
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_KINDS: Final = ("driver", "dispatcher", "worker")
-"""Of components that are started and stopped."""
 _TOLERANCE: Final = 1e-6
 """Seconds that adding floats may be off."""
 
@@ -63,6 +63,21 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
     Raises:
         PlanError: listing every problem, if there is any.
     """
+    return _resolve(manifest, registry, None, {})
+
+
+def _resolve(
+    manifest: Manifest, registry: Registry, lent: Mapping[str, Wired] | None, contracts: Mapping[str, Contract]
+) -> Plan:
+    """Resolve a manifest.
+
+    Args:
+        manifest: Which.
+        registry: What is installed.
+        lent: If it is inside of another one, drivers of that, by the names that they have here: they are components
+            of the plan, of which the outer one knows better.
+        contracts: Of these.
+    """
     problems: list[Problem] = []
     warnings = list(manifest.warnings)
     manifest = with_found_workers(
@@ -72,47 +87,63 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
         lambda at, text: warnings.append(manifest.problem(at, text)),
     )
     tables = read_tables(manifest, lambda at, text: problems.append(manifest.problem(at, text)))
+    tables = with_lent(tables, lent) if lent else tables
     ground = Ground(
         manifest=manifest,
         registry=registry.allowing(tables.kernel.plugins),
         tables=tables,
         report=lambda at, text: problems.append(manifest.problem(at, text)),
         warn=lambda at, text: warnings.append(manifest.problem(at, text)),
+        lent=lent,
+        lent_contracts=contracts,
     )
     name = _service_name(ground)
     wiring = with_contracts(ground, wire(ground))
     ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
     groups = read_groups(ground)
-    lives = _lives(ground, wiring, workers, groups)
+    parts = read_services(ground, wiring, _resolve, problems) if tables.services else []
+    lives = _lives(ground, wiring, workers, groups, parts)
     order = start_order(edges_of(lives))
-    stages = read_stages(ground, dict(_classes(order, wiring, workers)))
+    stages = with_stages_of(parts, read_stages(ground, dict(_classes(ground, order, wiring, workers))))
     budget = _prove(ground, lives, stages)
     hooks = read_hooks(ground)
     _warn_of_essential_users(ground, lives)
     if problems or budget is None:
         raise PlanError(problems)
-    specs = _specs(lives, wiring, workers)
+    services = joined(part.services for part in parts)
+    specs = _specs(lives, wiring, workers, joined(part.components for part in parts))
+    if parts:
+        problems += refused_answers(manifest, name, services, specs)
+    if problems:
+        raise PlanError(problems)
     return Plan(
         path=manifest.path,
         name=name,
         grace_period=tables.kernel.grace_period,
         drain_timeout=tables.kernel.drain_timeout,
-        protocols=wiring.protocols,
+        protocols={**wiring.protocols, **joined(part.protocols for part in parts)},
         components={id_: specs[id_] for id_ in order},
-        groups=groups,
+        groups=[*groups, *(group for part in parts for group in part.groups)],
         budget=budget,
         warnings=tuple(sorted(set(warnings))),
         directory=manifest.directory.absolute(),
-        hooks=hooks,
+        hooks=(*hooks, *(hook for part in parts for hook in part.hooks)),
         stages=stages,
+        services=services,
         log=tables.logging,
         control=tables.kernel.control,
-        secrets=tuple(manifest.secrets()),
-        tables=manifest.tables,
+        secrets=tuple(secrets_in(manifest)),
+        tables=with_tables_of(parts, manifest.tables),
         problem=manifest.problem,
-        values=functools.partial(list_values, ground, name, wiring, workers),
+        values=functools.partial(_values, ground, name, wiring, workers, parts),
     )
+
+
+def _values(
+    ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired], parts: Sequence[Part]
+) -> list[Value]:
+    return [*list_values(ground, name, wiring, workers), *(value for part in parts for value in part.values())]
 
 
 def _service_name(ground: Ground) -> str:
@@ -132,15 +163,21 @@ def _service_name(ground: Ground) -> str:
 
 
 def _lives(
-    ground: Ground, wiring: Wiring, workers: Mapping[str, Hired], groups: Sequence[GroupSpec]
+    ground: Ground,
+    wiring: Wiring,
+    workers: Mapping[str, Hired],
+    groups: Sequence[GroupSpec],
+    parts: Sequence[Part],
 ) -> dict[str, ComponentSpec]:
     """Return what the supervisor needs of every component, in the order of the manifest's kinds."""
     uses, after = _uses(wiring, workers), _after(workers, groups)
     lives: dict[str, ComponentSpec] = {}
+    inner: dict[str, ComponentSpec] = {id_: spec for part in parts for id_, spec in part.components.items()}
     known = {entry.id for entry in ground.tables.with_lives() if entry.table is not None}
+    known |= inner.keys()
     for entry in ground.tables.with_lives():
         if entry.table is not None:
-            depends = tuple(_depends(ground, entry, entry.table.depends))
+            depends = tuple(depends_on(ground, entry.at, entry.table.depends, parts))
             lives[entry.id] = ComponentSpec(
                 id=entry.id,
                 name=entry.name,
@@ -153,7 +190,7 @@ def _lives(
                 after=_among(known, after.get(entry.id, ())),
                 on_reload=entry.table.on_reload == "restart",
             )
-    return _surrounded(lives, wiring)
+    return _surrounded(lives | inner, wiring)
 
 
 def _surrounded(lives: dict[str, ComponentSpec], wiring: Wiring) -> dict[str, ComponentSpec]:
@@ -200,37 +237,14 @@ def _after(workers: Mapping[str, Hired], groups: Sequence[GroupSpec]) -> dict[st
     return after
 
 
-def _depends(ground: Ground, entry: Entry[DriverTable] | Entry[WorkerTable], names: Sequence[str]) -> Iterator[str]:
-    for index, name in enumerate(names):
-        at = (*entry.at, "depends", str(index))
-        kind, slash, short = name.rpartition("/")
-        if not slash:
-            yield from _depend_on_name(ground, name, at)
-        elif kind not in _KINDS:
-            ground.report(at, f'"{kind}" is no kind of component that starts; there are: {listed(_KINDS)}')
-        elif refer(ground.tables, kind, short, at, ground.report):
-            yield name
-
-
-def _depend_on_name(ground: Ground, name: str, at: tuple[str, ...]) -> Iterator[str]:
-    tables = ground.tables
-    found = [f"{kind}/{name}" for kind in _KINDS if name in tables.of(kind)]
-    disabled = [f"{kind}/{name}" for kind in _KINDS if f"{kind}/{name}" in tables.disabled]
-    if len(found) > 1:
-        ground.report(at, f'"{name}" may mean {listed(found, last="or")}; write one of them')
-    elif not found and disabled:
-        ground.report(at, f"{disabled[0]} is disabled (enabled = false)")
-    elif not found:
-        known = [known for kind in _KINDS for known in tables.of(kind)]
-        there_are = f"; there are: {listed(dict.fromkeys(known))}"
-        ground.report(at, f'there is no component "{name}"{did_you_mean(name, known) or there_are}')
-    yield from found[:1]
-
-
-def _classes(order: Sequence[str], wiring: Wiring, workers: Mapping[str, Hired]) -> Iterator[tuple[str, object]]:
+def _classes(
+    ground: Ground, order: Sequence[str], wiring: Wiring, workers: Mapping[str, Hired]
+) -> Iterator[tuple[str, object]]:
+    """Yield the manifest's own components with their classes."""
     wired = {one.entry.id: one.cls for one in (*wiring.drivers.values(), *wiring.dispatchers.values())}
     hired = {one.entry.id: one.shape.use for one in workers.values() if one.shape is not None}
-    return ((id_, wired.get(id_) or hired.get(id_)) for id_ in order)
+    lent = {f"driver/{name}" for name in ground.lent or ()}
+    return ((id_, wired.get(id_) or hired.get(id_)) for id_ in order if id_ not in lent)
 
 
 # --- proofs -------------------------------------------------------------------------------------------------------
@@ -241,22 +255,24 @@ def _prove(ground: Ground, lives: Mapping[str, ComponentSpec], stages: Sequence[
     kernel = ground.tables.kernel
     cycles = find_cycles(edges_of(lives))
     for cycle in cycles:
-        _report_cycle(ground, cycle)
+        _report_cycle(ground, cycle, lives)
     if cycles or kernel.drain_timeout >= kernel.grace_period:
         return None
     closing = stop_budget(lives, drain_timeout=kernel.drain_timeout, grace_period=kernel.grace_period)
     budget = with_stages(closing, stages)
     is_known = not any("stop_timeout" in entry.wrong for entry in ground.tables.with_lives())
-    if is_known and budget.seconds > budget.grace_period + _TOLERANCE:
+    # Of a service inside, the outer one proves it, with all that is around.
+    if is_known and ground.lent is None and budget.seconds > budget.grace_period + _TOLERANCE:
         _report_budget(ground, budget)
     return budget
 
 
-def _report_cycle(ground: Ground, cycle: Sequence[str]) -> None:
-    entries = {entry.id: entry for entry in ground.tables.with_lives()}
-    steps = [f"{id_}{_line(ground, entries[id_].at)}" for id_ in cycle]
+def _report_cycle(ground: Ground, cycle: Sequence[str], lives: Mapping[str, ComponentSpec]) -> None:
+    places = {entry.id: entry.at for entry in ground.tables.with_lives()}
+    steps = [f"{id_}{_line(ground, places[id_]) if id_ in places else f' ({lives[id_].where})'}" for id_ in cycle]
     text = " -> ".join([*steps, cycle[0]])
-    ground.report(entries[cycle[0]].at, f"can never start, because each of these waits for the next: {text}")
+    at = next((places[id_] for id_ in cycle if id_ in places), ("services",))
+    ground.report(at, f"can never start, because each of these waits for the next: {text}")
 
 
 def _line(ground: Ground, at: tuple[str, ...]) -> str:
@@ -305,8 +321,10 @@ def _life(spec: ComponentSpec) -> _Life:
     return cast("_Life", attrs.asdict(spec, recurse=False))
 
 
-def _specs(lives: Mapping[str, ComponentSpec], wiring: Wiring, workers: Mapping[str, Hired]) -> dict[str, AnySpec]:
-    specs: dict[str, AnySpec] = {}
+def _specs(
+    lives: Mapping[str, ComponentSpec], wiring: Wiring, workers: Mapping[str, Hired], inner: Mapping[str, AnySpec]
+) -> dict[str, AnySpec]:
+    specs: dict[str, AnySpec] = {id_: attrs.evolve(spec, after=lives[id_].after) for id_, spec in inner.items()}
     for wired in wiring.drivers.values():
         specs[wired.entry.id] = _driver_spec(lives[wired.entry.id], wired, wiring)
     fed = fed_by(workers.values())

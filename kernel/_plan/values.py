@@ -25,7 +25,8 @@ def _parts(
     tables: Tables = ground.tables
     yield ("kernel",), attrs.evolve(tables.kernel, name=name)
     yield ("logging",), tables.logging
-    for wired in (*wiring.drivers.values(), *wiring.dispatchers.values()):
+    own = [wired for name, wired in wiring.drivers.items() if name not in (ground.lent or {})]
+    for wired in (*own, *wiring.dispatchers.values()):
         yield wired.entry.at, _with_source(wired)
         yield from _config_parts(wired.entry.at, wired.config)
     for key, spec in wiring.protocols.items():
@@ -40,6 +41,11 @@ def _parts(
         yield ("groups", group), members
     for stage, said in tables.stages.items():
         yield ("stages", stage), said
+    for service, inner in tables.services.items():
+        yield (
+            ("services", service),
+            {key: value for key, value in attrs.asdict(inner, recurse=False).items() if key != "set"},
+        )
 
 
 def _protocol_values(entry: Entry[ProtocolTable]) -> Mapping[str, object]:

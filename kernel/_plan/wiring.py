@@ -49,6 +49,10 @@ class Ground:
     report: Report
     warn: Report
     """As `report`, for what is allowed."""
+    lent: Mapping[str, Wired] | None = None
+    """Drivers of the manifest that this one is inside of, by the names that they have here; None if it is inside of none."""
+    lent_contracts: Mapping[str, Contract] = attrs.field(factory=dict[str, Contract])
+    """Of those that have one."""
 
 
 @final
@@ -111,14 +115,21 @@ def refer(tables: Tables, kind: str, name: str | None, at: tuple[str, ...], repo
 def wire(ground: Ground) -> Wiring:
     """Load all plugins that the manifest names, structure their tables and check what each is tied to."""
     tables, report = ground.tables, ground.report
-    drivers = {name: _load(ground, "driver", entry) for name, entry in tables.drivers.items()}
+    lent = ground.lent or {}
+    drivers = {
+        name: lent[name].cls if name in lent else _load(ground, "driver", entry)
+        for name, entry in tables.drivers.items()
+    }
     dispatchers = {name: _load(ground, "dispatcher", entry) for name, entry in tables.dispatchers.items()}
     protocols = _Protocols(ground)
     for name, entry in tables.protocols.items():
         protocols.declare(name, entry)
     wiring = Wiring(
         drivers={
-            name: _wire_one(ground, tables.drivers[name], cls, drivers, protocols) for name, cls in drivers.items()
+            name: _lent(lent[name], tables.drivers[name])
+            if name in lent
+            else _wire_one(ground, tables.drivers[name], cls, drivers, protocols)
+            for name, cls in drivers.items()
         },
         dispatchers={
             name: _wire_one(ground, tables.dispatchers[name], cls, drivers, protocols)
@@ -126,10 +137,26 @@ def wire(ground: Ground) -> Wiring:
         },
         protocols=protocols.found,
     )
-    for wired in (*wiring.drivers.values(), *wiring.dispatchers.values()):
+    own = [wired for name, wired in wiring.drivers.items() if name not in lent]
+    for wired in (*own, *wiring.dispatchers.values()):
         for path, text in _faults(wired, wiring, tables):
             report((*wired.entry.at, *path), text)
     return wiring
+
+
+def _lent(wired: Wired, entry: Entry[DriverTable]) -> Wired:
+    return Wired(entry=entry, cls=wired.cls, config=wired.config, driver=None, protocol=None)
+
+
+def with_lent(tables: Tables, lent: Mapping[str, Wired]) -> Tables:
+    """Return tables with drivers that the manifest outside opens, by the names that they have here."""
+    entries = {name: _lent_entry(name, plugin_of(wired.entry)) for name, wired in lent.items()}
+    return attrs.evolve(tables, drivers={**entries, **tables.drivers})
+
+
+def _lent_entry(name: str, plugin: str) -> Entry[DriverTable]:
+    table = DriverTable(plugin=plugin)
+    return Entry(id=f"driver/{name}", name=name, at=("drivers", name), table=table, wrong=frozenset(), given={})
 
 
 def _load(ground: Ground, kind: str, entry: Entry[DriverTable] | Entry[ProtocolTable]) -> type[Component] | None:

@@ -20,6 +20,7 @@ from .._delivery.failure import describe
 from .._delivery.judge import passing
 from ..errors import DependencyError, LeftBehindError, RestartLimitError, StartupError
 from .life import Life
+from .unit import Unit
 
 Body: TypeAlias = Callable[[Life], Awaitable[None]]
 """Lives one life: opens, calls `life.started(value)`, does its work inside `life.inner`, closes."""
@@ -69,6 +70,8 @@ class Child:
     withhold: Callable[[], Awaitable[None] | None] | None = None
     """Has it given no new work; returns what waits until it has finished what it has, if it has any."""
     group: Group | None = None
+    units: tuple[Unit[Child], ...] = ()
+    """The services inside the service that it belongs to, from the innermost out."""
     uses: list[Child] = attrs.field(factory=list["Child"], init=False)
     after: list[Child] = attrs.field(factory=list["Child"], init=False)
     users: list[Child] = attrs.field(factory=list["Child"], init=False)
@@ -107,8 +110,8 @@ class Child:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether its group has failed."""
-        return self.group is not None and self.group.failed
+        """Whether its group has failed, or the service inside that it belongs to."""
+        return (self.group is not None and self.group.failed) or any(unit.failed for unit in self.units)
 
     @property
     def escalates(self) -> bool:
@@ -135,6 +138,12 @@ class Child:
         """Forget what it depends on and what depends on it, to be told anew; whoever waits for that goes on waiting."""
         # New lists: a keeper may be looking through those that there were.
         self.uses, self.after, self.users, self.followers = [], [], [], []
+
+    def forget_restarts(self) -> None:
+        """Begin a new row of restarts, also of its group."""
+        self.history.forget()
+        if self.group is not None:
+            self.group.history.forget()
 
     def retire(self) -> None:
         """Keep it from starting again."""
@@ -191,8 +200,10 @@ def affected(child: Child) -> list[Child]:
 
 
 def lost_with(child: Child) -> list[Child]:
-    """Return the children that end when `child` has failed, besides it: its users, and its group if that failed."""
+    """Return the children that end when `child` has failed, besides it: its users, and what it is of that failed."""
     roots = child.group.members if child.group is not None and child.group.failed else [child]
+    for unit in child.units:
+        roots = unit.members if unit.failed else roots
     return _reach(child, roots, lambda one: one.users)
 
 
@@ -206,6 +217,22 @@ def _reach(child: Child, roots: Iterable[Child], following: Callable[[Child], It
     return [one for one in found if one is not child]
 
 
+def failing_with(child: Child, *, with_group: bool) -> Iterator[Unit[Child]]:
+    """Yield the units that fail if a child does for good, from the innermost out, up to one that is not essential.
+
+    Args:
+        child: Which.
+        with_group: Whether its group fails with it.
+    """
+    failing = child.group.members if with_group and child.group is not None else [child]
+    for unit in child.units:
+        if unit.vital.isdisjoint(failing):
+            return
+        yield unit
+        if not unit.essential:
+            return
+
+
 def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
     """Say how a life that is over ended."""
     if child.retired:
@@ -213,7 +240,7 @@ def ending(child: Child, life: Life, error: BaseException | None) -> Ending:
     if life.recalled:
         return Ending.RECALLED
     if error is not None:
-        return Ending.REFUSED if _is_final(error) else Ending.RAISED
+        return Ending.REFUSED if is_final(error) else Ending.RAISED
     if life.whole.cancelled_caught:
         return Ending.RAISED if life.is_ready or life.whole.deadline < life.start.deadline else Ending.NOT_READY
     return Ending.RETURNED
@@ -231,9 +258,9 @@ def parted(error: BaseException) -> tuple[BaseException | None, BaseException | 
     return own, others
 
 
-def _is_final(error: BaseException) -> bool:
-    """Whether an error says itself that another life would end as this one did."""
-    kinds = (StartupError, DependencyError)
+def is_final(error: BaseException) -> bool:
+    """Whether an error says itself that another life would end as this one did, or cannot be."""
+    kinds = (StartupError, DependencyError, LeftBehindError)
     if isinstance(error, BaseExceptionGroup):
         return cast("BaseExceptionGroup[BaseException]", error).subgroup(kinds) is not None
     return isinstance(error, kinds)

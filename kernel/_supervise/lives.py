@@ -73,8 +73,11 @@ async def declare(  # noqa: ASYNC910  suspends only to wait
 
 def _topologies(tree: Tree, spec: DispatcherSpec) -> Iterable[Topology]:
     pools = (tree.pools[name] for name in spec.workers)
-    workers = {pool.name: Candidate(worker=pool.worker, options=pool.options) for pool in pools}
-    found = (spec.cls.topology(spec.config), spec.cls.worker_topology(spec.config, workers, service=tree.plan.name))
+    workers = {pool.spec.name.rpartition("/")[2]: Candidate(worker=pool.worker, options=pool.options) for pool in pools}
+    found = (
+        spec.cls.topology(spec.config),
+        spec.cls.worker_topology(spec.config, workers, service=tree.service_name(spec.id)),
+    )
     return [topology for topology in found if topology is not None]
 
 
@@ -197,12 +200,13 @@ async def _run_main(tree: Tree, spec: WorkerSpec, worker: object) -> None:  # no
         if isinstance(error.code, str):
             raise
         returned = error.code
+    status = 0
     try:
-        tree.returned = exit_status(returned)
+        status = exit_status(returned)
     except ValueError as error:  # told, but not tried again: it has done what it was there for
         tree.supervisor.errors.append(error)
         tree.hub.emit(ComponentFailed(component=spec.id, error=error, restart_in=None))
-    tree.end(f"{spec.id} has returned")
+    tree.end_with(spec, status)
 
 
 async def _run_loop(spec: WorkerSpec, worker: object) -> object:

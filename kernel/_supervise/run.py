@@ -213,6 +213,8 @@ class Kernel:
             ValueError: if there is no such component, it will not start again, or the service stops.
         """
         children = self._children(component)
+        if component in map("service/{}".format, self.plan.services):  # in which some may be done
+            children = [child for child in children if child.state not in FINAL] or children
         if self._stop.is_set():
             raise ValueError("the service stops")
         if ended := [child for child in children if child.state in FINAL]:

@@ -33,8 +33,10 @@ from .child import (
     affected,
     cause,
     ending,
+    failing_with,
     healthy_for,
     holding,
+    is_final,
     is_free_to_start,
     left_behind,
     lost_with,
@@ -46,6 +48,11 @@ from .child import (
     worn_out,
 )
 from .life import Life
+from .unit import Unit
+
+
+def _ignore(_unit: Unit[Child]) -> None:
+    """There is no service inside."""
 
 
 @final
@@ -60,6 +67,8 @@ class Supervisor:
     """Called when no child is left that works by itself."""
     on_ready: Callable[[], None]
     """Called whenever a child has moved, or has just been started, and no essential one is missing."""
+    on_unit_finished: Callable[[Unit[Child]], None] = _ignore
+    """As `on_finished`, for a service inside."""
     children: dict[str, Child] = attrs.field(factory=dict[str, Child], init=False)
     errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
     """Why essential children failed, and what was raised while stopping."""
@@ -88,6 +97,7 @@ class Supervisor:
         """Start every keeper in the nursery; they end when their children have ended for good."""
         self.is_started = True
         self._working = {child for child in self.children.values() if not child.resident}
+        self._count_in_units()
         self._nursery = nursery
         for child in self.children.values():
             nursery.start_soon(self._keep, child, name=child.id)
@@ -175,10 +185,26 @@ class Supervisor:
         self._working = {
             child for child in children if not (child.resident or child.state in FINAL or child.left_behind)
         }
+        self._count_in_units()
         for child in fresh:
             self._nursery.start_soon(self._keep, child, name=child.id)
         for child in children:
             child.changed.unpark_all()
+
+    def _count_in_units(self) -> None:
+        for child in self._working:
+            for unit in child.units:
+                unit.working.add(child)
+
+    def end(self, unit: Unit[Child], *, drain_until: float) -> None:
+        """Stop all of a service inside for good, in order; nothing of it has failed. Returns at once."""
+        alive = [child for child in unit.members if not child.retired]
+        for child in alive:
+            child.retire()
+            if child.accepts and child.life is not None:
+                child.life.stop_accepting()
+        if alive:
+            self._nursery.start_soon(partial(self._stop_all, alive, drain_until=drain_until))
 
     def report(self, child: Child, state: State, reason: str = "") -> None:
         """Move a child between ready and degraded, or when it gets up; anything else is ignored as too late.
@@ -214,6 +240,10 @@ class Supervisor:
         """Note that nothing more is to come of a child."""
         if child in self._working:
             self._working.remove(child)
+            for unit in child.units:
+                unit.working.discard(child)
+                if not (unit.working or self._changing):
+                    self.on_unit_finished(unit)
             if not (self._working or self._changing):
                 self.on_finished()
 
@@ -322,6 +352,9 @@ class Supervisor:
 
     async def _give_up(self, child: Child, error: BaseException) -> None:
         """Fail a child that has been restarted too often, and its group as a whole."""
+        if (whole := _restarted_whole(child, error, with_group=True)) is not None:
+            await self._restart_whole(*whole, child, error)
+            return
         if child.group is not None:
             child.group.failed = True
             for member in child.group.members:
@@ -330,6 +363,15 @@ class Supervisor:
 
     async def _fail(self, child: Child, error: BaseException) -> None:
         """End a child for good: if it is essential, whoever is told stops the service; else its users end too."""
+        with_group = child.group is not None and child.group.failed
+        if (whole := _restarted_whole(child, error, with_group=with_group)) is not None:
+            await self._restart_whole(*whole, child, error)
+            return
+        lost = next((unit for unit in failing_with(child, with_group=with_group) if not unit.essential), None)
+        if lost is not None:
+            lost.failed = True
+            for member in lost.members:
+                member.retire()
         self._report_error(child, error, final=child.escalates)
         self._move(child, State.FAILED, reason=describe(error))
         if child.escalates:
@@ -338,9 +380,28 @@ class Supervisor:
             await self._stop_all(lost_with(child), drain_until=-math.inf)
         await trio.lowlevel.checkpoint()
 
+    async def _restart_whole(self, unit: Unit[Child], wait: float, child: Child, error: BaseException) -> None:
+        """Start all of a service inside again, in place of the failure for good of a child."""
+        self._tell_failure(child, error, restart_in=wait)
+        self._move(child, State.BACKOFF, reason=f"{unit.id} restarts in {wait:.2f} s")
+        if unit.restarting:  # by another of its members, which holds this one
+            await trio.lowlevel.checkpoint()
+            return
+        everyone = dict.fromkeys(other for member in unit.members for other in (member, *affected(member)))
+        unit.restarting = True
+        try:
+            with holding(everyone):
+                await self._stop_all([one for one in everyone if one is not child], drain_until=-math.inf)
+                for member in unit.members:
+                    member.forget_restarts()
+                await sleep_unless_retired(child, wait)
+        finally:
+            unit.restarting = False
+
     def _end(self, child: Child) -> None:
         if child.is_given_up:
-            self._move(child, State.FAILED, reason="a member of its group was restarted too often")
+            whole = "its group" if child.group is not None and child.group.failed else "its service"
+            self._move(child, State.FAILED, reason=f"a member of {whole} was restarted too often")
         else:
             self._move(child, State.STOPPED)
 
@@ -419,6 +480,8 @@ class Supervisor:
         self.hub.emit(StateChanged(component=child.id, old=old, new=state, reason=reason))
         if child.essential:
             (self.missing.discard if serves(child) else self.missing.add)(child)
+        for unit in child.units:
+            unit.note(child, serves=serves(child))
         if not self.missing:
             self.on_ready()
         self._notify(child)
@@ -438,3 +501,14 @@ class Supervisor:
     def _notify(self, child: Child) -> None:
         for one in (child, *standing_on(child)):
             one.changed.unpark_all()
+
+
+def _restarted_whole(child: Child, error: BaseException, *, with_group: bool) -> tuple[Unit[Child], float] | None:
+    """Return which service inside is started again in place of a child's failure for good, and after how many seconds."""
+    if not child.units or child.retired or child.left_behind or is_final(error):
+        return None
+    for unit in failing_with(child, with_group=with_group):
+        wait = 0.0 if unit.restarting else unit.next_wait()
+        if wait is not None:
+            return unit, wait
+    return None

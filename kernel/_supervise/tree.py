@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
 import attrs
+import trio
 
 from .._core.events import EventHub, KillSwitchChanged, StateChanged
 from .._core.lifecycle import FINAL, USABLE, State, SwitchState
@@ -27,6 +28,7 @@ from .._core.spec import (
     GroupSpec,
     Plan,
     ProtocolSpec,
+    ServiceSpec,
     WorkerSpec,
 )
 from .._delivery.failure import describe
@@ -38,10 +40,11 @@ from .._delivery.pool import Pool
 from .._delivery.translate import translated
 from ..abc import Context, Protocol
 from ..errors import StartupError
-from .child import Child, Group
+from .child import Child, Group, serves
 from .gate import Gate, gate
 from .routes import attempting, reroute
 from .supervisor import Supervisor
+from .unit import Unit
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -95,6 +98,8 @@ class Tree:
     """Component id -> its children: several for a worker with `instances`."""
     _groups: dict[str, tuple[GroupSpec, Group]] = attrs.field(factory=dict[str, tuple[GroupSpec, Group]], init=False)
     """By name."""
+    _units: dict[str, Unit[Child]] = attrs.field(factory=dict[str, Unit[Child]], init=False)
+    """By the name of a service inside."""
     replaced: frozenset[str] = attrs.field(default=frozenset(), init=False)
     """Ids of components that are stopped to be started as others: that they end says nothing."""
 
@@ -106,6 +111,7 @@ class Tree:
         """
         self.protocols = self.built_protocols(self.plan)
         self.gate = gate(self.plan.components)
+        self.supervisor.on_unit_finished = self._end_unit
         for child in self._make({*self.plan.components}):
             self.supervisor.add(child)
         self.hub.subscribe(self._close_pool, StateChanged)
@@ -161,7 +167,10 @@ class Tree:
         return all(child.state in FINAL for child in self._instances[component])
 
     def children(self, component: str) -> list[Child]:
-        """Return the children of a component; those of one instance, if its number is given."""
+        """Return the children of a component; those of one instance, if its number is given; all of a `service/NAME`."""
+        kind, _, name = component.partition("/")
+        if kind == "service" and name in self._units:
+            return list(self._units[name].members)
         found = self._instances.get(component)
         return found or [child for child in [self.supervisor.children.get(component)] if child is not None]
 
@@ -208,6 +217,7 @@ class Tree:
                 self._pool(spec, is_new=spec.id in changed)
             made[spec.id] = [self._child(spec, id_, is_new=spec.id in changed) for id_ in _child_ids(spec)]
         self._instances = made
+        self._unite(changed)
         for spec in self.plan.components.values():
             for child in made[spec.id]:
                 child.detach()
@@ -234,6 +244,27 @@ class Tree:
             groups[spec.name] = (spec, group)
         self._groups = groups
         return {member: group for spec, group in groups.values() for member in spec.members}
+
+    def _unite(self, changed: Collection[str]) -> None:
+        """Tell the children of services inside what they belong to; one that is as it was goes on counting its restarts."""
+        known, self._units = self._units, {}
+        for name, service in self.plan.services.items():
+            outer = self._units.get(name.rpartition("/")[0])
+            self._units[name] = unit = known.get(name) or Unit(f"service/{name}")
+            unit.become(service, outer, _history(service, unit))
+        for id_, children in self._instances.items() if self._units else ():
+            around = list(self._around(id_))
+            for child in children:
+                child.units = tuple(unit for _, unit in around)
+                for service, unit in around:
+                    unit.add(child, vital=id_ in service.vital, serves=serves(child), is_new=id_ in changed)
+
+    def _around(self, id_: str) -> Iterator[tuple[ServiceSpec, Unit[Child]]]:
+        """Yield the services inside that a component belongs to, from the innermost out."""
+        service = self.plan.service_of(id_)
+        while service is not None:
+            yield service, self._units[service.name]
+            service = self.plan.services.get(service.name.rpartition("/")[0])
 
     def _pool(self, spec: WorkerSpec, *, is_new: bool) -> None:
         pool = self.pools.get(spec.name)
@@ -342,15 +373,46 @@ class Tree:
             case Asked.LOGGER:
                 return logging.getLogger(spec.id)
 
+    def end_with(self, spec: WorkerSpec, status: int) -> None:
+        """End the service of a main worker that has returned, with the exit status that it returned.
+
+        Raises:
+            RuntimeError: if that is none of success, and the service is one inside, for which nothing else ends.
+        """
+        units = [unit for _, unit in self._around(spec.id)]
+        if all(unit.main for unit in units):
+            self.returned = status
+            self.end(f"{spec.id} has returned")
+        elif status:
+            raise RuntimeError(f"{spec.id} returned {status}")
+        else:
+            self._end_unit(units[0])
+
+    def _end_unit(self, unit: Unit[Child]) -> None:
+        """End a service inside, or what it is inside of, if that is there for it."""
+        reason = f"{unit.id} has ended"
+        while unit.main:
+            if unit.outer is None:
+                self.end(reason)
+                return
+            unit = unit.outer
+        self.supervisor.end(unit, drain_until=trio.current_time() + self.plan.drain_timeout)
+
+    def service_name(self, component: str) -> str:
+        """Return what the service of a component is called."""
+        inner = self.plan.service_of(component)
+        return self.plan.name if inner is None else inner.service
+
     def _context(self, component: str, name: str) -> Context:
         def report(state: State, reason: str = "") -> None:
             for child in self._instances.get(component, ()):
                 self.supervisor.report(child, state, reason)
 
+        inner = self.plan.service_of(component)
         return Context(
             id=component,
-            name=name,
-            service=self.plan.name,
+            name=name.rpartition("/")[2],
+            service=self.service_name(component),
             log=self.log.bind(component=component),
             emit=self.hub.emit,
             hears=self.hub.hears,
@@ -360,7 +422,7 @@ class Tree:
             report_degraded=functools.partial(report, State.DEGRADED),
             report_ready=functools.partial(report, State.READY),
             report_usage=functools.partial(self.usages.__setitem__, component),
-            directory=self.plan.directory,
+            directory=self.plan.directory if inner is None else inner.directory,
         )
 
     def attempting(self, spec: DispatcherSpec, hold: Hold) -> Attempting:
@@ -383,3 +445,10 @@ def _is_resident(spec: AnySpec) -> bool:
 def built(cls: Callable[..., T], config: object, context: Context) -> T:
     """Call a component class the way that `abc` says it is called."""
     return cls(config=config, context=context)
+
+
+def _history(service: ServiceSpec, unit: Unit[Child]) -> RestartHistory | None:
+    if service.restart is None:
+        return None
+    known = unit.history
+    return known if known and known.policy == service.restart else RestartHistory(service.restart, random.random)

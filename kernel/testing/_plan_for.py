@@ -9,7 +9,7 @@ from typing import cast
 import attrs
 
 from .._core.spec import DriverSpec, Plan
-from .._manifest.manifest import Manifest, from_mapping, load
+from .._manifest.manifest import Manifest, from_mapping, load, with_services
 from .._manifest.registry import Registry, discover
 from .._plan.plan import resolve
 from ._faults import Faults
@@ -32,6 +32,8 @@ def plan_for(
     )
     source, registry = _replaced(source, registry, replace)
     source = _with_keys(source, set_)
+    if source.services and (set_ or replace):  # which may say something else of those inside
+        source = with_services(source, environ=environ)
     plan = resolve(source, registry)
     return plan if faults is None else _with_faults(plan, faults)
 

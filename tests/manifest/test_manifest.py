@@ -14,7 +14,7 @@ from kernel import Secret
 from kernel._manifest.manifest import Manifest, from_mapping, load
 from kernel.errors import ManifestError
 
-ALLOWED = "allowed: kernel, logging, drivers, protocols, dispatchers, workers, groups, stages"
+ALLOWED = "allowed: kernel, logging, drivers, protocols, dispatchers, workers, groups, stages, services"
 
 
 def written(folder: Path, text: str) -> Path:

@@ -89,11 +89,11 @@ def dispatcher(world: World) -> type[Dispatcher]:
         @asynccontextmanager
         async def open(self) -> AsyncGenerator[None]:
             await trio.lowlevel.checkpoint()
-            world.open[self.context.id] += 1
+            world.open[f"dispatcher/{self.context.name}"] += 1
             try:
                 yield
             finally:
-                world.open[self.context.id] -= 1
+                world.open[f"dispatcher/{self.context.name}"] -= 1
 
         @override
         async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:

@@ -32,7 +32,7 @@ SETTLING = 6.0
 def play(seed: int) -> World:
     """Play what a seed means."""
     world = World(draw(seed))
-    with _seeded(seed), _wishes():
+    with seeded(seed), wishes():
         trio.run(_live, world, clock=MockClock(autojump_threshold=0))
     return world
 
@@ -52,13 +52,13 @@ async def _live(world: World) -> None:
     world.fill()
     plan = resolve(from_mapping(world.draw.manifest), Registry.of(plugins(world)))
     hub = EventHub()
-    hub.subscribe(partial(_hear, world))
+    hub.subscribe(partial(hear, world))
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             world.kernel = await nursery.start(partial(_serve, world, plan, hub))
             for parcel in world.parcels:
                 if parcel.task.revoked < PATIENCE:
-                    nursery.start_soon(_revoke, world, parcel)
+                    nursery.start_soon(revoke, world, parcel)
             nursery.start_soon(_stop, world)
             await world.kernel.wait_stop_requested()
 
@@ -68,7 +68,7 @@ async def _serve(world: World, plan: Plan, hub: EventHub, task_status: trio.Task
     world.result = await serve(plan, log=log, hub=hub, task_status=task_status)
 
 
-def _hear(world: World, event: Event) -> None:
+def hear(world: World, event: Event) -> None:
     world.events.append(event)
     world.heard_at[id(event)] = trio.current_time()
     if isinstance(event, ComponentFailed) and event.component.startswith("dispatcher/"):
@@ -88,7 +88,7 @@ async def _stop(world: World) -> None:
         world.kernel.hasten()
 
 
-async def _revoke(world: World, parcel: Parcel) -> None:
+async def revoke(world: World, parcel: Parcel) -> None:
     await trio.sleep_until(world.began + parcel.task.at + parcel.task.revoked)
     intakes = [intake for source, intake in world.intakes if source.name == parcel.task.dispatcher]
     if not intakes or parcel.taken_at > trio.current_time():
@@ -105,7 +105,7 @@ async def _revoke(world: World, parcel: Parcel) -> None:
 
 
 @contextmanager
-def _seeded(seed: int) -> Generator[None]:
+def seeded(seed: int) -> Generator[None]:
     """Let chance be the seed's: that of backoffs, and that of trio's scheduler."""
     from trio._core import _run  # noqa: PLC0415  nothing public makes it the same again
 
@@ -122,7 +122,7 @@ def _seeded(seed: int) -> Generator[None]:
 
 
 @contextmanager
-def _wishes() -> Generator[None]:
+def wishes() -> Generator[None]:
     """Let a manifest find its filters."""
     module = ModuleType(MODULE)
 
