@@ -1,0 +1,124 @@
+"""Consuming over STOMP, against stomp.py: rounds in turns, the median of the ratios; and the parser on a large body.
+
+    uv run python benchmarks/stomp_rates.py [--rounds 5] [--messages 5000]
+
+A queue is filled, then a process takes it all: prefetch 100, JSON of about 200 bytes read, each message acknowledged
+after its handler. The kernel's side is a whole service. Each side measures itself, from the first handler to the last.
+Starts a RabbitMQ of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+from kernel_stomp import StompConfig, StompDriver
+from kernel_stomp.core import Frame, Parser, encode
+
+from kernel import Envelope
+from kernel.abc import Queue, Topology
+from kernel.testing import fake_context
+
+ROOT: Final = Path(__file__).parent.parent
+RIVALS: Final = Path(__file__).parent / "rivals"
+RATE: Final = 3.0
+"""Times the rate of stomp.py, at least."""
+PARSED: Final = 0.002
+"""Seconds for a body of 1 MB, at most."""
+_BODY: Final = json.dumps({"id": 12345, "sku": "tea", "quantity": 2, "note": "x" * 150}).encode()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=5000)
+    arguments = parser.parse_args()
+    seconds = parsed()
+    print(f"a body of 1 MB is read in {seconds * 1000:.2f} ms; at most {PARSED * 1000:g}")
+    sys.path.insert(0, str(ROOT))
+    from tests.amqp._node import free_port, running_node, scripts  # noqa: PLC0415  no package of a distribution
+
+    programs, port = scripts(), free_port()
+    assert programs is not None, "RabbitMQ is not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "rabbitmq.conf").write_text(f"stomp.listeners.tcp.1 = 127.0.0.1:{port}\n")
+        with running_node(Path(folder), programs, plugins=("rabbitmq_stomp",)):
+            ratio = race(port, arguments.rounds, arguments.messages)
+    sys.exit(not (ratio >= RATE and seconds <= PARSED))
+
+
+def race(port: int, rounds: int, messages: int) -> float:
+    """Return how many times faster the kernel is, in the median."""
+    ratios = list[float]()
+    for number in range(rounds):
+        sides = {name: rate(name, port, messages) for name in (SIDES if number % 2 else reversed(SIDES))}
+        ratios.append(sides["kernel"] / sides["stomp.py"])
+        print(", ".join(f"{name} {sides[name]:.0f}/s" for name in SIDES), f"-> {ratios[-1]:.2f}")
+    ratio = statistics.median(ratios)
+    print(f"the kernel consumes {ratio:.2f} times as fast as stomp.py; at least {RATE:g}")
+    return ratio
+
+
+SIDES: Final = ("kernel", "stomp.py")
+
+
+def rate(side: str, port: int, messages: int) -> float:
+    """Return how many messages a second one side takes."""
+    queue = f"bench-{secrets.token_hex(4)}"
+    trio.run(partial(fill, queue, port, messages))
+    rival = [os.environ.get("UV", "uv"), "run", "--quiet", "--script", str(RIVALS / "consume_stomp_py.py")]
+    service = [sys.executable, "-m", "kernel", "run", "--log-level", "error", str(RIVALS / "kernel_stomp.toml")]
+    command = service if side == "kernel" else [*rival, queue, str(messages), str(port)]
+    environ = {"BENCH_QUEUE": queue, "BENCH_COUNT": str(messages), "BENCH_PORT": str(port), "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(command, env={**os.environ, **environ}, cwd=RIVALS, text=True, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        said = json.loads(next(line for line in process.stdout if line.startswith("{")))
+    finally:
+        process.terminate()
+        process.wait()
+    return float(said["count"] / said["wall"])
+
+
+async def fill(queue: str, port: int, messages: int) -> None:
+    """Put messages into a queue, each confirmed."""
+    config = StompConfig(hosts=(f"127.0.0.1:{port}",))
+    async with StompDriver(config=config, context=fake_context("driver/queue")).open() as broker:
+        await broker.declare(Topology(queues=[Queue(name=queue)]))
+        limit = trio.CapacityLimiter(100)
+
+        async def send() -> None:
+            async with limit:
+                envelope = Envelope(subject=queue, body=_BODY, content_type="application/json")
+                await broker.send(envelope, exchange="")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(messages):
+                nursery.start_soon(send)
+
+
+def parsed() -> float:
+    """Return how long the parser takes for a body of 1 MB that comes in pieces; the best of some."""
+    data, best = encode(Frame("MESSAGE", {"destination": "/queue/a"}, os.urandom(1_000_000)), "1.2"), float("inf")
+    for _ in range(20):
+        parser, began = Parser(frozenset({"MESSAGE"})), time.perf_counter()
+        for begin in range(0, len(data), 65536):
+            parser.feed(data[begin : begin + 65536])
+        assert parser.next_frame() is not None
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+if __name__ == "__main__":
+    main()
