@@ -113,12 +113,16 @@ def _levels(_context: click.Context, _option: click.Parameter, given: Sequence[s
     callback=_levels,
     help=f"What is logged: {', '.join(LEVELS)}. With NAME=, of one logger or component; may be given often.",
 )
+@click.option(
+    "--processes", type=click.IntRange(1), metavar="COUNT", help="Run it in so many processes; see [kernel] processes."
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="How it is logged, one record a line.")
 def run(
     words: Sequence[str],
     overlays: Sequence[str],
     overrides: Sequence[str],
     levels: Mapping[str, str],
+    processes: int | None,
     log_format: str | None,
 ) -> None:
     """Run the service until it is told to stop.
@@ -126,27 +130,36 @@ def run(
     Ctrl-C or SIGTERM begins the stop: what has been accepted is finished first. A second Ctrl-C skips that. SIGHUP has
     the manifest read again, as `kernel reload` does. The log goes to standard error.
 
+    In several processes, SIGHUP has each replaced by a new one, one after the other.
+
     The exit status is 0 if it stopped cleanly, 1 if a component failed, 2 if the manifest is wrong, and 3 if something
     had to be cut at a deadline.
 
     What follows -- is for the service: its manifest says which options it takes, and `kernel run -- --help` lists them.
     """
-    source = _source(words, overlays, overrides)
+    source = _source(words, overlays, [*overrides, *([f"kernel.processes={processes}"] if processes else [])])
     if source.asks_for_help:
         say(source.help(_discover()))
         return
+    from .._manifest.tables import several_processes  # noqa: PLC0415  as below
     from .service import ServiceOptions, run_service  # noqa: PLC0415  structlog and trio
 
+    options = ServiceOptions(
+        log_level=levels.get(""),
+        log_levels={name: level for name, level in levels.items() if name},
+        as_json=None if log_format is None else log_format == "json",
+    )
     with unheard_is_lost(), _beside(source.path):
-        registry = _discover()
-        plan = source.resolve(registry)
-        options = ServiceOptions(
-            log_level=levels.get(""),
-            log_levels={name: level for name, level in levels.items() if name},
-            as_json=None if log_format is None else log_format == "json",
-        )
-        result = run_service(plan, options, again=partial(source.resolve_again, registry))
-        status = int(result.status) or result.returned
+        manifest = source.load()
+        if (table := several_processes(manifest)) is not None:
+            from .crew import run_crew  # noqa: PLC0415  as above
+
+            status = run_crew(source, options, size=table.processes, restart=table.process_restart)
+        else:
+            registry = _discover()
+            plan = source.resolve(registry, manifest)
+            result = run_service(plan, options, again=partial(source.resolve_again, registry))
+            status = int(result.status) or result.returned
     raise click.exceptions.Exit(status)
 
 

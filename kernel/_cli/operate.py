@@ -57,7 +57,8 @@ def _found(named: str | None) -> Place:
             _end(NOBODY, f"{named} is not called like a control socket")
         return place
     running = listed(os.environ)
-    found = [place for place in running if not named or named in {place.service, str(place.pid)}]
+    meant = [place for place in running if not place.is_one_of_several] or running
+    found = [place for place in running if named in {place.service, str(place.pid)}] if named else meant
     are = ", ".join(f"{place.service} (pid {place.pid})" for place in running) or "none"
     if not found:
         _end(NOBODY, f"no service {named or ''}{' ' * bool(named)}runs here that listens; there are: {are}")
@@ -108,7 +109,7 @@ def ps(*, as_json: bool) -> None:
     found: list[Mapping[str, Any]] = []
     for place in listed(os.environ):
         try:
-            found.append(ask(place, "ps"))
+            found.append({**ask(place, "ps"), "service": place.service})
         except (RefusedError, UnansweredError) as error:
             complain(f"kernel: {status.printable(str(error))}")
     if as_json:
@@ -209,13 +210,15 @@ def _painted(state: str, text: str) -> str:
 
 @click.command()
 @_service
-@click.argument("component")
-def restart(named: str | None, component: str, *, as_json: bool) -> None:
+@click.argument("component", required=False)
+def restart(named: str | None, component: str | None, *, as_json: bool) -> None:
     """Restart a component, and those that restart with it.
+
+    Without one, a service of several processes has each replaced by a new one, one after the other.
 
     A dispatcher may finish what it has begun, within drain_timeout. What waits to be started again is started at once.
     """
-    answer = _ask(_found(named), "restart", component=component)
+    answer = _ask(_found(named), "restart", component=component or "")
     _show(answer, lambda said: f"restarting: {', '.join(said['restarts'])}", as_json=as_json)
 
 

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import cast, final
 
 import attrs
 
+from .._core.crew import ALONE, Crew
 from .._core.events import (
     ComponentFailed,
     Event,
@@ -59,6 +61,7 @@ def run_service(
     shows: bool = True,
     leash: Leash | None = None,
     again: Callable[[], Plan] | None = None,
+    crew: Crew = ALONE,
 ) -> Result:
     """Run a service until it ends; returns how it did. The process has to end then: see `ends_process` of `run`.
 
@@ -72,8 +75,9 @@ def run_service(
         shows: Whether standard output gets the tree.
         leash: Of what is run once; see `run`.
         again: Reads the manifest again, for a reload; None if it cannot be.
+        crew: The processes of the service, of which this is one; its number stands in every record of the log.
     """
-    hub, log = EventHub() if hub is None else hub, Log(_log_settings(plan, options))
+    hub, log = EventHub() if hub is None else hub, Log(_log_settings(plan, options, crew))
     log_events(hub, log)
     now = _Now(plan, options, log)
     origin_of = _keep_origins(now, hub)
@@ -82,7 +86,7 @@ def run_service(
         logger = log.logger()
         for warning in plan.warnings:
             logger.warning(str(warning))
-        with _listening(log, plan) if plan.control else nullcontext() as beside:
+        with _listening(log, plan, crew) if plan.control else nullcontext() as beside:
             result = run(
                 plan,
                 log=logger,
@@ -92,6 +96,7 @@ def run_service(
                 beside=beside,
                 leash=leash,
                 again=None if again is None else Again(read=again, taken=now.become),
+                crew=crew,
             )
         for error in result.errors:
             _tell_error(error, origin_of(error), log)
@@ -118,13 +123,13 @@ class _Now:
 
 
 @contextmanager
-def _listening(log: Log, plan: Plan) -> Generator[Callable[[Kernel], Awaitable[None]] | None]:
+def _listening(log: Log, plan: Plan, crew: Crew) -> Generator[Callable[[Kernel], Awaitable[None]] | None]:
     """Yield what answers `kernel tree` and its like. Listens, and imports, before the event loop runs."""
     from .._control.orders import Desk  # noqa: PLC0415  a service without it does not pay for it
     from .._control.places import Place  # noqa: PLC0415  as above
     from .._control.server import answer_at, open_socket  # noqa: PLC0415  as above
 
-    place, logger = Place.of(plan.name, os.environ), log.logger()
+    place, logger = Place.of(plan.name if crew.size == 1 else f"{plan.name}.{crew.number}", os.environ), log.logger()
     listener = open_socket(place, logger)
     if listener is None:
         yield None
@@ -136,17 +141,23 @@ def _listening(log: Log, plan: Plan) -> Generator[Callable[[Kernel], Awaitable[N
         place.path.unlink(missing_ok=True)
 
 
-def _log_settings(plan: Plan, options: ServiceOptions) -> LogSettings:
+def _log_settings(plan: Plan, options: ServiceOptions, crew: Crew) -> LogSettings:
     as_json = plan.log.format == "json" if options.as_json is None else options.as_json
     file = plan.log.file
     return LogSettings(
         service=plan.name,
+        process=None if crew.size == 1 else crew.number,
         levels=_levels(plan, options),
         as_json=as_json,
-        sink=Stream() if file is None else RotatingFile(plan.directory / file.path, file),
+        sink=Stream() if file is None else RotatingFile(_own(plan.directory / file.path, crew), file),
         colour=look_of(sys.stderr).colour and not as_json and file is None,
         masks=Masks.of(plan.secrets),
     )
+
+
+def _own(path: Path, crew: Crew) -> Path:
+    """Return the file of one process: several would put it aside under each other."""
+    return path if crew.size == 1 else path.with_name(f"{path.stem}.{crew.number}{path.suffix}")
 
 
 def _levels(plan: Plan, options: ServiceOptions) -> Levels:

@@ -51,14 +51,18 @@ class Source:
             self.path, environ=os.environ, overrides=self.overrides, overlays=self.overlays, arguments=self.arguments
         )
 
-    def resolve(self, registry: Registry) -> Plan:
+    def resolve(self, registry: Registry, manifest: Manifest | None = None) -> Plan:
         """Read the manifest and make a plan of it. Its folder has to be on the path, for its modules to be found.
+
+        Args:
+            registry: What is installed.
+            manifest: What `load` has returned, if it was asked before.
 
         Raises:
             InvalidError: listing every problem, if there is any.
         """
         with without_collecting():
-            return resolve(self.load(), registry)
+            return resolve(self.load() if manifest is None else manifest, registry)
 
     def resolve_again(self, registry: Registry) -> Plan:
         """`resolve`, for a service that runs. Blocks.

@@ -41,6 +41,8 @@ def title(service: Json) -> str:
 
 def tree_text(tree: Json, style: Style = plain) -> str:
     """Return the tree of a service."""
+    if "processes" in tree:
+        return "\n".join([title(tree), *(_process(one, style) for one in tree["processes"])])
     components: list[Json] = tree["components"]
     rows = [(one["id"], one["state"], lasting(one["seconds"]), _load(one), _told(one)) for one in components]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
@@ -54,6 +56,13 @@ def tree_text(tree: Json, style: Style = plain) -> str:
     if lost := tree["log_records_lost"]:
         lines.append(f"{lost} records of the log were lost")
     return "\n".join(lines)
+
+
+def _process(one: Json, style: Style) -> str:
+    """Return the tree of one process of several."""
+    if "components" in one:
+        return tree_text({**one, "service": f"{one['service']}.{one['number']}"}, style)
+    return f"process {one['number']} is {one['state']}, restarted {one['restarts']} times"
 
 
 def _load(one: Json) -> str:
@@ -88,10 +97,18 @@ def _told(one: Json) -> str:
 
 def causes_text(answer: Json) -> str:
     """Return what a service waits for."""
+    if "processes" in answer:
+        return "\n".join([title(answer), *map(_causes_of_process, answer["processes"])])
     causes: list[Json] = answer["causes"]
     if not causes:
         return f"{title(answer)}\nIt waits for nothing."
     return "\n".join([title(answer), *(line for cause in causes for line in _cause(cause))])
+
+
+def _causes_of_process(one: Json) -> str:
+    if "causes" in one:
+        return causes_text({**one, "service": f"{one['service']}.{one['number']}"})
+    return f"process {one['number']} is {one['state']}, restarted {one['restarts']} times"
 
 
 def _cause(cause: Json) -> Iterator[str]:

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, final
 
 import attrs
 import trio
@@ -27,10 +27,7 @@ from .bridge import Bridge
 from .changes import changes_as_json, reload_as_json
 from .picture import Rates, cause_as_json, service_as_json, tree_as_json
 from .tap import Tap
-from .wire import RefusedError
-
-Tell: TypeAlias = Callable[[object], Awaitable[None]]
-"""Sends a line of the answer. Raises `trio.TooSlowError` if the client does not take it."""
+from .wire import RefusedError, Tell
 
 LOCATED: Final = 20
 """Tasks of which the line of code is looked for, at most: that holds the loop."""
@@ -165,7 +162,18 @@ class Named:
     component: str
 
 
-async def _restart(desk: Desk, arguments: Named, tell: Tell) -> None:
+@final
+@attrs.frozen
+class Restarted:
+    """What is to be restarted."""
+
+    component: str = ""
+    """Empty for each process as a whole, which only their parent can do."""
+
+
+async def _restart(desk: Desk, arguments: Restarted, tell: Tell) -> None:
+    if not arguments.component:
+        raise RefusedError("only a service of several processes can be restarted as a whole; name a component")
     id_ = _component(desk, arguments.component)
     await tell({"restarts": await desk.bridge.ask(_refusing(desk.kernel.restart), id_)})
 
@@ -265,7 +273,7 @@ ORDERS: Final[Mapping[str, Order]] = {
     "why": Order(Nothing, _why),
     "tap": Order(TapArguments, _tap),
     "reload": Order(Reload, _reload),
-    "restart": Order(Named, _restart),
+    "restart": Order(Restarted, _restart),
     "pause": Order(Named, _pause),
     "resume": Order(Named, _resume),
     "log-level": Order(LogLevel, _log_level),

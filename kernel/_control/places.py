@@ -25,10 +25,18 @@ class Place:
     path: Path
 
     @classmethod
-    def of(cls, service: str, environ: Mapping[str, str]) -> Place:
-        """Return where the service that this process runs has its socket."""
-        folder = _folders(environ)[0]
-        return cls(service, os.getpid(), folder / f"{service}-{os.getpid()}{_ENDING}")
+    def of(cls, service: str, environ: Mapping[str, str], *, pid: int | None = None) -> Place:
+        """Return where the service that a process runs has its socket; this process, if none is named.
+
+        One of several processes of a service is called `SERVICE.NUMBER`.
+        """
+        folder, pid = _folders(environ)[0], pid or os.getpid()
+        return cls(service, pid, folder / f"{service}-{pid}{_ENDING}")
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether it is that of one of several processes, which have a parent that answers for all."""
+        return "." in self.service
 
     @property
     def is_stale(self) -> bool:

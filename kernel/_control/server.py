@@ -10,10 +10,11 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import attrs
 import trio
@@ -24,7 +25,7 @@ from ..errors import DecodeError
 from .bridge import Bridge
 from .orders import Desk, carry_out
 from .places import LONGEST, Place, make_folder, remove_stale
-from .wire import CLIENTS, MAX_DEPTH, MAX_REQUEST, WITHIN, RefusedError, line_of, refusal
+from .wire import CLIENTS, MAX_DEPTH, MAX_REQUEST, WITHIN, RefusedError, Tell, line_of, refusal
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -92,38 +93,24 @@ def _bound(path: Path) -> socket.socket:
     return listener
 
 
+Carry: TypeAlias = Callable[[Mapping[str, object], Tell], Awaitable[None]]
+
+
 @final
 @attrs.define(eq=False, repr=False)
-class _Server:
-    """The thread."""
+class Answering:
+    """Answers clients in the event loop that it is called in."""
 
-    listener: socket.socket
-    desk: Desk
+    carry_out: Carry
+    """Does what a request asks for, and tells what came of it; raises `RefusedError` if it does not."""
+    masked: Callable[[str], str]
+    """Takes out of an answer what nobody is to see."""
     log: FilteringBoundLogger
     _clients: int = attrs.field(default=0, init=False)
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _loop: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
-    _over: bool = attrs.field(default=False, init=False)
 
-    def run(self) -> None:
-        """Serve until `stop`. The body of the thread."""
-        trio.run(self._serve)
-
-    def stop(self) -> None:
-        """End it soon. Called in another thread."""
-        self._over = True
-        if self._loop is not None:
-            with suppress(trio.RunFinishedError):
-                self._loop.run_sync_soon(self._scope.cancel)
-
-    async def _serve(self) -> None:
-        self._loop = trio.lowlevel.current_trio_token()
-        if self._over:  # before it knew the loop
-            self._scope.cancel()
-        with self._scope:
-            await trio.serve_listeners(
-                self._answer, [trio.SocketListener(trio.socket.from_stdlib_socket(self.listener))]
-            )
+    async def serve(self, listener: socket.socket) -> None:
+        """Answer until cancelled."""
+        await trio.serve_listeners(self._answer, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))])
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         """Serve one connection; whatever is wrong with it ends with it."""
@@ -143,7 +130,7 @@ class _Server:
             request = _request(await _line(stream))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_until_gone, stream, nursery.cancel_scope)
-                await carry_out(self.desk, request, tell)
+                await self.carry_out(request, tell)
                 nursery.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001  whatever it is, the others are served
             await self._refuse(stream, _first(error))
@@ -166,9 +153,40 @@ class _Server:
 
     async def _send(self, stream: trio.SocketStream, answer: object) -> None:
         """Send a line; who does not take it in time is left."""
-        line = self.desk.masks.applied(line_of(answer).decode()).encode()
+        line = self.masked(line_of(answer).decode()).encode()
         with trio.fail_after(WITHIN):
             await stream.send_all(line)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Server:
+    """The thread."""
+
+    listener: socket.socket
+    desk: Desk
+    log: FilteringBoundLogger
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _loop: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
+    _over: bool = attrs.field(default=False, init=False)
+
+    def run(self) -> None:
+        """Serve until `stop`. The body of the thread."""
+        trio.run(self._serve)
+
+    def stop(self) -> None:
+        """End it soon. Called in another thread."""
+        self._over = True
+        if self._loop is not None:
+            with suppress(trio.RunFinishedError):
+                self._loop.run_sync_soon(self._scope.cancel)
+
+    async def _serve(self) -> None:
+        self._loop = trio.lowlevel.current_trio_token()
+        if self._over:  # before it knew the loop
+            self._scope.cancel()
+        with self._scope:
+            await Answering(partial(carry_out, self.desk), self.desk.masks.applied, self.log).serve(self.listener)
 
 
 def _request(line: bytes) -> dict[str, object]:

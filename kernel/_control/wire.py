@@ -6,10 +6,12 @@ A connection carries one request. The answer is one line, or one after the other
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
 Answer: TypeAlias = Mapping[str, object]
+Tell: TypeAlias = Callable[[object], Awaitable[None]]
+"""Sends a line of the answer. Raises `trio.TooSlowError` if the client does not take it."""
 
 MAX_REQUEST: Final = 65_536
 """Bytes of a request."""

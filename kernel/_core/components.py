@@ -14,6 +14,7 @@ import attrs
 from ..errors import StartupError
 from .broker import Broker, Capability, Topology
 from .contract import Contract
+from .crew import ALONE, Crew
 from .envelope import NO_HEADERS, Envelope, Message
 from .intake import Intake
 
@@ -102,6 +103,8 @@ class Context:
     """Returns a text without the secrets of the manifest that stand in it, in whatever form. For all that leaves the
     process and that the component did not write itself, such as the text of an exception. May be called from any
     thread."""
+    crew: Crew = ALONE
+    """The processes of the service: for what only one of them may do, and for what they do together."""
 
     def __repr__(self) -> str:
         return f"<Context of {self.id} in {self.service}>"
@@ -187,6 +190,17 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
     @classmethod
     def check(cls, config: object) -> Iterable[str]:
         """Yield what is wrong with a `Config` that no validator of a single field can see. Pure: no I/O."""
+        return ()
+
+    @classmethod
+    def check_shared(cls, config: object) -> Iterable[str]:
+        """Yield why not each of several processes can have this component, and what to write. Pure: no I/O.
+
+        Asked where the manifest has `processes` above 1.
+
+        Args:
+            config: An instance of `Config`.
+        """
         return ()
 
 

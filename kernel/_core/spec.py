@@ -377,6 +377,8 @@ class Plan:
     log: LogPolicy = LogPolicy()
     control: bool = True
     """Whether `kernel run` listens on a control socket."""
+    processes: int = 1
+    """How many processes `kernel run` starts, each with all of it."""
     secrets: tuple[Secret, ...] = attrs.field(default=(), eq=False)
     """Every secret that the manifest names: what is inside of them is never logged."""
     tables: Mapping[str, object] = attrs.field(factory=dict[str, object], eq=False, repr=False)

@@ -36,6 +36,8 @@ class LogSettings:
 
     service: str = ""
     """Its name, which stands in every record; in none if it is empty."""
+    process: int | None = None
+    """Number of this process among those of the service, which stands in every record; None if there is one."""
     levels: Levels = attrs.field(factory=Levels)
     as_json: bool = False
     sink: Sink = attrs.field(factory=Stream, repr=False)
@@ -98,6 +100,8 @@ class Log:
         record = {**fields, **_of_delivery(fields), "timestamp": _now()}
         if self.settings.service:
             record["service"] = self.settings.service
+        if self.settings.process is not None:
+            record["process"] = self.settings.process
         return f"{self._render(with_traceback(record))}\n"
 
     def _tell_lost(self) -> None:

@@ -37,6 +37,7 @@ Report: TypeAlias = Callable[[tuple[str, ...], str], None]
 
 MAX_CONCURRENCY: Final = 10_000
 MAX_GRACE_PERIOD: Final = 86_400.0
+MAX_PROCESSES: Final = 64
 
 SECTIONS: Final = {"driver": "drivers", "protocol": "protocols", "dispatcher": "dispatchers", "worker": "workers"}
 """Kind of component -> its table of tables."""
@@ -84,6 +85,10 @@ class KernelTable:
     """Names of plugins that may be used; None allows all that are installed."""
     hooks: tuple[str, ...] = ()
     """Import paths `module:function`: what receives events."""
+    processes: int = attrs.field(default=1, validator=[attrs.validators.ge(1), attrs.validators.le(MAX_PROCESSES)])
+    """How many processes `kernel run` starts, each with all of the service."""
+    process_restart: RestartPolicy = RestartPolicy()
+    """When one of several processes that has ended is started again; its `policy` is not used."""
     control: bool = True
     """Whether `kernel run` listens on a control socket, for `kernel tree` and its like."""
     extends: str | None = None
@@ -348,6 +353,16 @@ def section(manifest: Manifest, name: str) -> Mapping[str, Mapping[str, object]]
 def _read_kernel(manifest: Manifest, report: Report) -> KernelTable:
     table = _checked_kernel(manifest, report)
     return KernelTable() if table is None else table
+
+
+def several_processes(manifest: Manifest) -> KernelTable | None:
+    """Return `[kernel]` of a manifest that wants several processes; None if it does not, or it is wrong."""
+    given = cast("Mapping[str, object]", manifest.tables.get("kernel", {}))
+    if given.get("processes", 1) == 1:
+        return None
+    wrong: list[str] = []
+    table = _checked_kernel(manifest, lambda _at, text: wrong.append(text))
+    return None if table is None or wrong or table.processes == 1 else table
 
 
 def _checked_kernel(manifest: Manifest, report: Report) -> KernelTable | None:

@@ -133,6 +133,7 @@ def _resolve(
         services=services,
         log=tables.logging,
         control=tables.kernel.control,
+        processes=tables.kernel.processes,
         secrets=tuple(secrets_in(manifest)),
         tables=with_tables_of(parts, manifest.tables),
         problem=manifest.problem,

@@ -275,6 +275,9 @@ def _structured(
     config = structure(given, cls.Config, report=report, also_allowed=RESERVED[section], directory=directory)
     for text in cls.check(config) if config is not None else ():
         report((), text)
+    if config is not None and ground.tables.kernel.processes > 1:
+        for text in cls.check_shared(config):
+            report((), text)
     return config
 
 

@@ -11,12 +11,14 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
 import trio
 
+from .._core.crew import ALONE, Crew
 from .._core.event import Event
 from .._core.events import ComponentFailed, EventHub, LoopBlocked, StopRequested
 from .._core.spec import DispatcherSpec, DriverSpec, Plan, StageHook, Zone
@@ -44,6 +46,7 @@ def run(
     beside: Beside | None = None,
     leash: Leash | None = None,
     again: Again | None = None,
+    crew: Crew = ALONE,
 ) -> Result:
     """Run a service as this process until it ends. Call it from the main thread, outside of trio.
 
@@ -57,6 +60,7 @@ def run(
         last_words: Writes why the process ends and what still runs; called in a thread.
         leash: Of what is run once; told of signals. It may end the process before the grace period is over.
         again: Where a reload has the plan from; without it, SIGHUP changes nothing.
+        crew: The processes of the service, of which this is one.
 
     Returns:
         How it ended. If the grace period is over before everything has stopped, it does not return: what hangs is
@@ -79,7 +83,13 @@ def run(
         with _around_the_loop(plan, hub) as around:
             if around.begins:
                 around.result = trio.run(
-                    _main, plan, log, hub, watchdog, beside, again, ends_process, instruments=[watchdog]
+                    _main,
+                    partial(serve, plan, log=log, hub=hub, again=again, crew=crew),
+                    log,
+                    watchdog,
+                    beside,
+                    ends_process,
+                    instruments=[watchdog],
                 )
         return around.result
     finally:
@@ -144,18 +154,16 @@ def _preload(plan: Plan) -> None:
 
 
 async def _main(
-    plan: Plan,
+    serve_: Callable[..., Awaitable[Result]],
     log: FilteringBoundLogger,
-    hub: EventHub,
     watchdog: Watchdog,
     beside: Beside | None,
-    again: Again | None,
     ends_process: bool,  # noqa: FBT001  trio.run passes no keywords
 ) -> Result:
     result: list[Result] = []
 
     async def serve_to_end(task_status: trio.TaskStatus[Kernel]) -> None:
-        result.append(await serve(plan, log=log, hub=hub, again=again, task_status=task_status))
+        result.append(await serve_(task_status=task_status))
 
     watchdog.start()
     inbox = _Signals(log)

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from .._core.changes import Changes
+from .._core.crew import ALONE, BUSY, Crew
 from .._core.events import (
     ComponentFailed,
     EventHub,
@@ -404,6 +405,7 @@ async def serve(
     log: FilteringBoundLogger,
     hub: EventHub | None = None,
     again: Again | None = None,
+    crew: Crew = ALONE,
     task_status: trio.TaskStatus[Kernel] = trio.TASK_STATUS_IGNORED,
 ) -> Result:
     """Run a service until it is asked to stop, fails, or has nothing left to do.
@@ -418,6 +420,7 @@ async def serve(
         log: What components' own logs are bound to.
         hub: Where events go; a new one if None.
         again: Where `Kernel.reload` has the plan from; None if it has to be given one.
+        crew: The processes of the service, of which this is one.
         task_status: Is given the `Kernel` as soon as the first component may start.
 
     Returns:
@@ -435,9 +438,10 @@ async def serve(
         on_finished=lambda: kernel.finish("nothing is left to run"),
         on_ready=lambda: kernel.note_ready(),  # noqa: PLW0108  the kernel comes after it
     )
-    tree = Tree(plan, hub, log, supervisor, BODIES)
+    tree = Tree(plan, hub, log, supervisor, BODIES, crew)
     kernel = Kernel(plan, hub, tree, supervisor)
     tree.snapshot, tree.end = kernel.snapshot, kernel.finish
+    withdraw = crew.offer(BUSY, lambda: f'{{"busy": {kernel.snapshot().busy}}}')
     stages = _stages(plan, tree)
     kernel.reloads_by(stages, again, hooks.become)
     async with trio.open_nursery() as around:
@@ -452,6 +456,7 @@ async def serve(
             nursery.cancel_scope.cancel()
         around.cancel_scope.cancel()
     result = attrs.evolve(_result(supervisor), returned=tree.returned, ran_to_end=kernel.ran_to_end)
+    withdraw()
     seconds = trio.current_time() - requested
     hub.emit(KernelStopped(component="kernel", status=result.status, seconds=seconds))
     return result

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 import attrs
 import trio
 
+from .._core.crew import ALONE, Crew
 from .._core.events import EventHub, KillSwitchChanged, StateChanged
 from .._core.lifecycle import FINAL, USABLE, State, SwitchState
 from .._core.masks import Masks
@@ -71,6 +72,8 @@ class Tree:
     supervisor: Supervisor
     bodies: Mapping[type[ComponentSpec], Callable[..., Awaitable[None]]]
     """What a component of each kind does in one life."""
+    crew: Crew = ALONE
+    """The processes of the service."""
     protocols: Mapping[str, Protocol] = attrs.field(factory=dict[str, Protocol], init=False)
     pools: dict[str, Pool] = attrs.field(factory=dict[str, Pool], init=False)
     gate: Gate = attrs.field(init=False)
@@ -423,6 +426,7 @@ class Tree:
             report_ready=functools.partial(report, State.READY),
             report_usage=functools.partial(self.usages.__setitem__, component),
             directory=self.plan.directory if inner is None else inner.directory,
+            crew=self.crew,
         )
 
     def attempting(self, spec: DispatcherSpec, hold: Hold) -> Attempting:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, final
+from types import TracebackType
+from typing import Any, Final, Self, final
+
+import trio
 
 from kernel.abc import Context
 
 from ._config import TruthConfig
-from ._truth import answer
+from ._together import answer_of_all, truth_of_one
+from ._truth import Answer, answer
 
 
 @final
@@ -22,6 +26,25 @@ class HealthApp:
     def __init__(self, context: Context, config: TruthConfig = TruthConfig()) -> None:  # noqa: B008  frozen
         self._context: Final = context
         self._config: Final = config
+        self._withdraw: Callable[[], object] = bool
+
+    async def __aenter__(self) -> Self:
+        """Tell the other processes of the service, if there are any."""
+        await trio.lowlevel.checkpoint()
+        self._withdraw = self._context.crew.offer(self._context.id, lambda: truth_of_one(self._context, self._config))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Tell them no more."""
+        self._withdraw()  # noqa: ASYNC910  an exit that waits could be cancelled, and there is nothing to wait for
+
+    async def _answer(self, method: str, path: str) -> Answer:
+        if self._context.crew.size == 1:
+            await trio.lowlevel.checkpoint()
+            return answer(method, path, self._context.snapshot(), self._config)
+        return await trio.to_thread.run_sync(answer_of_all, method, path, self._context, self._config)
 
     async def __call__(
         self,
@@ -34,7 +57,7 @@ class HealthApp:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])  # as ASGI wants it of an application without a lifespan
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
-        made = answer(str(scope["method"]), path, self._context.snapshot(), self._config)
+        made = await self._answer(str(scope["method"]), path)
         headers = [
             (b"content-type", made.content_type.encode()),
             (b"content-length", str(len(made.body)).encode()),

@@ -6,14 +6,14 @@ import os
 import socket
 import stat
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, final
 
 import attrs
 from typing_extensions import override
 
-from kernel.abc import Context, Dispatcher, Intake
+from kernel.abc import Context, Dispatcher, Endpoint, Intake
 from kernel.errors import StartupError
 
 from ._config import Address, HealthConfig
@@ -65,7 +65,11 @@ class HealthDispatcher(Dispatcher):
         from ._server import ProbeServer  # noqa: PLC0415  as above
 
         with ExitStack() as stack:
-            listeners = [stack.enter_context(_listening(address)) for address in self.config.addresses]
+            listeners = [
+                stack.enter_context(await trio.to_thread.run_sync(self._listening, address))
+                for address in self.config.addresses
+            ]
+            stack.callback(self.context.crew.offer(self.context.id, self._told))
             notifier = self._notifier(stack)
             server = ProbeServer(
                 listeners, self._respond, self.config.max_connections, self.config.timeout, self._on_tick(notifier)
@@ -91,9 +95,26 @@ class HealthDispatcher(Dispatcher):
         await trio.sleep_forever()
 
     def _respond(self, method: str, path: str) -> Answer:
-        from ._truth import answer  # noqa: PLC0415  as above
+        from ._together import answer_of_all  # noqa: PLC0415  as above
 
-        return answer(method, path, self.context.snapshot(), self.config)
+        return answer_of_all(method, path, self.context, self.config)
+
+    def _told(self) -> str:
+        from ._together import truth_of_one  # noqa: PLC0415  as above
+
+        return truth_of_one(self.context, self.config)
+
+    def _listening(self, address: Address) -> AbstractContextManager[socket.socket]:
+        """Return what listens at an address while inside, with other processes if the service has several.
+
+        Raises:
+            StartupError: if that is not possible.
+        """
+        try:
+            shared = self.context.crew.listener(self.context.id, _endpoint(address))
+        except OSError as error:
+            raise _not_listening(address, error) from error
+        return _listening(address) if shared is None else closing(shared)
 
     def _notifier(self, stack: ExitStack) -> Notifier | None:
         from ._notify import HEARD, Notifier  # noqa: PLC0415  as above
@@ -114,6 +135,17 @@ class HealthDispatcher(Dispatcher):
         return tick
 
 
+def _endpoint(address: Address) -> Endpoint:
+    if address.path:
+        return Endpoint(path=address.path)
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return Endpoint(host=str(found[0][4][0]), port=address.port)
+
+
+def _not_listening(address: Address, error: OSError) -> StartupError:
+    return StartupError(f'cannot listen at "{address}": {error.strerror or error}')
+
+
 @contextmanager
 def _listening(address: Address) -> Generator[socket.socket]:
     """Listen at an address while inside.
@@ -124,7 +156,7 @@ def _listening(address: Address) -> Generator[socket.socket]:
     try:
         sock = _bound(address)
     except OSError as error:
-        raise StartupError(f'cannot listen at "{address}": {error.strerror or error}') from error
+        raise _not_listening(address, error) from error
     try:
         yield sock
     finally:

@@ -101,5 +101,12 @@ def _verdict(word: str, against: list[str]) -> Answer:
     return _text(HTTPStatus.OK, [word])
 
 
+def in_words(word: str, *, is_so: bool, reasons: list[str]) -> Answer:
+    """Return a verdict with what speaks against it, also where it is for."""
+    if is_so:
+        return _text(HTTPStatus.OK, [word, *reasons])
+    return _verdict(word, reasons or ["no process is there"])
+
+
 def _text(code: HTTPStatus, lines: list[str]) -> Answer:
     return Answer(code, "".join(f"{line}\n" for line in lines).encode(errors="replace"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
 
@@ -50,6 +50,14 @@ class MemoryDriver(Driver[Broker]):
     def __init__(self, *, config: MemoryConfig, context: Context) -> None:
         self._config: Final = config
         self._context: Final = context
+
+    @classmethod
+    @override
+    def check_shared(cls, config: object) -> Iterable[str]:
+        yield (
+            "keeps its queues in one process, so that each of several would have its own: "
+            'write plugin = "sqlite", or that of a broker of its own such as "amqp", or processes = 1'
+        )
 
     @classmethod
     @override

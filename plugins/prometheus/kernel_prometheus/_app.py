@@ -12,7 +12,7 @@ import trio
 from kernel.abc import Context
 
 from ._config import MetricsConfig
-from ._families import rendered
+from ._families import offer, rendered
 from ._metrics import Metrics
 
 
@@ -28,6 +28,7 @@ class MetricsApp:
         """Count."""
         await trio.lowlevel.checkpoint()
         self._counting.enter_context(self._metrics.counting())
+        self._counting.callback(offer(self._metrics))
         return self
 
     async def __aexit__(

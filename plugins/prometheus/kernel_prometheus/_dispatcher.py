@@ -61,16 +61,16 @@ class PrometheusDispatcher(Dispatcher):
 
         Cancellation: Is a checkpoint.
         """
-        import trio  # noqa: PLC0415  as above
-
+        from ._families import offer  # noqa: PLC0415  as above
         from ._metrics import Metrics  # noqa: PLC0415  as above
 
         host, port = split_address(self.config.bind)
         async with AsyncExitStack() as stack:
             self._metrics = Metrics(self.context, self.config)
             stack.enter_context(self._metrics.counting())
+            stack.callback(offer(self._metrics))
             try:
-                self._listeners = await trio.open_tcp_listeners(port, host=host)
+                self._listeners = await self.context.crew.open_tcp_listeners(self.context.id, port, host=host)
             except OSError as error:
                 raise StartupError(f'cannot listen at "{self.config.bind}": {error.strerror or error}') from error
             for listener in self._listeners:

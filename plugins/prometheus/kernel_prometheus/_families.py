@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -22,6 +23,7 @@ import kernel
 from kernel import State
 
 from ._counting import Counter, Histogram, Labels, Series
+from ._together import merged, told
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -34,9 +36,50 @@ _STATES: Final = tuple(State)
 
 
 def rendered(metrics: Metrics, accept: str) -> tuple[bytes, str]:
-    """Return what a scrape gets, and its content type: OpenMetrics if that is accepted."""
+    """Return what a scrape gets, and its content type: OpenMetrics if that is accepted.
+
+    It waits for a second at most, for other processes of the service that do not tell.
+    """
     encoder, content_type = choose_encoder(accept)
-    return encoder(_Everything(metrics, is_open="openmetrics" in content_type)), content_type
+    is_open, context = "openmetrics" in content_type, metrics.context
+    if context.crew.size == 1:
+        return encoder(_Everything(metrics, is_open=is_open)), content_type
+    return encoder(_OfAll(context.crew.collect(_offered(context.id, is_open=is_open)))), content_type
+
+
+def offer(metrics: Metrics) -> Callable[[], None]:
+    """Have the other processes of the service told what this one measures, if there are any; return what ends it."""
+    context = metrics.context
+    ends = [
+        context.crew.offer(_offered(context.id, is_open=is_open), partial(_told, _Everything(metrics, is_open=is_open)))
+        for is_open in (False, True)
+    ]
+
+    def end() -> None:
+        for one in ends:
+            one()
+
+    return end
+
+
+def _offered(component: str, *, is_open: bool) -> str:
+    return f"{component} as OpenMetrics" if is_open else component
+
+
+def _told(everything: _Everything) -> str:
+    return told(everything.collect())
+
+
+@final
+@attrs.frozen(eq=False, repr=False)
+class _OfAll:
+    """What all processes measure, as a registry is read."""
+
+    texts: Mapping[int, str]
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family."""
+        return merged(self.texts)
 
 
 @final

@@ -36,6 +36,8 @@ RETURN_PAUSE: Final = 1.0
 class TimerDispatcher(Dispatcher):
     """Delivers a `Tick` at each scheduled time. Ticks never overlap: one starts when the one before is settled.
 
+    Of several processes of the service, only the one that leads ticks.
+
     Args:
         config: When to tick.
         context: From the kernel.
@@ -92,8 +94,9 @@ class TimerDispatcher(Dispatcher):
             await self._accept_turns(intake, self._turns, task_status)
             return
         schedule = self._schedule()
-        moment = schedule.now()
         task_status.started()
+        await self._context.crew.wait_leading()
+        moment = schedule.now()
         if self._config.immediate:
             await self._tick(intake, schedule, moment, missed=0)
         while True:

@@ -112,7 +112,10 @@ class WebDispatcher(Dispatcher):
         from .wire.listen import binding, tls_context  # noqa: PLC0415  lazy, see above
 
         tls = tls_context(self._files_of(self.config.tls), h2=self.config.h2) if self.config.tls else None
-        async with binding(self.config) as self._listeners, serving(self.config, self.context, tls) as self._server:
+        async with (
+            binding(self.config, self.context) as self._listeners,
+            serving(self.config, self.context, tls) as self._server,
+        ):
             yield
 
     def _files_of(self, tls: TlsConfig) -> TlsConfig:

@@ -75,7 +75,7 @@ class WebSocketDispatcher(Dispatcher):
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
         config = self._config
         try:
-            listeners = await trio.open_tcp_listeners(config.port, host=config.host)
+            listeners = await self._context.crew.open_tcp_listeners(self._context.id, config.port, host=config.host)
         except OSError as error:
             raise UnavailableError(
                 f"{self._context.id} cannot listen at {config.host}:{config.port}: {error}"

@@ -161,6 +161,15 @@ class ProxyConfig(LimitsConfig):
     """Where subscribers connect to (XPUB)."""
 
 
+def not_shared(binds: Iterable[str]) -> Iterable[str]:
+    """Yield why several processes cannot have a table: one of them alone can bind a place."""
+    for text in binds:
+        yield (
+            f'only one of several processes can bind "{text}": let the peers bind and write `connect`, '
+            "with a `zmq_proxy` in a service of its own between them if need be, or write processes = 1"
+        )
+
+
 def problems(config: LimitsConfig) -> Iterable[str]:
     """Yield what is wrong with the keys of a table taken together."""
     if isinstance(config, SocketConfig) and not (config.bind or config.connect):

@@ -15,7 +15,7 @@ from typing_extensions import override
 from kernel import Pace
 from kernel.abc import Context, Driver
 
-from ._config import ProxyConfig, problems
+from ._config import ProxyConfig, not_shared, problems
 from ._opening import last_endpoint, open_socket
 from ._socket import Socket
 
@@ -61,6 +61,11 @@ class ProxyDriver(Driver[ZmqProxy]):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("ProxyConfig", config))
+
+    @classmethod
+    @override
+    def check_shared(cls, config: object) -> Iterable[str]:
+        return not_shared((cast("ProxyConfig", config).publishers, cast("ProxyConfig", config).subscribers))
 
     @override
     def open(self) -> AbstractAsyncContextManager[ZmqProxy]:

@@ -15,7 +15,7 @@ from kernel import NO_HEADERS, Envelope, Message, Pace
 from kernel.abc import Context, Driver, Sender
 from kernel.errors import EncodeError, QueueFullError
 
-from ._config import Framing, PublishConfig, problems
+from ._config import Framing, PublishConfig, not_shared, problems
 from ._continued import continued
 from ._opening import open_socket
 from ._socket import Socket
@@ -86,6 +86,11 @@ class PublishDriver(Driver[ZmqPublisher]):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("PublishConfig", config))
+
+    @classmethod
+    @override
+    def check_shared(cls, config: object) -> Iterable[str]:
+        return not_shared(cast("PublishConfig", config).bind)
 
     @override
     def open(self) -> AbstractAsyncContextManager[ZmqPublisher]:

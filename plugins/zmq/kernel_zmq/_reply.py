@@ -16,7 +16,7 @@ from kernel import Ack, DeadLetter, Envelope, Outcome, Pace
 from kernel.abc import Context, Delivery, Dispatcher, Intake
 from kernel.errors import DecodeError, EncodeError, KernelError, SettledError, UnavailableError
 
-from ._config import ReplyConfig, problems
+from ._config import ReplyConfig, not_shared, problems
 from ._opening import open_socket
 from ._seldom import Seldom
 from ._socket import Socket
@@ -92,6 +92,11 @@ class ReplyDispatcher(Dispatcher):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("ReplyConfig", config))
+
+    @classmethod
+    @override
+    def check_shared(cls, config: object) -> Iterable[str]:
+        return not_shared(cast("ReplyConfig", config).bind)
 
     @override
     def open(self) -> AbstractAsyncContextManager[None]:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from kernel.abc import Context, Driver
 
-from ._config import RequestConfig, problems
+from ._config import RequestConfig, not_shared, problems
 from ._monitor import CONNECTED, DISCONNECTED, Monitor, open_monitor
 from ._opening import open_socket
 from ._request import ZmqClient
@@ -40,6 +40,11 @@ class RequestDriver(Driver[ZmqClient]):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("RequestConfig", config))
+
+    @classmethod
+    @override
+    def check_shared(cls, config: object) -> Iterable[str]:
+        return not_shared(cast("RequestConfig", config).bind)
 
     @override
     def open(self) -> AbstractAsyncContextManager[ZmqClient]:

@@ -15,7 +15,7 @@ from kernel import Ack, DeadLetter, Envelope, Outcome, Pace, Retry, Return
 from kernel.abc import Context, Delivery, Dispatcher, Intake
 from kernel.errors import SettledError
 
-from ._config import SubscribeConfig, problems
+from ._config import SubscribeConfig, not_shared, problems
 from ._events import MessageLost
 from ._opening import open_socket
 from ._socket import Socket
@@ -84,6 +84,11 @@ class SubscribeDispatcher(Dispatcher):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("SubscribeConfig", config))
+
+    @classmethod
+    @override
+    def check_shared(cls, config: object) -> Iterable[str]:
+        return not_shared(cast("SubscribeConfig", config).bind)
 
     @override
     def open(self) -> AbstractAsyncContextManager[None]:

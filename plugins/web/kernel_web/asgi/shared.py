@@ -76,6 +76,8 @@ class Shared:
     proxies: Proxies = attrs.field(init=False)
     access: AccessLog | None = attrs.field(default=None, init=False)
     stopping: bool = attrs.field(default=False, init=False)
+    leaving: bool = attrs.field(default=False, init=False)
+    """Whether each connection ends with its next answer, since other processes serve those who come."""
     websockets: int = attrs.field(default=0, init=False)
     """How many are open."""
     waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)

@@ -22,6 +22,11 @@ class Speaker(ABC):
     def look(self, now: float) -> None:
         """Keep the deadlines: called every tick."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is asked for, and whatever is asked next cannot be told to be asked elsewhere."""
+        return False
+
     @abstractmethod
     def stop(self) -> None:
         """Begin to stop: end if nothing is asked for; what is goes on."""

@@ -170,7 +170,8 @@ class Http1(Speaker):
 
     def _answer_without_route(self, head: Head, status: int) -> bool:
         """Say that there is nothing at this place; return whether there may be another request."""
-        goes_on = head.keep_alive and not (head.length or head.upgrade) and not self._shared.stopping
+        is_ending = self._shared.stopping or self._shared.leaving
+        goes_on = head.keep_alive and not (head.length or head.upgrade or is_ending)
         common, is_head = self._shared.clock.common, head.method == "HEAD"
         scope = {**self._base, "method": head.method, "raw_path": head.target.partition(b"?")[0]}
         scope.update(http_version=head.version, headers=head.headers)
@@ -192,7 +193,13 @@ class Http1(Speaker):
         if exchange.missing and not exchange.gone:
             exchange.skip()
         self._note()
-        if exchange.framing.last or exchange.missing or self.channel.eof or self._shared.stopping:
+        if (
+            exchange.framing.last
+            or exchange.missing
+            or self.channel.eof
+            or self._shared.stopping
+            or self._shared.leaving
+        ):
             return False  # noqa: ASYNC910  suspends only to wait
         self._expect_next()
         return True  # noqa: ASYNC910  as above
@@ -250,6 +257,11 @@ class Http1(Speaker):
         elif self.read_until == self.channel.write_until == inf:  # nobody would ever end it: no state may be so
             self._shared.context.log.error("a connection had no deadline, and is closed")
             self.channel.abort()
+
+    @property
+    @override
+    def is_idle(self) -> bool:
+        return self._exchange is None and self._websocket is None
 
     @override
     def stop(self) -> None:

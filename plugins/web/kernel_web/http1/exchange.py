@@ -153,7 +153,7 @@ class Exchange(Call):
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         framing = self.framing
         if framing.stage is Stage.HELD:
-            framing.last = framing.last or self.missing or self.shared.stopping
+            framing.last = framing.last or self.missing or self.shared.stopping or self.shared.leaving
         framed = framing.body(data, more=more, common=self.shared.clock.common)
         await self._channel.write(framed)
         if not more and self._channel.reading:  # another task of the application, which need not wait any more
@@ -169,7 +169,7 @@ class Exchange(Call):
             framing.last = True
             self._channel.abort(reset=True)
             return
-        framing.last = framing.last or self.missing or self.shared.stopping
+        framing.last = framing.last or self.missing or self.shared.stopping or self.shared.leaving
         framing.status = status
         is_head = self.head.method == "HEAD"
         self._channel.write_nowait(own_answer(status, self.shared.clock.common, is_last=framing.last, is_head=is_head))

@@ -118,6 +118,11 @@ class Guest:
         elif self._until <= now:
             self.channel.abort()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it may be about to ask for something, and could only be left without an answer."""
+        return self._speaker is None or self._speaker.is_idle
+
     def stop(self) -> None:
         """Begin to stop."""
         if self._speaker is not None:

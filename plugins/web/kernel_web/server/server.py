@@ -38,6 +38,11 @@ CLOSING_SHARE: Final = 0.5
 ACCEPTS: Final = 64
 """Connections accepted in one turn. With one, a client that comes waits for as many turns as came before it, and each of
 those turns is as long as all the requests in it."""
+ACCEPTS_SHARED: Final = 4
+"""The same where several processes accept from one socket: who is busy leaves more to the others."""
+LAST_CALL: Final = 0.5
+"""Seconds in which a client that keeps its connection may ask once more, while other processes go on: else what it is
+sending at that moment would be lost."""
 _TURNS: Final = 3
 """In which each connection looks, after a stop has begun, whether something has come: one to be woken, or begun, in."""
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -58,7 +63,7 @@ class Server:
     """In which connections live."""
     connections: dict[Guest, None] = attrs.field(factory=dict[Guest, None], init=False)
     _per_ip: Counter[str] = attrs.field(factory=Counter[str], init=False)
-    _empty: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _left: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _quiet_until: float = attrs.field(default=0.0, init=False)
     _refused: int = attrs.field(default=0, init=False)
     """How many were since the log was told."""
@@ -76,6 +81,8 @@ class Server:
                     nursery.start_soon(self._accept_from, listener)
                 task_status.started()
         finally:
+            if any(listener.is_shared for listener in listeners):
+                await self._call_last(listeners)  # noqa: ASYNC102  it is shielded, and has a deadline
             for listener in listeners:
                 # They were let in before the stop, as far as they can tell.
                 self._accept_those_that_wait(listener, most=self.shared.config.backlog + ACCEPTS)
@@ -86,6 +93,17 @@ class Server:
                 for _ in range(_TURNS):
                     await trio.lowlevel.checkpoint()  # noqa: ASYNC102  so many turns, and no longer
 
+    async def _call_last(self, listeners: Sequence[Listener]) -> None:
+        """Let those who are connected ask once more; nobody else is let in, and comes to another process."""
+        self.shared.leaving = True
+        for listener in listeners:
+            self._accept_those_that_wait(listener)
+        seconds = min(LAST_CALL, self.shared.context.stop_timeout / 4)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
+            while any(guest.is_idle for guest in self.connections):
+                await self._left.park()  # noqa: ASYNC102  it has a deadline
+        await trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC102  as above
+
     def _announce(self, listener: Listener) -> None:
         scheme = "https" if self.tls else "http"
         shown = listener.shown
@@ -95,7 +113,7 @@ class Server:
     async def _accept_from(self, listener: Listener) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener.socket)
-            pause = self._accept_those_that_wait(listener)
+            pause = self._accept_those_that_wait(listener, most=ACCEPTS_SHARED if listener.is_shared else ACCEPTS)
             if pause:
                 await trio.sleep(pause)
 
@@ -148,8 +166,7 @@ class Server:
         self._per_ip[guest.address] -= 1
         if not self._per_ip[guest.address]:
             del self._per_ip[guest.address]
-        if not self.connections:
-            self._empty.unpark_all()
+        self._left.unpark_all()
 
     # --- deadlines and the stop ---------------------------------------------------------------------------------
 
@@ -178,7 +195,7 @@ class Server:
         """Wait until every connection is closed. Is a checkpoint."""
         await trio.lowlevel.checkpoint()
         while self.connections:
-            await self._empty.park()
+            await self._left.park()
 
     def abort(self) -> None:
         """Close every connection at once, whatever it is doing."""

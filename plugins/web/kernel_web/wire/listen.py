@@ -17,6 +17,7 @@ from typing import Final, final
 import attrs
 import trio
 
+from kernel.abc import Context, Endpoint
 from kernel.errors import StartupError
 
 from .._config import Address, CertificateConfig, TlsConfig, WebConfig
@@ -44,6 +45,8 @@ class Listener:
     address: Address
     _inode: int = 0
     """Of a unix socket's file, so that the file of a successor is not removed."""
+    is_shared: bool = False
+    """Whether other processes of the service accept from it, too."""
 
     @property
     def shown(self) -> str:
@@ -66,8 +69,8 @@ class Listener:
 
 
 @asynccontextmanager
-async def binding(config: WebConfig) -> AsyncGenerator[list[Listener]]:
-    """Listen at every address of the configuration, or at none.
+async def binding(config: WebConfig, context: Context) -> AsyncGenerator[list[Listener]]:
+    """Listen at every address of the configuration, or at none; with other processes, if the service has several.
 
     Raises:
         StartupError: if one of them is in use, not allowed, or not of this machine.
@@ -78,7 +81,7 @@ async def binding(config: WebConfig) -> AsyncGenerator[list[Listener]]:
         listeners: list[Listener] = []
         for address in config.addresses:
             for place in await _resolve(address):
-                listener = await _listen(place, address, config)
+                listener = await _listen(place, address, config, context)
                 stack.callback(listener.close)
                 listeners.append(listener)
         yield listeners
@@ -99,18 +102,37 @@ async def _resolve(address: Address) -> list[Address]:
     return [Address(host=host, port=address.port) for host in hosts]
 
 
-async def _listen(place: Address, address: Address, config: WebConfig) -> Listener:
-    await trio.lowlevel.checkpoint()
-    if place.fd is not None:
-        return _inherit(place.fd, config)
-    raw = socket.socket(_family(place), socket.SOCK_STREAM)
+async def _listen(place: Address, address: Address, config: WebConfig, context: Context) -> Listener:
     try:
-        return _bind(raw, place, config)
+        shared = await trio.to_thread.run_sync(context.crew.listener, context.id, _endpoint(place, config))
+        if shared is not None:
+            return _shared(shared, place, config)
+        if place.fd is not None:
+            return _inherit(place.fd, config)
+        return _bind(place, config)
     except OSError as error:
-        raw.close()
         failure = error
     reason = await _in_use(place) if failure.errno == errno.EADDRINUSE else _reason(failure, place)
     raise StartupError(f"{address}: {reason}") from failure
+
+
+def _endpoint(place: Address, config: WebConfig) -> Endpoint:
+    return Endpoint(
+        host=place.host,
+        port=place.port,
+        path=place.path,
+        fd=place.fd,
+        mode=config.unix_mode,
+        backlog=config.backlog,
+    )
+
+
+def _shared(raw: socket.socket, place: Address, config: WebConfig) -> Listener:
+    """Take a socket that all processes of the service share."""
+    if place.fd is not None:
+        return attrs.evolve(_checked(raw, place.fd, config), is_shared=True)
+    _prepare(raw)
+    return Listener(raw, place, is_shared=True)
 
 
 def _inherit(number: int, config: WebConfig) -> Listener:
@@ -122,6 +144,10 @@ def _inherit(number: int, config: WebConfig) -> Listener:
     if not raw.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raw.close()
         raise StartupError(f"fd:{number}: is no socket that listens")
+    return _checked(raw, number, config)
+
+
+def _checked(raw: socket.socket, number: int, config: WebConfig) -> Listener:
     name = raw.getsockname()
     address = Address(path=str(name) or "(unnamed)") if raw.family is socket.AF_UNIX else Address(name[0], name[1])
     if config.tls is None and not config.insecure and not address.is_private:
@@ -155,7 +181,16 @@ def _family(place: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in place.host else socket.AF_INET
 
 
-def _bind(raw: socket.socket, place: Address, config: WebConfig) -> Listener:
+def _bind(place: Address, config: WebConfig) -> Listener:
+    raw = socket.socket(_family(place), socket.SOCK_STREAM)
+    try:
+        return _bound(raw, place, config)
+    except OSError:
+        raw.close()
+        raise
+
+
+def _bound(raw: socket.socket, place: Address, config: WebConfig) -> Listener:
     inode = 0
     if place.path:
         _remove_stale(place.path)

@@ -1,0 +1,81 @@
+"""One process of a crew: `python -m kernel._cli.member CHANNEL NUMBER SIZE PARENT GIVEN`.
+
+It tells its parent what it has read, when it is ready, and how it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .._convert.folder import on_path
+from .._core.events import EventHub, KernelReady
+from .._core.spec import Plan
+from .._crew.member import Member
+from .._manifest.registry import discover
+from ..errors import InvalidError
+from .console import complain, flush, unheard_is_lost
+from .service import ServiceOptions, run_service
+from .source import Source
+
+_INVALID = 2
+
+
+def main(member: Member, given: dict[str, Any]) -> int:
+    """Run a service as one of its processes; return the exit status.
+
+    Args:
+        member: This process.
+        given: The fields of a `Source` and those of `ServiceOptions`.
+    """
+    fields = dict(given["source"])
+    source = Source(path=fields.pop("path"), **{key: tuple(value) for key, value in fields.items()})
+    options = ServiceOptions(**given["options"])
+    hub = EventHub()
+    hub.subscribe(lambda _event: member.tell(ready=True), KernelReady)
+    try:
+        with unheard_is_lost(), on_path(Path(source.path).parent):
+            registry = discover()
+            plan = source.resolve(registry)
+            member.tell(planned=_told(plan, options))
+            again = partial(source.resolve_again, registry)
+            result = run_service(plan, options, hub=hub, shows=False, crew=member, again=again)
+    except InvalidError as error:
+        complain(str(error))
+        member.tell(ended={"status": _INVALID, "ran_to_end": False})
+        return _INVALID
+    status = int(result.status) or result.returned
+    member.tell(ended={"status": status, "ran_to_end": result.ran_to_end})
+    return status
+
+
+def _told(plan: Plan, options: ServiceOptions) -> dict[str, object]:
+    return {
+        "service": plan.name,
+        "manifest": plan.path,
+        "grace_period": plan.grace_period,
+        "stop_budget": plan.budget.seconds,
+        "control": plan.control,
+        "level": options.log_level or plan.log.level,
+        "as_json": plan.log.format == "json" if options.as_json is None else options.as_json,
+    }
+
+
+def _end() -> NoReturn:
+    channel, number, size, parent = map(int, sys.argv[1:5])
+    os.set_inheritable(channel, False)  # noqa: FBT003
+    member = Member(number, size, socket.socket(fileno=channel), parent)
+    member.start()
+    status = main(member, json.loads(sys.argv[5]))
+    flush()
+    # As the command line does: what is left over, such as threads, does not hold the process.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    _end()

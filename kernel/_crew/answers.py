@@ -1,0 +1,123 @@
+"""What the control socket of a parent answers: orders about all processes, each of which has a socket of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any, Final
+
+import trio
+
+from .._control import client
+from .._control.places import Place
+from .._control.server import Answering, open_socket
+from .._control.wire import RefusedError, Tell
+from .._core.words import listed
+from .parent import Parent
+from .process import Process
+
+_EACH: Final = ("reload", "restart", "pause", "resume", "log-level")
+"""Orders that are passed on to each process."""
+_WHOLE: Final = ("ps", "tree", "why", "stop")
+
+
+async def answer_for_all(parent: Parent) -> None:
+    """Listen on the control socket of a crew, and answer, if its manifest does not say otherwise.
+
+    Cancellation: Is a checkpoint.
+    """
+    await trio.lowlevel.checkpoint()
+    place = Place.of(parent.planned["service"], os.environ)
+    listener = open_socket(place, parent.log) if parent.planned["control"] else None
+    if listener is None:
+        return
+
+    async def carry_out(request: Mapping[str, object], tell: Tell) -> None:
+        await tell(await _answer(parent, dict(request)))
+
+    try:
+        await Answering(carry_out, str, parent.log).serve(listener)
+    finally:
+        place.path.unlink(missing_ok=True)
+
+
+async def _answer(parent: Parent, request: dict[str, object]) -> object:
+    await trio.lowlevel.checkpoint()
+    order = str(request.pop("order", ""))
+    if order == "restart" and not request.get("component"):
+        parent.roll()
+        return {"restarts": [f"process {slot.number}" for slot in parent.slots]}
+    if order == "stop":
+        parent.stop(signal.SIGTERM, "kernel stop")
+        return {"pid": os.getpid(), "grace_period": parent.grace_period}
+    if order in _EACH:
+        return next(iter((await _ask_each(parent, order, request)).values()))
+    if order not in _WHOLE:
+        raise RefusedError(
+            f"of one process only, such as --service {parent.planned['service']}.0; of all: {listed(sorted({*_EACH, *_WHOLE}))}"
+        )
+    told = await _ask_each(parent, order, request)
+    processes = [
+        {"number": slot.number, **(told.get(slot.number) or _absent(parent, slot.number))} for slot in parent.slots
+    ]
+    return _service(parent, told) | {"processes": processes}
+
+
+async def _ask_each(parent: Parent, order: str, arguments: Mapping[str, object]) -> dict[int, Any]:
+    """Return what each process answers, by its number.
+
+    Raises:
+        RefusedError: if one refuses, or none answers.
+    """
+    told: dict[int, Any] = {}
+    refused: list[str] = []
+
+    async def ask(process: Process) -> None:  # noqa: ASYNC910  the thread is waited for
+        try:
+            told[process.number] = await trio.to_thread.run_sync(
+                lambda: client.ask(_place(parent, process), order, **arguments)
+            )
+        except (RefusedError, client.UnansweredError) as error:
+            refused.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        for process in parent.processes:
+            nursery.start_soon(ask, process)
+    if order in _EACH and (refused or not told):
+        raise RefusedError(refused[0] if refused else "no process runs")
+    for answer in told.values():
+        answer.pop("manifest", None)
+    return told
+
+
+def _place(parent: Parent, process: Process) -> Place:
+    return Place.of(f"{parent.planned['service']}.{process.number}", os.environ, pid=process.pid)
+
+
+def _service(parent: Parent, told: Mapping[int, Any]) -> dict[str, object]:
+    """Return what is to be said of a crew as a whole."""
+    now = trio.current_time()
+    states = [one["state"] for one in told.values()]
+    state = "stopping" if parent.is_stopping else "ready" if "ready" in states else "not ready"
+    return {
+        "service": parent.planned["service"],
+        "pid": os.getpid(),
+        "version": version("trio-kernel"),
+        "manifest": parent.planned["manifest"],
+        "state": state,
+        "reason": parent.reason,
+        "seconds": round(now - parent.began, 3),
+        "stopping_for": round(now - parent.stopping_since, 3) if parent.is_stopping else 0.0,
+        "blocked_for": 0.0,
+        "blocked_at": "",
+        "stop_budget": parent.planned["stop_budget"],
+        "grace_period": parent.grace_period,
+    }
+
+
+def _absent(parent: Parent, number: int) -> dict[str, object]:
+    process = parent.slots[number].process
+    state = "not ready" if process is None else "does not answer"
+    return {"pid": 0 if process is None else process.pid, "state": state, "restarts": parent.slots[number].restarts}

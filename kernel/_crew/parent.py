@@ -1,0 +1,317 @@
+"""The parent of a crew: starts its processes, starts again what ends, replaces them one by one, and stops them together.
+
+It imports nothing of the service: that is read, and checked, by its processes.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from .._core.crew import Endpoint
+from .._core.policies import RestartPolicy
+from .process import Process, failure, started
+from .slot import CLEAN, FAILED, INVALID, Slot, gravest, how_it_ended, signal_name, status_of
+from .sockets import Sockets
+from .wire import Frame
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+READY_WITHIN: Final = 300.0
+"""Seconds that a process which is to take the place of another has to become ready: more than its components have."""
+_MARGIN: Final = 0.5
+"""Seconds after the grace period in which a process ends itself, before it is killed."""
+_GRACE: Final = 25.0
+"""Seconds of the grace period while no process has told it."""
+
+Beside: TypeAlias = Callable[["Parent"], Awaitable[None]]
+
+
+@final
+@attrs.define(eq=False, repr=False, kw_only=True)
+class Parent:
+    """Has so many processes of one service."""
+
+    given: str
+    """What each runs: see `kernel._cli.member`."""
+    size: int
+    policy: RestartPolicy
+    open_log: Callable[[Mapping[str, Any]], FilteringBoundLogger]
+    """Makes the log that fits to what a process has told of its service; of nothing, before."""
+    on_ready: Callable[[Parent], None]
+    """Called when all processes are ready for the first time."""
+    tell_manager: Callable[..., None]
+    """Tells systemd lines, if it listens."""
+    beside: tuple[Beside, ...] = ()
+    """What runs as long as the crew does, from the moment at which a process has told of its service."""
+    change: Callable[[], Awaitable[None]] | None = None
+    """Waits until the service has changed, while it is developed; None if nobody looks."""
+    slots: list[Slot] = attrs.field(init=False)
+    planned: Mapping[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    began: float = attrs.field(factory=trio.current_time, init=False)
+    is_stopping: bool = attrs.field(default=False, init=False)
+    reason: str = attrs.field(default="", init=False)
+    """Of the stop."""
+    stopping_since: float = attrs.field(default=0.0, init=False)
+    log: FilteringBoundLogger = attrs.field(init=False)
+    was_ready: bool = attrs.field(default=False, init=False)
+    _sockets: Sockets = attrs.field(factory=Sockets, init=False)
+    _alive: dict[Process, None] = attrs.field(factory=dict[Process, None], init=False)
+    _leader: Process | None = attrs.field(default=None, init=False)
+    _statuses: list[int] = attrs.field(factory=list[int], init=False)
+    _may_start: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when the first process has read the manifest: what is wrong with that is said once."""
+    _roll_wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _nursery: trio.Nursery = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.slots = [Slot.of(number, self.policy) for number in range(self.size)]
+        self.log = self.open_log({})
+
+    @property
+    def grace_period(self) -> float:
+        """Seconds that a stop may take."""
+        return float(self.planned.get("grace_period", _GRACE))
+
+    @property
+    def processes(self) -> list[Process]:
+        """Those that count: of each number, the one that has it."""
+        return [slot.process for slot in self.slots if slot.process is not None]
+
+    async def run(self) -> int:
+        """Run the crew until it is told to stop, fails, or has nothing left to do; return the exit status.
+
+        Cancellation: Is a checkpoint. If cancelled, all processes are killed.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._hear_signals, signals)
+                self._nursery.start_soon(self._roll_when_wanted)
+                async with trio.open_nursery() as keepers:
+                    for slot in self.slots:
+                        keepers.start_soon(self._keep, slot)
+                while self._alive:
+                    await next(iter(self._alive)).gone.wait()
+                self._nursery.cancel_scope.cancel()
+        return gravest(self._statuses)
+
+    # --- one place ----------------------------------------------------------------------------------------------
+
+    async def _keep(self, slot: Slot) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Have a process in a place, until it is to be empty."""
+        if slot.number:
+            await self._may_start.wait()
+        while not self.is_stopping:
+            try:
+                process = slot.process = self._start(slot) if slot.process is None else slot.process
+            except OSError as error:  # the system has no room for one more
+                self.log.warning("cannot be started", component=f"process/{slot.number}", error=str(error))
+                await slot.wait(self.policy.backoff_max)
+                continue
+            await process.gone.wait()
+            if slot.process is not process:  # another one has its place
+                continue
+            slot.process = None
+            if slot.fresh is not None:
+                await slot.fresh.settled.wait()
+                if slot.settle():
+                    continue
+            if not await self._goes_on(slot, process):
+                return
+
+    async def _goes_on(self, slot: Slot, process: Process) -> bool:
+        """Wait until a place is to have a process again; return whether it is to."""
+        if self.is_stopping:
+            return False  # noqa: ASYNC910  it has waited for its end
+        ended = process.ended or {}
+        told = {"component": f"process/{slot.number}", "pid": process.pid}
+        if ended.get("ran_to_end"):
+            self._statuses.append(int(ended["status"]))
+            return False  # noqa: ASYNC910  it has waited for its end
+        if not self.was_ready and ended.get("status") in {FAILED, INVALID}:
+            self.stop(signal.SIGTERM, "it cannot start", int(ended["status"]))
+            return False  # noqa: ASYNC910  as above
+        seconds = slot.history.next_wait(healthy_for=_healthy(process))
+        if seconds is None:
+            self.log.error("has been started again too often", how=how_it_ended(process), **told)
+            self.stop(signal.SIGTERM, f"process {slot.number} has failed", FAILED)
+            return False  # noqa: ASYNC910  as above
+        slot.restarts += 1
+        self.log.warning(how_it_ended(process), **told, again_in=round(seconds, 2))
+        await slot.wait(seconds)
+        return not self.is_stopping
+
+    def _start(self, slot: Slot) -> Process:
+        process = started(slot.number, self.size, self.given, self._hear)
+        self._alive[process] = None
+        self._nursery.start_soon(self._see_off, process)
+        return process
+
+    async def _see_off(self, process: Process) -> None:
+        try:
+            await process.run()
+        finally:
+            del self._alive[process]
+            if process.is_asked_to_end and self.is_stopping:
+                self._statuses.append(status_of(process))
+            if process is self._leader:
+                self._leader = None
+                self._choose_leader()
+
+    # --- what processes say ---------------------------------------------------------------------------------------
+
+    def _hear(self, process: Process, frame: Frame) -> None:
+        match frame:
+            case {"planned": planned}:
+                self._note_planned(planned)
+            case {"ready": _}:
+                self._note_ready(process)
+            case {"listen": listen, "owner": owner, "id": id_}:
+                self._listen(process, (owner, Endpoint(**listen)), id_)
+            case {"collect": name, "id": id_}:
+                self._nursery.start_soon(self._collect, process, name, id_)
+            case _:
+                pass
+
+    def _note_planned(self, planned: Mapping[str, Any]) -> None:
+        is_first, self.planned = not self.planned, planned
+        self.log = self.open_log(planned)
+        if is_first:
+            self._may_start.set()
+            for beside in self.beside:
+                self._nursery.start_soon(beside, self)
+
+    def _note_ready(self, process: Process) -> None:
+        self._choose_leader()
+        seconds = round(trio.current_time() - process.began, 2)
+        self.log.info("ready", component=f"process/{process.number}", pid=process.pid, seconds=seconds)
+        if not self.was_ready and all(slot.process is not None and slot.process.is_ready for slot in self.slots):
+            self.was_ready = True
+            self.tell_manager("READY=1", f"STATUS=ready: {self.size} processes")
+            self.on_ready(self)
+
+    def _choose_leader(self) -> None:
+        if self._leader is None and (found := next((one for one in self.processes if one.is_ready), None)):
+            self._leader = found
+            self._nursery.start_soon(found.tell, {"lead": True})
+
+    def _listen(self, process: Process, key: tuple[str, Endpoint], id_: int) -> None:
+        try:
+            number = self._sockets.at(key).fileno()
+        except OSError as error:
+            self._nursery.start_soon(process.tell, {"id": id_, **failure(error)})
+            return
+        process.sockets.add(key)
+        self._nursery.start_soon(process.tell, {"id": id_, "has_descriptor": True}, number)
+
+    async def collect(self, name: str) -> dict[int, str]:
+        """Return what each process tells by a name, by its number; those that do not, in time, are left out."""
+        told: dict[int, str] = {}
+
+        async def ask(process: Process) -> None:
+            if (text := await process.ask(name)) is not None:
+                told[process.number] = text
+
+        async with trio.open_nursery() as nursery:
+            for process in self.processes:
+                nursery.start_soon(ask, process)
+        return told
+
+    async def _collect(self, process: Process, name: str, id_: int) -> None:
+        told = await self.collect(name)
+        try:
+            await process.tell({"id": id_, "told": told})
+        except ValueError as error:  # all together it is too long
+            self.log.warning("cannot be told", what=name, error=str(error))
+
+    # --- all of them ----------------------------------------------------------------------------------------------
+
+    async def _hear_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self.roll()
+            else:
+                self.stop(number, signal_name(number))
+
+    def stop(self, number: int, reason: str, status: int = CLEAN) -> None:
+        """Have all processes stop in order, as by a signal; they have the grace period for it, and no longer.
+
+        Args:
+            number: Of the signal. A second SIGINT skips the drain.
+            reason: Why.
+            status: What the exit status is to be, if none is graver.
+        """
+        self._statuses.append(status)
+        if not self.is_stopping:
+            self.is_stopping, self.reason, self.stopping_since = True, reason, trio.current_time()
+            self.tell_manager("STOPPING=1", f"STATUS=stopping: {reason}")
+            self._sockets.close()
+            self._may_start.set()
+            for slot in self.slots:
+                slot.hasten()
+            self._nursery.start_soon(self._kill_late)
+        for process in list(self._alive):
+            process.send_signal(number)
+
+    async def _kill_late(self) -> None:
+        await trio.sleep(self.grace_period + _MARGIN)
+        for process in list(self._alive):
+            self.log.error("is killed: grace_period is over", component=f"process/{process.number}", pid=process.pid)
+            process.send_signal(signal.SIGKILL)
+
+    def roll(self) -> None:
+        """Have each process replaced by a new one, one after the other. Begun once more if it is wanted meanwhile."""
+        self._roll_wanted.set()
+
+    async def _roll_when_wanted(self) -> None:
+        while True:
+            await self._roll_wanted.wait()
+            self._roll_wanted = trio.Event()
+            self.log.info("each process is replaced by a new one")
+            if await self._roll():
+                self._sockets.keep(key for process in self._alive for key in process.sockets)
+                self.log.info("all processes have been replaced")
+
+    async def _roll(self) -> bool:
+        for slot in self.slots:
+            if self.is_stopping or not await self._replace(slot):
+                return False  # noqa: ASYNC910  the next roll waits to be wanted
+        return True  # noqa: ASYNC910  as above
+
+    async def _replace(self, slot: Slot) -> bool:
+        """Have a new process take a place; return whether it does. The old one stops when the new one is ready."""
+        old = slot.process
+        if old is None:
+            slot.hasten()
+            return True  # noqa: ASYNC910  see `_roll`
+        fresh = slot.fresh = self._start(slot)
+        with trio.move_on_after(READY_WITHIN):
+            await fresh.settled.wait()
+        if not (fresh.is_ready or self.is_stopping):
+            slot.fresh = None
+            what = how_it_ended(fresh) if fresh.gone.is_set() else f"is not ready after {READY_WITHIN:g} s"
+            self.log.error(
+                "what was to take its place did not become ready: the old processes go on",
+                component=f"process/{slot.number}",
+                how=what,
+            )
+            await fresh.end(within=self.grace_period + _MARGIN)
+            return False
+        slot.settle()
+        await old.end(within=self.grace_period + _MARGIN)
+        return not self.is_stopping
+
+
+def _healthy(process: Process) -> float:
+    return 0.0 if process.ready_at is None else trio.current_time() - process.ready_at
+
+
+def busy_seconds(told: Mapping[int, str]) -> float:
+    """Return for how long the event loop that is busy the longest has been so, of what processes tell of themselves."""
+    return max((float(json.loads(text)["busy"]) for text in told.values()), default=0.0)
