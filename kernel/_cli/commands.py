@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -116,6 +117,7 @@ def _levels(_context: click.Context, _option: click.Parameter, given: Sequence[s
 @click.option(
     "--processes", type=click.IntRange(1), metavar="COUNT", help="Run it in so many processes; see [kernel] processes."
 )
+@click.option("--watch", "watches", is_flag=True, help="Start it again when its code or manifest changes.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="How it is logged, one record a line.")
 def run(
     words: Sequence[str],
@@ -124,11 +126,16 @@ def run(
     levels: Mapping[str, str],
     processes: int | None,
     log_format: str | None,
+    *,
+    watches: bool,
 ) -> None:
     """Run the service until it is told to stop.
 
     Ctrl-C or SIGTERM begins the stop: what has been accepted is finished first. A second Ctrl-C skips that. SIGHUP has
     the manifest read again, as `kernel reload` does. The log goes to standard error.
+
+    With --watch, what has been accepted is finished before the new code runs, and a mistake in it is shown and waited
+    out.
 
     In several processes, SIGHUP has each replaced by a new one, one after the other.
 
@@ -137,10 +144,12 @@ def run(
 
     What follows -- is for the service: its manifest says which options it takes, and `kernel run -- --help` lists them.
     """
-    source = _source(words, overlays, [*overrides, *([f"kernel.processes={processes}"] if processes else [])])
+    count = processes or (1 if watches else None)
+    source = _source(words, overlays, [*overrides, *([f"kernel.processes={count}"] if count else [])])
     if source.asks_for_help:
         say(source.help(_discover()))
         return
+    from .._core.policies import RestartPolicy  # noqa: PLC0415  as below
     from .._manifest.tables import several_processes  # noqa: PLC0415  as below
     from .service import ServiceOptions, run_service  # noqa: PLC0415  structlog and trio
 
@@ -150,17 +159,26 @@ def run(
         as_json=None if log_format is None else log_format == "json",
     )
     with unheard_is_lost(), _beside(source.path):
-        manifest = source.load()
-        if (table := several_processes(manifest)) is not None:
+        manifest = None if watches else source.load()
+        table = None if manifest is None else several_processes(manifest)
+        if watches or table is not None:
             from .crew import run_crew  # noqa: PLC0415  as above
 
-            status = run_crew(source, options, size=table.processes, restart=table.process_restart)
+            size, restart = (1, RestartPolicy()) if table is None else (table.processes, table.process_restart)
+            status = run_crew(source, options, size=count or size, restart=restart, watches=_can_watch(wanted=watches))
         else:
             registry = _discover()
             plan = source.resolve(registry, manifest)
             result = run_service(plan, options, again=partial(source.resolve_again, registry))
             status = int(result.status) or result.returned
     raise click.exceptions.Exit(status)
+
+
+def _can_watch(*, wanted: bool) -> bool:
+    """Return whether files are to be watched; end the command if they cannot be."""
+    if wanted and find_spec("watchfiles") is None:
+        raise click.UsageError('--watch needs watchfiles: pip install "trio-kernel[watch]"')
+    return wanted
 
 
 # --- exec ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
-def run_crew(source: Source, options: ServiceOptions, *, size: int, restart: RestartPolicy) -> int:
+def run_crew(source: Source, options: ServiceOptions, *, size: int, restart: RestartPolicy, watches: bool) -> int:
     """Run a service in several processes until it ends; return the exit status.
 
     Args:
@@ -36,19 +37,21 @@ def run_crew(source: Source, options: ServiceOptions, *, size: int, restart: Res
         options: How each runs.
         size: How many there are.
         restart: When one that has ended is started again.
+        watches: Whether all are started again when code or manifest have changed, and not when they have ended.
     """
-    return trio.run(_run, source, options, size, restart)
+    return trio.run(_run, source, options, size, restart, Path(source.path).parent if watches else None)
 
 
-async def _run(source: Source, options: ServiceOptions, size: int, restart: RestartPolicy) -> int:
+async def _run(source: Source, options: ServiceOptions, size: int, restart: RestartPolicy, watched: Path | None) -> int:
     parent = Parent(
         given=json.dumps({"source": attrs.asdict(source), "options": attrs.asdict(options)}),
         size=size,
         policy=restart,
         open_log=partial(_log, options),
-        on_ready=partial(_show, options),
+        on_ready=_show,
         tell_manager=partial(tell_systemd, os.environ),
-        beside=(answer_for_all, keep_alive),
+        beside=(keep_alive,) if size == 1 else (answer_for_all, keep_alive),  # one answers for itself
+        watched=watched,
     )
     return await parent.run()
 
@@ -66,9 +69,9 @@ def _log(options: ServiceOptions, planned: Mapping[str, Any]) -> FilteringBoundL
     return Log(settings).logger()
 
 
-def _show(options: ServiceOptions, parent: Parent) -> None:
-    """Say on standard output that all are ready, unless the log says all in JSON."""
-    if parent.planned["as_json"]:
+def _show(parent: Parent) -> None:
+    """Say on standard output that all are ready, unless the log says all in JSON; one process says it itself."""
+    if parent.planned["as_json"] or parent.size == 1:
         return
     lines = [f"{parent.planned['service']} is ready after {trio.current_time() - parent.began:.2f} s"]
     for process in parent.processes:

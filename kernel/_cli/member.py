@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+import sysconfig
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,7 +45,7 @@ def main(member: Member, given: dict[str, Any]) -> int:
             plan = source.resolve(registry)
             member.tell(planned=_told(plan, options))
             again = partial(source.resolve_again, registry)
-            result = run_service(plan, options, hub=hub, shows=False, crew=member, again=again)
+            result = run_service(plan, options, hub=hub, shows=member.size == 1, crew=member, again=again)
     except InvalidError as error:
         complain(str(error))
         member.tell(ended={"status": _INVALID, "ran_to_end": False})
@@ -61,9 +62,19 @@ def _told(plan: Plan, options: ServiceOptions) -> dict[str, object]:
         "grace_period": plan.grace_period,
         "stop_budget": plan.budget.seconds,
         "control": plan.control,
+        "folders": sorted(_folders(plan)),
         "level": options.log_level or plan.log.level,
         "as_json": plan.log.format == "json" if options.as_json is None else options.as_json,
     }
+
+
+def _folders(plan: Plan) -> set[str]:
+    """Return where the packages are that this process has imported, and that are not installed for good."""
+    installed = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, *sysconfig.get_paths().values())}
+    files = [getattr(module, "__file__", None) or "" for name, module in [*sys.modules.items()] if "." not in name]
+    found = {os.path.dirname(os.path.realpath(file)) for file in files if os.path.basename(file) == "__init__.py"}
+    known = (*installed, os.path.realpath(plan.directory))
+    return {folder for folder in found if not any(os.path.commonpath([folder, one]) == one for one in known)}
 
 
 def _end() -> NoReturn:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
@@ -50,8 +52,8 @@ class Parent:
     """Tells systemd lines, if it listens."""
     beside: tuple[Beside, ...] = ()
     """What runs as long as the crew does, from the moment at which a process has told of its service."""
-    change: Callable[[], Awaitable[None]] | None = None
-    """Waits until the service has changed, while it is developed; None if nobody looks."""
+    watched: Path | None = None
+    """The manifest's folder, if the service is to be started again when something in it has changed."""
     slots: list[Slot] = attrs.field(init=False)
     planned: Mapping[str, Any] = attrs.field(factory=dict[str, Any], init=False)
     began: float = attrs.field(factory=trio.current_time, init=False)
@@ -68,6 +70,12 @@ class Parent:
     _may_start: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the first process has read the manifest: what is wrong with that is said once."""
     _roll_wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _generation: int = attrs.field(default=0, init=False)
+    """How often the service has changed."""
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _folders: set[str] = attrs.field(factory=set[str], init=False)
+    """Where its code is, besides the manifest's folder."""
+    _look_anew: trio.Event = attrs.field(factory=trio.Event, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -93,6 +101,8 @@ class Parent:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._hear_signals, signals)
                 self._nursery.start_soon(self._roll_when_wanted)
+                if self.watched is not None:
+                    self._nursery.start_soon(self._watch, self.watched)
                 async with trio.open_nursery() as keepers:
                     for slot in self.slots:
                         keepers.start_soon(self._keep, slot)
@@ -129,6 +139,8 @@ class Parent:
         """Wait until a place is to have a process again; return whether it is to."""
         if self.is_stopping:
             return False  # noqa: ASYNC910  it has waited for its end
+        if self.watched is not None:
+            return await self._waits_for_change(slot, process)
         ended = process.ended or {}
         told = {"component": f"process/{slot.number}", "pid": process.pid}
         if ended.get("ran_to_end"):
@@ -147,8 +159,22 @@ class Parent:
         await slot.wait(seconds)
         return not self.is_stopping
 
+    async def _waits_for_change(self, slot: Slot, process: Process) -> bool:
+        """Wait until the service has changed since a process was started; return whether it is to be started again."""
+        told = {"component": f"process/{slot.number}", "pid": process.pid}
+        was_told_to = process.ended is not None and process.status == CLEAN and not process.ended["ran_to_end"]
+        if was_told_to and not process.is_asked_to_end:
+            self.stop(signal.SIGTERM, f"process {slot.number} was stopped")
+            return False  # noqa: ASYNC910  it has waited for its end
+        if slot.generation == self._generation:
+            self.log.warning("waiting for a change", how=how_it_ended(process), **told)
+        while slot.generation == self._generation and not self.is_stopping:
+            await self._changed.park()
+        return not self.is_stopping  # noqa: ASYNC910  as above
+
     def _start(self, slot: Slot) -> Process:
-        process = started(slot.number, self.size, self.given, self._hear)
+        slot.generation = self._generation
+        process = started(slot.number, self.size, self.given, self._hear, keeps_code=self.watched is None)
         self._alive[process] = None
         self._nursery.start_soon(self._see_off, process)
         return process
@@ -181,6 +207,9 @@ class Parent:
 
     def _note_planned(self, planned: Mapping[str, Any]) -> None:
         is_first, self.planned = not self.planned, planned
+        if not {*planned["folders"]} <= self._folders:
+            self._folders |= {*planned["folders"]}
+            self._look_anew.set()
         self.log = self.open_log(planned)
         if is_first:
             self._may_start.set()
@@ -253,6 +282,7 @@ class Parent:
             self.tell_manager("STOPPING=1", f"STATUS=stopping: {reason}")
             self._sockets.close()
             self._may_start.set()
+            self._changed.unpark_all()
             for slot in self.slots:
                 slot.hasten()
             self._nursery.start_soon(self._kill_late)
@@ -268,6 +298,20 @@ class Parent:
     def roll(self) -> None:
         """Have each process replaced by a new one, one after the other. Begun once more if it is wanted meanwhile."""
         self._roll_wanted.set()
+
+    async def _watch(self, folder: Path) -> None:
+        """Have all processes started again whenever something has changed; the old ones stop in order first."""
+        from .watch import changes  # noqa: PLC0415  what it needs is installed for development only
+
+        while True:
+            self._look_anew = trio.Event()
+            async for names in changes([folder, *map(Path, self._folders)], self._look_anew):
+                self._generation += 1
+                self.log.info("starting again", component="kernel", changed=names)
+                async with trio.open_nursery() as nursery:
+                    for process in self.processes:
+                        nursery.start_soon(partial(process.end, within=self.grace_period + _MARGIN))
+                self._changed.unpark_all()
 
     async def _roll_when_wanted(self) -> None:
         while True:

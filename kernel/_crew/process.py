@@ -154,7 +154,9 @@ class Process:
         return told[0] if told else None  # noqa: ASYNC910  it has waited
 
 
-def started(number: int, size: int, given: str, asks: Callable[[Process, Frame], object]) -> Process:
+def started(
+    number: int, size: int, given: str, asks: Callable[[Process, Frame], object], *, keeps_code: bool = True
+) -> Process:
     """Start a process; `Process.run` has to be called.
 
     It has a process group of its own: what a terminal sends to all comes once, from the parent.
@@ -164,6 +166,8 @@ def started(number: int, size: int, given: str, asks: Callable[[Process, Frame],
         size: How many there are to be.
         given: What it runs, for `kernel._cli.member`.
         asks: See `Process`.
+        keeps_code: Whether it may keep compiled code. That is told from newer code by the second and the size, so that
+            what is edited twice in a second could be run as it was before.
 
     Raises:
         OSError: if the system has no room for it.
@@ -175,7 +179,7 @@ def started(number: int, size: int, given: str, asks: Callable[[Process, Frame],
                 [sys.executable, "-m", _CHILD, str(theirs.fileno()), str(number), str(size), str(os.getpid()), given],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                env={name: value for name, value in os.environ.items() if name not in _OF_SYSTEMD},
+                env=_environment(keeps_code=keeps_code),
                 process_group=0,
             )
         except BaseException:
@@ -183,6 +187,11 @@ def started(number: int, size: int, given: str, asks: Callable[[Process, Frame],
             raise
     ours.setblocking(False)  # noqa: FBT003
     return Process(number, popen, trio.socket.from_stdlib_socket(ours), asks)
+
+
+def _environment(*, keeps_code: bool) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_SYSTEMD}
+    return kept if keeps_code else {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def failure(error: OSError) -> Frame:

@@ -27,6 +27,8 @@ class Slot:
     """None while it waits to be started again, and once all is done that it is there for."""
     fresh: Process | None = attrs.field(default=None, init=False)
     """What is to take its place, and is not ready yet."""
+    generation: int = attrs.field(default=0, init=False)
+    """How often the service had changed when its process was started."""
     restarts: int = attrs.field(default=0, init=False)
     _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
