@@ -176,7 +176,8 @@ def test_log_level(run: Any) -> None:
         (["restart", "packr"], 1, "there is no component 'packr'; did you mean"),
         (["pause", "queue"], 1, "there is no dispatcher 'queue'"),
         (["log-level", "loud"], 2, "'loud' is not one of debug, info, warning, error"),
-        (["restart"], 2, "Missing argument"),
+        (["pause"], 2, "Missing argument"),
+        (["restart"], 1, "name a component"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_has_its_status(run: Any, arguments: list[str], code: int, said: str) -> None:
