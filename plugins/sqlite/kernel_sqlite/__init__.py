@@ -7,3 +7,4 @@ from ._config import SqliteConfig as SqliteConfig
 from ._driver import SqliteDriver as SqliteDriver
 from ._events import MessageDropped as MessageDropped
 from ._events import QueueUnconsumed as QueueUnconsumed
+from ._sizes import SqliteOptions as SqliteOptions

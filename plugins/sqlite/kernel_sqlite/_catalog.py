@@ -12,6 +12,8 @@ from kernel import pattern_matches
 from kernel.abc import Binding, Exchange, Queue, Topology
 from kernel.errors import ConflictError, UnroutableError
 
+from ._sizes import Sizes, SqliteOptions, bytes_of
+
 _REMEMBERED: Final = 1024
 """Subjects whose queues are remembered; then all are forgotten, so that made-up subjects cannot fill the memory."""
 
@@ -25,6 +27,8 @@ class StoredQueue:
     spec: Queue
     limit: int
     owner: int | None
+    most_bytes: int | None = None
+    """Bytes of the bodies that wait, at most."""
     waiting: int | None = None
     """Entries that nobody has taken; None until it is asked for."""
 
@@ -36,6 +40,7 @@ class Catalog:
 
     _connection: sqlite3.Connection
     _max_length: int
+    sizes: Sizes = attrs.field(init=False, default=attrs.Factory(lambda self: Sizes(self._connection), takes_self=True))
     version: int = attrs.field(default=-1, init=False)
     """Of the topology that is in memory."""
     _exchanges: dict[str, Exchange] = attrs.field(factory=dict[str, Exchange], init=False)
@@ -153,6 +158,7 @@ class Catalog:
             "DELETE FROM kernel_queue WHERE id = ?",
         ):
             self._connection.execute(statement, (queue.id,))
+        self.sizes.bound(queue.id, None)
         self._changed()
 
     def replace(self, queue: StoredQueue, spec: Queue) -> None:
@@ -171,6 +177,7 @@ class Catalog:
                 queue.id,
             ),
         )
+        self.sizes.bound(queue.id, bytes_of(spec.options))
         self._changed()
 
     def bindings_of(self, queue: StoredQueue) -> list[tuple[str, str]]:
@@ -200,7 +207,8 @@ class Catalog:
             "SELECT id, name, durable, exclusive, max_length, overflow, ttl, dead_letters, partition_by,"
             " deduplication_window, owner, waiting FROM kernel_queue ORDER BY id"
         ).fetchall()
-        self._by_id = {row[0]: self._stored(row) for row in rows}
+        bounds = self.sizes.bounds()
+        self._by_id = {row[0]: self._stored(row, bounds.get(row[0])) for row in rows}
         self._by_name = {queue.spec.name: queue for queue in self._by_id.values()}
         exchanges = self._connection.execute("SELECT name, durable FROM kernel_exchange").fetchall()
         self._exchanges = {name: Exchange(name=name, durable=bool(durable)) for name, durable in exchanges}
@@ -211,7 +219,7 @@ class Catalog:
             self._bindings[exchange].append((pattern, queue))
         self._routes.clear()
 
-    def _stored(self, row: tuple[object, ...]) -> StoredQueue:
+    def _stored(self, row: tuple[object, ...], most_bytes: int | None) -> StoredQueue:
         number, name, durable, exclusive, max_length, overflow, ttl, dead_letters, key, window, owner, waiting = row
         spec = Queue(
             name=str(name),
@@ -223,14 +231,15 @@ class Catalog:
             dead_letters=str(dead_letters),
             partition_by=str(key),
             deduplication_window=window if isinstance(window, float) else 0.0,
+            options=None if most_bytes is None else SqliteOptions(max_length_bytes=most_bytes),
         )
         limit = self._max_length if spec.max_length is None else spec.max_length
         assert isinstance(number, int)
         assert isinstance(waiting, int)
-        return StoredQueue(number, spec, limit, owner if isinstance(owner, int) else None, waiting)
+        return StoredQueue(number, spec, limit, owner if isinstance(owner, int) else None, most_bytes, waiting)
 
     def _insert_queue(self, spec: Queue, owner: int | None) -> None:
-        self._connection.execute(
+        done = self._connection.execute(
             "INSERT INTO kernel_queue"
             " (name, durable, exclusive, max_length, overflow, ttl, dead_letters, partition_by, deduplication_window, owner,"
             " waiting) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
@@ -247,6 +256,9 @@ class Catalog:
                 owner if spec.exclusive else None,
             ),
         )
+        if (most := bytes_of(spec.options)) is not None:
+            assert done.lastrowid is not None
+            self.sizes.bound(done.lastrowid, most)
 
     def _bind(self, bindings: Iterable[Binding]) -> None:
         for binding in bindings:
@@ -285,16 +297,20 @@ class Catalog:
 
 
 def _normal(spec: Queue) -> Queue:
-    """Return a queue as it is stored: with seconds that are no integers."""
+    """Return a queue as it is stored: with seconds that are no integers, and no options that say nothing."""
     ttl = None if spec.ttl is None else float(spec.ttl)
-    return attrs.evolve(spec, ttl=ttl, deduplication_window=float(spec.deduplication_window))
+    options = None if bytes_of(spec.options) is None else spec.options
+    return attrs.evolve(spec, ttl=ttl, deduplication_window=float(spec.deduplication_window), options=options)
 
 
 def _compare(kind: str, wanted: Exchange | Queue, existing: Exchange | Queue) -> None:
     for field in attrs.fields(type(wanted)):
         asked, found = getattr(wanted, field.name), getattr(existing, field.name)
+        name = field.name
+        if name == "options":
+            asked, found, name = bytes_of(asked), bytes_of(found), "options.max_length_bytes"
         if asked != found:
             raise ConflictError(
-                f'{kind} "{wanted.name}" was declared with {field.name} = {found!r}, and is asked for with {asked!r}'
+                f'{kind} "{wanted.name}" was declared with {name} = {found!r}, and is asked for with {asked!r}'
                 f"{'; `kernel queue alter` changes it' if kind == 'queue' else ''}"
             )

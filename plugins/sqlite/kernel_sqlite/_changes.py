@@ -15,6 +15,7 @@ from kernel.abc import Queue
 from kernel.errors import ConflictError
 
 from ._schema import CLAIMED
+from ._sizes import SqliteOptions
 from ._store import Store
 
 
@@ -74,7 +75,10 @@ def alter(store: Store, name: str, changes: Mapping[str, Any]) -> Queue:
     """
     catalog = store.shelves.catalog
     queue = catalog.need(name)
-    spec = attrs.evolve(queue.spec, **changes)
+    options = {key: value for key, value in changes.items() if key == "max_length_bytes"}
+    spec = attrs.evolve(queue.spec, **{key: value for key, value in changes.items() if key not in options})
+    if options:
+        spec = attrs.evolve(spec, options=SqliteOptions(**options))
     if spec.max_length is not None and spec.max_length < 1:
         raise ValueError(f"max_length must be 1 or more, not {spec.max_length}")
     if spec.ttl is not None and not spec.ttl > 0:

@@ -257,6 +257,7 @@ def unbind(store: Store, *, name: str, exchange: str | None, pattern: str | None
 @queue.command()
 @click.argument("name")
 @click.option("--max-length", type=click.IntRange(0), help="Messages; 0 leaves it to the driver's `max_length`.")
+@click.option("--max-length-bytes", type=click.IntRange(0), help="Bytes of the bodies that wait; 0 for no bound.")
 @click.option("--overflow", type=click.Choice(["refuse", "drop_oldest"]), help="What happens at the bound.")
 @click.option("--ttl", type=click.FloatRange(0), help="Seconds, of what comes from now on; 0 for none.")
 @click.option("--dead-letters", help="The queue for what is put aside; empty drops it.")
@@ -267,7 +268,10 @@ def alter(store: Store, *, name: str, **options: Any) -> None:  # noqa: ANN401  
     wanted = {key: value for key, value in options.items() if value is not None}
     if not wanted:
         raise click.UsageError("say what is to change: see --help")
-    meant = {key: value or None if key in {"max_length", "ttl"} else value for key, value in wanted.items()}
+    meant = {
+        key: value or None if key in {"max_length", "max_length_bytes", "ttl"} else value
+        for key, value in wanted.items()
+    }
     _transact(store, lambda: changes.alter(store, name, meant))
     click.echo(f'queue "{name}" altered: ' + ", ".join(f"{key} = {value!r}" for key, value in meant.items()))
 

@@ -21,6 +21,7 @@ from ._config import SqliteConfig
 from ._file import create_or_open, exposure_of
 from ._mount import remote_file_system
 from ._reset_guard import is_affected
+from ._sizes import SqliteOptions
 from ._store import Store
 
 
@@ -45,6 +46,7 @@ class SqliteDriver(Driver[Broker]):
     """A broker, and a database for workers, in one file. What it holds outlives the process."""
 
     Config: ClassVar[type[object]] = SqliteConfig
+    BrokerOptions: ClassVar[type[object] | None] = SqliteOptions
     provides: ClassVar[type[object]] = SqliteBroker
     capabilities: ClassVar[frozenset[Capability]] = frozenset({
         Capability.ALL_OR_NOTHING,

@@ -44,6 +44,7 @@ def overview(store: Store) -> list[dict[str, object]]:
             **nothing,
             **counts.get(queue.id, {}),
             **attrs.asdict(queue.spec, filter=lambda field, _: field.name not in {"name", "options"}),
+            "max_length_bytes": queue.most_bytes,
             "consumed": consumed.get(queue.id),
             "bindings": [list(binding) for binding in store.shelves.catalog.bindings_of(queue)],
         }
@@ -95,8 +96,8 @@ def retry(store: Store, name: str, limit: int, *, to: str = "") -> int:
     found = shelves.entries.first_ready(queue.id, limit)
     for claim in found:
         target = shelves.catalog.need(to or _death_queue(claim.letter))
-        if shelves.catalog.waiting(target) >= target.limit and target is not queue:
-            raise QueueFullError(f'queue "{target.spec.name}" is full: it holds {target.limit} messages')
+        if target is not queue and (lack := shelves.lack(target, len(claim.letter.body))):
+            raise QueueFullError(f'queue "{target.spec.name}" is full: {lack}')
         shelves.catalog.shift(queue, -1)
         shelves.move(target, claim.seq, claim.letter)
         shelves.advance(queue, claim.key, claim.seq)
@@ -122,8 +123,8 @@ def add(store: Store, name: str, record: Mapping[str, Any]) -> None:
     """
     shelves, letter = store.shelves, _from_record(record)
     queue = shelves.catalog.need(name)
-    if shelves.catalog.waiting(queue) >= queue.limit:
-        raise QueueFullError(f'queue "{name}" is full: it holds {queue.limit} messages')
+    if lack := shelves.lack(queue, len(letter.body)):
+        raise QueueFullError(f'queue "{name}" is full: {lack}')
     shelves.put(queue, letter)
 
 

@@ -98,19 +98,35 @@ class Shelves:
         if self.lanes.advance(queue.id, key, seq) is not None:
             self.effects.ready.add(queue.spec.name)
 
-    def make_room(self, full: list[StoredQueue]) -> None:
-        """Drop the oldest of queues that are full.
+    def make_room(self, queues: list[StoredQueue], size: int) -> None:
+        """Drop the oldest of those queues that have no room for one more message.
+
+        Args:
+            queues: That may have none.
+            size: Bytes of the body that is to come.
 
         Raises:
             QueueFullError: if one of them refuses instead; then nothing was dropped.
         """
+        full = [queue for queue in queues if self.lack(queue, size)]
         for queue in full:
-            if queue.spec.overflow == "refuse":
-                raise QueueFullError(f'queue "{queue.spec.name}" is full: it holds {queue.limit} messages')
+            if queue.spec.overflow == "refuse" or (queue.most_bytes is not None and size > queue.most_bytes):
+                raise QueueFullError(f'queue "{queue.spec.name}" is full: {self.lack(queue, size)}')
         for queue in full:
-            if (oldest := self.entries.oldest(queue.id)) is not None:
+            while self.lack(queue, size) and (oldest := self.entries.oldest(queue.id)) is not None:
                 self.catalog.shift(queue, -1)
                 self.bury(queue, oldest.seq, "overflow", oldest.attempts, oldest.key)
+
+    def lack(self, queue: StoredQueue, size: int) -> str:
+        """Return what a queue has no room for one more message for; empty if it has room."""
+        if self.catalog.waiting(queue) >= queue.limit:
+            return f"it holds {queue.limit} messages"
+        if queue.most_bytes is None:
+            return ""
+        self.entries.flush()
+        if (held := self.catalog.sizes.bytes_in(queue.id)) + size <= queue.most_bytes:
+            return ""
+        return f"it holds {held} of at most {queue.most_bytes} bytes, and {size} were to come"
 
     def lapse(self, queue: StoredQueue, seq: int, attempts: int, key: str | None) -> None:
         """Put an entry aside that waited for too long."""
@@ -159,21 +175,24 @@ class Shelves:
 
     def move(self, grave: StoredQueue, seq: int, letter: Letter) -> None:
         """Make an entry that does not count any more in its queue the last of another, which never refuses."""
-        if self.catalog.waiting(grave) >= grave.limit:
-            self._drop_oldest(grave)
+        while self.lack(grave, len(letter.body)) and self._drop_oldest(grave):
+            pass
         key, state = self._admit(grave, seq, letter)
         expires = _end_of(grave, None, self.clock())
         self.entries.move(seq, grave.id, state=state, headers=letter.headers, expires=expires, key=key)
         self.upkeep.expect(expires)
         self.became_ready(grave, 1)
 
-    def _drop_oldest(self, queue: StoredQueue) -> None:
+    def _drop_oldest(self, queue: StoredQueue) -> bool:
         oldest = self.entries.oldest(queue.id)
-        if oldest is not None and (letter := self.entries.letter(oldest.seq)) is not None:
-            self.entries.remove(oldest.seq)
-            self.catalog.shift(queue, -1)
-            self.drop(letter, queue=queue.spec.name, reason="overflow")
-            self.advance(queue, oldest.key, oldest.seq)
+        letter = None if oldest is None else self.entries.letter(oldest.seq)
+        if oldest is None or letter is None:
+            return False
+        self.entries.remove(oldest.seq)
+        self.catalog.shift(queue, -1)
+        self.drop(letter, queue=queue.spec.name, reason="overflow")
+        self.advance(queue, oldest.key, oldest.seq)
+        return True
 
 
 def _end_of(queue: StoredQueue, deadline: float | None, now: float) -> float | None:

@@ -171,8 +171,9 @@ class Store:
         if mandatory and not queues:
             raise UnroutableError.naming(letter.subject, exchange=exchange)
         fresh = [queue for queue in queues if not self.shelves.is_repeated(queue, letter)]
-        if full := [queue for queue in fresh if self.shelves.catalog.waiting(queue) >= queue.limit]:
-            self.shelves.make_room(full)
+        waiting = self.shelves.catalog.waiting
+        if tight := [queue for queue in fresh if queue.most_bytes is not None or waiting(queue) >= queue.limit]:
+            self.shelves.make_room(tight, len(letter.body))
         for queue in fresh:
             self.shelves.remember(queue, letter)
             self.shelves.put(queue, letter)
