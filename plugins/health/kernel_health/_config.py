@@ -73,6 +73,9 @@ class TruthConfig:
     degraded_is_ready: bool = True
     """Whether a service is ready while a component that it cannot do without works badly: a driver that has lost its
     connection, a worker that is paused."""
+    degraded_timeout: float = attrs.field(default=300.0, validator=[gt(0), le(MAX_SECONDS)])
+    """Seconds for which an essential driver may be degraded before the service is not ready, whatever
+    `degraded_is_ready` says: what it is needed for waits meanwhile, here and not where it could be done."""
 
 
 @final

@@ -77,10 +77,12 @@ def _against(snapshot: Snapshot, config: TruthConfig) -> Iterator[str]:
             if one.essential and one.state not in USABLE | {State.STOPPED}:
                 waits = f", waits for {', '.join(one.waits_for)}" if one.waits_for else ""
                 yield f"{one.id} is {one.state.value}{f': {one.reason}' if one.reason else ''}{waits}"
-    if not config.degraded_is_ready:
-        for one in snapshot.components:
-            if one.essential and one.state is State.DEGRADED:
+    for one in snapshot.components:
+        if one.essential and one.state is State.DEGRADED:
+            if not config.degraded_is_ready:
                 yield f"{one.id} is degraded: {one.reason}"
+            elif one.id.startswith("driver/") and one.seconds > config.degraded_timeout:
+                yield f"{one.id} is degraded for {one.seconds:.0f} s, more than degraded_timeout: {one.reason}"
 
 
 def status(snapshot: Snapshot, config: TruthConfig) -> dict[str, Any]:

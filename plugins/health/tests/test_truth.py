@@ -50,6 +50,13 @@ class Lost(Driver[object]):
         yield self
 
 
+class Waiting:
+    """Goes on for ever."""
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+
 class Failing:
     """Fails a second after each start."""
 
@@ -130,6 +137,31 @@ async def test_whether_a_degraded_driver_is_ready_is_the_manifests_to_say(
         said = says(running.kernel.snapshot(), config)
 
     assert said[:2] == (OK, ready)
+
+
+@pytest.mark.parametrize(("seconds", "ready"), [(0.0, OK), (299.0, OK), (302.0, NO)])
+async def test_a_driver_that_is_degraded_for_long_makes_the_service_not_ready(
+    seconds: float, ready: HTTPStatus, autojump_clock: object
+) -> None:
+    async with open_kernel(
+        service(drivers={"db": {"use": f"{__name__}:Lost"}}, workers={"w": {"use": f"{__name__}:Waiting"}})
+    ) as running:
+        await trio.sleep(seconds)
+        said = says(running.kernel.snapshot())
+
+    assert said[:2] == (OK, ready)
+    assert ("driver/db is degraded for 302 s, more than degraded_timeout: the connection is lost" in said[2]) == (
+        ready is NO
+    )
+
+
+async def test_a_driver_that_is_not_essential_may_be_degraded_for_ever(autojump_clock: object) -> None:
+    drivers = {"db": {"use": f"{__name__}:Lost", "essential": False}}
+    async with open_kernel(service(drivers=drivers, workers={"w": {"use": f"{__name__}:Waiting"}})) as running:
+        await trio.sleep(3600)
+        said = says(running.kernel.snapshot())
+
+    assert said[:2] == (OK, OK)
 
 
 async def test_a_paused_worker_is_degraded(autojump_clock: object) -> None:
