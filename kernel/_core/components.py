@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -248,6 +249,17 @@ class Driver(Component, Generic[ResourceT_co]):
             topologies: What the dispatchers that use the driver ask for, each its own.
         """
         return ()
+
+    @classmethod
+    def hold_limit(cls, config: object) -> float:
+        """Return the seconds after which what was taken and not settled is taken for lost; infinite if it never is.
+
+        `kernel check` warns where workers may hold a delivery for longer. Pure: no I/O.
+
+        Args:
+            config: An instance of `Config`.
+        """
+        return math.inf
 
     @abstractmethod
     def open(self) -> AbstractAsyncContextManager[ResourceT_co]:

@@ -43,6 +43,7 @@ from .contracts import with_contracts
 from .depends import depends_on
 from .found import with_found_workers
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
+from .holds import warn_of_holds
 from .inside import Part
 from .services import joined, read_services, refused_answers, secrets_in, with_stages_of, with_tables_of
 from .staff import Hired, fed_by, hire, read_groups, shape_of
@@ -101,6 +102,7 @@ def _resolve(
     wiring = with_contracts(ground, wire(ground))
     ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
+    warn_of_holds(ground, wiring, workers)
     groups = read_groups(ground)
     parts = read_services(ground, wiring, _resolve, problems) if tables.services else []
     lives = _lives(ground, wiring, workers, groups, parts)

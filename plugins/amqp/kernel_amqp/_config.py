@@ -85,6 +85,9 @@ class TlsTable:
     """Whether the broker's certificate is verified. Without it, anybody between can read and change everything."""
 
 
+_YEAR: Final = 366 * 86_400.0
+
+
 @final
 @attrs.frozen(kw_only=True)
 class AmqpConfig:
@@ -104,6 +107,9 @@ class AmqpConfig:
     """Seconds; a dead connection is found within two of them."""
     connect_timeout: float = attrs.field(default=10.0, validator=_POSITIVE)
     """Seconds for one host, from the first packet to the open connection."""
+    consumer_timeout: float = attrs.field(default=1800.0, validator=and_(ge(0.0), le(_YEAR)))
+    """What the broker's own `consumer_timeout` is, in seconds: for how long a delivery may be held. `kernel check` warns
+    where it may be longer. 0 for a broker without one."""
     backoff_initial: float = attrs.field(default=0.2, validator=_POSITIVE)
     """Seconds before the second try to connect again, at most; doubled for each one after it."""
     backoff_max: float = attrs.field(default=10.0, validator=_POSITIVE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -73,6 +74,12 @@ class AmqpDriver(Driver[Broker]):
     def advise(cls, config: object, topologies: Sequence[Topology]) -> Iterable[str]:
         assert isinstance(config, AmqpConfig)
         return advice(config, topologies)
+
+    @classmethod
+    @override
+    def hold_limit(cls, config: object) -> float:
+        assert isinstance(config, AmqpConfig)
+        return config.consumer_timeout or math.inf
 
     @override
     def open(self) -> AbstractAsyncContextManager[AmqpBroker]:
