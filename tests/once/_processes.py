@@ -25,6 +25,17 @@ PATIENCE = 90.0
 
 _WORKER = """
 import os
+import time
+
+def shifted(real=time.time):
+    try:
+        with open("clock") as file:
+            return real() + float(file.read())
+    except FileNotFoundError:
+        return real()
+
+time.time = shifted  # the clock of the machine, which a test sets
+
 from kernel import Envelope, current_delivery
 from kernel_timer import Tick
 import trio
@@ -106,6 +117,12 @@ class Cluster:
         process.wait(10)
         self.faults += 1
 
+    def set_clock(self, ahead: float) -> None:
+        """Have the clock of the machine be so many seconds ahead, for all processes at once."""
+        draft = self.folder / "draft"
+        draft.write_text(str(ahead))
+        draft.replace(self.folder / "clock")
+
     @contextmanager
     def paused(self, at: int) -> Iterator[None]:
         process = self.running[at]
@@ -138,13 +155,13 @@ class Cluster:
             assert time.monotonic() < until, (self.folder / "log").read_text()[-5000:]
             time.sleep(0.02)
 
-    def run(self, *, processes: int, ticks: int, seed: int, kills: int, pauses: int) -> None:
+    def run(self, *, processes: int, ticks: int, seed: int, kills: int, pauses: int, steps: int = 0) -> None:
         """Run until so many ticks have begun, with faults in between; then let what is under way be done."""
         chance = random.Random(seed)
         self.write()
         for _ in range(processes):
             self.start()
-        faults = ["kill"] * kills + ["pause"] * pauses
+        faults = ["kill"] * kills + ["pause"] * pauses + ["step"] * steps
         chance.shuffle(faults)
         for number, fault in enumerate(faults, start=1):
             self.wait_ticks(number * ticks // (len(faults) + 1))
@@ -152,6 +169,8 @@ class Cluster:
             if fault == "kill":
                 self.kill(self._busy(chance))
                 self.start()
+            elif fault == "step":
+                self.set_clock(chance.choice((-7200, -90, -2, 2, 90, 7200)))
             else:
                 with self.paused(self._busy(chance)):
                     time.sleep(PAUSE)

@@ -38,3 +38,14 @@ def test_no_tick_is_lost_where_what_is_missed_is_made_up_for(tmp_path: Path, kin
     assert gaps(moments(cluster.notes()), INTERVAL) == []
     assert sum(begun.values()) - len(begun) <= cluster.faults
     assert sorted(effects) == (sorted(begun) if place.effect else [])
+
+
+def test_steps_of_the_clock_double_nothing_and_silence_nobody(tmp_path: Path) -> None:
+    with (
+        PLACES["sqlite"](tmp_path) as place,
+        open_cluster(Cluster(tmp_path, place.table, INTERVAL, "skip")) as cluster,
+    ):
+        cluster.run(processes=3, ticks=60, seed=3, kills=2, pauses=0, steps=8)
+        cluster.stop()
+
+    assert set(times_begun(cluster.notes()).values()) == {1}

@@ -257,6 +257,37 @@ async def test_no_tick_is_doubled_by_steps_of_the_clocks_of_machines(autojump_cl
     assert found == [10.0 * index for index in range(len(found))]
 
 
+@pytest.mark.parametrize("seed", range(10))
+async def test_no_tick_begins_twice_whatever_the_clock_of_the_place_does(autojump_clock: MockClock, seed: int) -> None:
+    """A moment that comes again, since the clock was set back by much, is another tick."""
+    chance, place = random.Random(seed), Place(ahead=10 * 86_400.0)
+
+    async with process(place, missed="all") as one, process(place, missed="all") as two, process(place) as three:
+        for _ in range(30):
+            place.ahead += chance.choice((-7200, -300, -30, -1, 1, 30, 300, 3600))
+            await trio.sleep(chance.uniform(1, 60))
+
+    began = Counter(delivery.envelope.id for each in (one, two, three) for delivery in each.intake.taken)
+    assert set(began.values()) == {1}
+    assert len(began) > 30
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_no_tick_begins_twice_whatever_answers_are_lost(autojump_clock: MockClock, seed: int) -> None:
+    chance, place = random.Random(seed), Place()
+
+    async with process(place) as one, process(place) as two, process(place) as three:
+        for _ in range(40):
+            place.loses_answers = chance.choice((0, 0, 1, 2))
+            place.is_away = chance.random() < 0.2
+            await trio.sleep(chance.uniform(1, 20))
+            place.is_away = False
+
+    began = Counter(delivery.envelope.id for each in (one, two, three) for delivery in each.intake.taken)
+    assert set(began.values()) == {1}
+    assert len(began) > 10
+
+
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"last": "x"}', '{"last": 1, "phase": "else"}'])
 async def test_a_lease_that_holds_something_else_is_an_error(autojump_clock: MockClock, text: str) -> None:
     place = Place()
