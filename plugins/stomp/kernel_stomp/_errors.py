@@ -1,7 +1,8 @@
 """What can go wrong on a connection, each kind as a type of its own.
 
     LinkError (UnavailableError)         no connection could be made
-    └── LinkLostError                    the connection is gone
+    ├── LinkLostError                    the connection is gone
+    └── LateError                        the server has not answered; the connection may be there
     LoginRefusedError (StartupError)     the server does not let this user in, or not to this host
 
 In STOMP every mistake ends the connection: `LinkLostError.word` tells which it was, if the server said so.
@@ -39,6 +40,18 @@ class LinkLostError(LinkError):
         error = LinkLostError(self.reason, text=self.text, written=written)
         error.__cause__ = self.__cause__
         return error
+
+
+@final
+class LateError(LinkError):
+    """The server has not answered in time; whether it did what was asked is not known.
+
+    Args:
+        seconds: How long it had.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the server has not answered within {seconds:g} s")
 
 
 @final

@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from kernel_stomp._errors import LinkError, LinkLostError, LoginRefusedError
+from kernel_stomp._errors import LateError, LinkError, LinkLostError, LoginRefusedError
 from kernel_stomp.core import Frame, Parser
 from kernel_stomp.link.connect import Joined, LinkSettings, shake_hands
 from kernel_stomp.link.link import Link
-from kernel_stomp.link.receipts import LONGEST, LateError
+from kernel_stomp.link.receipts import LONGEST
 
 from .far_side import COMMANDS
 

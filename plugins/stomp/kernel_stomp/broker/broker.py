@@ -192,7 +192,7 @@ class StompBroker(Broker):
 
     async def _make_exclusive(self, queue: Queue, topology: Topology) -> None:
         consumer = self._exclusive.get(queue.name)
-        if consumer is None:
+        if consumer is None or consumer.link.lost is not None:
             wish = Wish(queue=queue.name, spec=queue, bindings=(), prefetch=EXCLUSIVE_PREFETCH)
             consumer, link = await self._open(wish)
             self._exclusive[queue.name] = consumer

@@ -20,7 +20,7 @@ from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
 from kernel.abc import Delivery, Queue
 from kernel.errors import SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
-from .._errors import LinkLostError
+from .._errors import LinkError, LinkLostError
 from ..core import Frame
 from ..link.link import Link
 from .delivery import Desk, StompDelivery
@@ -35,8 +35,9 @@ _IDLE_WAIT: Final = 60.0
 _BACKOFF_INITIAL: Final = 0.25
 _BACKOFF_MAX: Final = 10.0
 """Seconds between two tries to send an outcome, at first and at most."""
-_SLACK: Final = 1000
-"""Messages that a server may send beyond what was asked for, before its connection is ended."""
+_SLACK: Final = 10_000
+"""Messages that a server may send beyond what was asked for, before its connection is ended; of an exclusive queue a
+hundred come for each of its bindings."""
 
 
 @final
@@ -108,9 +109,11 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def take_in(self, frame: Frame) -> None:
         """Take what the server brings."""
-        if frame.headers.get("browser") or len(self._shelf) > self.prefetch + _SLACK:
+        if frame.headers.get("browser"):
             return
-        if not self._supply.wants(frame):
+        if len(self._shelf) > self.prefetch + _SLACK:
+            self.link.give_up(f"it brings far more than {self.prefetch} messages at a time")
+        elif not self._supply.wants(frame):
             self._supply.ack(frame)
         elif frame.skipped:
             self._supply.put_aside(frame)
@@ -172,7 +175,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         try:
             await self._supply.leave(self._clear, taken=[delivery.frame for delivery in self._taken])
             is_done = True
-        except LinkLostError:
+        except LinkError:
             pass
         finally:
             if not (self._taken and is_done):

@@ -14,12 +14,11 @@ import trio
 from kernel import Envelope
 from kernel.errors import EncodeError, SendError, UnavailableError, UnknownOutcomeError, UnroutableError
 
-from .._errors import LinkError, LinkLostError, LoginRefusedError
+from .._errors import LateError, LinkError, LinkLostError, LoginRefusedError
 from ..core import Frame, FrameError
 from ..link.connect import LinkSettings
 from ..link.keeper import Keeper
 from ..link.link import open_link
-from ..link.receipts import LateError
 from .dialect import Dialect
 from .letters import TARGET, write_letter
 from .rabbitmq import DELAY_PREFIX, RabbitMq, quote
@@ -129,10 +128,10 @@ class Outbox:
                 await link.request(frame)
         except LinkLostError as error:
             raise self._outcome(error, frame, alone=True) from error
-        except (LinkError, LoginRefusedError) as error:
-            raise UnavailableError(f"a message cannot be held back: {error}") from error
         except LateError as error:
             raise UnknownOutcomeError(f"it is not known whether a message was taken: {error}") from error
+        except (LinkError, LoginRefusedError) as error:
+            raise UnavailableError(f"a message cannot be held back: {error}") from error
         except FrameError as error:
             raise EncodeError(f"the message cannot be written in STOMP: {error}") from error
         self._places[place] = began + (delay + _LEAST_LIFE) / 2

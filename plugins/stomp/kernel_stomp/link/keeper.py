@@ -9,7 +9,7 @@ from typing import final
 import attrs
 import trio
 
-from kernel.errors import StartupError, UnavailableError
+from kernel.errors import ConflictError, StartupError, UnavailableError
 
 from .._errors import LinkError
 from .connect import LinkSettings
@@ -83,14 +83,15 @@ class Keeper:
         A server that is away when a service starts is tried again until it is there, or the time to start is over.
 
         Raises:
-            LoginRefusedError: if the first connection is refused; later ones are tried again.
+            StartupError: if the first connection is refused; later ones are tried again, also where what was declared
+            cannot be declared again.
         """
         failures = 0
         while True:
             began = trio.current_time()
             try:
                 await self._keep_one(task_status)
-            except (LinkError, StartupError) as error:
+            except (LinkError, StartupError, ConflictError) as error:
                 if not self._was_up and isinstance(error, StartupError):
                     raise
                 self._tell(str(error))

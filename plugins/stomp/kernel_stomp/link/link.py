@@ -9,11 +9,11 @@ from typing import final
 import attrs
 import trio
 
-from .._errors import LinkLostError
+from .._errors import LateError, LinkLostError
 from ..core import Frame, StompError, encode
 from .connect import CHUNK, Joined, LinkSettings, join, said
 from .pulse import Pulse
-from .receipts import LateError, Receipt, Receipts
+from .receipts import Receipt, Receipts
 from .writer import Writer
 
 _PROBE = "kernel-probe"
@@ -100,6 +100,10 @@ class Link:
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._writer.wait_room()
         await self.ask(frame).wait()
+
+    def give_up(self, reason: str) -> None:
+        """End the connection: the server does what it must not."""
+        self._break(reason)
 
     async def wait_lost(self) -> LinkLostError:
         """Wait until the connection is gone, and return why.

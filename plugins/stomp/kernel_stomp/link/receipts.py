@@ -7,14 +7,10 @@ from typing import Final, final
 import attrs
 import trio
 
-from .._errors import LinkLostError
+from .._errors import LateError, LinkLostError
 
 LONGEST: Final = 30.0
 """Seconds that a receipt may take, besides those of a connection that breaks."""
-
-
-class LateError(Exception):
-    """The server has not answered within `LONGEST`; whether it did what was asked is not known."""
 
 
 @final
@@ -81,7 +77,7 @@ class Receipts:
             if receipt.asked > limit:
                 return
             self.forget(id_)
-            receipt.end(LateError(f"the server has not answered within {LONGEST:g} s"))
+            receipt.end(LateError(LONGEST))
 
     def lose(self, error: LinkLostError) -> None:
         """End all: the connection is gone."""
