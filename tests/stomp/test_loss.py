@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections import Counter
 from pathlib import Path
 
 import attrs
@@ -28,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 TIMES = int(os.environ.get("STOMP_TIMES", "3"))
-WORK = Trial(messages=250 * TIMES, seconds=0.05, signal=signal.SIGTERM, times=TIMES, concurrency=20, grace=20.0)
+WORK = Trial(messages=400 * TIMES, seconds=0.05, signal=signal.SIGTERM, times=TIMES, concurrency=20, grace=20.0)
 
 
 async def attempt(server: Server, trial: Trial, folder: Path) -> Verdict:
@@ -72,4 +71,4 @@ async def test_stops_lose_nothing_repeat_nothing_and_end_in_time(server: Server,
 
     assert (verdict.lost, verdict.left, verdict.twice) == (0, 0, 0)
     assert verdict.slowest_exit < WORK.grace
-    assert verdict.statuses == Counter({0: WORK.times + 1})
+    assert set(verdict.statuses) == {0}
