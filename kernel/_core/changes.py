@@ -14,15 +14,18 @@ import attrs
 
 from ..errors import Problem
 from .components import Dispatcher
-from .spec import AnySpec, DispatcherSpec, Plan, ProtocolSpec, Strategy, WorkerSpec
+from .contract import Contract
+from .spec import AnySpec, DispatcherSpec, HandlerSpec, Plan, ProtocolSpec, Strategy, WorkerSpec
 
 _NOTHING_BUT_ORDER: Final = frozenset({"where", "after", "uses", "on_reload", "workers"})
 """Fields that are no part of what a component is, or are compared in another way."""
 _THE_COMPONENTS_OWN: Final = frozenset({"config", "options"})
 """Fields whose values are of classes that the kernel does not know."""
-_HANDLERS: Final = "handlers"
-_CODE: Final = frozenset({"convert", "check_result"})
-"""Fields of those that hold functions which are made anew with each plan."""
+_CODE: Final[Mapping[type[object], frozenset[str]]] = {
+    HandlerSpec: frozenset({"convert", "check_result"}),
+    Contract: frozenset({"clauses"}),
+}
+"""Class of a value -> its fields that hold functions which are made anew with each plan, of what the others say."""
 
 
 @final
@@ -107,23 +110,9 @@ def _fields_differ(before: object, after: object, *, of_one_table: bool) -> bool
     skipped = _NOTHING_BUT_ORDER | _THE_COMPONENTS_OWN if of_one_table else _NOTHING_BUT_ORDER
     for field in attrs.fields(type(cast("attrs.AttrsInstance", before))):
         one, other = getattr(before, field.name), getattr(after, field.name)
-        if field.name == _HANDLERS:
-            one, other = _shapes(one), _shapes(other)
         if field.name not in skipped and not same(one, other):
             return True
     return False
-
-
-def _shapes(handlers: Iterable[object]) -> list[list[object]]:
-    """Return what handlers are, but for the functions that convert their payloads."""
-    return [
-        [
-            getattr(one, field.name)
-            for field in attrs.fields(type(cast("attrs.AttrsInstance", one)))
-            if field.name not in _CODE
-        ]
-        for one in handlers
-    ]
 
 
 def _surroundings(plan: Plan, spec: AnySpec) -> object:
@@ -220,7 +209,10 @@ def _parts(value: object) -> Mapping[object, object] | None:
         made = cast("functools.partial[object]", value)
         return {"func": made.func, "args": made.args, "keywords": made.keywords}
     cls = type(value)
-    return {field.name: getattr(value, field.name) for field in attrs.fields(cls)} if attrs.has(cls) else None
+    if not attrs.has(cls):
+        return None
+    names = (field.name for field in attrs.fields(cls))
+    return {name: getattr(value, name) for name in names if name not in _CODE.get(cls, ())}
 
 
 def _is_equal(one: object, other: object) -> bool:

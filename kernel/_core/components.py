@@ -189,6 +189,18 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
         return frozenset()
 
     @classmethod
+    def reads(cls, config: object) -> Iterable[str]:
+        """Return the paths of the files that it reads when it opens; empty ones do not count.
+
+        A reload restarts it if what they hold has changed. For certificates and the like, which have to be there, are
+        small, and are written by others; not for what it writes itself. Pure: no I/O.
+
+        Args:
+            config: An instance of its `Config`.
+        """
+        return ()
+
+    @classmethod
     def check(cls, config: object) -> Iterable[str]:
         """Yield what is wrong with a `Config` that no validator of a single field can see. Pure: no I/O."""
         return ()

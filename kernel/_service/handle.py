@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from .._manifest.registry import discover
 from .._manifest.values import toml_text
 from .._plan.plan import resolve
 from .._supervise.process import run
+from .._supervise.reload import Again
 from ..errors import StartupError
 from .part_time import default_log
 from .part_time import open as open_part
@@ -26,6 +28,7 @@ from .part_time import open as open_part
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+    from .._core.spec import Plan
     from .._supervise.run import Result
 
 _CHILD: Final = "kernel._cli.child"
@@ -68,7 +71,9 @@ class Service:
         Raises:
             InvalidError: if the manifest is wrong.
         """
-        with on_path(self.manifest.parent):
+        registry = discover()
+
+        def read() -> Plan:
             source = load(
                 self.manifest,
                 environ=os.environ,
@@ -76,7 +81,10 @@ class Service:
                 overlays=self._overlays,
                 arguments=self._arguments,
             )
-            return run(resolve(source, discover()), log=log or default_log())
+            return resolve(source, registry)
+
+        with on_path(self.manifest.parent):
+            return run(read(), log=log or default_log(), again=Again(read=read))
 
     def open(self) -> AbstractAsyncContextManager[Mapping[str, object]]:
         """Return what has it open in this process while inside: `kernel.open` of all of it."""
@@ -128,6 +136,16 @@ class Service:
         ended = "did not become ready in time" if not readable else "ended"
         status = self.stop() if not readable else self.wait()
         raise StartupError(f"{self.manifest} {ended}, with status {status}, before it was ready")
+
+    def reload(self) -> None:
+        """Have the process read its manifest again, and return at once: its log says what came of it.
+
+        Raises:
+            RuntimeError: if none runs.
+        """
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"{self.manifest} does not run")
+        self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> int:
         """Stop the process in order, and return its exit status; 0 if there is none."""

@@ -23,6 +23,7 @@ from .._delivery.failure import describe
 from ..abc import Protocol
 from ..errors import PlanError, UnavailableError
 from .child import Child, obstacles_of, serves
+from .files import files_of
 from .lives import declare
 from .stages import FAILED, Stages
 from .tree import Tree
@@ -31,6 +32,7 @@ REASON: Final = "reload"
 """What hooks are told as the reason of a stop."""
 PAUSE: Final = 0.25
 """Seconds between two readings of the manifest, at least."""
+_NO_WAY_BACK: Final = "a reload could not be taken back"
 _STOPS: Final = "the service stops"
 
 
@@ -71,6 +73,7 @@ class _Step:
     plan: Plan
     protocols: Mapping[str, Protocol]
     changes: Changes
+    files: Mapping[str, tuple[str, ...]]
 
     @property
     def stopped(self) -> frozenset[str]:
@@ -104,6 +107,8 @@ class Reloading:
     _wishes: list[_Wish] = attrs.field(factory=list[_Wish], init=False)
     _read_at: float = attrs.field(default=-math.inf, init=False)
     """When the manifest was read."""
+    _files: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]], init=False)
+    """Id of a component that reads files -> what tells whether they have changed."""
     _works: bool = attrs.field(default=False, init=False)
     _over: bool = attrs.field(default=False, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -118,6 +123,7 @@ class Reloading:
     def begin(self, nursery: trio.Nursery) -> None:
         """Say that there is something to reload, and what to do that in."""
         self._nursery = nursery
+        self._files = files_of(self.tree.plan)
         if self._wishes:
             self._work_soon()
 
@@ -165,8 +171,8 @@ class Reloading:
         """Return what a reload would have run, and what it would do."""
         if self.again is None:
             raise ValueError("this service does not know its manifest")
-        plan = await self._read(self.again)
-        return plan, changes(self.tree.plan, plan)
+        plan, files = await self._read(self.again.read)
+        return plan, changes(self.tree.plan, plan, stale=self._stale(files))
 
     def takes(self, child: Child) -> bool:
         """Whether the failure of a child for good is a failure of a reload, which is taken back."""
@@ -229,27 +235,35 @@ class Reloading:
             InvalidError: if the manifest is wrong, or says what a service that runs cannot take over.
             StartupError: if a protocol cannot be built.
         """
-        plan = wish.plan
-        if plan is None:
-            assert self.again is not None  # `ask` has looked
-            plan = await self._read(self.again)
-        await trio.lowlevel.checkpoint()
+        given, again = wish.plan, self.again
+        if given is None:
+            assert again is not None  # `ask` has looked
+            plan, files = await self._read(again.read)
+        else:
+            plan, files = await self._read(lambda: given)
         if problems := fixed(self.tree.plan, plan):
             raise PlanError(problems)
-        found = changes(self.tree.plan, plan)
+        found = changes(self.tree.plan, plan, stale=self._stale(files))
         return _Step(
-            plan=plan, protocols=self.tree.built_protocols(plan, found.protocols), changes=self._with_lost(plan, found)
+            plan=plan,
+            protocols=self.tree.built_protocols(plan, found.protocols),
+            changes=self._with_lost(plan, found),
+            files=files,
         )
 
-    async def _read(self, again: Again) -> Plan:
+    def _stale(self, files: Mapping[str, tuple[str, ...]]) -> set[str]:
+        return {id_ for id_, stamps in files.items() if self._files.get(id_, stamps) != stamps}
+
+    async def _read(self, plan_of: Callable[[], Plan]) -> tuple[Plan, Mapping[str, tuple[str, ...]]]:
+        """Return a plan, with all imported that it runs with, and what tells whether files have changed."""
         known = {spec.cls for spec in self.tree.plan.components.values() if not isinstance(spec, WorkerSpec)}
 
-        def read() -> Plan:
-            plan = again.read()
+        def read() -> tuple[Plan, Mapping[str, tuple[str, ...]]]:
+            plan = plan_of()
             for spec in plan.components.values():
                 if not isinstance(spec, WorkerSpec) and spec.cls not in known:
                     spec.cls.preload()
-            return plan
+            return plan, files_of(plan)
 
         return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
 
@@ -270,15 +284,17 @@ class Reloading:
     async def _carry_out(self, step: _Step) -> KernelReloaded:
         self._rising.cancel()
         self._rising = trio.CancelScope()
-        was = _Step(plan=self.tree.plan, protocols=self.tree.protocols, changes=_undoing(step.changes))
+        was = _Step(
+            plan=self.tree.plan,
+            protocols=self.tree.protocols,
+            changes=_undoing(step.changes),
+            files=self._files,
+        )
         is_risen = await self._apply(step, was)
         failed = await self._settle(step) if is_risen else {}
         if not is_risen or any(child.state is State.FAILED and child.essential for child in self._tried):
             failed = failed or {"kernel": FAILED}
-            self._forget_errors()
-            if is_risen and not await self._apply(was, None):
-                self.fail("a reload could not be taken back")
-            await self._settle(was)
+            await self._take_back(was, is_applied=is_risen)
             step = was
         self._tried.clear()
         self._release(step)
@@ -293,6 +309,16 @@ class Reloading:
             failed=tuple(failed.items()),
             undone=undone,
         )
+
+    async def _take_back(self, was: _Step, *, is_applied: bool) -> None:
+        """Be what the service was before; if that cannot be, it stops."""
+        self._forget_errors()
+        if is_applied and not await self._apply(was, None):
+            self.fail(_NO_WAY_BACK)
+        await self._settle(was)
+        children = [child for id_ in was.started for child in self.tree.children(id_)]
+        if any(child.state is State.FAILED and child.essential for child in children):
+            self.fail(_NO_WAY_BACK)  # as where the new one hangs, and leaves no place for the old
 
     def _forget_errors(self) -> None:
         """Forget why what is taken back has failed: the service goes on, and does not end for it."""
@@ -354,6 +380,7 @@ class Reloading:
         tree.change(step.plan, step.protocols, anew)
         self.stages.renew(step.plan.stages, anew)
         self.adopt(step.plan)
+        self._files = step.files
         self._tried = {child for id_ in anew for child in tree.children(id_)} if is_trial else set()
 
     async def _declare(self, step: _Step) -> None:

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,22 @@ def test_a_process_is_ready_when_it_is_started_and_gone_when_it_is_stopped(manif
     assert Path("stopped").read_text() == "5"
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_process_that_is_reloaded_is_what_its_manifest_says(manifest: Path) -> None:
+    service = Service(manifest)
+    with pytest.raises(RuntimeError, match="does not run"):
+        service.reload()
+    with service:
+        manifest.write_text(manifest.read_text().replace("size = 1", "size = 2"))
+        service.reload()
+        ends = time.monotonic() + 30
+        while not Path("stopped").exists() and time.monotonic() < ends:
+            time.sleep(0.01)
+        replaced = Path("stopped").read_text()
+
+    assert replaced == "1"
+    assert Path("stopped").read_text() == "2"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -27,7 +27,8 @@ class ShelfConfig:
 
 @attrs.define(eq=False)
 class Shelf(Driver[int]):
-    """Says how big it is. One of size 0 can never be had, 13 falls down as it is put up, 99 is not to be taken away."""
+    """Says how big it is. One of size 0 can never be had, 13 falls down as it is put up, 77 gets stuck then,
+    and 99 is not to be taken away."""
 
     Config: ClassVar[type[object]] = ShelfConfig
     provides: ClassVar[type[object]] = int
@@ -41,12 +42,39 @@ class Shelf(Driver[int]):
             raise StartupError("there is no such shelf")
         if self.config.size == 13:
             raise ValueError("it fell")
+        if self.config.size == 77:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(600)
         try:
             yield self.config.size
         finally:
             if self.config.size == 99:
                 with trio.CancelScope(shield=True):
                     await trio.sleep(600)
+
+
+@attrs.frozen
+class LampConfig:
+    certificate: str
+
+
+@attrs.frozen
+class Lamp(Driver[None]):
+    """Reads a file when it is lit."""
+
+    Config: ClassVar[type[object]] = LampConfig
+    config: LampConfig
+    context: Context
+
+    @classmethod
+    def reads(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, LampConfig)
+        return ["", config.certificate]
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        await trio.lowlevel.checkpoint()
+        yield
 
 
 @attrs.frozen
@@ -103,7 +131,7 @@ async def once() -> None:
 
 
 GIVEN = {
-    "drivers": {"shelf": Shelf},
+    "drivers": {"shelf": Shelf, "lamp": Lamp},
     "workers": {
         "packer": Packer,
         "hasty": Hasty,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
 
-from kernel import KernelReloaded, ReloadFailed, State
+from kernel import KernelReloaded, ReloadFailed, Secret, State
 from kernel.errors import LeftBehindError, PlanError, StartupError, UnavailableError
 from kernel.testing import open_kernel
 
@@ -163,6 +165,51 @@ async def test_a_dispatcher_that_changes_finishes_what_it_has_begun(autojump_clo
         assert packed == [("a", 1)]
 
 
+async def test_a_file_that_holds_something_else_restarts_what_reads_it(autojump_clock: Any, tmp_path: Path) -> None:
+    file = tmp_path / "certificate"
+    file.write_text("old")
+    shop = changed(drivers__lamp={"certificate": str(file)}, workers__clerk__depends=["lamp"])
+    async with opened(shop) as service:
+        file.write_text("old")
+        same = await service.kernel.reload(planned(shop))
+        file.write_text("new")
+        new = await service.kernel.reload(planned(shop))
+        again = await service.kernel.reload(planned(shop))
+
+        assert same.restarted == again.restarted == ()
+        assert new.restarted == ("driver/lamp", "worker/clerk")
+        assert service.kernel.is_ready
+
+
+CERTIFICATES = [
+    ("amqp", {"url": Secret("amqp://127.0.0.1"), "tls": {"ca": "a", "certificate": "b", "key": "c"}}),
+    ("http", {"base_url": "https://127.0.0.1", "ca": "a", "certificate": "b", "key": "c"}),
+    ("redis", {"dsn": Secret("rediss://127.0.0.1"), "ca": "a", "certificate": "b", "key": "c"}),
+    (
+        "postgres",
+        {
+            "dsn": Secret("postgresql://127.0.0.1"),
+            "sslrootcert": "a",
+            "sslcert": "b",
+            "sslkey": "c",
+            "sslmode": "verify-full",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("plugin", "table"), CERTIFICATES, ids=[plugin for plugin, _ in CERTIFICATES])
+def test_the_drivers_that_have_certificates_name_their_files(plugin: str, table: dict[str, Any]) -> None:
+    tables = {
+        "kernel": {"name": "shop"},
+        "drivers": {"one": {"plugin": plugin, **table}},
+        "workers": {"w": {"use": "watchman"}},
+    }
+    spec: Any = planned(tables).components["driver/one"]
+
+    assert [*spec.cls.reads(spec.config)] == ["a", "b", "c"]
+
+
 # --- what is wrong --------------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +240,17 @@ async def test_something_essential_that_can_never_start_is_taken_back(autojump_c
         assert service.resource("driver/shelf") == 3
         result = await service.stop()
     assert result.status == 0
+
+
+async def test_something_essential_that_hangs_while_it_starts_leaves_no_way_back(autojump_clock: Any) -> None:
+    async with opened() as service:
+        with suppress(UnavailableError):
+            await service.kernel.reload(planned(drivers__shelf__size=77, drivers__shelf__start_timeout=5.0))
+        await service.kernel.wait_stop_requested()
+        result = await service.stop()
+
+        assert service.kernel.stop_reason == "a reload could not be taken back"
+        assert result.status != 0
 
 
 async def test_what_fails_and_may_heal_is_tried_again_and_the_next_reload_mends_it(autojump_clock: Any) -> None:

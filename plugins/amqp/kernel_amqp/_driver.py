@@ -59,6 +59,12 @@ class AmqpDriver(Driver[Broker]):
 
     @classmethod
     @override
+    def reads(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, AmqpConfig)
+        return (tls.ca, tls.certificate, tls.key) if (tls := config.tls) is not None else ()
+
+    @classmethod
+    @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, AmqpConfig)
         yield from config.problems()

@@ -36,6 +36,12 @@ class HttpDriver(Driver[httpx.AsyncClient]):
 
     @classmethod
     @override
+    def reads(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, HttpConfig)
+        return (config.ca, config.certificate, config.key)
+
+    @classmethod
+    @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, HttpConfig)
         return problems(config)

@@ -55,6 +55,12 @@ class PostgresDriver(Driver[Database]):
 
     @classmethod
     @override
+    def reads(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, PostgresConfig)
+        return (config.sslrootcert, config.sslcert, config.sslkey)
+
+    @classmethod
+    @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, PostgresConfig)
         return problems(config)

@@ -58,6 +58,12 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
 
     @classmethod
     @override
+    def reads(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, RedisConfig)
+        return (config.ca, config.certificate, config.key)
+
+    @classmethod
+    @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, RedisConfig)
         return problems(config)

@@ -36,6 +36,12 @@ class S3Driver(Driver[ObjectStore]):
 
     @classmethod
     @override
+    def reads(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, S3Config)
+        return (config.ca,)
+
+    @classmethod
+    @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, S3Config)
         return problems(config)
