@@ -76,8 +76,14 @@ async def bare() -> float:
     return (time.process_time() - began) / MESSAGES
 
 
-def service(counter: Counter, gate: trio.Event) -> Plan:
-    """Return a service whose worker becomes ready when the gate opens, so that messages wait in the queue."""
+def service(counter: Counter, gate: trio.Event, *, inside: bool) -> Plan:
+    """Return a service whose worker becomes ready when the gate opens, so that messages wait in the queue.
+
+    Args:
+        counter: Counts what the worker handles.
+        gate: Opens when all messages are there.
+        inside: Whether the worker is in a service inside, which is lent the queue.
+    """
 
     class Worker:
         async def __aenter__(self) -> None:
@@ -89,9 +95,8 @@ def service(counter: Counter, gate: trio.Event) -> Plan:
         async def __call__(self, order: dict[str, object]) -> None:
             await counter.handle(order)
 
+    outer = {"kernel": {"name": "bench"}, "drivers": {"queue": {"plugin": "memory"}}}
     tables: Mapping[str, object] = {
-        "kernel": {"name": "bench"},
-        "drivers": {"queue": {"plugin": "memory"}},
         "dispatchers": {
             "orders": {
                 "plugin": "consumer",
@@ -106,15 +111,20 @@ def service(counter: Counter, gate: trio.Event) -> Plan:
         "workers": {"count": {"use": "count", "dispatcher": "orders"}},
     }
     registry = Registry((*discover().plugins, *Registry.of({"workers": {"count": Worker}}).plugins))
-    return resolve(from_mapping(tables), registry)
+    if not inside:
+        return resolve(from_mapping({**outer, **tables}), registry)
+    said = {"services": {"inner": {"manifest": "inner.toml", "drivers": {"queue": "queue"}}}}
+    inner = from_mapping({"kernel": {"name": "inner"}, **tables})
+    return resolve(attrs.evolve(from_mapping(outer), tables={**outer, **said}, services={"inner": inner}), registry)
 
 
-def through_kernel(*, heard: bool, control: bool = False) -> Callable[[], Awaitable[float]]:
+def through_kernel(*, heard: bool, control: bool = False, inside: bool = False) -> Callable[[], Awaitable[float]]:
     """Return a round that returns CPU seconds per message.
 
     Args:
         heard: Whether somebody hears `DeliverySettled`.
         control: Whether there is a control socket, which nobody asks.
+        inside: Whether the worker is in a service inside.
     """
 
     async def run() -> float:
@@ -122,7 +132,7 @@ def through_kernel(*, heard: bool, control: bool = False) -> Callable[[], Awaita
         hub = EventHub()
         if heard:
             hub.subscribe(lambda event: None, DeliverySettled)
-        plan = service(counter, gate)
+        plan = service(counter, gate, inside=inside)
         async with trio.open_nursery() as nursery:
 
             async def host(task_status: trio.TaskStatus[Kernel]) -> None:
@@ -177,6 +187,7 @@ def main() -> int:
         "kernel, events heard": through_kernel(heard=True),
         "kernel, events not heard": through_kernel(heard=False),
         "kernel, control socket": through_kernel(heard=False, control=True),
+        "kernel, service inside": through_kernel(heard=True, inside=True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in rounds}
     for number in range(ROUNDS + 1):
