@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from ._core.events import StateChanged as StateChanged
     from ._core.events import StopRequested as StopRequested
     from ._core.events import StopTimedOut as StopTimedOut
+    from ._core.interceptors import Incoming as Incoming
+    from ._core.interceptors import Outgoing as Outgoing
     from ._core.loop import Pace as Pace
     from ._core.loop import at_turn_end as at_turn_end
     from ._core.loop import wake as wake
@@ -116,12 +118,14 @@ _LATER: Final = {
     "carried": "_core.spans",
     "carry": "_core.spans",
     "GracePeriodOver": "_core.events",
+    "Incoming": "_core.interceptors",
     "KernelReady": "_core.events",
     "KernelReloaded": "_core.events",
     "KernelStopped": "_core.events",
     "KillSwitchChanged": "_core.events",
     "Listening": "_core.events",
     "LoopBlocked": "_core.events",
+    "Outgoing": "_core.interceptors",
     "Pace": "_core.loop",
     "Plan": "_core.spec",
     "ReloadFailed": "_core.events",

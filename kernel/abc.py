@@ -47,9 +47,12 @@ from ._core.intake import Intake as Intake
 from ._core.intake import Target as Target
 from ._core.intake import Work as Work
 from ._core.intake import current_work as current_work
+from ._core.interceptors import Intercept as Intercept
 from ._core.lease import Lease as Lease
 from ._core.lease import LeaseState as LeaseState
 from ._core.lease import Leasing as Leasing
 from ._core.lease import check_lease_name as check_lease_name
+from ._core.sending import continued as continued
+from ._core.sending import telling as telling
 from ._core.transaction import Transaction as Transaction
 from ._core.transaction import Transactional as Transactional

@@ -18,6 +18,7 @@ from .contract import Contract
 from .crew import ALONE, Crew
 from .envelope import NO_HEADERS, Envelope, Message
 from .intake import Intake
+from .interceptors import Intercept
 
 if TYPE_CHECKING:
     import trio
@@ -90,6 +91,8 @@ class Context:
     """What a driver with `sends = True` holds all that it sends against; None where the manifest names none."""
     directory: Path = Path()
     """The manifest's folder."""
+    intercept: Intercept | None = None
+    """What a driver with `intercepts = True` sends each message within; None where the manifest names no interceptors."""
     hears: Callable[[type[Event]], object] = bool
     """Whether anybody hears events of a type, by the truth of what it returns: what happens as often as a request need
     not be made into an event for nobody. Where nobody can tell, somebody does."""
@@ -228,6 +231,9 @@ class Driver(Component, Generic[ResourceT_co]):
     """What the broker can do, if the resource is one, and however it is configured."""
     sends: ClassVar[bool] = False
     """Whether all that is sent with the resource is held against `Context.contract`."""
+    intercepts: ClassVar[bool] = False
+    """Whether all that is sent with the resource goes through `Context.intercept`, so that the manifest may name
+    interceptors for it."""
     BrokerOptions: ClassVar[type[object] | None] = None
     """The attrs class of `options` tables of components that use this broker: what only this broker knows."""
 

@@ -90,6 +90,8 @@ class DriverSpec(ComponentSpec):
     """Key in `Plan.protocols`."""
     contract: Contract | None = None
     """What all that it sends is held against."""
+    interceptors: tuple[InterceptorSpec, ...] = ()
+    """What stands around each send, the first outermost."""
 
 
 @final
@@ -108,6 +110,8 @@ class DispatcherSpec(ComponentSpec):
     """Whether each delivery goes to every worker that has a handler for it."""
     workers: tuple[str, ...] = ()
     """Names of workers, in the order of the manifest."""
+    interceptors: tuple[InterceptorSpec, ...] = ()
+    """What stands around each call of a handler, the first outermost."""
 
 
 @final
@@ -158,6 +162,22 @@ class Asked(enum.Enum):
     """A logger of structlog, bound to the worker."""
     LOGGER = "logger"
     """A logger of `logging`, called like the worker."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class InterceptorSpec:
+    """What stands around the sends of a driver, or the calls of handlers; it has an object for each life of those."""
+
+    name: str
+    """Its import path."""
+    use: Callable[..., object] = attrs.field(repr=False)
+    drivers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Parameter -> driver id."""
+    asked: Mapping[str, Asked | tuple[type[Event], ...]] = attrs.field(factory=dict[str, Any])
+    """As that of a worker."""
+    is_context: bool = False
+    """Whether the object is an async context manager, entered for the life."""
 
 
 @final

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from .._core.broker import Batch, Delivery
 from .._core.envelope import Return
+from .._core.interceptors import Incoming
 from .._core.policies import BatchPolicy
 from ..errors import SettledError
 from .attempt import Route, Verdict, Work
@@ -184,11 +185,13 @@ class Collector(Collecting):
         return None if instance.leaving else True  # noqa: ASYNC910  only reached when the scope was cancelled
 
     def _called(self, instance: Instance, items: Sequence[_Item]) -> Awaitable[object]:
-        call = partial(_call_handler, instance, items, self._settle_early(items))
-        hub, work = self.pipeline.hub, items[0].work
-        if not is_heard(hub):
-            return call()
-        return told(hub, work.worker, work.route.handler.method, [item.work.delivery for item in items], call)
+        call: Call = partial(_call_handler, instance, items, self._settle_early(items))
+        hub, work, around = self.pipeline.hub, items[0].work, self.pipeline.around
+        method, deliveries = work.route.handler.method, [item.work.delivery for item in items]
+        if around is not None:
+            incoming = Incoming(work.worker, method, [item.work.payload for item in items], deliveries)
+            call = partial(around, incoming, call)
+        return told(hub, work.worker, method, deliveries, call) if is_heard(hub) else call()
 
     def _is_wanted(self, item: _Item) -> bool:
         """Return whether an item is still to be handled; if its time is over, that is what becomes of it."""

@@ -17,6 +17,7 @@ from typing_extensions import override
 from .._core.broker import CURRENT, Delivery
 from .._core.envelope import Ack, Arguments, DeadLetter, Envelope, Message, Return
 from .._core.events import EventHub
+from .._core.interceptors import Around, Incoming
 from .._core.router import Router
 from .._core.spec import Filter
 from .attempt import Route, Unanswered, Verdict, Work
@@ -43,8 +44,15 @@ class Pipeline(Attempting):
     """Shared by the pipelines of a dispatcher."""
     hub: EventHub = attrs.field(factory=EventHub)
     """Is told of calls, where somebody hears that."""
+    around: Around[Incoming] | None = None
+    """What each call of a handler is made within."""
+    called: Callable[[Instance, Work], Awaitable[object]] = attrs.field(init=False)
+    """Calls a handler. Chosen here, so that a delivery need not ask for interceptors where there are none."""
     collecting: Collecting | None = attrs.field(default=None, init=False)
     """Calls the handlers with batches; None calls them with one payload at a time."""
+
+    def __attrs_post_init__(self) -> None:
+        self.called = _called if self.around is None else functools.partial(_called_within, self.around)
 
     @override
     def close(self) -> None:
@@ -182,7 +190,7 @@ class Pipeline(Attempting):
         instance.calls[scope] = work.delivery
         leash.call = self.judge, work, instance
         try:
-            called = _called(instance, work) if not is_heard(self.hub) else self._told(instance, work)
+            called = self.called(instance, work) if not is_heard(self.hub) else self._told(instance, work)
             verdict = self.judge.returned(work, await called)
         except BaseException as error:  # noqa: ASYNC103, BLE001  the boundary of the user's code; becomes the verdict
             verdict = self.judge.raised(work, error)
@@ -193,7 +201,8 @@ class Pipeline(Attempting):
 
     async def _told(self, instance: Instance, work: Work) -> object:
         method = work.route.handler.method
-        return await told(self.hub, work.worker, method, [work.delivery], functools.partial(_called, instance, work))
+        call = functools.partial(self.called, instance, work)
+        return await told(self.hub, work.worker, method, [work.delivery], call)
 
     async def _bury(self, verdict: Verdict, letter: DeadLetter, delivery: Delivery, last_resort: Route) -> Verdict:
         """Give what would be dead-lettered to the failure worker; if that fails too, it is dead-lettered."""
@@ -212,6 +221,14 @@ class Pipeline(Attempting):
                 return handled
             case _:
                 return verdict
+
+
+def _called_within(around: Around[Incoming], instance: Instance, work: Work) -> Awaitable[object]:
+    """Call the handler within interceptors, which may ask for the delivery as it may."""
+    CURRENT.set(work)
+    method, deliveries = work.route.handler.method, (work.delivery,)
+    incoming = Incoming(work.worker, method, work.payload, deliveries)
+    return around(incoming, functools.partial(_called, instance, work))
 
 
 def _called(instance: Instance, work: Work) -> Awaitable[object]:

@@ -124,6 +124,8 @@ class DriverTable(LifeTable):
     """Import path `module:Class` of a component class of the service's own, instead of a plugin."""
     driver: str | None = None
     protocol: str | None = None
+    interceptors: tuple[str, ...] = ()
+    """Import paths `module:Class`: what stands around each send, or each call of a handler; the first outermost."""
 
 
 @final

@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypedDict, cast
+from typing import Final, Literal, TypeAlias, TypedDict, cast
 
 import attrs
 
@@ -21,6 +21,7 @@ from .._core.spec import (
     DispatcherSpec,
     DriverSpec,
     GroupSpec,
+    InterceptorSpec,
     Plan,
     StageSpec,
     StopBudget,
@@ -45,6 +46,7 @@ from .found import with_found_workers
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
 from .holds import warn_of_holds
 from .inside import Part
+from .interceptors import drivers_of, read_interceptors
 from .services import joined, read_services, refused_answers, secrets_in, with_stages_of, with_tables_of
 from .staff import Hired, fed_by, hire, read_groups, shape_of
 from .stages import read_stages, with_stages
@@ -54,6 +56,8 @@ from .wiring import Ground, Wired, Wiring, stop_timeout_of, wire, with_lent
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _TOLERANCE: Final = 1e-6
 """Seconds that adding floats may be off."""
+_Interceptors: TypeAlias = Mapping[str, tuple[InterceptorSpec, ...]]
+"""Id of a component -> its interceptors."""
 
 
 def resolve(manifest: Manifest, registry: Registry) -> Plan:
@@ -105,7 +109,8 @@ def _resolve(
     warn_of_holds(ground, wiring, workers)
     groups = read_groups(ground)
     parts = read_services(ground, wiring, _resolve, problems) if tables.services else []
-    lives = _lives(ground, wiring, workers, groups, parts)
+    interceptors = read_interceptors(ground, wiring)
+    lives = _lives(ground, wiring, workers, groups, parts, interceptors)
     order = start_order(edges_of(lives))
     stages = with_stages_of(parts, read_stages(ground, dict(_classes(ground, order, wiring, workers))))
     budget = _prove(ground, lives, stages)
@@ -114,7 +119,7 @@ def _resolve(
     if problems or budget is None:
         raise PlanError(problems)
     services = joined(part.services for part in parts)
-    specs = _specs(lives, wiring, workers, joined(part.components for part in parts))
+    specs = _specs(lives, wiring, workers, interceptors, joined(part.components for part in parts))
     if parts:
         problems += refused_answers(manifest, name, services, specs)
     if problems:
@@ -171,9 +176,11 @@ def _lives(
     workers: Mapping[str, Hired],
     groups: Sequence[GroupSpec],
     parts: Sequence[Part],
+    interceptors: _Interceptors,
 ) -> dict[str, ComponentSpec]:
     """Return what the supervisor needs of every component, in the order of the manifest's kinds."""
     uses, after = _uses(wiring, workers), _after(workers, groups)
+    intercepted = drivers_of(interceptors)
     lives: dict[str, ComponentSpec] = {}
     inner: dict[str, ComponentSpec] = {id_: spec for part in parts for id_, spec in part.components.items()}
     known = {entry.id for entry in ground.tables.with_lives() if entry.table is not None}
@@ -189,7 +196,7 @@ def _lives(
                 essential=entry.table.essential,
                 start_timeout=entry.table.start_timeout,
                 stop_timeout=entry.table.stop_timeout,
-                uses=_among(known, (*uses.get(entry.id, ()), *depends)),
+                uses=_among(known, (*uses.get(entry.id, ()), *intercepted.get(entry.id, ()), *depends)),
                 after=_among(known, after.get(entry.id, ())),
                 on_reload=entry.table.on_reload == "restart",
             )
@@ -325,21 +332,29 @@ def _life(spec: ComponentSpec) -> _Life:
 
 
 def _specs(
-    lives: Mapping[str, ComponentSpec], wiring: Wiring, workers: Mapping[str, Hired], inner: Mapping[str, AnySpec]
+    lives: Mapping[str, ComponentSpec],
+    wiring: Wiring,
+    workers: Mapping[str, Hired],
+    interceptors: _Interceptors,
+    inner: Mapping[str, AnySpec],
 ) -> dict[str, AnySpec]:
     specs: dict[str, AnySpec] = {id_: attrs.evolve(spec, after=lives[id_].after) for id_, spec in inner.items()}
     for wired in wiring.drivers.values():
-        specs[wired.entry.id] = _driver_spec(lives[wired.entry.id], wired, wiring)
+        around = interceptors.get(wired.entry.id, ())
+        specs[wired.entry.id] = _driver_spec(lives[wired.entry.id], wired, wiring, around)
     fed = fed_by(workers.values())
     for name, wired in wiring.dispatchers.items():
         names = tuple(worker.entry.name for worker in fed.get(name, ()))
-        specs[wired.entry.id] = _dispatcher_spec(lives[wired.entry.id], wired, names)
+        around = interceptors.get(wired.entry.id, ())
+        specs[wired.entry.id] = _dispatcher_spec(lives[wired.entry.id], wired, names, around)
     for worker in workers.values():
         specs[worker.entry.id] = _worker_spec(lives[worker.entry.id], worker)
     return specs
 
 
-def _driver_spec(life: ComponentSpec, wired: Wired, wiring: Wiring) -> DriverSpec:
+def _driver_spec(
+    life: ComponentSpec, wired: Wired, wiring: Wiring, interceptors: tuple[InterceptorSpec, ...]
+) -> DriverSpec:
     return DriverSpec(
         **_life(life),
         cls=cast("type[Driver[object]]", wired.cls),
@@ -347,10 +362,13 @@ def _driver_spec(life: ComponentSpec, wired: Wired, wiring: Wiring) -> DriverSpe
         driver=_id("driver", wired.driver),
         protocol=wired.protocol,
         contract=wiring.contracts.get(wired.entry.name),
+        interceptors=interceptors,
     )
 
 
-def _dispatcher_spec(life: ComponentSpec, wired: Wired, workers: tuple[str, ...]) -> DispatcherSpec:
+def _dispatcher_spec(
+    life: ComponentSpec, wired: Wired, workers: tuple[str, ...], interceptors: tuple[InterceptorSpec, ...]
+) -> DispatcherSpec:
     table, cls = cast("DispatcherTable", wired.entry.table), cast("type[Dispatcher]", wired.cls)
     return DispatcherSpec(
         **_life(life),
@@ -363,6 +381,7 @@ def _dispatcher_spec(life: ComponentSpec, wired: Wired, workers: tuple[str, ...]
         batch=table.batch,
         fan_out=table.fan_out,
         workers=workers,
+        interceptors=interceptors,
     )
 
 

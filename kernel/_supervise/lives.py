@@ -11,12 +11,14 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import AsyncExitStack, suppress
 from typing import Final, cast
 
+import attrs
 import trio
 
-from .._core.events import ComponentFailed, DrainTimedOut, Event, EventHub
+from .._core.events import ComponentFailed, DrainTimedOut
 from .._core.executor import Executor
+from .._core.interceptors import handling, intercepting
 from .._core.lifecycle import State, exit_status
-from .._core.spec import Asked, ComponentSpec, DispatcherSpec, DriverSpec, WorkerSpec
+from .._core.spec import ComponentSpec, DispatcherSpec, DriverSpec, WorkerSpec
 from .._core.words import listed
 from .._delivery.bucket import Bucket
 from .._delivery.collect import Collector
@@ -24,18 +26,23 @@ from .._delivery.hold import Hold
 from .._delivery.intake import KernelIntake
 from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Instance
-from ..abc import Broker, Candidate, Dispatcher, Topology
+from ..abc import Broker, Candidate, Dispatcher, Driver, Topology
 from ..errors import DependencyError, SendError, StartupError, UnavailableError
 from .elsewhere import employ
+from .given import arguments, interceptors
 from .life import Life
 from .tree import PAUSED, Tree, built
 
-EVENTS_KEPT: Final = 1_000
-"""Events that a worker has not taken yet; further ones are dropped, since whoever makes one does not wait."""
-
 
 async def _live_as_driver(tree: Tree, spec: DriverSpec, life: Life) -> None:
-    life.component = driver = built(spec.cls, spec.config, tree.context(spec))
+    async with AsyncExitStack() as stack:
+        methods = await interceptors(tree, spec, "sending", stack)
+        context = attrs.evolve(tree.context(spec), intercept=intercepting(spec.id, methods))
+        life.component = driver = built(spec.cls, spec.config, context)
+        await _live_open(tree, spec, life, driver)
+
+
+async def _live_open(tree: Tree, spec: DriverSpec, life: Life, driver: Driver[object]) -> None:
     child = tree.supervisor.children[spec.id]
     async with driver.open() as resource:
         await declare(tree, spec, resource)
@@ -84,11 +91,13 @@ def _topologies(tree: Tree, spec: DispatcherSpec) -> Iterable[Topology]:
 async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> None:
     life.component = dispatcher = built(spec.cls, spec.config, tree.context(spec))
     targets = [tree.pools[name] for name in spec.workers]
-    async with dispatcher.open():
+    async with AsyncExitStack() as stack:
+        within = handling(await interceptors(tree, spec, "handling", stack))
+        await stack.enter_async_context(dispatcher.open())
         async with trio.open_nursery() as in_flight:
             bucket = None if spec.rate is None else Bucket(spec.rate)
             hold = Hold(spec.concurrency, life.stop_accepting)
-            pipeline = tree.attempting(spec, hold)
+            pipeline = tree.attempting(spec, hold, within)
             intake = KernelIntake(
                 spec.id, spec.concurrency, targets, pipeline, tree.hub, in_flight, bucket, life.shield
             )
@@ -216,27 +225,16 @@ async def _run_loop(spec: WorkerSpec, worker: object) -> object:
 
 
 def _build_worker(tree: Tree, spec: WorkerSpec, stack: AsyncExitStack) -> object:
-    arguments = {parameter: tree.value(driver) for parameter, driver in spec.drivers.items()}
+    given = arguments(tree, spec, spec.drivers, spec.asked, stack)
     for parameter, contract in spec.clients.items():
-        arguments[parameter] = contract.client(arguments[parameter])
-    for parameter, what in spec.asked.items():
-        arguments[parameter] = tree.given(spec, what) if isinstance(what, Asked) else _hearing(tree.hub, what, stack)
+        given[parameter] = contract.client(given[parameter])
     if spec.config_parameter is not None:
-        arguments[spec.config_parameter] = spec.config
+        given[spec.config_parameter] = spec.config
     if spec.runs_in is not None:
-        return employ(cast("Executor", tree.value(spec.runs_in)), spec, arguments)
+        return employ(cast("Executor", tree.value(spec.runs_in)), spec, given)
     if spec.is_function:
-        return functools.partial(spec.use, **arguments) if arguments else spec.use
-    return spec.use(**arguments)
-
-
-def _hearing(hub: EventHub, types: tuple[type[Event], ...], stack: AsyncExitStack) -> trio.MemoryReceiveChannel[Event]:
-    """Return the channel in which events arrive until the worker has ended; when it is full, they are dropped."""
-    send, receive = trio.open_memory_channel[Event](EVENTS_KEPT)
-    stack.enter_context(receive)
-    stack.enter_context(send)
-    stack.callback(hub.subscribe(send.send_nowait, *types))
-    return receive
+        return functools.partial(spec.use, **given) if given else spec.use
+    return spec.use(**given)
 
 
 BODIES: Final[Mapping[type[ComponentSpec], Callable[..., Awaitable[None]]]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .._core.events import EventHub
+from .._core.interceptors import Around, Incoming
 from .._core.router import Router
 from .._core.spec import DispatcherSpec
 from .._delivery.attempt import Route
@@ -18,7 +19,12 @@ from ..abc import Protocol
 
 
 def attempting(
-    spec: DispatcherSpec, pools: Mapping[str, Pool], protocol: Protocol | None, hold: Hold, hub: EventHub
+    spec: DispatcherSpec,
+    pools: Mapping[str, Pool],
+    protocol: Protocol | None,
+    hold: Hold,
+    hub: EventHub,
+    around: Around[Incoming] | None,
 ) -> Attempting:
     """Return what handles the deliveries of a dispatcher.
 
@@ -28,11 +34,12 @@ def attempting(
         protocol: What it speaks.
         hold: Of its deliveries that wait.
         hub: Where events go.
+        around: What handlers are called within.
     """
     fed = [pools[name] for name in spec.workers]
 
     def pipeline(some: Sequence[Pool], judge: Judge) -> Pipeline:
-        return Pipeline(_router(some), judge, _last_resorts(some, pools), hold, hub)
+        return Pipeline(_router(some), judge, _last_resorts(some, pools), hold, hub, around)
 
     if spec.fan_out:
         return FanOut([pipeline([pool], Judge(protocol)) for pool in fed])

@@ -16,6 +16,7 @@ import trio
 
 from .._core.crew import ALONE, Crew
 from .._core.events import EventHub, KillSwitchChanged, StateChanged
+from .._core.interceptors import Around, Incoming
 from .._core.lifecycle import FINAL, USABLE, State, SwitchState
 from .._core.masks import Masks
 from .._core.policies import RestartHistory
@@ -366,8 +367,8 @@ class Tree:
             stop_timeout=spec.stop_timeout,
         )
 
-    def given(self, spec: WorkerSpec, what: Asked) -> object:
-        """Return what a worker is given for an annotation."""
+    def given(self, spec: ComponentSpec, what: Asked) -> object:
+        """Return what a worker, or what stands around a component, is given for an annotation."""
         match what:
             case Asked.CONTEXT:
                 return attrs.evolve(self._context(spec.id, spec.name), stop_timeout=spec.stop_timeout)
@@ -429,10 +430,10 @@ class Tree:
             crew=self.crew,
         )
 
-    def attempting(self, spec: DispatcherSpec, hold: Hold) -> Attempting:
+    def attempting(self, spec: DispatcherSpec, hold: Hold, around: Around[Incoming] | None) -> Attempting:
         """Return what handles the deliveries of a dispatcher."""
         protocol = None if spec.protocol is None else self.protocols[spec.protocol]
-        self.pipelines[spec.id] = attempting(spec, self.pools, protocol, hold, self.hub)
+        self.pipelines[spec.id] = attempting(spec, self.pools, protocol, hold, self.hub, around)
         return self.pipelines[spec.id]
 
 

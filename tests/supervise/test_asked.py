@@ -29,7 +29,7 @@ from kernel._core.spec import WorkerSpec
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry, discover
 from kernel._plan.plan import resolve
-from kernel._supervise.lives import EVENTS_KEPT
+from kernel._supervise.given import EVENTS_KEPT
 from kernel.abc import Broker, Context
 from kernel.errors import PlanError
 from kernel.testing import open_kernel

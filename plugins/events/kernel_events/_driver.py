@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
 
@@ -10,11 +11,11 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Envelope, Message, current_delivery
-from kernel.abc import Broker, Context, Driver, Exchange, Protocol, Topology, Transaction
-from kernel.errors import UnknownOutcomeError
+from kernel import NO_HEADERS, Envelope, Message, Outgoing
+from kernel.abc import Broker, Context, Driver, Exchange, Topology, Transaction, continued, telling
+from kernel.errors import SendError, UnknownOutcomeError
 
-from ._event import VERSION, EventSpec, spec_of
+from ._event import VERSION, spec_of
 
 
 @final
@@ -29,12 +30,11 @@ class EventSenderConfig:
 
 
 @final
-@attrs.frozen(repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Events:
     """Sends events; what a worker gets from a driver `event_sender`."""
 
-    _broker: Broker
-    _protocol: Protocol
+    _context: Context
     _config: EventSenderConfig
 
     def __repr__(self) -> str:
@@ -67,29 +67,66 @@ class Events:
             TypeError: if its class is no event.
             EncodeError: if the protocol cannot write it.
             QueueFullError: if the queue of a listener is full.
+            SendError: if the interceptors took longer than `timeout`.
             UnknownOutcomeError: if it cannot be known whether it was taken, also because `timeout` was over.
             UnavailableError: if the transaction is over, or the driver closed.
+            Exception: what an interceptor raises.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
-        envelope = self._written(event, spec_of(of or type(event)), headers)
-        envelope = attrs.evolve(envelope, id=id or envelope.id, delay=delay)
-        if transaction is not None:
-            await transaction.send(envelope, exchange=self._config.exchange)
-            return envelope.id
-        with trio.move_on_after(self._config.timeout):
-            await self._broker.send(envelope, exchange=self._config.exchange)
-            return envelope.id
+        spec, context = spec_of(of or type(event)), self._context
+        with telling(context, spec.subject, exchange=self._config.exchange, is_call=False):
+            given = {**continued(context.protocol, headers), VERSION: str(spec.version)}
+            posting = _Posting(context, self._config, spec.subject, event, id, delay, transaction)
+            return await posting.within(given)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Posting:
+    """One event on its way out."""
+
+    _context: Context
+    _config: EventSenderConfig
+    _subject: str
+    _event: object
+    _id: str
+    _delay: float
+    _transaction: Transaction | None
+    _envelope: Envelope | None = attrs.field(default=None, init=False)
+    """None before the interceptors have let it through."""
+
+    async def within(self, headers: dict[str, object]) -> str:
+        """Send it within interceptors, if there are any, and within its time; return the id."""
+        seconds = self._config.timeout
+        if self._transaction is not None:
+            return await self._through(headers)
+        with trio.move_on_after(seconds):
+            return await self._through(headers)
+        if self._envelope is None:
+            raise SendError(f'the interceptors did not let "{self._subject}" through within {seconds:g} s')
         raise UnknownOutcomeError(
-            f'the broker did not take "{envelope.subject}" within {self._config.timeout:g} s; it may take it later:'
-            f' send it again with id="{envelope.id}"'
+            f'the broker did not take "{self._subject}" within {seconds:g} s; it may take it later: send it again with'
+            f' id="{self._envelope.id}"'
         )
 
-    def _written(self, event: object, spec: EventSpec, headers: Mapping[str, object]) -> Envelope:
-        delivery = current_delivery()
-        inherited = NO_HEADERS if delivery is None else self._protocol.continued(delivery.envelope)
-        given = {**inherited, **headers, VERSION: str(spec.version)}
-        return self._protocol.encode(Message(subject=spec.subject, payload=event, headers=given))
+    def _through(self, headers: dict[str, object]) -> Awaitable[str]:
+        if self._context.intercept is None:
+            return self._send(headers)
+        outgoing = Outgoing(self._subject, self._event, headers)
+        return self._context.intercept(outgoing, functools.partial(self._send, headers))
+
+    async def _send(self, headers: Mapping[str, object]) -> str:
+        message = Message(subject=self._subject, payload=self._event, headers=headers)
+        envelope = self._context.protocol.encode(message)
+        if self._id or self._delay:  # a copy costs much
+            envelope = attrs.evolve(envelope, id=self._id or envelope.id, delay=self._delay)
+        self._envelope = envelope
+        if self._transaction is not None:
+            await self._transaction.send(envelope, exchange=self._config.exchange)
+        else:
+            await self._context.broker.send(envelope, exchange=self._config.exchange)
+        return envelope.id
 
 
 @final
@@ -99,6 +136,7 @@ class EventSenderDriver(Driver[Events]):
     Config: ClassVar[type[object]] = EventSenderConfig
     needs: ClassVar[type[object] | None] = Broker
     speaks: ClassVar[bool] = True
+    intercepts: ClassVar[bool] = True
     provides: ClassVar[type[object]] = Events
 
     def __init__(self, *, config: EventSenderConfig, context: Context) -> None:
@@ -112,4 +150,4 @@ class EventSenderDriver(Driver[Events]):
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[Events]:
         await self._context.broker.declare(Topology(exchanges=[Exchange(name=self._config.exchange)]))
-        yield Events(self._context.broker, self._context.protocol, self._config)
+        yield Events(self._context, self._config)

@@ -274,8 +274,8 @@ async def test_what_cannot_be_read_is_a_dead_letter_that_says_why(
 
 async def send_raw(kernel: RunningService, payload: object, headers: dict[str, str]) -> None:
     events: Any = sender(kernel)
-    await events._broker.send(
-        events._protocol.encode(Message(subject="placed", payload=payload, headers=headers)), exchange="events"
+    await events._context.broker.send(
+        events._context.protocol.encode(Message(subject="placed", payload=payload, headers=headers)), exchange="events"
     )
 
 

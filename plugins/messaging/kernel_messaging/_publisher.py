@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
 
@@ -11,23 +12,23 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Envelope, Message
+from kernel import NO_HEADERS, Envelope, Message, Outgoing
 from kernel.abc import (
     Broker,
     Capability,
     Context,
     Driver,
     Exchange,
+    Intercept,
     Protocol,
     Sender,
     Topology,
     Transaction,
+    continued,
     current_work,
+    telling,
 )
-from kernel.errors import UnknownOutcomeError
-
-from ._continued import continued
-from ._telling import telling
+from kernel.errors import SendError, UnknownOutcomeError
 
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds that a publish in a request may take, where the manifest says nothing: a client waits for it."""
@@ -106,6 +107,7 @@ class Publisher(Sender):
             UnknownOutcomeError: if it cannot be known whether it was taken, also because `timeout` was over.
             UnavailableError: if the transaction is over.
             ValueError: if delay or priority are out of range.
+            Exception: what an interceptor raises.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been published.
 
@@ -116,26 +118,69 @@ class Publisher(Sender):
         if self._context.contract is not None:
             self._context.contract.sending(subject, payload)
         with telling(self._context, subject, exchange=self._config.exchange, is_call=False):
-            message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
-            envelope = self._protocol.encode(message)
-            if id or delay or priority or self._config.deadline:  # a copy costs much
-                deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
-                envelope = attrs.evolve(
-                    envelope, id=id or envelope.id, delay=delay, priority=priority, deadline=deadline
+            given = continued(self._protocol, headers)
+            if self._context.intercept is not None:
+                outgoing = Outgoing(subject, payload, dict(given) if given else {})
+                post = functools.partial(
+                    self._post, subject, payload, outgoing.headers, id, delay, priority, transaction
                 )
-            config = self._config
-            if transaction is not None:
-                await transaction.send(envelope, exchange=config.exchange, mandatory=config.mandatory is not False)
-            elif (seconds := self._timeout()) is not None:
-                await self._send_within(seconds, envelope)
-            else:
-                await self._broker.send(envelope, exchange=config.exchange, mandatory=config.mandatory is not False)
+                seconds = self._timeout() if transaction is None else None
+                if seconds is None:
+                    return await self._context.intercept(outgoing, post)
+                return await self._post_within(seconds, self._context.intercept, outgoing, post)
+            envelope = self._protocol.encode(Message(subject=subject, payload=payload, headers=given))
+            if id or delay or priority or self._config.deadline:  # a copy costs much
+                envelope = self._addressed(envelope, id, delay, priority)
+            await self._sent(envelope, transaction, self._timeout())
             return envelope.id
+
+    async def _post(
+        self,
+        subject: str,
+        payload: object,
+        headers: Mapping[str, object],
+        id: str,  # noqa: A002
+        delay: float,
+        priority: int,
+        transaction: Transaction | None,
+        posted: list[Envelope] | None = None,
+    ) -> str:
+        """Publish what interceptors have let through, and note it."""
+        envelope = self._protocol.encode(Message(subject=subject, payload=payload, headers=headers))
+        if id or delay or priority or self._config.deadline:
+            envelope = self._addressed(envelope, id, delay, priority)
+        if posted is not None:
+            posted.append(envelope)
+        await self._sent(envelope, transaction, None)
+        return envelope.id
+
+    async def _post_within(
+        self, seconds: float, intercept: Intercept, outgoing: Outgoing, post: Callable[..., Awaitable[str]]
+    ) -> str:
+        """Publish within interceptors, all of it within the time that a publish may take."""
+        posted: list[Envelope] = []
+        with trio.move_on_after(seconds):
+            return await intercept(outgoing, functools.partial(post, posted=posted))
+        if not posted:
+            raise SendError(f'the interceptors did not let "{outgoing.subject}" through within {seconds:g} s')
+        raise _too_late(posted[0], seconds)
+
+    def _addressed(self, envelope: Envelope, id: str, delay: float, priority: int) -> Envelope:  # noqa: A002
+        deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
+        return attrs.evolve(envelope, id=id or envelope.id, delay=delay, priority=priority, deadline=deadline)
 
     def _timeout(self) -> float | None:
         if self._config.timeout is not None:
             return self._config.timeout
         return None if current_work() is None else REQUEST_TIMEOUT
+
+    def _sent(self, envelope: Envelope, transaction: Transaction | None, seconds: float | None) -> Awaitable[object]:
+        exchange, mandatory = self._config.exchange, self._config.mandatory is not False
+        if transaction is not None:
+            return transaction.send(envelope, exchange=exchange, mandatory=mandatory)
+        if seconds is not None:
+            return self._send_within(seconds, envelope)
+        return self._broker.send(envelope, exchange=exchange, mandatory=mandatory)
 
     async def _send_within(self, seconds: float, envelope: Envelope) -> None:
         with trio.move_on_after(seconds):
@@ -143,10 +188,14 @@ class Publisher(Sender):
                 envelope, exchange=self._config.exchange, mandatory=self._config.mandatory is not False
             )
             return
-        raise UnknownOutcomeError(
-            f'the broker did not take "{envelope.subject}" within {seconds:g} s; it may take it later: publish it again'
-            f' with id="{envelope.id}"'
-        )
+        raise _too_late(envelope, seconds)
+
+
+def _too_late(envelope: Envelope, seconds: float) -> UnknownOutcomeError:
+    return UnknownOutcomeError(
+        f'the broker did not take "{envelope.subject}" within {seconds:g} s; it may take it later: publish it again'
+        f' with id="{envelope.id}"'
+    )
 
 
 @final
@@ -157,6 +206,7 @@ class PublisherDriver(Driver[Publisher]):
     needs: ClassVar[type[object] | None] = Broker
     speaks: ClassVar[bool] = True
     sends: ClassVar[bool] = True
+    intercepts: ClassVar[bool] = True
     provides: ClassVar[type[object]] = Publisher
 
     @classmethod

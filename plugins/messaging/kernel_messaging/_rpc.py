@@ -9,14 +9,12 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Message, payload_converter
-from kernel.abc import Caller, Context, Protocol
+from kernel import NO_HEADERS, Message, Outgoing, payload_converter
+from kernel.abc import Caller, Context, Intercept, Protocol, continued, telling
 from kernel.errors import CallTimeoutError
 
 from ._calls import Calls
 from ._cancellation import CANCEL_EXCHANGE
-from ._continued import continued
-from ._telling import telling
 
 ReturnT = TypeVar("ReturnT")
 
@@ -119,6 +117,7 @@ class RpcClient(Caller):
             TypeError: if nothing can be converted to `returns`; nothing was sent.
             UnknownOutcomeError: if the connection broke: the request may have been handled.
             UnavailableError: if the driver is closed.
+            Exception: what an interceptor raises.
 
         Cancellation: Is a checkpoint. If cancelled, the callee is told, and the request may have been handled; its
             answer is dropped.
@@ -129,10 +128,25 @@ class RpcClient(Caller):
             convert = promised if returns is object else convert
         with telling(self._context, subject, exchange=self._exchange, is_call=True):
             message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+            if self._context.intercept is not None:
+                return convert(await self._call_within(self._context.intercept, message))
             request = self._protocol.encode(message)
             with trio.move_on_after(self._timeout):
                 return convert(self._protocol.decode_reply(await self._calls.ask(request)))
             raise CallTimeoutError(subject, seconds=self._timeout)
+
+    async def _call_within(self, intercept: Intercept, message: Message) -> object:
+        """Call within interceptors, which see the answer as it came and what is raised because of it."""
+        outgoing = Outgoing(message.subject, message.payload, dict(message.headers), is_call=True)
+
+        async def ask() -> object:
+            request = self._protocol.encode(attrs.evolve(message, headers=outgoing.headers))
+            outgoing.answer = await self._calls.ask(request)
+            return self._protocol.decode_reply(outgoing.answer)
+
+        with trio.move_on_after(self._timeout):
+            return await intercept(outgoing, ask)
+        raise CallTimeoutError(message.subject, seconds=self._timeout)
 
 
 def _same(answer: object) -> object:

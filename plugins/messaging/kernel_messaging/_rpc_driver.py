@@ -33,6 +33,7 @@ class RpcClientDriver(Driver[RpcClient]):
     needs: ClassVar[type[object] | None] = Broker
     speaks: ClassVar[bool] = True
     sends: ClassVar[bool] = True
+    intercepts: ClassVar[bool] = True
     provides: ClassVar[type[object]] = RpcClient
 
     def __init__(self, *, config: RpcClientConfig, context: Context) -> None:

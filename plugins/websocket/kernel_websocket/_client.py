@@ -12,8 +12,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 from typing_extensions import override
 
-from kernel import NO_HEADERS
-from kernel.abc import Caller, Context, Contract, Driver
+from kernel import NO_HEADERS, Outgoing
+from kernel.abc import Caller, Context, Contract, Driver, Intercept
 from kernel.errors import CallTimeoutError, StartupError, UnavailableError
 
 from ._boundary import OF_THE_PEER, BoundedStream, RawStream, reason_in
@@ -29,9 +29,12 @@ _CONNECT_TIMEOUT: Final = 10.0
 class WebSocketClient(Caller):
     """Calls handlers behind a websocket. Safe to share between tasks."""
 
-    def __init__(self, config: WebSocketClientConfig, contract: Contract | None = None) -> None:
+    def __init__(
+        self, config: WebSocketClientConfig, contract: Contract | None = None, intercept: Intercept | None = None
+    ) -> None:
         self._config: Final = config
         self._contract: Final = contract
+        self._intercept: Final = intercept
         self._limiter: Final = trio.CapacityLimiter(config.max_in_flight)
         self._line: Line | None = None
         self._changed: Final = trio.lowlevel.ParkingLot()
@@ -74,11 +77,17 @@ class WebSocketClient(Caller):
             promised = self._contract.sending(subject, payload)
             convert = promised if returns is object else None
         line: Line | None = None
-        with trio.move_on_after(self._config.timeout):
+        outgoing = Outgoing(subject, payload, dict(headers), is_call=True)
+
+        async def call() -> object:
+            nonlocal line
             async with self._limiter:
                 line = await self._connected()
-                answer = await line.call(subject, payload, headers=headers, returns=returns)
+                answer = await line.call(subject, payload, headers=outgoing.headers, returns=returns)
                 return answer if convert is None else convert(answer)
+
+        with trio.move_on_after(self._config.timeout):
+            return await (call() if self._intercept is None else self._intercept(outgoing, call))
         if line is None:
             raise UnavailableError(f'there was no connection for "{subject}"')
         raise CallTimeoutError(subject, seconds=self._config.timeout)
@@ -96,7 +105,12 @@ class WebSocketClient(Caller):
         """
         if self._contract is not None:
             self._contract.sending(subject, payload)
-        (await self._connected()).notify(subject, payload, headers=headers)
+        outgoing = Outgoing(subject, payload, dict(headers))
+
+        async def notify() -> None:
+            (await self._connected()).notify(subject, payload, headers=outgoing.headers)
+
+        await (notify() if self._intercept is None else self._intercept(outgoing, notify))
 
     async def _connected(self) -> Line:
         await trio.lowlevel.checkpoint()
@@ -127,6 +141,7 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
     Config: ClassVar[type[object]] = WebSocketClientConfig
     speaks: ClassVar[bool] = True
     sends: ClassVar[bool] = True
+    intercepts: ClassVar[bool] = True
     provides: ClassVar[type[object]] = WebSocketClient
 
     def __init__(self, *, config: WebSocketClientConfig, context: Context) -> None:
@@ -141,7 +156,7 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
     async def _open(self) -> AsyncGenerator[WebSocketClient]:
         if not isinstance(self._context.protocol, Format):
             raise StartupError(f'{self._context.id}: `protocol` must be "jsonrpc" or "ufw_websocket"')
-        client = WebSocketClient(self._config, self._context.contract)
+        client = WebSocketClient(self._config, self._context.contract, self._context.intercept)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep, client)
             try:

@@ -11,15 +11,13 @@ import trio
 import zmq
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Envelope, Message, Pace
-from kernel.abc import Context, Driver, Sender
+from kernel import NO_HEADERS, Envelope, Message, Outgoing, Pace
+from kernel.abc import Context, Driver, Intercept, Sender, continued, telling
 from kernel.errors import EncodeError, QueueFullError
 
 from ._config import Framing, PublishConfig, not_shared, problems
-from ._continued import continued
 from ._opening import open_socket
 from ._socket import Socket
-from ._telling import telling
 from ._wire import write_publication
 
 _MAX_SUBJECT: Final = 65535
@@ -54,13 +52,30 @@ class ZmqPublisher(Sender):
         if self._context.contract is not None:
             self._context.contract.sending(subject, payload)
         message = Message(subject=subject, payload=payload, headers=continued(self._context.protocol, headers))
-        envelope = self._context.protocol.encode(message)
-        if len(subject.encode()) > _MAX_SUBJECT:
-            raise EncodeError(f"a subject takes at most {_MAX_SUBJECT} bytes")
+        if self._context.intercept is not None:
+            return await self._publish_within(self._context.intercept, message)
+        envelope = self._written(message)
         await self._pace.step()
         with telling(self._context, subject, is_call=False):
             self._send(envelope)
         return envelope.id
+
+    async def _publish_within(self, intercept: Intercept, message: Message) -> str:
+        outgoing = Outgoing(message.subject, message.payload, dict(message.headers))
+
+        async def publish() -> str:
+            envelope = self._written(attrs.evolve(message, headers=outgoing.headers))
+            await self._pace.step()
+            self._send(envelope)
+            return envelope.id
+
+        with telling(self._context, message.subject, is_call=False):
+            return await intercept(outgoing, publish)
+
+    def _written(self, message: Message) -> Envelope:
+        if len(message.subject.encode()) > _MAX_SUBJECT:
+            raise EncodeError(f"a subject takes at most {_MAX_SUBJECT} bytes")
+        return self._context.protocol.encode(message)
 
     def _send(self, envelope: Envelope) -> None:
         try:
@@ -76,6 +91,7 @@ class PublishDriver(Driver[ZmqPublisher]):
     Config: ClassVar[type[object]] = PublishConfig
     speaks: ClassVar[bool] = True
     sends: ClassVar[bool] = True
+    intercepts: ClassVar[bool] = True
     provides: ClassVar[type[object]] = ZmqPublisher
 
     def __init__(self, *, config: PublishConfig, context: Context) -> None:

@@ -11,14 +11,12 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Envelope, Message, Pace, payload_converter
-from kernel.abc import Caller, Context, Protocol
+from kernel import NO_HEADERS, Envelope, Message, Outgoing, Pace, payload_converter
+from kernel.abc import Caller, Context, Intercept, Protocol, continued, telling
 from kernel.errors import CallTimeoutError, KernelError, UnavailableError, UnknownOutcomeError
 
 from ._config import RequestConfig
-from ._continued import continued
 from ._socket import Socket
-from ._telling import telling
 from ._wire import is_greeting, read_reply, write_cancellation, write_request
 
 ReturnT = TypeVar("ReturnT")
@@ -107,20 +105,35 @@ class ZmqClient(Caller):
             promised = self._context.contract.sending(subject, payload)
             convert = promised if returns is object else convert
         with telling(self._context, subject, is_call=True):
-            return convert(await self._call(subject, payload, headers))
+            message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+            return convert(await self._call(message))
 
-    async def _call(self, subject: str, payload: object, headers: Mapping[str, object]) -> object:
-        message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
-        request = self._protocol.encode(message)
+    async def _call(self, message: Message) -> object:
+        intercept, subject = self._context.intercept, message.subject
+        request = self._protocol.encode(message) if intercept is None else None
         is_sent = False
         for _ in range(self._config.attempts):
             call = _Call()
             with trio.move_on_after(self._config.timeout):
-                return self._protocol.decode_reply(await self._ask(request, call))
+                if request is not None:
+                    return self._protocol.decode_reply(await self._ask(request, call))
+                assert intercept is not None  # there is one or the other
+                return await self._ask_within(intercept, message, call)
             is_sent |= call.is_sent
         if is_sent:
             raise CallTimeoutError(subject, seconds=self._config.timeout * self._config.attempts)
         raise UnavailableError(f'nobody was connected who could get "{subject}"')
+
+    async def _ask_within(self, intercept: Intercept, message: Message, call: _Call) -> object:
+        """Make one attempt within interceptors, and within its time."""
+        outgoing = Outgoing(message.subject, message.payload, dict(message.headers), is_call=True)
+
+        async def ask() -> object:
+            request = self._protocol.encode(attrs.evolve(message, headers=outgoing.headers))
+            outgoing.answer = await self._ask(request, call)
+            return self._protocol.decode_reply(outgoing.answer)
+
+        return await intercept(outgoing, ask)
 
     async def _ask(self, request: Envelope, call: _Call) -> Envelope:
         async with self._limiter:

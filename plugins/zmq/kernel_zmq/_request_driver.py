@@ -30,6 +30,7 @@ class RequestDriver(Driver[ZmqClient]):
     Config: ClassVar[type[object]] = RequestConfig
     speaks: ClassVar[bool] = True
     sends: ClassVar[bool] = True
+    intercepts: ClassVar[bool] = True
     provides: ClassVar[type[object]] = ZmqClient
 
     def __init__(self, *, config: RequestConfig, context: Context) -> None:

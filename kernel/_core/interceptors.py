@@ -1,0 +1,259 @@
+"""What stands around each send and each call of a handler, what it is shown, and how several become one.
+
+Put together once, when a component is built: where there are no interceptors, nothing of this is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from types import MethodType
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast, final
+
+import attrs
+
+from ..errors import SendError
+
+if TYPE_CHECKING:
+    from .broker import Delivery
+    from .envelope import Envelope
+
+ResultT = TypeVar("ResultT")
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Outgoing:
+    """A message that is about to be sent, as the `sending` of an interceptor is given it."""
+
+    _subject: str
+    _payload: object
+    headers: dict[str, object]
+    """What is sent along, and may be added to or taken from until it is sent. What JSON can say."""
+    _is_call: bool = attrs.field(default=False, alias="is_call")
+    answer: Envelope | None = attrs.field(default=None, init=False)
+    """What came back, once a call is over; None if nothing did, or if the transport shows no envelopes."""
+    result: object = attrs.field(default=None, init=False)
+    """What the sender is about to get: the id of what was published, or what the answer carries."""
+
+    def __repr__(self) -> str:
+        return f"<Outgoing {self.subject!r}>"
+
+    @property
+    def subject(self) -> str:
+        """What it is about, in words joined by dots."""
+        return self._subject
+
+    @property
+    def payload(self) -> object:
+        """What is sent, before it is encoded. A translator of the protocol can put another in its place."""
+        return self._payload
+
+    @property
+    def is_call(self) -> bool:
+        """Whether an answer is awaited."""
+        return self._is_call
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Incoming:
+    """A call of a handler that is about to be made, as the `handling` of an interceptor is given it."""
+
+    worker: str
+    """`worker/name`."""
+    method: str
+    """Name of the method; empty if the worker is a function."""
+    payload: object
+    """What the handler is given; of a batch, a list."""
+    deliveries: Sequence[Delivery]
+    """What it is called with: one, or those of a batch."""
+    result: object = attrs.field(default=None, init=False)
+    """What the handler returned, once it has: an outcome such as `Retry` among others."""
+
+    def __repr__(self) -> str:
+        return f"<Incoming for {self.worker}>"
+
+    @property
+    def delivery(self) -> Delivery:
+        """The delivery; of a batch, the first."""
+        return self.deliveries[0]
+
+    @property
+    def headers(self) -> Mapping[str, object]:
+        """What was sent along with it; with the first of a batch."""
+        return self.deliveries[0].envelope.headers
+
+
+class Intercept(Protocol):
+    """How a driver has its interceptors stand around a send."""
+
+    def __call__(self, outgoing: Outgoing, send: Callable[[], Awaitable[ResultT]]) -> Awaitable[ResultT]:
+        """Send within the interceptors; return what `send` does.
+
+        Args:
+            outgoing: What they are shown. `send` encodes its `headers` as they are by then.
+            send: Is called once, unless an interceptor refuses.
+
+        Raises:
+            Exception: what an interceptor raises, or `send`.
+            SendError: if an interceptor keeps what `send` raised to itself.
+        """
+        ...
+
+
+WhatT = TypeVar("WhatT", Outgoing, Incoming)
+Around: TypeAlias = Callable[[WhatT, Callable[[], Awaitable[object]]], Awaitable[object]]
+"""Awaits what it is given second, within what stands around it; returns what that returned."""
+
+
+def intercepting(component: str, methods: Sequence[Callable[[Outgoing], object]]) -> Intercept | None:
+    """Return what a driver sends within; None if there is nothing."""
+
+    def kept(outgoing: Outgoing) -> object:
+        raise SendError(
+            f'an interceptor of {component} kept to itself why "{outgoing.subject}" was not sent; have it raise'
+        )
+
+    return cast("Intercept | None", _together(methods, kept))
+
+
+def handling(methods: Sequence[Callable[[Incoming], object]]) -> Around[Incoming] | None:
+    """Return what handlers are called within; None if there is nothing.
+
+    A handler whose error an interceptor keeps to itself has returned None.
+    """
+    return _together(methods, lambda _: None)
+
+
+def _together(methods: Sequence[Callable[[WhatT], object]], kept: Callable[[WhatT], object]) -> Around[WhatT] | None:
+    """Return interceptors as one, the first outermost; None if there are none.
+
+    Args:
+        methods: Each returns an async context manager, or is a function with one `yield`, async or not.
+        kept: Says what is returned when an interceptor keeps to itself what was raised inside of it.
+    """
+    layers = [_layer(method, kept) for method in methods]
+    return functools.reduce(_within, layers) if layers else None
+
+
+def _within(outer: Around[WhatT], inner: Around[WhatT]) -> Around[WhatT]:
+    return lambda what, call: outer(what, functools.partial(inner, what, call))
+
+
+def _layer(method: Callable[[WhatT], object], kept: Callable[[WhatT], object]) -> Around[WhatT]:
+    function, name = function_of(method), getattr(method, "__qualname__", "an interceptor")
+    if function is None:
+        return _managed(cast("Callable[[WhatT], AbstractAsyncContextManager[object]]", method), kept)
+    if inspect.isasyncgenfunction(function):
+        return _waiting(function, kept, name)
+    return _plain(cast("Callable[[WhatT], Generator[object]]", function), kept, name)
+
+
+def _managed(
+    method: Callable[[WhatT], AbstractAsyncContextManager[object]], kept: Callable[[WhatT], object]
+) -> Around[WhatT]:
+    """Return what enters what a method returns."""
+
+    async def layer(what: WhatT, call: Callable[[], Awaitable[object]]) -> object:
+        async with method(what):
+            result = await call()
+            what.result = result
+            return result
+        return kept(what)  # noqa: ASYNC910  it was left by what was raised
+
+    return layer
+
+
+# --- functions with a `yield` -----------------------------------------------------------------------------------------
+#
+# They are stepped through here, as the standard library does, for half of its cost. What is raised inside is rare, and
+# the library knows all that can be wrong with a generator then.
+
+
+def _waiting(
+    function: Callable[[WhatT], AsyncGenerator[object]], kept: Callable[[WhatT], object], name: str
+) -> Around[WhatT]:
+    """Return what steps through an async generator."""
+
+    async def layer(what: WhatT, call: Callable[[], Awaitable[object]]) -> object:
+        generator = function(what)
+        try:
+            await generator.__anext__()
+        except StopAsyncIteration:
+            raise _without_yield(name) from None
+        try:
+            result = await call()
+            what.result = result
+        except BaseException as error:
+            manager = asynccontextmanager(lambda: generator)()
+            if await manager.__aexit__(type(error), error, error.__traceback__):  # noqa: ASYNC102  the user's code
+                return kept(what)
+            raise
+        try:
+            await generator.__anext__()
+        except StopAsyncIteration:
+            return result  # noqa: ASYNC910  as the function
+        await generator.aclose()
+        raise _yields_again(name)
+
+    return layer
+
+
+def _plain(function: Callable[[WhatT], Generator[object]], kept: Callable[[WhatT], object], name: str) -> Around[WhatT]:
+    """Return what steps through a generator that waits for nothing."""
+
+    async def layer(what: WhatT, call: Callable[[], Awaitable[object]]) -> object:
+        generator = function(what)
+        try:
+            next(generator)
+        except StopIteration:
+            raise _without_yield(name) from None
+        try:
+            result = await call()
+            what.result = result
+        except BaseException as error:
+            manager = contextmanager(lambda: generator)()
+            if manager.__exit__(type(error), error, error.__traceback__):
+                return kept(what)  # noqa: ASYNC910  as the call
+            raise
+        try:
+            next(generator)
+        except StopIteration:
+            return result  # noqa: ASYNC910  as the call
+        generator.close()
+        raise _yields_again(name)
+
+    return layer
+
+
+def _without_yield(name: str) -> RuntimeError:
+    return RuntimeError(f"{name} ended without `yield`")
+
+
+def _yields_again(name: str) -> RuntimeError:
+    return RuntimeError(f"{name} has more than one `yield`")
+
+
+def _undecorated() -> Generator[None]:
+    yield
+
+
+_HELPERS: Final = (
+    contextmanager(_undecorated).__code__,
+    asynccontextmanager(cast("Callable[[], AsyncGenerator[None]]", _undecorated)).__code__,
+)
+"""What the decorators of the standard library make of every function."""
+
+
+def function_of(method: Callable[[WhatT], object]) -> Callable[[WhatT], object] | None:
+    """Return the function with a `yield` that a method is, with or without its decorator; None if it is none."""
+    if inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
+        return method
+    function: object = getattr(method, "__func__", method)
+    if getattr(function, "__code__", None) not in _HELPERS:
+        return None
+    inner: Callable[[WhatT], object] = getattr(function, "__wrapped__")  # noqa: B009  no type has it
+    return MethodType(inner, method.__self__) if isinstance(method, MethodType) else inner
