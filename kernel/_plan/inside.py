@@ -16,6 +16,7 @@ from .._core.spec import (
     DriverSpec,
     GroupSpec,
     HookSpec,
+    InterceptorSpec,
     Plan,
     ProtocolSpec,
     ServiceSpec,
@@ -117,7 +118,10 @@ class _Moved:
         match moved:
             case DriverSpec():
                 return attrs.evolve(
-                    moved, driver=self.id_or_none(moved.driver), protocol=self.name_or_none(moved.protocol)
+                    moved,
+                    driver=self.id_or_none(moved.driver),
+                    protocol=self.name_or_none(moved.protocol),
+                    interceptors=tuple(map(self.interceptor, moved.interceptors)),
                 )
             case DispatcherSpec():
                 return attrs.evolve(
@@ -125,6 +129,7 @@ class _Moved:
                     driver=self.id_or_none(moved.driver),
                     protocol=self.name_or_none(moved.protocol),
                     workers=tuple(map(self.name, moved.workers)),
+                    interceptors=tuple(map(self.interceptor, moved.interceptors)),
                 )
             case WorkerSpec():
                 return attrs.evolve(
@@ -134,6 +139,9 @@ class _Moved:
                     runs_in=self.id_or_none(moved.runs_in),
                     failure_worker=self.name_or_none(moved.failure_worker),
                 )
+
+    def interceptor(self, spec: InterceptorSpec) -> InterceptorSpec:
+        return attrs.evolve(spec, drivers={parameter: self.id(driver) for parameter, driver in spec.drivers.items()})
 
     def table(self, named: object) -> Mapping[str, object]:
         return {self.name(key): table for key, table in named.items()} if is_table(named) else {}

@@ -238,3 +238,19 @@ def test_good_ones_are_in_the_plan_with_what_they_use(shop: Path) -> None:
     for spec in (*driver.interceptors, *dispatcher.interceptors):
         assert (spec.name, spec.drivers) == ("shop:Good", {"queue": "driver/queue"})
     assert dispatcher.uses == ("driver/queue",)
+
+
+def test_those_of_a_service_inside_use_its_own_drivers(shop: Path) -> None:
+    manifest(shop, sending="shop:Good", handling="shop:Good").rename(shop / "inner.toml")
+    outer = shop / "outer.toml"
+    outer.write_text('[kernel]\nname = "outer"\n\n[services.shop]\nmanifest = "inner.toml"\n')
+
+    plan = resolve(load(outer, environ={}), discover())
+
+    used = [
+        one.drivers
+        for spec in plan.components.values()
+        if isinstance(spec, DriverSpec | DispatcherSpec)
+        for one in spec.interceptors
+    ]
+    assert used == [{"queue": "driver/shop/queue"}] * 2

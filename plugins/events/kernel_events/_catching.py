@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from kernel import current_delivery
 
 _CAUGHT: Final = "__kernel_catches__"
-CatcherT = TypeVar("CatcherT", bound="Callable[..., Awaitable[object]]")
+CatcherT = TypeVar("CatcherT", bound="Callable[..., object]")
 
 
 def catches(*errors: type[Exception]) -> Callable[[CatcherT], CatcherT]:
-    """Mark an async method of a worker that is called with what its listeners raise.
+    """Mark a method of a worker that is called with what its listeners raise.
 
-    It gets the exception, the event and the number of the attempt, and returns what a handler may return: `Retry`,
+    It may be async if they are; where they run in a pool it is plain, as they are, and called there. It gets the exception, the event and the number of the attempt, and returns what a handler may return: `Retry`,
     `DeadLetter`, or nothing, which acknowledges. What it raises itself goes the way of every handler's error, and so
     does what no method catches. The one whose class is the nearest to that of the exception is called.
 
@@ -38,14 +39,24 @@ def _is_error(given: object) -> bool:
     return isinstance(given, type) and issubclass(given, Exception)
 
 
-async def caught(worker: object, error: Exception, happened: object) -> object:
-    """Return what a worker's method makes of an exception of its listener; raise it if there is no such method."""
+def caught(worker: object, error: Exception, happened: object) -> object:
+    """Return what a worker's method makes of an exception of its listener, or what is to be awaited for that.
+
+    Raises:
+        Exception: the exception, if there is no such method.
+    """
     name = catcher_of(type(worker), type(error))
     if name is None:
         raise error
     delivery = current_delivery()
     catcher: Any = getattr(worker, name)
-    return await catcher(error, happened, 1 if delivery is None else delivery.attempt)
+    return catcher(error, happened, 1 if delivery is None else delivery.attempt)
+
+
+def async_catchers_of(cls: type[object]) -> Iterable[str]:
+    """Return the names of the methods that wait, which no listener in a pool can be waited for by."""
+    members = ((name, value) for base in cls.__mro__ for name, value in vars(base).items())
+    return sorted({name for name, value in members if hasattr(value, _CAUGHT) and inspect.iscoroutinefunction(value)})
 
 
 def catcher_of(cls: type[object], kind: type[Exception]) -> str | None:

@@ -47,7 +47,8 @@ class _Heard(Delivery):
     @override
     def message(self) -> Message:
         message = self._delivery.message or self._protocol.decode(self._delivery.envelope)
-        return attrs.evolve(self._listener.event.upgraded(message), subject=self._listener.name)
+        payload = self._listener.event.upgraded(message)
+        return Message(subject=self._listener.name, payload=payload, headers=message.headers)
 
     @property
     @override

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
 
@@ -12,10 +13,13 @@ import trio
 from typing_extensions import override
 
 from kernel import NO_HEADERS, Envelope, Message, Outgoing
-from kernel.abc import Broker, Context, Driver, Exchange, Topology, Transaction, continued, telling
+from kernel.abc import Broker, Context, Driver, Exchange, Topology, Transaction, continued, current_work, telling
 from kernel.errors import SendError, UnknownOutcomeError
 
 from ._event import VERSION, spec_of
+
+_REQUEST_TIMEOUT: Final = 10.0
+"""Seconds that a send in a request may take, where the manifest says nothing: a client waits for it."""
 
 
 @final
@@ -25,8 +29,16 @@ class EventSenderConfig:
 
     exchange: str = attrs.field(default="events", validator=attrs.validators.min_len(1))
     """Where events go to; that of the dispatchers `event_listener`."""
-    timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
-    """Seconds that a send may wait for the broker."""
+    timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
+    """Seconds that a send may wait for the broker. None is 10 in a request, such as one of the web, and no limit but the
+    caller's own elsewhere."""
+
+    @property
+    def limit(self) -> float | None:
+        """Seconds that a send of this task may take; None for no limit."""
+        if self.timeout is not None:
+            return self.timeout
+        return None if current_work() is None else _REQUEST_TIMEOUT
 
 
 @final
@@ -76,57 +88,49 @@ class Events:
         """
         spec, context = spec_of(of or type(event)), self._context
         with telling(context, spec.subject, exchange=self._config.exchange, is_call=False):
-            given = {**continued(context.protocol, headers), VERSION: str(spec.version)}
-            posting = _Posting(context, self._config, spec.subject, event, id, delay, transaction)
-            return await posting.within(given)
+            given = continued(context.protocol, headers)
+            if spec.version > 1:
+                given = {**given, VERSION: str(spec.version)}
+            if context.intercept is None and self._config.limit is None:
+                return await self._post(spec.subject, event, given, id, delay, transaction)
+            outgoing = Outgoing(spec.subject, event, dict(given))
+            post = functools.partial(self._post, spec.subject, event, outgoing.headers, id, delay, transaction)
+            return await self._post_within(None if transaction is not None else self._config.limit, outgoing, post)
 
-
-@final
-@attrs.define(eq=False, repr=False)
-class _Posting:
-    """One event on its way out."""
-
-    _context: Context
-    _config: EventSenderConfig
-    _subject: str
-    _event: object
-    _id: str
-    _delay: float
-    _transaction: Transaction | None
-    _envelope: Envelope | None = attrs.field(default=None, init=False)
-    """None before the interceptors have let it through."""
-
-    async def within(self, headers: dict[str, object]) -> str:
-        """Send it within interceptors, if there are any, and within its time; return the id."""
-        seconds = self._config.timeout
-        if self._transaction is not None:
-            return await self._through(headers)
-        with trio.move_on_after(seconds):
-            return await self._through(headers)
-        if self._envelope is None:
-            raise SendError(f'the interceptors did not let "{self._subject}" through within {seconds:g} s')
-        raise UnknownOutcomeError(
-            f'the broker did not take "{self._subject}" within {seconds:g} s; it may take it later: send it again with'
-            f' id="{self._envelope.id}"'
-        )
-
-    def _through(self, headers: dict[str, object]) -> Awaitable[str]:
-        if self._context.intercept is None:
-            return self._send(headers)
-        outgoing = Outgoing(self._subject, self._event, headers)
-        return self._context.intercept(outgoing, functools.partial(self._send, headers))
-
-    async def _send(self, headers: Mapping[str, object]) -> str:
-        message = Message(subject=self._subject, payload=self._event, headers=headers)
-        envelope = self._context.protocol.encode(message)
-        if self._id or self._delay:  # a copy costs much
-            envelope = attrs.evolve(envelope, id=self._id or envelope.id, delay=self._delay)
-        self._envelope = envelope
-        if self._transaction is not None:
-            await self._transaction.send(envelope, exchange=self._config.exchange)
+    async def _post(
+        self,
+        subject: str,
+        event: object,
+        headers: Mapping[str, object],
+        id: str,  # noqa: A002  as above
+        delay: float,
+        transaction: Transaction | None,
+        posted: list[Envelope] | None = None,
+    ) -> str:
+        """Send what interceptors have let through, and note it."""
+        envelope = self._context.protocol.encode(Message(subject=subject, payload=event, headers=headers))
+        if id or delay:  # a copy costs much
+            envelope = attrs.evolve(envelope, id=id or envelope.id, delay=delay)
+        if posted is not None:
+            posted.append(envelope)
+        if transaction is not None:
+            await transaction.send(envelope, exchange=self._config.exchange)
         else:
             await self._context.broker.send(envelope, exchange=self._config.exchange)
         return envelope.id
+
+    async def _post_within(self, seconds: float | None, outgoing: Outgoing, post: Callable[..., Awaitable[str]]) -> str:
+        """Send within interceptors, if there are any, all of it within the time that a send may take."""
+        posted: list[Envelope] = []
+        post, intercept = functools.partial(post, posted=posted), self._context.intercept
+        with trio.move_on_after(math.inf if seconds is None else seconds):
+            return await (post() if intercept is None else intercept(outgoing, post))
+        if not posted:
+            raise SendError(f'the interceptors did not let "{outgoing.subject}" through within {seconds:g} s')
+        raise UnknownOutcomeError(
+            f'the broker did not take "{outgoing.subject}" within {seconds:g} s; it may take it later: send it again with'
+            f' id="{posted[0].id}"'
+        )
 
 
 @final

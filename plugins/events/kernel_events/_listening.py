@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar, cast, final
 
@@ -28,6 +29,18 @@ class Listener:
     """What tells it from other listeners of its service; also the subject that its handler has."""
     durable: bool
     per_process: bool
+    cls: type[object] = object
+    """The class of the event."""
+    takes: object = None
+    """The annotation of its event; None if that could not be read."""
+    is_plain: bool = False
+    """Whether it is not async, and so is called in a pool."""
+
+    @property
+    def takes_another(self) -> bool:
+        """Whether its event is annotated with a class that the event is none of."""
+        takes = self.takes
+        return isinstance(takes, type) and takes not in {*self.cls.__mro__, dict} and typing.get_origin(takes) is None
 
 
 def listens(
@@ -47,15 +60,29 @@ def listens(
         per_process: Whether each process of the service gets every event, and not only one of them.
 
     Raises:
-        TypeError: if `cls` is no event.
+        TypeError: if `cls` is no event, or what is marked listens to one already.
     """
     spec = spec_of(cls)
     keeps = spec.durable if durable is None else durable
 
     def mark(function: FunctionT) -> FunctionT:
+        given: object = function
+        if isinstance(given, staticmethod | classmethod):
+            raise TypeError("@listens stands on a function, below @staticmethod or @classmethod")
+        if hasattr(function, _LISTENS):
+            raise TypeError(f"{function.__qualname__} listens to an event already: write a method for each")
         called = name or ".".join(function.__qualname__.rpartition("<locals>.")[2].split(".")[-2:])
         listener = _catching(function, cls)
-        setattr(listener, _LISTENS, Listener(spec, called, keeps, per_process or not keeps))
+        marked = Listener(
+            spec,
+            called,
+            keeps,
+            per_process or not keeps,
+            cls=cls,
+            takes=_taken_by(function),
+            is_plain=not inspect.iscoroutinefunction(function),
+        )
+        setattr(listener, _LISTENS, marked)
         return handles(called)(listener)
 
     return mark
@@ -66,7 +93,7 @@ def listeners_of(worker: object) -> list[Listener]:
     if marked := getattr(worker, _LISTENS, None):
         return [marked]
     cls = worker if isinstance(worker, type) else type(worker)
-    found = (getattr(function, _LISTENS, None) for _, function in _members(cls))
+    found = (getattr(getattr(member, "__func__", member), _LISTENS, None) for _, member in _members(cls))
     return sorted((one for one in found if isinstance(one, Listener)), key=lambda one: one.name)
 
 
@@ -79,17 +106,42 @@ def _catching(function: FunctionT, cls: type[object]) -> FunctionT:
     names = list(inspect.signature(function).parameters)
     is_method = names[:1] == ["self"]
     _annotate(function, names[is_method : is_method + 1], cls)
-    if not (is_method and inspect.iscoroutinefunction(function)):
+    if not is_method:
         return function
+    if not inspect.iscoroutinefunction(function):
+        return cast("FunctionT", _catching_there(function))
 
     @functools.wraps(function)
     async def listener(self: object, happened: object, **more: object) -> object:
         try:
             return await function(self, happened, **more)
         except Exception as error:  # noqa: BLE001  what nobody catches is raised again
-            return await caught(self, error, happened)
+            made = caught(self, error, happened)
+            return await made if inspect.isawaitable(made) else made  # noqa: ASYNC910  the listener has waited
 
     return cast("FunctionT", listener)
+
+
+def _catching_there(function: Callable[..., object]) -> Callable[..., object]:
+    """Return a listener for a pool, which calls the methods of its worker where it is called itself."""
+
+    @functools.wraps(function)
+    def listener(self: object, happened: object, **more: object) -> object:
+        try:
+            return function(self, happened, **more)
+        except Exception as error:  # noqa: BLE001  as above
+            return caught(self, error, happened)
+
+    return listener
+
+
+def _taken_by(function: Callable[..., object]) -> object:
+    """Return what a listener says that its event is; None if a name in that is not known yet, or nothing is said."""
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    try:
+        return typing.get_type_hints(function).get(names[0]) if names else None
+    except Exception:  # noqa: BLE001  annotations are code; the plan tells what is wrong with them
+        return None
 
 
 def _annotate(function: Callable[..., object], names: Iterable[str], cls: type[object]) -> None:

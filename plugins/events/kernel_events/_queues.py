@@ -10,6 +10,7 @@ import attrs
 from kernel import new_id
 from kernel.abc import Binding, Exchange, Queue, Topology
 
+from ._catching import async_catchers_of
 from ._listening import Listener, listeners_of
 
 _POSITIVE: Final = attrs.validators.optional(attrs.validators.gt(0))
@@ -109,9 +110,22 @@ def _place(options: ListenerOptions, marked: Listener, config: EventListenerConf
     return Place(listener, f"{name}{own}", config)
 
 
+def _faults_of(name: str, worker: object, listeners: Iterable[Listener]) -> Iterable[str]:
+    """Yield what is wrong with a worker's listeners, whatever the manifest says of them."""
+    every = list(listeners)
+    for one in every:
+        if one.takes_another:
+            given, asked = one.cls.__qualname__, getattr(one.takes, "__qualname__", "")
+            yield f'"{one.name}" of worker/{name} listens to {given}, and its event is annotated {asked}: write {given}'
+    for catcher in async_catchers_of(worker) if isinstance(worker, type) else ():
+        if any(one.is_plain for one in every):
+            yield f'"{catcher}" of worker/{name} catches what its listeners raise, is async, and they are not: write "def"'
+
+
 def problems(name: str, worker: object, options: object, config: EventListenerConfig) -> Iterable[str]:
     """Yield what is wrong with a worker's listeners."""
     places = places_of(worker, options, config, "")
+    yield from _faults_of(name, worker, [place.listener for place in places])
     if not places:
         yield f"worker/{name} listens to no event: mark a method with @listens(...), its class with @event()"
     for place in places:

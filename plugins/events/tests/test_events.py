@@ -355,6 +355,84 @@ async def test_the_nearest_method_catches_what_a_listener_raises(autojump_clock:
     assert outcomes == {"Ack", "DeadLetter", "Retry"}
 
 
+class FailsInPool:
+    @listens(HelloEvent)
+    def on(self, event: HelloEvent) -> None:
+        raise ValueError(event.world)
+
+    @catches(ValueError)
+    def caught(self, error: ValueError, event: HelloEvent, attempt: int) -> Outcome | None:
+        heard.append((str(error), event, attempt))
+        return Retry(1.0) if attempt == 1 else None
+
+
+async def test_what_a_listener_in_a_pool_raises_is_caught_there(autojump_clock: MockClock) -> None:
+    tables = service({"plugin": "memory"}, FailsInPool, failsinpool={"runs_in": "pool"})
+    tables["manifest"]["drivers"]["pool"] = {"plugin": "thread_pool"}
+    async with open_kernel(**tables) as kernel:
+        await sender(kernel).send(HelloEvent("x"))
+        settled = await kernel.wait_settled(2)
+
+    assert heard == [("x", HelloEvent("x"), 1), ("x", HelloEvent("x"), 2)]
+    assert [type(event.outcome).__name__ for event in settled] == ["Retry", "Ack"]
+
+
+class FailsWithPlain:
+    @listens(HelloEvent)
+    async def on(self, event: HelloEvent) -> None:
+        raise ValueError(event.world)
+
+    @catches(ValueError)
+    def caught(self, error: ValueError, event: HelloEvent, attempt: int) -> None:
+        heard.append((str(error), event, attempt))
+
+
+async def test_a_method_that_catches_need_not_wait(autojump_clock: MockClock) -> None:
+    async with open_kernel(**service({"plugin": "memory"}, FailsWithPlain)) as kernel:
+        await sender(kernel).send(HelloEvent("x"))
+        [settled] = await kernel.wait_settled()
+
+    assert heard == [("x", HelloEvent("x"), 1)]
+    assert type(settled.outcome).__name__ == "Ack"
+
+
+class Static:
+    @staticmethod
+    @listens(HelloEvent)
+    async def on(event: HelloEvent) -> None:
+        heard.append(event)
+
+
+@listens(HelloEvent)
+async def function(event: HelloEvent) -> None:
+    heard.append(event)
+
+
+@pytest.mark.parametrize("listener", [Static, function])
+async def test_a_static_method_and_a_function_listen_too(listener: Any, autojump_clock: MockClock) -> None:
+    async with open_kernel(**service({"plugin": "memory"}, listener)) as kernel:
+        await sender(kernel).send(HelloEvent("x"))
+        await kernel.wait_settled()
+
+    assert heard == [HelloEvent("x")]
+
+
+class Batches:
+    @listens(HelloEvent)
+    async def on(self, events: list[HelloEvent]) -> None:
+        heard.append(sorted(event.world for event in events))
+
+
+async def test_a_listener_may_take_batches(autojump_clock: MockClock) -> None:
+    tables = service({"plugin": "memory"}, Batches, heard={"batch": {"size": 3, "wait": 1.0}})
+    async with open_kernel(**tables) as kernel:
+        for world in "abc":
+            await sender(kernel).send(HelloEvent(world))
+        await kernel.wait_settled(3)
+
+    assert heard == [["a", "b", "c"]]
+
+
 # --- who shares -----------------------------------------------------------------------------------------------------
 
 
@@ -414,9 +492,25 @@ class Deaf:
     async def nothing(self) -> None: ...
 
 
+class Misled:
+    @listens(HelloEvent)
+    async def on(self, event: Placed) -> None: ...
+
+
+class CatchesTooLate:
+    @listens(HelloEvent)
+    def on(self, event: HelloEvent) -> None: ...
+
+    @catches(ValueError)
+    async def caught(self, error: ValueError, event: HelloEvent, attempt: int) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("cls", "tables", "text"),
     [
+        (Deaf, {}, "handles nothing"),
+        (Misled, {}, '"Misled.on" of worker/misled listens to HelloEvent, and its event is annotated Placed: write'),
+        (CatchesTooLate, {}, '"caught" of worker/catchestoolate catches what its listeners raise, is async, and they'),
         (PerProcess, {}, "is durable and per process: give `process`"),
         (Greeter, {"greeter": {"options": {"queues": {"Greeter.on_helo": "x"}}}}, '"Greeter.on_helo", which is none'),
     ],
@@ -435,6 +529,8 @@ async def test_mistakes_are_told_before_anything_starts(cls: type[object], table
         (lambda: event(name="a b")(HelloEvent), "names no event"),
         (lambda: event(reaches_base=True)(Line), "none of its bases is an event"),
         (lambda: listens(Line), "Line is no event"),
+        (lambda: listens(Placed)(Greeter.on_hello), "Greeter.on_hello listens to an event already"),
+        (lambda: listens(HelloEvent)(staticmethod(function)), "@listens stands on a function, below @staticmethod"),  # type: ignore[type-var]
         (catches, "needs classes of exceptions"),
         (lambda: upgrades(from_version=3, of=Placed)(dict), "no upgrade from 3"),
         (lambda: upgrades(from_version=1, of=Placed)(dict), "two upgrades from version 1"),
