@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -158,8 +159,15 @@ def write_files_of(document: str, folder: Path) -> None:
 
 
 def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "S3_SECRET_KEY": "yellow-feathers"}  # what the README of s3 asks the environment for
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=folder, check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=environ,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
