@@ -246,7 +246,8 @@ def check(words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str
     """Check everything that can be checked without a start.
 
     Reads the manifest, loads the plugins and workers that it names, and proves that they fit together and that a stop
-    fits into the grace period. Opens nothing. Every problem is printed on a line of its own; the exit status is 2 if
+    fits into the grace period. Opens nothing. With several manifests, what each sends by a contract is held against the
+    handlers of the others. Every problem is printed on a line of its own; the exit status is 2 if
     there is one.
     """
     from .source import without_collecting  # noqa: PLC0415  `--help` needs none of it
@@ -255,12 +256,24 @@ def check(words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str
     sources = [_source([path, *arguments], overlays, overrides) for path in manifests or [_path(None)]]
     with without_collecting():
         registry = _discover()
-        results = [_check(source, registry) for source in sources]
-    if not all(results):
+        plans = [_check(source, registry) for source in sources]
+        found = [plan for plan in plans if plan is not None]
+        agree = len(plans) == 1 or _check_between(found, are_all=len(found) == len(plans))
+    if not agree or None in plans:
         raise click.exceptions.Exit(_INVALID)
 
 
-def _check(source: Source, registry: Registry) -> bool:
+def _check_between(plans: Sequence[Plan], *, are_all: bool) -> bool:
+    """Hold what each service sends against the handlers of the others; return whether they agree."""
+    from .._plan.between import between  # noqa: PLC0415  see the module docstring
+
+    disagreements = list(between(plans, are_all=are_all))
+    for text in disagreements:
+        complain(text)
+    return not disagreements
+
+
+def _check(source: Source, registry: Registry) -> Plan | None:
     from .show import summary  # noqa: PLC0415  see the module docstring
 
     known = set(sys.modules)
@@ -269,12 +282,12 @@ def _check(source: Source, registry: Registry) -> bool:
             plan = source.resolve(registry)
     except (ManifestError, PlanError) as error:
         complain(str(error))
-        return False
+        return None
     finally:
         _forget_modules(known, Path(source.path).parent)
     _warn(plan)
     say(summary(plan))
-    return True
+    return plan
 
 
 def _warn(plan: Plan) -> None:
@@ -336,6 +349,29 @@ def plan(
         say(show.plan_as_mermaid(resolved))
     else:
         say(show.plan_as_text(resolved, registry, bold=paint(bold=True), dim=paint(dim=True)))
+
+
+# --- contracts ----------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@_manifest
+@click.option("--schema", "form", flag_value="schema", help="Print it as JSON Schemas.")
+@click.option("--asyncapi", "form", flag_value="asyncapi", help="Print it as an AsyncAPI 3.0 document.")
+def contracts(words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str], form: str | None) -> None:
+    """Show what the service takes and what it gives.
+
+    Every subject that a dispatcher brings to a handler, and every one that a driver with a contract sends, with what
+    is sent and what is answered.
+    """
+    from . import asyncapi, said  # noqa: PLC0415  see the module docstring
+
+    source = _source(words, overlays, overrides)
+    with _beside(source.path):
+        plan = source.resolve(_discover())
+        make = {"schema": said.contracts_as_schema, "asyncapi": asyncapi.contracts_as_asyncapi}
+        text = said.contracts_as_text(plan) if form is None else json.dumps(make[form](plan), indent=2)
+    say(text)
 
 
 # --- plugins, schema ----------------------------------------------------------------------------------------------
@@ -418,6 +454,6 @@ def _written(files: Sequence[Path], folder: str, commands: Sequence[str]) -> Non
 
 BUILT_IN: Final[Mapping[str, click.Command]] = {
     command.name or "": command
-    for command in (run, exec_, shell, check, plan, plugins, schema, new, new_plugin, *LOOKING_IN)
+    for command in (run, exec_, shell, check, plan, contracts, plugins, schema, new, new_plugin, *LOOKING_IN)
 }
 """Name -> command, in the order of the help."""

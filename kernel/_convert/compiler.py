@@ -106,6 +106,12 @@ class _Compiler:
 
     def _simple(self, annotation: object) -> Node | None:
         """Return the node of a type without parts."""
+        node = self._leaf(annotation)
+        if node is not None:
+            node.asked = annotation
+        return node
+
+    def _leaf(self, annotation: object) -> Node | None:
         if annotation in self._policy.leaves:
             words, read, schema = self._policy.leaves[annotation]
             return Node(words, read, schema, rank=_RANKS.get(annotation, 2))

@@ -40,6 +40,8 @@ class Node:
         self._schema = schema
         self.rank = rank
         self.name = "value"
+        self.asked: object = None
+        """The type, of one that has no parts."""
 
     def words(self) -> str:
         """Return what it takes."""

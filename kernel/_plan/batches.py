@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import attrs
 
 from .._convert.payload import payload_converter
@@ -42,7 +44,13 @@ def _of_items(shape: Shape, handler: HandlerSpec, report: Report) -> HandlerSpec
         text = f'{label} is given a batch: annotate its first parameter with a list, such as "list[dict]"'
         report(("use",), f'{text}, or take the "batch" table from its dispatcher')
         return handler
-    return attrs.evolve(handler, convert=payload_converter(handler.item), check_result=None)
+    return attrs.evolve(handler, convert=payload_converter(handler.item), check_result=None, signature=_of_one(handler))
+
+
+def _of_one(handler: HandlerSpec) -> inspect.Signature:
+    """Return the signature of a handler of batches as those see it who send the messages."""
+    payload = inspect.Parameter("payload", inspect.Parameter.POSITIONAL_ONLY, annotation=handler.item)
+    return inspect.Signature([payload])
 
 
 def _label(shape: Shape, handler: HandlerSpec) -> str:

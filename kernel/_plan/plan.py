@@ -40,6 +40,7 @@ from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
+from .between import check_contracts
 from .contracts import with_contracts
 from .depends import depends_on
 from .found import with_found_workers
@@ -107,6 +108,7 @@ def _resolve(
     ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
     warn_of_holds(ground, wiring, workers)
+    check_contracts(ground, wiring, workers)
     groups = read_groups(ground)
     parts = read_services(ground, wiring, _resolve, problems) if tables.services else []
     interceptors = read_interceptors(ground, wiring)

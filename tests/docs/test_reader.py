@@ -27,6 +27,7 @@ STATUSES = {
     "CREDENTIALS_DIRECTORY=none uv run kernel check": 2,
     "uv run kernel check --set drivers.place='{plugin = \"memory\"}'": 2,
     "uv run kernel exec kernel.toml shop:missing --least 5": 2,
+    "uv run kernel check kernel.toml warehouse.toml": 2,
     "uv run kernel exec kernel.toml shop:missing --least many": 2,
 }
 
