@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -38,6 +40,14 @@ async def test_the_customer_cancels_an_order(
         await customer.wait_event(KernelStopped)
 
     assert "cancelled {'order_id': 'b5d5'}" in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.slow
+def test_both_sides_agree() -> None:
+    command = [sys.executable, "-m", "kernel", "check", "customer.toml", "desk.toml"]
+    checked = subprocess.run(command, cwd=HERE, check=False, capture_output=True, text=True, timeout=60)
+
+    assert checked.returncode == 0, checked.stderr
 
 
 async def test_a_wrong_argument_is_an_answer(open_kernel: OpenKernel, address: str) -> None:

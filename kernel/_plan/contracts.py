@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
 from types import FunctionType, NoneType
@@ -104,9 +104,17 @@ def _members(cls: type[object]) -> Mapping[str, object]:
     found: dict[str, object] = {}
     for base in reversed(cls.__mro__):
         if base not in _NO_BASES:
-            found |= dict.fromkeys(vars(base).get("__annotations__", {}))
+            found |= dict.fromkeys(_annotated(base))
             found |= vars(base)
     return {name: member for name, member in found.items() if not name.startswith("_")}
+
+
+def _annotated(cls: type[object]) -> Iterable[str]:
+    """Return the names that a class annotates; from Python 3.14 on that is its own code, which may raise."""
+    try:
+        return inspect.get_annotations(cls)
+    except Exception:  # noqa: BLE001  names that only type checkers know
+        return ()
 
 
 def _clause(

@@ -11,9 +11,10 @@ import trio
 from kernel_messaging import Publisher, RpcClient
 from trio.testing import MockClock
 
-from kernel import Arguments, answers, contract, handles
+from kernel import Arguments, Plan, answers, contract, handles
 from kernel.errors import ContractError, ConversionError, PlanError
 from kernel.testing import RunningService, open_kernel
+from kernel.testing._plan_for import plan_for
 
 
 @attrs.frozen
@@ -262,3 +263,45 @@ async def test_without_a_contract_nothing_is_held(monkeypatch: pytest.MonkeyPatc
     service: RunningService
     async with open_kernel(tables) as service:
         assert await service.resource("driver/stock").stock.take(5) == 3
+
+
+async def test_in_a_test_anything_may_stand_in_for_the_driver(autojump_clock: MockClock) -> None:
+    class FakeStock:
+        async def take(self, sku: str, *, amount: int = 1) -> int:
+            return 5
+
+    tables: Any = manifest()
+    tables["workers"]["buyer"]["drivers"].pop("raw")
+    tables["workers"]["buyer"]["use"] = f"{__name__}:Modest"
+    async with open_kernel(tables, replace={"drivers.stock": FakeStock()}):
+        assert await Modest.given.stock.take("tea") == 5
+
+
+class Modest:
+    given: Any = None
+
+    def __init__(self, stock: Stock, publisher: Publisher) -> None:
+        Modest.given = self
+        self.stock = stock
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_reload_restarts_who_has_another_contract_and_nobody_else(autojump_clock: MockClock) -> None:
+    tables: Any = manifest()
+    async with open_kernel(tables) as service:
+        nothing = await service.kernel.reload(planned(tables))
+        tables["drivers"]["stock"]["contract"] = f"{__name__}:Another"
+        other = await service.kernel.reload(planned(tables))
+
+    assert nothing.restarted == ()
+    assert set(other.restarted) == {"driver/stock", "worker/buyer"}
+
+
+@contract("stock")
+class Another(Stock, Protocol): ...
+
+
+def planned(tables: Any) -> Plan:
+    return plan_for(tables, replace={}, set_={}, registry=None, environ={}, faults=None)
