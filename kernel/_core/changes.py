@@ -23,7 +23,7 @@ _THE_COMPONENTS_OWN: Final = frozenset({"config", "options"})
 """Fields whose values are of classes that the kernel does not know."""
 _CODE: Final[Mapping[type[object], frozenset[str]]] = {
     HandlerSpec: frozenset({"convert", "check_result"}),
-    Contract: frozenset({"clauses"}),
+    Contract: frozenset({"clauses", "client_class"}),
 }
 """Class of a value -> its fields that hold functions which are made anew with each plan, of what the others say."""
 
