@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Final, Literal, Protocol, cast, final
+from typing import Any, Final, Literal, Protocol, cast, final
 
 import attrs
 
@@ -15,6 +15,7 @@ from .._errors import EndClosedError, LinkLostError
 from .proton import (
     Collector,
     Condition,
+    Core,
     EngineEvent,
     Proton,
     ProtonConnection,
@@ -23,6 +24,8 @@ from .proton import (
     ProtonSession,
     Sasl,
     Transport,
+    load_core,
+    pointer_of,
 )
 
 _READ: Final = 64 * 1024
@@ -95,7 +98,13 @@ class Engine:
     _connection: ProtonConnection = attrs.field(init=False)
     _collector: Collector = attrs.field(init=False)
     _sasl: Sasl = attrs.field(init=False)
-    _on: dict[object, Callable[[EngineEvent], None]] = attrs.field(init=False)
+    core: Core = attrs.field(factory=load_core, init=False)
+    _on: dict[int, Callable[[EngineEvent], None]] = attrs.field(init=False)
+    """By the number of what happened."""
+    _delivery: int = attrs.field(init=False)
+    """The number of what happens with every message."""
+    _links: dict[int, Owner] = attrs.field(factory=dict[int, Owner], init=False)
+    """Where a link is in memory -> whose it is."""
     _owners: dict[Owner, None] = attrs.field(factory=dict[Owner, None], init=False)
     _names: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
 
@@ -117,7 +126,7 @@ class Engine:
             connection.user, connection.password = settings.username, settings.password
         self._sasl = sasl
         events = proton.Event
-        self._on = {
+        on: dict[Any, Callable[[EngineEvent], None]] = {
             events.CONNECTION_REMOTE_OPEN: self._connection_opened,
             events.CONNECTION_REMOTE_CLOSE: self._connection_closed,
             events.SESSION_REMOTE_OPEN: lambda event: _tell_opened(event.session),
@@ -126,9 +135,10 @@ class Engine:
             events.LINK_REMOTE_CLOSE: lambda event: self._end(event.link),
             events.LINK_REMOTE_DETACH: lambda event: self._end(event.link),
             events.LINK_FLOW: _flowed,
-            events.DELIVERY: _delivered,
             events.TRANSPORT_ERROR: self._transport_failed,
         }
+        self._on = {kind.number: act for kind, act in on.items()}
+        self._delivery = events.DELIVERY.number
         transport.bind(connection)
         connection.open()
 
@@ -181,12 +191,28 @@ class Engine:
 
     def dispatch(self) -> None:
         """Tell the owners what happened."""
-        peek, pop, on = self._collector.peek, self._collector.pop, self._on
-        while (event := peek()) is not None:
-            act = on.get(event.type)
-            if act is not None:
-                act(event)
+        core, pop, on = self.core, self._collector.pop, self._on
+        collector = pointer_of(self._collector)
+        while event := core.pn_collector_peek(collector):
+            kind = core.pn_event_type(event)
+            try:
+                if kind == self._delivery:
+                    self._deliver(event)
+                elif (act := on.get(kind)) is not None and (seen := self._collector.peek()) is not None:
+                    act(seen)
+            except (ValueError, self.proton.ProtonException) as error:  # such as text that is no UTF-8
+                self._fail(f"the other side said what cannot be read: {error}")
             pop()
+
+    def _deliver(self, event: object) -> None:
+        owner = self._links.get(self.core.addressof(self.core.pn_event_link(event)))
+        if owner is not None:
+            owner.delivered(self.proton.Delivery.wrap(self.core.pn_event_delivery(event)))
+
+    def watch(self, link: ProtonLink, owner: Owner) -> None:
+        """Tell an owner of what happens to a link, until it is disowned."""
+        link.kernel_slot = owner
+        self._links[self.core.addressof(pointer_of(link))] = owner
 
     # --- what is asked of it
 
@@ -208,6 +234,8 @@ class Engine:
     def disown(self, owner: Owner) -> None:
         """Tell an owner nothing any more when the connection is lost."""
         self._owners.pop(owner, None)
+        for address in [address for address, known in self._links.items() if known is owner]:
+            del self._links[address]
 
     def note_seen(self, taken: int) -> None:
         """Take note that the other side has answered what was said when so much had been taken."""
@@ -254,6 +282,7 @@ class Engine:
 
     def _lose(self) -> None:
         owners, self._owners = list(self._owners), {}
+        self._links.clear()
         for owner in owners:
             owner.lost(LinkLostError(f"the connection is lost: {self.over}"))
             owner.ended()
@@ -295,9 +324,3 @@ def _tell_opened(end: ProtonSession | ProtonLink) -> None:
 def _flowed(event: EngineEvent) -> None:
     if (owner := _owner(event.link)) is not None:
         owner.flowed()
-
-
-def _delivered(event: EngineEvent) -> None:
-    delivery = event.delivery
-    if (owner := _owner(event.link)) is not None:
-        owner.delivered(delivery)

@@ -204,6 +204,17 @@ class ProtonMessage(Protocol):
     def decode(self, data: bytes) -> None: ...
 
 
+class Core(Protocol):
+    """The functions below the classes: for what is done with every message, those make objects that nobody needs."""
+
+    def addressof(self, pointer: object) -> int: ...
+    def pn_collector_peek(self, collector: object) -> object: ...
+    def pn_event_type(self, event: object) -> int: ...
+    def pn_event_delivery(self, event: object) -> object: ...
+    def pn_event_link(self, event: object) -> object: ...
+    def pn_delivery_update(self, delivery: object, state: int) -> None: ...
+
+
 class Proton(Protocol):
     """The package."""
 
@@ -217,6 +228,16 @@ class Proton(Protocol):
     def Transport(self) -> Transport: ...  # noqa: N802
     def Collector(self) -> Collector: ...  # noqa: N802
     def Message(self) -> ProtonMessage: ...  # noqa: N802
+
+
+def load_core() -> Core:
+    """Return the functions below the package, which is there."""
+    return cast("Core", importlib.import_module("cproton"))
+
+
+def pointer_of(wrapper: object) -> object:
+    """Return what the functions of the core take for an object of the package."""
+    return wrapper.__dict__["_impl"]
 
 
 def is_installed() -> bool:

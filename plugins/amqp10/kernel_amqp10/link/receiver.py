@@ -9,7 +9,7 @@ import attrs
 
 from .._errors import EndClosedError, LinkLostError
 from .engine import Engine
-from .proton import ProtonDelivery, ProtonLink, ProtonSession
+from .proton import ProtonDelivery, ProtonLink, ProtonSession, pointer_of
 
 _DURABLE: Final = 2
 
@@ -57,7 +57,7 @@ class ReceiverLink:
         link.source.address = self.address
         link.source.durability = _DURABLE
         link.max_message_size = self.engine.settings.max_message_bytes
-        link.kernel_slot = self
+        self.engine.watch(link, self)
         link.open()
         states = self.engine.proton.Delivery
         self.accepted, self.released, self.rejected = states.ACCEPTED, states.RELEASED, states.REJECTED
@@ -84,7 +84,9 @@ class ReceiverLink:
             raise self.error.again(written=False)
         if failed:
             delivery.local.failed = True
-        delivery.update(state)
+            delivery.update(state)
+        else:
+            self.engine.core.pn_delivery_update(pointer_of(delivery), state)
         delivery.settle()
         if state == self.released:
             self.engine.put_in_order()  # credit would go out first, and bring another message before this one

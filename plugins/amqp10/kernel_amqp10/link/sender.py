@@ -90,7 +90,7 @@ class SenderLink:
         if self.address is not None:
             link.target.address = self.address
             link.target.durability = _DURABLE
-        link.kernel_slot = self
+        self.engine.watch(link, self)
         link.open()
         states = self.engine.proton.Delivery
         self._words = {
