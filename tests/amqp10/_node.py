@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import trustme
 from kernel_amqp10 import Amqp10Broker, Amqp10Config, Amqp10Driver
 
 from kernel import Event
@@ -15,7 +16,7 @@ from kernel.testing import fake_context
 
 from ..amqp._node import Node, free_port, running_node
 
-PLUGINS: Final = ("rabbitmq_amqp1_0", "rabbitmq_management")
+PLUGINS: Final = ("rabbitmq_amqp1_0", "rabbitmq_management", "rabbitmq_auth_mechanism_ssl")
 IDLE: Final = 1.0
 
 
@@ -25,9 +26,15 @@ class Amqp10Node:
 
     node: Node
     api: int
+    tls: int
 
     def config(self, **more: Any) -> Amqp10Config:
         return Amqp10Config(**{"hosts": (self.node.address,), "management": self.management, **more})
+
+    @property
+    def secure(self) -> str:
+        """Where it speaks TLS; what proves who is who is in its folder: `ca.pem`, and `client.pem` for guest."""
+        return f"127.0.0.1:{self.tls}"
 
     @property
     def management(self) -> str:
@@ -44,9 +51,41 @@ class Amqp10Node:
 @contextmanager
 def running(folder: Path, programs: Path) -> Iterator[Amqp10Node]:
     """A node that runs; whatever the test did to it, it is gone afterwards."""
-    api = free_port()
+    api, tls = free_port(), free_port()
+    _certify(folder)
     # How long RabbitMQ lets a client be silent is its own to say, over AMQP 1.0: a whole second is the least.
-    lines = ("heartbeat = 1", f"management.tcp.port = {api}", "management.tcp.ip = 127.0.0.1", "loopback_users = none")
+    lines = (
+        "heartbeat = 1",
+        f"management.tcp.port = {api}",
+        "management.tcp.ip = 127.0.0.1",
+        "loopback_users = none",
+        *_secure(folder, tls),
+    )
     (folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
     with running_node(folder, programs, plugins=PLUGINS) as node:
-        yield Amqp10Node(node, api)
+        yield Amqp10Node(node, api, tls)
+
+
+def _certify(folder: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    node = authority.issue_cert("localhost", "127.0.0.1")
+    node.private_key_and_cert_chain_pem.write_to_path(folder / "node.pem")
+    client = authority.issue_cert("guest@client.example", common_name="guest")
+    client.private_key_and_cert_chain_pem.write_to_path(folder / "client.pem")
+
+
+def _secure(folder: Path, port: int) -> tuple[str, ...]:
+    """Return what has a node speak TLS, and take a name from a certificate."""
+    return (
+        f"listeners.ssl.1 = 127.0.0.1:{port}",
+        f"ssl_options.cacertfile = {folder}/ca.pem",
+        f"ssl_options.certfile = {folder}/node.pem",
+        f"ssl_options.keyfile = {folder}/node.pem",
+        "ssl_options.verify = verify_peer",
+        "ssl_options.fail_if_no_peer_cert = false",
+        "auth_mechanisms.1 = PLAIN",
+        "auth_mechanisms.2 = ANONYMOUS",
+        "auth_mechanisms.3 = EXTERNAL",
+        "ssl_cert_login_from = common_name",
+    )

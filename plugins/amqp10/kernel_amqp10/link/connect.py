@@ -126,7 +126,7 @@ async def encrypt(
 async def _shake_hands(stream: trio.abc.Stream, engine: Engine, where: str) -> None:
     await trio.lowlevel.checkpoint()
     try:
-        while not engine.is_open and engine.over is None:
+        while not engine.is_open and not engine.is_refused and engine.over is None:
             while data := engine.data_to_send():
                 await stream.send_all(data)
             received = bytes(await stream.receive_some(CHUNK))
@@ -136,12 +136,12 @@ async def _shake_hands(stream: trio.abc.Stream, engine: Engine, where: str) -> N
                 engine.receive_end()
     except trio.BrokenResourceError as error:
         raise LinkError(f"{where} broke the connection off while it was being opened") from error
-    if engine.over is not None:
+    if not engine.is_open or engine.over is not None:
         raise _refusal(engine, where)
 
 
 def _refusal(engine: Engine, where: str) -> Exception:
-    why = engine.over or ""
+    why = engine.over or f"{engine.settings.mechanism} is not accepted"
     if engine.is_refused or any(word in why for word in _DENIED):
         return LoginRefusedError(where, why)
     return LinkError(f"{where} opened no connection: {why}; does it speak AMQP 1.0 there, and TLS or not?")

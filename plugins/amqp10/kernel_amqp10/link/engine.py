@@ -84,8 +84,6 @@ class Engine:
     settings: EngineSettings
     _ring: Callable[[], None]
     is_open: bool = attrs.field(default=False, init=False)
-    is_refused: bool = attrs.field(default=False, init=False)
-    """Whether the login was refused."""
     over: str | None = attrs.field(default=None, init=False)
     """Why the connection is over; None while it is not."""
     taken: int = attrs.field(default=0, init=False)
@@ -167,6 +165,11 @@ class Engine:
     def receive_end(self) -> None:
         """Take note that the other side sends nothing any more."""
         self._fail("the other side ended the connection")
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the login was refused: the other side may break the connection off without another word."""
+        return not self.is_open and self._sasl.outcome not in {None, self.proton.SASL.OK}
 
     def data_to_send(self) -> bytes:
         """Return what has to be sent, a piece at a time; empty if there is nothing."""
@@ -270,8 +273,6 @@ class Engine:
         self._fail(f"the broker closed the connection{': ' + why if why else ''}")
 
     def _transport_failed(self, _: EngineEvent) -> None:
-        outcome = self._sasl.outcome
-        self.is_refused = not self.is_open and outcome not in {None, self.proton.SASL.OK}
         self._fail(told(self._transport.condition) or "the transport failed")
 
     def _fail(self, why: str) -> None:
