@@ -2,10 +2,10 @@
 
 Each system runs four trials: handlers of 50 ms and of 3 s, each with `kill -9` and with SIGTERM. The messages, kills
 and stops asked for are shared out among them. RabbitMQ is a node of the program's own, so `rabbitmq-server` must be
-installed; FastStream runs in an environment that `uv run --script` makes. The harness is `tests/amqp/_loss.py`; how it
-counts, and why, is decision 0021.
+installed; FastStream runs in an environment that `uv run --script` makes. `amqp10` is the kernel over AMQP 1.0, for which
+`uv sync --group engine` compiles the engine. The harness is `tests/amqp/_loss.py`; how it counts, and why, is decision 0021.
 
-    uv run python benchmarks/loss.py [--messages 4000] [--kills 12] [--terms 12] [--systems kernel faststream]
+    uv run python benchmarks/loss.py [--messages 4000] [--kills 12] [--terms 12] [--systems kernel faststream amqp10]
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.amqp._loss import Effects, Runner, Trial, Verdict, endure, fill, manifest
 from tests.amqp._node import Node, running_node, scripts
+from tests.amqp10._node import running
 
 ROOT = Path(__file__).parent.parent
 GRACE = 20.0
@@ -47,6 +49,8 @@ class Place:
     queue: str
     trial: Trial
     folder: Path
+    management: str
+    """The URL of the node's HTTP API; empty if it has none."""
 
     @property
     def effects(self) -> Path:
@@ -59,6 +63,13 @@ def kernel_command(place: Place) -> list[str]:
     return [sys.executable, "-m", "kernel", "run", str(path)]
 
 
+def amqp10_command(place: Place) -> list[str]:
+    path = place.folder / "kernel.toml"
+    broker = f'plugin = "amqp10"\nmanagement = "{place.management}"'
+    path.write_text(manifest(place.node.address, place.queue, place.trial, place.effects, broker=broker))
+    return [sys.executable, "-m", "kernel", "run", str(path)]
+
+
 def faststream_command(place: Place) -> list[str]:
     script = RIVALS / "loss_faststream.py"
     where = subprocess.run(["uv", "run", "--script", script, "--where"], check=True, capture_output=True, text=True)
@@ -68,7 +79,11 @@ def faststream_command(place: Place) -> list[str]:
 
 
 Command: TypeAlias = Callable[[Place], list[str]]
-SYSTEMS: dict[str, Command] = {"kernel": kernel_command, "faststream": faststream_command}
+SYSTEMS: dict[str, Command] = {
+    "kernel": kernel_command,
+    "faststream": faststream_command,
+    "amqp10": amqp10_command,
+}
 
 
 def trials(arguments: argparse.Namespace) -> list[Trial]:
@@ -89,11 +104,22 @@ def trials(arguments: argparse.Namespace) -> list[Trial]:
     ]
 
 
-async def attempt(node: Node, system: str, trial: Trial) -> Verdict:
+@contextmanager
+def node_for(systems: Sequence[str], folder: Path, programs: Path) -> Iterator[tuple[Node, str]]:
+    """A node that runs, and the URL of its HTTP API where one of the systems needs that."""
+    if "amqp10" in systems:
+        with running(folder, programs) as more:
+            yield more.node, more.management
+    else:
+        with running_node(folder, programs) as node:
+            yield node, ""
+
+
+async def attempt(node: Node, management: str, system: str, trial: Trial) -> Verdict:
     queue = f"loss.{system}.{trial.seconds}.{trial.signal.name}"
     config = AmqpConfig(hosts=(node.address,))
     with tempfile.TemporaryDirectory(prefix="loss-") as name:
-        place = Place(node, queue, trial, Path(name))
+        place = Place(node, queue, trial, Path(name), management)
         async with AmqpDriver(config=config, context=fake_context("driver/queue")).open() as broker:
             await broker.declare(Topology(queues=[Queue(name=queue)]))
             await fill(broker, queue, trial)
@@ -134,12 +160,15 @@ async def compare(systems: Sequence[str], todo: Sequence[Trial]) -> bool:
     print(HEAD)
     await trio.lowlevel.checkpoint()
     kept = True
-    with tempfile.TemporaryDirectory(prefix="loss-node-") as folder, running_node(Path(folder), programs) as node:
+    with (
+        tempfile.TemporaryDirectory(prefix="loss-node-") as folder,
+        node_for(systems, Path(folder), programs) as (node, management),
+    ):
         for trial in todo:
             for system in systems:
-                verdict = await attempt(node, system, trial)
+                verdict = await attempt(node, management, system, trial)
                 print(row(system, verdict), flush=True)
-                kept = kept and (verdict.holds or system != "kernel")
+                kept = kept and (verdict.holds or system == "faststream")
     return kept
 
 
