@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +40,18 @@ def test_an_address_that_is_no_text_ends_the_connection_and_raises_nothing(proto
     ours.hear(*(data.replace(b"/amq/queue/in", b"/amq/\xffueue/in") for data in record(proton)))
 
     assert "cannot be read" in (ours.engine.over or "")
+
+
+def test_a_connection_that_is_over_leaves_nothing_behind(proton: Proton) -> None:
+    ours = Ours(proton)
+    ours.take_all()
+    ours.hear(*record(proton))
+    ours.engine.close()
+    left = [weakref.ref(one) for one in (ours.engine, ours.sender, ours.receiver)]
+    del ours
+    gc.collect()
+
+    assert [one() for one in left] == [None, None, None]
 
 
 @pytest.mark.slow

@@ -167,4 +167,5 @@ class ReceiverLink:
     def ended(self) -> None:
         """Take note that what was not settled has gone back."""
         self.is_ended = True
+        self._link.kernel_slot = self._session.kernel_slot = None  # a reference that no garbage collector sees
         self.changed()

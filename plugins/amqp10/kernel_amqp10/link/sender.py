@@ -196,4 +196,5 @@ class SenderLink:
             self.engine.ring()
 
     def ended(self) -> None:
-        """Nobody waits for that."""
+        """Let go of the engine: what it knows of us is a reference that no garbage collector sees."""
+        self._link.kernel_slot = self._session.kernel_slot = None

@@ -79,7 +79,8 @@ class _Probe:
         self.is_answered = isinstance(error, EndClosedError)
 
     def ended(self) -> None:
-        pass
+        if self._session is not None:
+            self._session.kernel_slot = None  # a reference that no garbage collector sees
 
 
 @final
