@@ -52,6 +52,12 @@ class Amqp10Driver(Driver[Broker]):
 
     @classmethod
     @override
+    def capabilities_of(cls, config: object) -> frozenset[Capability]:
+        assert isinstance(config, Amqp10Config)
+        return cls.capabilities if config.has_directory else cls.capabilities - {Capability.MANDATORY}
+
+    @classmethod
+    @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, Amqp10Config)
         if not is_installed():

@@ -11,7 +11,7 @@ from kernel import Secret
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import discover
 from kernel._plan.plan import Plan, resolve
-from kernel.abc import Queue, Topology
+from kernel.abc import Capability, Queue, Topology
 from kernel.errors import PlanError, StartupError
 from kernel.testing import fake_context
 
@@ -144,3 +144,11 @@ def test_the_password_is_not_shown() -> None:
 
 def test_the_engine_is_found_without_being_imported() -> None:
     assert engine.is_installed() in {True, False}
+
+
+def test_artemis_does_not_tell_that_nobody_gets_a_message() -> None:
+    lacking = Amqp10Driver.capabilities_of(Amqp10Config()) - Amqp10Driver.capabilities_of(
+        Amqp10Config(dialect="artemis")
+    )
+
+    assert lacking == {Capability.MANDATORY}
