@@ -37,6 +37,7 @@ async def send(broker: Broker, queue: str, count: int, tasks: int) -> None:
     numbers = iter(range(count))
 
     async def some() -> None:
+        await trio.lowlevel.checkpoint()
         for _ in numbers:
             await broker.send(Envelope(subject=queue, body=BODY), exchange="", mandatory=True)
 
@@ -47,6 +48,7 @@ async def send(broker: Broker, queue: str, count: int, tasks: int) -> None:
 
 async def take(broker: Broker, queue: str, count: int) -> None:
     left = count
+    await trio.lowlevel.checkpoint()
     async with broker.subscribe(Subscription(queue=queue, prefetch=PREFETCH)) as deliveries:
         async for delivery in deliveries:
             if not delivery.settle_nowait(Ack()):
