@@ -36,6 +36,7 @@ _SHIPPED: Final[Mapping[str, str]] = {
         name: name
         for name in (
             "amqp",
+            "amqp10",
             "asyncio",
             "bpm",
             "external",
@@ -51,6 +52,7 @@ _SHIPPED: Final[Mapping[str, str]] = {
             "redis",
             "s3",
             "sqlite",
+            "stomp",
             "timer",
             "web",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 from kernel._cli.service import _keep_origins
 from kernel._core.events import ComponentFailed, EventHub
@@ -22,7 +23,7 @@ class NoisyError(Exception):
 def test_what_failed_before_is_forgotten() -> None:
     tables = {"kernel": {"name": "test"}, "workers": {"w": {"use": "loop"}}}
     plan, hub = resolve(from_mapping(tables), Registry.of({"workers": {"loop": loop}})), EventHub()
-    origin_of = _keep_origins(plan, hub)
+    origin_of = _keep_origins(SimpleNamespace(plan=plan), hub)  # type: ignore[arg-type]
     errors = [NoisyError(number) for number in range(100)]
     alive = [weakref.ref(error) for error in errors]
     for error in errors:

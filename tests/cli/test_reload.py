@@ -187,6 +187,7 @@ def test_a_signal_while_it_stops_changes_nothing(tmp_path: Path) -> None:
     with shop(tmp_path) as opened:
         opened.edit('"one"', '"two"')
         opened.process.send_signal(signal.SIGTERM)
+        opened.told("stopping")  # of signals that come together, it sees SIGHUP first
         for _ in range(5):
             by_signal(opened)
         out, log = opened.process.communicate(timeout=PATIENCE)

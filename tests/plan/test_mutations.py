@@ -32,6 +32,8 @@ MANIFESTS = [
     *sorted((OWN / "good").glob("*.toml")),
 ]
 MANIFESTS = [path for path in MANIFESTS if path.name not in {"pyproject.toml", "ruff.toml"}]
+# What is wrong in a table of a service inside may show in the manifest of that: `test_services.py` has such mistakes.
+MANIFESTS = [path for path in MANIFESTS if "[services." not in path.read_text(encoding="utf-8")]
 FREE = {
     *((section,) for section in ("drivers", "protocols", "dispatchers", "workers", "groups", "stages")),
     ("kernel", "arguments"),

@@ -29,9 +29,9 @@ class Listener:
     """What tells it from other listeners of its service; also the subject that its handler has."""
     durable: bool
     per_process: bool
-    cls: type[object] = object
+    cls: type[object] = attrs.field(default=object, repr=False)
     """The class of the event."""
-    takes: object = None
+    takes: object = attrs.field(default=None, repr=False)
     """The annotation of its event; None if that could not be read."""
     is_plain: bool = False
     """Whether it is not async, and so is called in a pool."""
