@@ -35,7 +35,7 @@ _TOGETHER = {
     "tests/docs/test_reader.py": "the clone, and the port that the documents name",
 }
 """What the tests of a file share that is costly: they run in one process, where several share the tests."""
-_SERVERS = ("plugins/postgres/", "plugins/redis/", "plugins/s3/", "tests/amqp10/", "tests/stomp/")
+_SERVERS = ("plugins/mongo/", "plugins/postgres/", "plugins/redis/", "plugins/s3/", "tests/amqp10/", "tests/stomp/")
 """Folders whose tests share one server that they start."""
 _HIDDEN: set[str] = set()
 """The text of every `Secret` that has been made."""

@@ -44,6 +44,7 @@ _SHIPPED: Final[Mapping[str, str]] = {
             "http",
             "json",
             "memory",
+            "mongo",
             "otel",
             "postgres",
             "prometheus",

@@ -201,6 +201,7 @@ def test_the_manifest_of_a_document_is_clean_and_its_tests_pass(document: str, t
                 "asyncio",
                 "bpm",
                 "external",
+                "mongo",
                 "nameko",
                 "pools",
                 "postgres",
