@@ -30,7 +30,8 @@ from kernel._core.spec import Plan
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry, discover
 from kernel._plan.plan import resolve
-from kernel._supervise.run import Kernel, serve
+from kernel._supervise.kernel import Kernel
+from kernel._supervise.run import serve
 from kernel.testing import fake_context
 
 BOUND: Final = 1.15

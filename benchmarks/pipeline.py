@@ -31,7 +31,8 @@ from kernel._log.log import Log, LogSettings
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry, discover
 from kernel._plan.plan import resolve
-from kernel._supervise.run import Kernel, serve
+from kernel._supervise.kernel import Kernel
+from kernel._supervise.run import serve
 from kernel.abc import Binding, Broker, Exchange, Queue, Topology
 from kernel.testing import fake_context
 

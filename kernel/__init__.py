@@ -86,10 +86,10 @@ if TYPE_CHECKING:
     from ._plan.plan import resolve as resolve
     from ._service.handle import Service as Service
     from ._service.part_time import open as open  # noqa: A004  `kernel.open`
+    from ._supervise.kernel import ExitStatus as ExitStatus
+    from ._supervise.kernel import Kernel as Kernel
+    from ._supervise.kernel import Result as Result
     from ._supervise.process import run as run
-    from ._supervise.run import ExitStatus as ExitStatus
-    from ._supervise.run import Kernel as Kernel
-    from ._supervise.run import Result as Result
     from ._supervise.run import serve as serve
     from .errors import error_args as error_args
 
@@ -105,9 +105,9 @@ _LATER: Final = {
     "DeliverySettled": "_core.events",
     "DrainTimedOut": "_core.events",
     "EventHub": "_core.events",
-    "ExitStatus": "_supervise.run",
+    "ExitStatus": "_supervise.kernel",
     "Failure": "_delivery.failure",
-    "Kernel": "_supervise.run",
+    "Kernel": "_supervise.kernel",
     "HandlerCalled": "_core.spans",
     "HandlerDone": "_core.spans",
     "RequestBegan": "_core.spans",
@@ -129,7 +129,7 @@ _LATER: Final = {
     "Pace": "_core.loop",
     "Plan": "_core.spec",
     "ReloadFailed": "_core.events",
-    "Result": "_supervise.run",
+    "Result": "_supervise.kernel",
     "HookFailed": "_core.events",
     "Service": "_service.handle",
     "SettleFailed": "_core.events",

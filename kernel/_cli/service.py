@@ -32,10 +32,10 @@ from .._log.levels import Levels, own_packages
 from .._log.log import Log, LogSettings
 from .._log.render import traceback_of
 from .._log.sinks import RotatingFile, Stream
+from .._supervise.kernel import Kernel, Result
 from .._supervise.leash import Leash
 from .._supervise.process import run
 from .._supervise.reload import Again
-from .._supervise.run import Kernel, Result
 from .console import OutputError, complain, look_of, say
 from .screen import Tree
 

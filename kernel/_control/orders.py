@@ -20,7 +20,7 @@ from .._convert.structure import structure
 from .._core.masks import Masks
 from .._core.words import did_you_mean, listed
 from .._log.log import Log
-from .._supervise.run import Kernel
+from .._supervise.kernel import Kernel
 from .._supervise.why import Cause
 from ..errors import KernelError
 from .bridge import Bridge

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from .._core.spec import Plan
-    from .._supervise.run import Result
+    from .._supervise.kernel import Result
 
 _CHILD: Final = "kernel._cli.child"
 

@@ -18,7 +18,8 @@ from .._manifest.manifest import load
 from .._manifest.registry import Registry, discover
 from .._plan.part import free_id, named, part_of
 from .._plan.plan import resolve
-from .._supervise.run import Kernel, Result, serve
+from .._supervise.kernel import Kernel, Result
+from .._supervise.run import serve
 from ..errors import StartupError
 from .guest import STOP_TIMEOUT, guest
 

@@ -15,8 +15,8 @@ from .._core.lifecycle import exit_status
 from .._core.spec import Plan
 from .._plan.part import free_id, part_of
 from .._plan.script import Script
+from .._supervise.kernel import ExitStatus, Result
 from .._supervise.leash import OF_SIGNALS, Leash
-from .._supervise.run import ExitStatus, Result
 from .guest import STOP_TIMEOUT, guest
 
 

@@ -323,3 +323,14 @@ async def sleep_unless_retired(child: Child, seconds: float) -> None:
         while not (child.retired or child.hurried):
             await child.changed.park()
     child.starts_at = -math.inf
+
+
+def restarted_whole(child: Child, error: BaseException, *, with_group: bool) -> tuple[Unit[Child], float] | None:
+    """Return which service inside is started again in place of a child's failure for good, and after how many seconds."""
+    if not child.units or child.retired or child.left_behind or is_final(error):
+        return None
+    for unit in failing_with(child, with_group=with_group):
+        wait = 0.0 if unit.restarting else unit.next_wait()
+        if wait is not None:
+            return unit, wait
+    return None

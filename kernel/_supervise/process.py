@@ -23,9 +23,10 @@ from .._core.event import Event
 from .._core.events import ComponentFailed, EventHub, LoopBlocked, StopRequested
 from .._core.spec import DispatcherSpec, DriverSpec, Plan, StageHook, Zone
 from ..errors import UnavailableError
+from .kernel import ExitStatus, Kernel, Result
 from .leash import AT_ONCE, Leash
 from .reload import Again
-from .run import ExitStatus, Kernel, Result, serve
+from .run import serve
 from .stages import FAILED, Stages
 from .watchdog import LastWords, Watchdog, write_last_words
 

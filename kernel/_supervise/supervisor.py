@@ -36,23 +36,19 @@ from .child import (
     failing_with,
     healthy_for,
     holding,
-    is_final,
     is_free_to_start,
     left_behind,
     lost_with,
     obstacles,
     parted,
+    restarted_whole,
     serves,
     sleep_unless_retired,
     standing_on,
     worn_out,
 )
 from .life import Life
-from .unit import Unit
-
-
-def _ignore(_unit: Unit[Child]) -> None:
-    """There is no service inside."""
+from .unit import Unit, unnoticed
 
 
 @final
@@ -67,7 +63,7 @@ class Supervisor:
     """Called when no child is left that works by itself."""
     on_ready: Callable[[], None]
     """Called whenever a child has moved, or has just been started, and no essential one is missing."""
-    on_unit_finished: Callable[[Unit[Child]], None] = _ignore
+    on_unit_finished: Callable[[Unit[Child]], None] = unnoticed
     """As `on_finished`, for a service inside."""
     children: dict[str, Child] = attrs.field(factory=dict[str, Child], init=False)
     errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
@@ -352,7 +348,7 @@ class Supervisor:
 
     async def _give_up(self, child: Child, error: BaseException) -> None:
         """Fail a child that has been restarted too often, and its group as a whole."""
-        if (whole := _restarted_whole(child, error, with_group=True)) is not None:
+        if (whole := restarted_whole(child, error, with_group=True)) is not None:
             await self._restart_whole(*whole, child, error)
             return
         if child.group is not None:
@@ -364,7 +360,7 @@ class Supervisor:
     async def _fail(self, child: Child, error: BaseException) -> None:
         """End a child for good: if it is essential, whoever is told stops the service; else its users end too."""
         with_group = child.group is not None and child.group.failed
-        if (whole := _restarted_whole(child, error, with_group=with_group)) is not None:
+        if (whole := restarted_whole(child, error, with_group=with_group)) is not None:
             await self._restart_whole(*whole, child, error)
             return
         lost = next((unit for unit in failing_with(child, with_group=with_group) if not unit.essential), None)
@@ -501,14 +497,3 @@ class Supervisor:
     def _notify(self, child: Child) -> None:
         for one in (child, *standing_on(child)):
             one.changed.unpark_all()
-
-
-def _restarted_whole(child: Child, error: BaseException, *, with_group: bool) -> tuple[Unit[Child], float] | None:
-    """Return which service inside is started again in place of a child's failure for good, and after how many seconds."""
-    if not child.units or child.retired or child.left_behind or is_final(error):
-        return None
-    for unit in failing_with(child, with_group=with_group):
-        wait = 0.0 if unit.restarting else unit.next_wait()
-        if wait is not None:
-            return unit, wait
-    return None

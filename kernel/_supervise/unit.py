@@ -77,3 +77,7 @@ class Unit(Generic[ChildT]):
         if self.history is None or self.history.policy.policy is Restart.NEVER:
             return None
         return self.history.next_wait(healthy_for=max(0.0, trio.current_time() - self._whole_since))
+
+
+def unnoticed(_unit: Unit[ChildT]) -> None:
+    """Take no note of a unit that is done: nobody waits for one."""

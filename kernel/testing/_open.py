@@ -13,7 +13,7 @@ from .._convert.folder import on_path
 from .._core.events import EventHub
 from .._core.spec import Plan
 from .._manifest.registry import Registry
-from .._supervise.run import Kernel
+from .._supervise.kernel import Kernel
 from ._faults import Faults
 from ._patience import Patience
 from ._plan_for import plan_for

@@ -12,7 +12,8 @@ import trio
 from .._core.events import DeliverySettled, Event, EventHub
 from .._core.spec import Plan
 from .._core.words import MAX_TEXT, cut, listed
-from .._supervise.run import Kernel, Result, serve
+from .._supervise.kernel import Kernel, Result
+from .._supervise.run import serve
 from ._context import fake_context
 from ._patience import Patience, bounded
 

@@ -17,7 +17,7 @@ from kernel import Event, Plan, Result, resolve, serve
 from kernel._core.events import EventHub
 from kernel._manifest.manifest import Manifest, from_mapping
 from kernel._manifest.registry import Registry
-from kernel._supervise.run import Kernel
+from kernel._supervise.kernel import Kernel
 from kernel.abc import Driver
 from kernel.testing import fake_context
 

@@ -16,8 +16,8 @@ from typing_extensions import override
 from kernel import Ack, DeadLetter, Envelope, Event, Outcome, Result, Retry, Return
 from kernel._core.events import StateChanged, StopTimedOut
 from kernel._core.lifecycle import FINAL
+from kernel._supervise.kernel import Kernel
 from kernel._supervise.life import CLOSING_SHARE
-from kernel._supervise.run import Kernel
 from kernel.abc import Delivery, Intake
 
 from ._acts import ACTS

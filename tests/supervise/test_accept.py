@@ -17,7 +17,8 @@ from kernel._core.events import ComponentFailed, DeliverySettled, DrainTimedOut,
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry
 from kernel._plan.plan import resolve
-from kernel._supervise.run import ExitStatus, Kernel, Result, serve
+from kernel._supervise.kernel import ExitStatus, Kernel, Result
+from kernel._supervise.run import serve
 from kernel.abc import Context, Dispatcher, Intake, NoConfig
 from kernel.testing import fake_context
 from tests.delivery._feed import Parcel, parcel

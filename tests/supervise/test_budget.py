@@ -19,7 +19,8 @@ from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry
 from kernel._plan.graph import FLUSH
 from kernel._plan.plan import resolve
-from kernel._supervise.run import Kernel, serve
+from kernel._supervise.kernel import Kernel
+from kernel._supervise.run import serve
 from kernel.abc import Context, Delivery, Dispatcher, Intake, NoConfig
 from kernel.testing import fake_context
 

@@ -16,7 +16,8 @@ from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry
 from kernel._plan.plan import resolve
 from kernel._supervise.gate import Gate
-from kernel._supervise.run import Kernel, Result, serve
+from kernel._supervise.kernel import Kernel, Result
+from kernel._supervise.run import serve
 from kernel.abc import Context, Dispatcher, Intake, NoConfig
 from kernel.errors import StartupError
 from kernel.testing import fake_context

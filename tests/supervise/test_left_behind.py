@@ -21,7 +21,8 @@ from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry
 from kernel._plan.plan import resolve
 from kernel._supervise.child import Group
-from kernel._supervise.run import ExitStatus, Result, serve
+from kernel._supervise.kernel import ExitStatus, Result
+from kernel._supervise.run import serve
 from kernel.abc import Context, Dispatcher, Driver, Intake, NoConfig
 from kernel.errors import DependencyError, LeftBehindError
 from kernel.testing import fake_context

@@ -30,7 +30,8 @@ from kernel._delivery.failure import describe
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry, discover
 from kernel._plan.plan import resolve
-from kernel._supervise.run import ExitStatus, Kernel, Result, serve
+from kernel._supervise.kernel import ExitStatus, Kernel, Result
+from kernel._supervise.run import serve
 from kernel.abc import Context, Dispatcher, Driver, Intake, NoConfig, Protocol
 from kernel.errors import StartupError, UnavailableError
 from kernel.testing import fake_context, open_kernel

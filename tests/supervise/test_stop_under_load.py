@@ -14,7 +14,7 @@ import trio
 from kernel import DeadLetter, handles
 from kernel._core.events import DrainTimedOut, KernelStopped
 from kernel._manifest.registry import Registry, discover
-from kernel._supervise.run import ExitStatus, Result
+from kernel._supervise.kernel import ExitStatus, Result
 from kernel.errors import PermanentError, StartupError, UnavailableError
 from kernel.testing import RunningService, open_kernel
 

@@ -28,8 +28,8 @@ from kernel._log.sinks import Stream
 from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import Registry
 from kernel._plan.plan import resolve
+from kernel._supervise.kernel import ExitStatus
 from kernel._supervise.process import _Signals, run
-from kernel._supervise.run import ExitStatus
 from kernel._supervise.watchdog import Watchdog
 from kernel.abc import Context, Driver, NoConfig
 from kernel.errors import StartupError

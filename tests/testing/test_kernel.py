@@ -21,7 +21,7 @@ from typing_extensions import override
 from kernel import Ack, Envelope, Outcome, SettleFailed, StopRequested, handles
 from kernel._core.spec import WorkerSpec
 from kernel._manifest.registry import Registry, discover
-from kernel._supervise.run import ExitStatus
+from kernel._supervise.kernel import ExitStatus
 from kernel.abc import Context, Delivery, Dispatcher, Driver, Intake, NoConfig
 from kernel.errors import InvalidError, RemoteError, StartupError
 from kernel.testing import Faults, Patience, RunningService, no_leaks, no_task_leaks, open_kernel
