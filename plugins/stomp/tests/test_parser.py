@@ -135,6 +135,63 @@ def test_a_body_that_is_too_large_is_not_kept() -> None:
     assert frame.skipped == 100_000_000
 
 
+NAMED = b"MESSAGE\nsubscription:1\nmessage-id:2\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "flaw"),
+    [
+        (b"a:b\0c\n", "NUL"),
+        (b"a:\xff\n", "no UTF-8"),
+        (b"no colon\n", "no colon"),
+        (b":no name\n", "no name"),
+        (b"a:\\t\n", "escape"),
+        (b"a:b\rc\n", "carriage return"),
+        (b"a:b\n" * 50, "too many headers"),
+        (b"a:" + b"x" * 300 + b"\n", "too long a one"),
+        (b"a:" + b"x" * 900 + b"\n", "more than 400 bytes"),
+    ],
+)
+@pytest.mark.parametrize("length", [b"", b"content-length:4\n"])
+def test_a_message_that_cannot_be_read_is_named_and_ends_nothing(head: bytes, flaw: str, length: bytes) -> None:
+    data = NAMED + head + length + b"\nbody\0RECEIPT\nreceipt-id:7\n\n\0"
+    limits = Limits(headers=10, line=200, head=400, body=1000)
+    names = {"subscription": "1", "message-id": "2", **({"content-length": "4"} if length else {})}
+
+    parser = Parser(COMMANDS, limits)
+    parser.feed(data)
+    frames = [parser.next_frame(), parser.next_frame()]
+
+    assert [frame and frame.command for frame in frames] == ["MESSAGE", "RECEIPT"]
+    assert frames[0] is not None
+    assert frames[0].headers == names
+    assert flaw in frames[0].flaw
+    assert frames[1] is not None
+    assert not frames[1].flaw
+    assert read(cut(data, range(len(data))), limits=limits) == read([data], limits=limits)
+
+
+def test_headers_that_never_end_are_not_kept_for_ever() -> None:
+    parser = Parser(COMMANDS, Limits(head=400, body=1000))
+    parser.feed(NAMED + b"a:" + b"x" * 1400)
+
+    with pytest.raises(StompError, match="more than 1400 bytes"):
+        parser.next_frame()
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"a": "x" * 70_000}, 'header "a" has 70002 characters; 65536 are possible'),
+        ({str(number): "x" * 30_000 for number in range(9)}, "its headers have 270"),
+        ({str(number): "" for number in range(300)}, "it has 301 headers"),
+    ],
+)
+def test_what_nobody_would_read_is_not_written(headers: dict[str, str], says: str) -> None:
+    with pytest.raises(FrameError, match=says):
+        encode(Frame("SEND", headers), "1.2")
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_no_input_has_another_verdict_for_how_it_is_cut(block: int) -> None:
     for seed in range(block * 1500, (block + 1) * 1500):

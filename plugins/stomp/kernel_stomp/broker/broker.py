@@ -28,6 +28,8 @@ from .rabbitmq import EXCLUSIVE_PREFETCH
 
 _LEAVE_TIMEOUT: Final = 1.0
 """Seconds that leaving a subscription waits for the server."""
+_SLOWEST: Final = 4
+"""Failures in a row from which on the wait before the next try grows no more: a server that is there again is used."""
 _PASSING: Final = ("forced", "shut", "stopp", "starting", "internal_error", "disposed")
 """Words in an ERROR that is not about what was asked for, but about a server that has to do with itself."""
 
@@ -154,12 +156,14 @@ class StompBroker(Broker):
             consumer.end(lambda: UnavailableError("the connection to the server is closed"))
 
     async def _declare(self, topology: Topology) -> None:
+        failures = 0
         while True:
+            failures += 1
             await self._keeper.link()
             try:
                 await self._perform(topology)
             except (LinkError, LoginRefusedError) as error:
-                await self._wait(error)
+                await self._wait(error, failures)
             else:
                 return
 
@@ -207,7 +211,9 @@ class StompBroker(Broker):
 
     async def _join(self, subscription: Subscription) -> Consumer:
         name = subscription.queue
+        failures = 0
         while True:
+            failures += 1
             spec = self._catalog.queue(name)
             if spec is not None and spec.exclusive:
                 self._check_exclusive(name)
@@ -226,7 +232,7 @@ class StompBroker(Broker):
             try:
                 consumer, _ = await self._open(wish)
             except LinkError as error:
-                await self._wait(_refusal(f'queue "{name}" cannot be consumed from', error))
+                await self._wait(_refusal(f'queue "{name}" cannot be consumed from', error), failures)
             else:
                 consumer.reply_exchange = subscription.reply_exchange
                 return consumer
@@ -251,11 +257,13 @@ class StompBroker(Broker):
             raise
         return consumer, link
 
-    async def _wait(self, error: Exception) -> None:
+    async def _wait(self, error: Exception, failures: int) -> None:
         """Wait a while before the next try; raise what would be the same again."""
         if isinstance(error, ConflictError):
             raise error
-        await trio.sleep(max(0.05, self._keeper.backoff.wait(1)))
+        if failures > 1:  # one may be that of a connection that has just been lost
+            self._keeper.health.warn(f"waits for the server: {error}")
+        await trio.sleep(max(0.05, self._keeper.backoff.wait(min(failures, _SLOWEST))))
 
     def _check_exclusive(self, name: str) -> None:
         """Raise ConflictError if somebody has a queue that is for one consumer, or if it is gone."""

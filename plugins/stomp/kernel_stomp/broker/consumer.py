@@ -115,7 +115,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self.link.give_up(f"it brings far more than {self.prefetch} messages at a time")
         elif not self._supply.wants(frame):
             self._supply.ack(frame)
-        elif frame.skipped:
+        elif frame.skipped or frame.flaw:
             self._supply.put_aside(frame)
             self._post.refuse(frame, queue=self._wish.queue)
         else:

@@ -100,7 +100,10 @@ class Post:
         await self.outbox.postpone(frame, delay=after, target=queue)
 
     def refuse(self, frame: Frame, *, queue: str) -> None:
-        """Say that a message was too large to be read."""
+        """Say that a message cannot be read, or was too large for it."""
+        if frame.flaw:
+            self.log.error("a message cannot be read: the server puts it aside", queue=queue, reason=frame.flaw)
+            return
         self.log.error("a message is larger than max_message_bytes", queue=queue, bytes=frame.skipped)
 
     def hold(self, envelope: Envelope, *, queue: str, error: Exception) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .frames import Frame as Frame
 from .frames import FrameError as FrameError
+from .frames import Limits as Limits
 from .frames import encode as encode
-from .parser import Limits as Limits
 from .parser import Parser as Parser
 from .parser import StompError as StompError

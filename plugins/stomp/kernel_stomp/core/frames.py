@@ -24,6 +24,24 @@ class FrameError(ValueError):
 
 
 @final
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What a frame may have, at most."""
+
+    headers: int = 256
+    line: int = 64 * 1024
+    """Characters of one header, and of the command."""
+    head: int = 256 * 1024
+    """Bytes of command and headers together."""
+    body: int = 16 * 1024 * 1024
+    """Bytes. A larger body whose length is told is skipped; one whose length is not told is an error."""
+
+
+_WRITTEN: Final = Limits(headers=192, head=224 * 1024)
+"""What we send: whoever takes it gets what servers, retries and dead letters add besides."""
+
+
+@final
 @attrs.frozen(repr=False)
 class Frame:
     """One frame of either side."""
@@ -33,6 +51,8 @@ class Frame:
     body: bytes = b""
     skipped: int = 0
     """Bytes of a body that was larger than allowed and was not kept; 0 for every other."""
+    flaw: str = ""
+    """Why a MESSAGE cannot be read, of which no more is kept than what names it; empty for every other frame."""
 
     def __repr__(self) -> str:
         return f"<Frame {self.command}, {len(self.headers)} headers, {len(self.body)} bytes>"
@@ -42,7 +62,8 @@ def encode(frame: Frame, version: str) -> bytes:
     """Return the bytes of a frame; one with a body says how long that is.
 
     Raises:
-        FrameError: if a header has what this version cannot write: a NUL, and in CONNECT a line feed.
+        FrameError: if a header has what this version cannot write: a NUL, and in CONNECT a line feed; or if its headers
+        are more than whoever takes it would read.
     """
     lines = [frame.command]
     write = _written_plain if frame.command in PLAIN else _written_old if version == OLD else _written
@@ -53,7 +74,21 @@ def encode(frame: Frame, version: str) -> bytes:
         head = "\n".join(lines).encode()
     except UnicodeEncodeError as error:
         raise FrameError("a header has half a character, which UTF-8 cannot write") from error
+    if len(head) > _WRITTEN.line or len(lines) > _WRITTEN.headers:
+        _check_size(head, lines)
     return b"%b\n\n%b\0" % (head, frame.body)
+
+
+def _check_size(head: bytes, lines: list[str]) -> None:
+    most = _WRITTEN
+    if len(lines) > most.headers:
+        raise FrameError(f"it has {len(lines) - 1} headers; fewer than {most.headers} are possible here")
+    longest = max(lines, key=len)
+    if len(longest) > most.line:
+        name = longest.partition(":")[0][:40]
+        raise FrameError(f'header "{name}" has {len(longest)} characters; {most.line} are possible here')
+    if len(head) > most.head:
+        raise FrameError(f"its headers have {len(head)} bytes; {most.head} are possible here")
 
 
 def _written(text: str) -> str:

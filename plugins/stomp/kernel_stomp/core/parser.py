@@ -10,7 +10,7 @@ from typing import Final, final
 
 import attrs
 
-from .frames import OLD, PLAIN, Frame
+from .frames import OLD, PLAIN, Frame, Limits
 
 _LF: Final = 10
 _CR: Final = 13
@@ -20,22 +20,13 @@ _ESCAPED: Final = re.compile(r"\\(.?)", re.DOTALL)
 _MEANINGS: Final = {"\\": "\\", "n": "\n", "c": ":", "r": "\r"}
 
 
+_NUL: Final = "there is a NUL before the end of the headers"
+_NAMING: Final = frozenset({"ack", "content-length", "destination", "message-id", "subscription"})
+"""Headers of a MESSAGE without which it could not be put aside, nor passed over."""
+
+
 class StompError(ValueError):
     """What came is no STOMP, or more than allowed; the connection is of no use any more."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class Limits:
-    """What a frame may have, at most."""
-
-    headers: int = 256
-    line: int = 64 * 1024
-    """Bytes of one header, and of the command."""
-    head: int = 256 * 1024
-    """Bytes of command and headers together."""
-    body: int = 16 * 1024 * 1024
-    """Bytes. A larger body whose length is told is skipped; one whose length is not told is an error."""
 
 
 @final
@@ -55,6 +46,8 @@ class Parser:
     """Up to where no end was found."""
     _head: tuple[str, dict[str, str], int] | None = attrs.field(default=None, init=False)
     """Command, headers, and bytes of the body, or -1, of a frame whose body comes."""
+    _flaw: str = attrs.field(default="", init=False)
+    """Why the headers of the frame whose body comes cannot be read, if they cannot."""
     _skipped: int = attrs.field(default=0, init=False)
     """Bytes of the body that comes, if it is too large."""
     _missing: int = attrs.field(default=0, init=False)
@@ -102,8 +95,8 @@ class Parser:
         """Return the frame whose body begins here and ends before the NUL at `end`."""
         if self._buffer[end]:
             raise StompError("a body is not followed by a NUL: content-length is wrong")
-        frame = Frame(command, headers, bytes(memoryview(self._buffer)[self._at : end]), self._skipped)
-        self._head, self._skipped = None, 0
+        frame = Frame(command, headers, bytes(memoryview(self._buffer)[self._at : end]), self._skipped, self._flaw)
+        self._head, self._skipped, self._flaw = None, 0, ""
         self._move(end + 1)
         return frame
 
@@ -129,10 +122,13 @@ class Parser:
         end, body = self._find_end()
         begin = self._at
         limit = end if end >= 0 else len(self._buffer)
-        if limit - begin > self.limits.head + (0 if end >= 0 else 3):
-            raise StompError(f"command and headers have more than {self.limits.head} bytes")
-        if self._buffer.find(0, begin, limit) >= 0:
-            raise StompError("there is a NUL before the end of the headers")
+        # A message has been written by anybody: what he did must not end the connection of who takes it.
+        is_message = self._buffer.startswith((b"MESSAGE\n", b"MESSAGE\r"), begin)
+        most = self.limits.head + (self.limits.body if is_message else 0)
+        if limit - begin > most + (0 if end >= 0 else 3):
+            raise StompError(f"command and headers have more than {most} bytes")
+        if not is_message and self._buffer.find(0, begin, limit) >= 0:
+            raise StompError(_NUL)
         if end < 0:
             self._seen = max(begin, len(self._buffer) - 2)
             return False
@@ -164,6 +160,31 @@ class Parser:
         return (long, long + 3) if long >= 0 else (plain, plain + 2)
 
     def _read_lines(self, head: bytes) -> tuple[str, dict[str, str], int]:
+        try:
+            return self._read_whole(head)
+        except StompError as error:
+            named = self._read_names(head)
+            if "message-id" not in named:
+                raise
+            self._flaw = str(error)
+            return "MESSAGE", named, _length(named)
+
+    def _read_names(self, head: bytes) -> dict[str, str]:
+        """Return what names a message whose headers cannot be read; nothing of any other frame."""
+        command, *lines = head.decode(errors="replace").split("\n")
+        end = "" if self.version == OLD else "\r"
+        named: dict[str, str] = {}
+        for line in lines if command.removesuffix(end) == "MESSAGE" else ():
+            key, _, value = line.removesuffix(end).partition(":")
+            if key in _NAMING and len(value) < self.limits.line:
+                named.setdefault(key, self._unescaped(value))
+        return named
+
+    def _read_whole(self, head: bytes) -> tuple[str, dict[str, str], int]:
+        if len(head) > self.limits.head:
+            raise StompError(f"command and headers have more than {self.limits.head} bytes")
+        if 0 in head:
+            raise StompError(_NUL)
         try:
             text = head.decode()
         except UnicodeDecodeError:
