@@ -165,13 +165,15 @@ def obstacles(child: Child) -> Iterator[Child]:
     """Yield what the child waits for, one at a time, each as often as it is asked for while it is not up.
 
     So a child that comes after thousands is not compared with all of them whenever one gets ready. Those passed
-    are not looked at again, and may have gone down since.
+    are not looked at again, and may have gone down since. It is at its end, too, when the child was told anew what
+    it depends on: what had failed for good, and was replaced by a reload, is never up again.
     """
-    for other in child.uses:
-        while not serves(other):
+    uses, after = child.uses, child.after
+    for other in uses:
+        while child.uses is uses and not serves(other):
             yield other
     for other in _comes_after(child):
-        while other.state not in USABLE and other.state not in FINAL:
+        while child.after is after and other.state not in USABLE and other.state not in FINAL:
             yield other
 
 

@@ -232,10 +232,12 @@ async def test_one_that_does_not_know_its_manifest_needs_a_plan(autojump_clock: 
 async def test_something_essential_that_can_never_start_is_taken_back(autojump_clock: Any) -> None:
     async with opened() as service:
         told = await service.kernel.reload(planned(drivers__shelf__size=0, workers__watchman=None))
+        old_is_back = service.kernel.is_ready
         again = await service.kernel.reload(planned(drivers__shelf__size=3))
 
         assert told.undone
         assert "there is no such shelf" in dict(told.failed)["driver/shelf"]
+        assert old_is_back
         assert not again.undone
         assert service.resource("driver/shelf") == 3
         result = await service.stop()
