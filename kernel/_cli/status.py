@@ -168,18 +168,26 @@ def reload_text(answer: Mapping[str, Any]) -> str:
 
 
 def diff_text(answer: Mapping[str, Any]) -> str:
-    """Return what a reload would do, component by component, with the values that differ."""
+    """Return what a reload would do, component by component, with the values that differ, or are said of a new one."""
     lines: list[str] = []
     for word, ids in (("starts", answer["added"]), ("ends", answer["removed"]), ("restarts", answer["restarted"])):
         for id_ in ids:
             follows = word == "restarts" and id_ not in answer["changed"]
             lines.append(f"{word:8} {id_}{', with what it depends on' * follows}")
-            lines += [_value_text(value) for value in answer["values"] if _is_of(value["path"], id_)]
+            values = [] if word == "ends" else answer["values"]
+            lines += [_value_text(value) for value in values if _is_of(value["path"], id_) and _is_said(value)]
     shown = [*answer["added"], *answer["removed"], *answer["restarted"]]
-    rest = [value for value in answer["values"] if not any(_is_of(value["path"], id_) for id_ in shown)]
+    rest = [
+        value for value in answer["values"] if _is_said(value) and not any(_is_of(value["path"], id_) for id_ in shown)
+    ]
     if rest:
         lines += ["changes while it runs", *map(_value_text, rest)]
     return "\n".join(lines or [f"{answer['manifest']}: nothing would change"])
+
+
+def _is_said(value: Mapping[str, Any]) -> bool:
+    """Whether somebody has written it: the defaults of a table that is new are dozens."""
+    return value["old"] is not None or value.get("origin") != "default"
 
 
 def _is_of(path: str, id_: str) -> bool:

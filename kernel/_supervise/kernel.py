@@ -237,7 +237,7 @@ class Kernel:
         """Return the plan that a reload would read now, and what it would do. Nothing is done.
 
         Raises:
-            InvalidError: if the manifest is wrong.
+            InvalidError: if the manifest is wrong, or a running service cannot take it over.
             ValueError: if nobody has said where it is.
 
         Cancellation: Is a checkpoint.

@@ -171,7 +171,7 @@ class Reloading:
         """Return what a reload would have run, and what it would do."""
         if self.again is None:
             raise ValueError("this service does not know its manifest")
-        plan, files = await self._read(self.again.read)
+        plan, files = await self._allowed(self.again.read)
         return plan, changes(self.tree.plan, plan, stale=self._stale(files))
 
     def takes(self, child: Child) -> bool:
@@ -238,11 +238,9 @@ class Reloading:
         given, again = wish.plan, self.again
         if given is None:
             assert again is not None  # `ask` has looked
-            plan, files = await self._read(again.read)
+            plan, files = await self._allowed(again.read)
         else:
-            plan, files = await self._read(lambda: given)
-        if problems := fixed(self.tree.plan, plan):
-            raise PlanError(problems)
+            plan, files = await self._allowed(lambda: given)
         found = changes(self.tree.plan, plan, stale=self._stale(files))
         return _Step(
             plan=plan,
@@ -250,6 +248,13 @@ class Reloading:
             changes=self._with_lost(plan, found),
             files=files,
         )
+
+    async def _allowed(self, plan_of: Callable[[], Plan]) -> tuple[Plan, Mapping[str, tuple[str, ...]]]:
+        """Return what `_read` returns, unless it says what a service that runs cannot take over."""
+        plan, files = await self._read(plan_of)
+        if problems := fixed(self.tree.plan, plan):
+            raise PlanError(problems)
+        return plan, files
 
     def _stale(self, files: Mapping[str, tuple[str, ...]]) -> set[str]:
         return {id_ for id_, stamps in files.items() if self._files.get(id_, stamps) != stamps}

@@ -212,12 +212,26 @@ def test_a_diff_says_what_a_reload_would_do_and_does_nothing(tmp_path: Path) -> 
         assert same.stdout == f"{opened.manifest}: nothing would change\n"
         lines = diff.stdout.splitlines()
         assert lines[0] == "starts   worker/third"
-        assert "ends     worker/other" in lines
-        at = lines.index("restarts worker/loop")
-        assert lines[at + 1] == f'         [workers.loop.config].label: "one" -> "two"  ({opened.manifest}:9)'
+        assert lines[1:5] == [
+            f'         [workers.third].use: - -> "tea:other"  ({opened.manifest}:11)',
+            "ends     worker/other",
+            "restarts worker/loop",
+            f'         [workers.loop.config].label: "one" -> "two"  ({opened.manifest}:9)',
+        ]
         assert '         [logging].level: "info" -> "warning"' in diff.stdout
         assert {one["id"] for one in tree["components"]} == {"driver/queue", "worker/loop", "worker/other"}
         assert as_json["changed"] == ["worker/loop"]
+        assert "[workers.third].timeout" in {value["path"] for value in as_json["values"]}  # all, also defaults
+
+
+@pytest.mark.slow
+def test_a_diff_is_refused_where_the_reload_would_be(tmp_path: Path) -> None:
+    with shop(tmp_path) as opened:
+        opened.edit('name = "shop"', 'name = "other"')
+        diff, told = opened.command("plan", "--diff"), opened.command("reload")
+
+        assert "[kernel].name: cannot change while the service runs" in diff.stderr
+        assert (diff.stdout, diff.returncode, diff.stderr) == (told.stdout, told.returncode, told.stderr)
 
 
 @pytest.mark.slow
