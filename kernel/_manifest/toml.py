@@ -7,7 +7,10 @@ the same keys, and after it nothing counts.
 
 from __future__ import annotations
 
+import os
 import re
+import select
+import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias, final
@@ -22,6 +25,8 @@ from .hints import syntax_hint
 MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
 """Tables and arrays in each other, and parts of a dotted key (tomli takes quadratic time over those)."""
+PATIENCE: Final = 5.0
+"""Seconds within which all of a manifest must have come, where it is no file: who writes into a pipe may never end."""
 _MAX_NUMBER: Final = 1000
 """Characters of a number or date; Python refuses to read integers of some thousand digits."""
 _NO_MANIFEST: Final = "; this is a module: name the manifest, a TOML file that says what of it runs"
@@ -86,16 +91,39 @@ def read_toml(path: Path, *, file: str) -> tuple[dict[str, object], Lines]:
         ManifestError: if it cannot be read, is larger than `MAX_BYTES`, or is not TOML; always with one problem.
     """
     try:
-        with path.open("rb") as source:
-            data = source.read(MAX_BYTES + 1)
+        data = _read(path)
     except IsADirectoryError:
         raise _error(file, 0, "is a directory; name the manifest in it") from None
     except FileNotFoundError:
         raise _error(file, 0, "no such file") from None
+    except TimeoutError:
+        raise _error(file, 0, f"has not come to its end within {PATIENCE:g} s: name a file") from None
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise _error(file, 0, f"cannot be read: {reason}") from exc
     return parse_toml(data, file=file)
+
+
+def _read(path: Path) -> bytes:
+    """Return what is there, up to more than the limit. Opening a FIFO, or reading it, waits for nobody for long."""
+    until, data = time.monotonic() + PATIENCE, b""
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as source:
+        while len(data) <= MAX_BYTES:
+            part = source.read(MAX_BYTES + 1 - len(data))
+            if part == b"":
+                break
+            data += part or b""
+            left = until - time.monotonic()
+            if part is None and (left <= 0 or not _poll(source.fileno(), left)):
+                raise TimeoutError
+    return data
+
+
+def _poll(descriptor: int, seconds: float) -> bool:
+    # Not `select`, which takes no descriptor beyond 1023.
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def parse_toml(data: bytes, *, file: str) -> tuple[dict[str, object], Lines]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,35 @@ def test_a_missing_file_and_a_directory_are_problems_of_the_whole_file(tmp_path:
         read_toml(tmp_path / "gone.toml", file="gone.toml")
     with pytest.raises(ManifestError, match=r"^here: is a directory; name the manifest in it$"):
         read_toml(tmp_path, file="here")
+
+
+def test_what_is_written_into_a_pipe_is_read(tmp_path: Path) -> None:
+    def write(into: int) -> None:
+        for part in (b"[kernel]\n", b"name = ", b'"a"\n' + b"# more than the pipe holds\n" * 5_000):
+            os.write(into, part)
+        os.close(into)
+
+    out, into = os.pipe()
+    writer = threading.Thread(target=write, args=[into])
+    writer.start()
+    try:
+        assert read_toml(Path(f"/dev/fd/{out}"), file="x")[0] == {"kernel": {"name": "a"}}
+    finally:
+        writer.join()
+        os.close(out)
+
+
+def test_a_pipe_that_nobody_writes_into_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "kernel.toml")
+    out, into = os.pipe()
+    os.write(into, b"[kernel]")
+    monkeypatch.setattr("kernel._manifest.toml.PATIENCE", 0.1)
+
+    assert read_toml(tmp_path / "kernel.toml", file="x")[0] == {}
+    with pytest.raises(ManifestError, match=r"^x: has not come to its end within 0\.1 s: name a file$"):
+        read_toml(Path(f"/dev/fd/{out}"), file="x")
+    os.close(into)
+    os.close(out)
 
 
 def test_an_unreadable_file_is_a_problem(tmp_path: Path) -> None:
