@@ -40,10 +40,15 @@ class Clause:
         """
         if self.takes_arguments:
             return Arguments(args, kwargs)
-        given = [*args, *kwargs.values()]
+        given = [*args, *kwargs.values()] or self._default
         if len(given) != 1 or not kwargs.keys() <= self.signature.parameters.keys():
             raise ContractError(self.subject, [f"takes one payload: {self.method}{self.signature}"])
         return given[0]
+
+    @property
+    def _default(self) -> list[object]:
+        defaults = (parameter.default for parameter in self.signature.parameters.values())
+        return [default for default in defaults if default is not inspect.Parameter.empty]
 
 
 @final

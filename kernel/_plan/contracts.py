@@ -13,8 +13,10 @@ import attrs
 
 from .._convert.imports import NotImportableError, import_object
 from .._convert.payload import outgoing_converter
+from .._core.broker import Delivery
 from .._core.caller import Caller, Sender
 from .._core.contract import Clause, Contract, client_class
+from .._core.envelope import Envelope
 from .._core.marks import ANSWERS, HANDLES, mark_of, patterns_of, words_of
 from .._core.router import check_pattern, is_exact
 from .._manifest.tables import Report, SenderTable, under
@@ -63,7 +65,8 @@ def read_contract(path: str, *, is_published: bool, directory: Path | None, repo
         return None
     clauses = list(_clauses(found, report, is_published=is_published))
     if not clauses:
-        report((), f'"{path}" promises nothing: write async methods, one for each subject')
+        if not _members(found):
+            report((), f'"{path}" promises nothing: write async methods, one for each subject')
         return None
     try:
         client = client_class(found, clauses, is_published=is_published)
@@ -93,6 +96,8 @@ def _clauses(cls: type[object], report: Report, *, is_published: bool) -> Iterat
         label = f"{cls.__qualname__}.{name}"
         if not isinstance(member, FunctionType):
             report((), f"{label} is no method: a contract has async methods, and names with an underscore in front")
+        elif inspect.isasyncgenfunction(member):
+            report((), f"{label} has a `yield`, but there is one answer to a call: write `...` in its place")
         elif not inspect.iscoroutinefunction(member):
             report((), f'{label} is awaited by those who call it, so it must be written "async def"')
         else:
@@ -121,11 +126,18 @@ def _clause(
     cls: type[object], name: str, method: FunctionType, report: Report, *, is_published: bool
 ) -> Iterator[Clause]:
     label = f"{cls.__qualname__}.{name}"
-    arguments = arguments_of(method, label, _at_table(report))[1:]
+    arguments = arguments_of(method, label, _at_table(report))
+    if not arguments or arguments[0].parameter.kind not in _ONE:
+        report((), f'{label} is a method: its first parameter is "self"')
+    sent = [argument for argument in arguments[1:] if not any(argument.resolved().annotation is cls for cls in _GIVEN)]
+    for argument in arguments[1:]:
+        if argument not in sent:
+            text = f'"{argument.name}" of {label} is given by the kernel to whoever handles it, and cannot be sent'
+            report((), f"{text}: leave it out of the contract")
     mark = mark_of(method) or (HANDLES if is_published else ANSWERS)
     gives = _gives(method, label, report, is_published=is_published)
-    check = _check(arguments, mark, label, report)
-    parameters = [argument.resolved() for argument in arguments]
+    check = _check(sent, mark, label, report)
+    parameters = [argument.resolved() for argument in sent]
     subjects = patterns_of(method) or (".".join([*words_of(cls), name]),)
     for subject in subjects[:1]:
         yield Clause(
@@ -150,6 +162,7 @@ def _check(arguments: Sequence[Argument], mark: str, label: str, report: Report)
     return converter(annotation, f"the payload of {label}", _at_table(report), make=outgoing_converter)
 
 
+_GIVEN: Final = (Envelope, Delivery)
 _ONE: Final = frozenset({Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD})
 
 

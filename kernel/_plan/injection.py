@@ -21,8 +21,10 @@ import attrs
 
 from .._convert.strict import FromOutside, is_array, is_table
 from .._convert.structure import structure
+from .._core.caller import Caller, Sender
 from .._core.contract import Contract
 from .._core.event import Event
+from .._core.marks import patterns_of, words_of
 from .._core.spec import Asked
 from .._core.words import did_you_mean, listed
 from .._manifest.tables import Report, under
@@ -210,8 +212,17 @@ def _wants(argument: Argument, contract: Contract | None, label: str, report: Re
     """Return whether a parameter asks for a contract, or for a class that it is derived from."""
     if contract is None or argument.parameter.kind is Parameter.POSITIONAL_ONLY:
         return False
-    wanted = resolve(argument, label, report)
-    return any(wanted is cls for cls in contract.cls.__mro__[:-1])
+    wanted = _options(resolve(argument, label, report))
+    return any(option is cls for option in wanted for cls in contract.cls.__mro__[:-1])
+
+
+def _options(annotation: object) -> list[object]:
+    """Return what an annotation lets be given: `Annotated` and unions are looked into, and None is no driver."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _options(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
+        return [option for part in typing.get_args(annotation) for option in _options(part)]
+    return [] if annotation is types.NoneType else [annotation]
 
 
 def _into_keywords(arguments: Sequence[Argument], offer: Offer) -> dict[str, str]:
@@ -244,12 +255,12 @@ def _check_driver(argument: Argument, driver: str, offer: Offer, label: str, rep
             ("use",),
             f'parameter "{argument.name}" of {label} is positional-only, but what is injected is given by name',
         )
-    elif not _fits(provided, wanted):
+    elif not any(_fits(provided, option) for option in _options(wanted)):
         at = ("drivers", argument.name) if argument.name in offer.mapping else ("use",)
         text = f'parameter "{argument.name}" of {label} wants {_type_name(wanted)}'
         contract = offer.contracts.get(driver)
         also = f", and {_type_name(contract.cls)} by its contract" if contract else ""
-        report(at, f"{text}, but driver/{driver} provides {_type_name(provided)}{also}")
+        report(at, f"{text}, but driver/{driver} provides {_type_name(provided)}{also}{_to_name(provided, wanted)}")
 
 
 def _fits(provided: type[object], wanted: object) -> bool:
@@ -258,8 +269,25 @@ def _fits(provided: type[object], wanted: object) -> bool:
         return True
     try:
         return issubclass(provided, wanted)
-    except TypeError:  # parameterised, or a typing.Protocol with data: nothing can be said
-        return True
+    except TypeError:  # parameterised, or a typing.Protocol: of most nothing can be said
+        return not (issubclass(provided, Caller | Sender) and _is_contract_for(provided, wanted))
+
+
+def _is_contract_for(provided: type[object], wanted: type[object]) -> bool:
+    """Return whether a class can only be had of a driver that names it: it has methods that send under a subject."""
+    methods = {
+        name: value for base in wanted.__mro__ for name, value in vars(base).items() if inspect.isfunction(value)
+    }
+    sent = {name: (*words_of(wanted), *patterns_of(method)) for name, method in methods.items() if name[0] != "_"}
+    is_open = hasattr(provided, "__getattr__")  # an attribute is a subject
+    return any(not hasattr(provided, name) and (words or not is_open) for name, words in sent.items())
+
+
+def _to_name(provided: type[object], wanted: object) -> str:
+    for one in _options(wanted):
+        if isinstance(one, type) and issubclass(provided, Caller | Sender) and getattr(one, "_is_protocol", False):
+            return f'; if that is a contract, name it in the driver\'s table: contract = "{one.__module__}:{one.__qualname__}"'
+    return ""
 
 
 def _type_name(cls: object) -> str:

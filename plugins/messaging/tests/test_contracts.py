@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import attrs
 import pytest
@@ -11,7 +11,8 @@ import trio
 from kernel_messaging import Publisher, RpcClient
 from trio.testing import MockClock
 
-from kernel import Arguments, Plan, answers, contract, handles
+from kernel import Arguments, Envelope, Plan, answers, contract, handles
+from kernel.abc import Delivery
 from kernel.errors import ContractError, ConversionError, PlanError
 from kernel.testing import RunningService, open_kernel
 from kernel.testing._plan_for import plan_for
@@ -305,3 +306,170 @@ class Another(Stock, Protocol): ...
 
 def planned(tables: Any) -> Plan:
     return plan_for(tables, replace={}, set_={}, registry=None, environ={}, faults=None)
+
+
+@contract("stock")
+class Elsewhere(Protocol):
+    async def take(self, sku: str) -> int: ...
+
+
+class Marked(Protocol):
+    @answers("stock.take")
+    async def pick(self, sku: str) -> int: ...
+
+
+class Unmarked(Protocol):
+    async def created(self, order: Order) -> None: ...
+
+
+class Namespace(Protocol):
+    stock: Any
+
+
+class Bare(Protocol):
+    async def take(self, sku: str) -> int: ...
+
+
+class Asking:
+    """What is derived from it asks for a driver by an annotation that a test gives."""
+
+    given: Any = None
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+
+class AskingStock(Asking):
+    def __init__(self, stock: object = None) -> None:
+        Asking.given = stock
+
+
+class AskingOrders(Asking):
+    def __init__(self, orders: object = None) -> None:
+        Asking.given = orders
+
+
+def asking(monkeypatch: pytest.MonkeyPatch, driver: str, annotation: object, *, has_contract: bool) -> dict[str, Any]:
+    made = {"stock": AskingStock, "orders": AskingOrders}[driver]
+    monkeypatch.setitem(made.__init__.__annotations__, driver, annotation)
+    tables: Any = manifest()
+    tables["workers"]["buyer"] = {"use": f"{__name__}:{made.__name__}"}
+    if not has_contract:
+        tables["drivers"][driver].pop("contract")
+    return tables
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [Stock | None, Annotated[Stock, 1], Annotated[Stock | None, 1], "Stock | None"],
+)
+async def test_a_contract_is_given_however_it_is_written(
+    annotation: object, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with open_kernel(asking(monkeypatch, "stock", annotation, has_contract=True)):
+        assert Asking.given.__class__.__mro__[1] is Stock
+
+
+OTHERS: list[tuple[str, Any]] = [
+    ("stock", Elsewhere),
+    ("stock", Elsewhere | None),
+    ("stock", Marked),
+    ("stock", Publisher | None),
+    ("orders", Unmarked),
+]
+OWN: list[tuple[str, Any]] = [("stock", Stock), ("orders", Orders), ("orders", Annotated[Orders, 1])]
+
+
+@pytest.mark.parametrize(
+    ("driver", "annotation", "has_contract"),
+    [*((*one, True) for one in OTHERS), *((*one, False) for one in OTHERS), *((*one, False) for one in OWN)],
+)
+async def test_a_contract_that_the_driver_does_not_have_is_not_given(
+    driver: str, annotation: object, monkeypatch: pytest.MonkeyPatch, *, has_contract: bool
+) -> None:
+    with pytest.raises(PlanError, match=f"but driver/{driver} provides"):
+        async with open_kernel(asking(monkeypatch, driver, annotation, has_contract=has_contract)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("driver", "annotation"),
+    [
+        ("stock", Namespace),
+        ("stock", Bare),
+        ("stock", RpcClient | None),
+        ("stock", Any),
+        ("orders", Annotated[Publisher, 1]),
+    ],
+)
+async def test_who_asks_for_what_the_driver_can_gets_it(
+    driver: str, annotation: Any, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with open_kernel(asking(monkeypatch, driver, annotation, has_contract=False)):
+        assert isinstance(Asking.given, RpcClient | Publisher)
+
+
+class Selfless(Protocol):
+    async def one() -> None: ...  # type: ignore[misc]
+
+
+class Generator(Protocol):
+    async def one(self) -> AsyncGenerator[int]:
+        yield 1
+
+
+class Handed(Protocol):
+    async def one(self, it: int, envelope: Envelope) -> None: ...
+
+
+class Lent(Protocol):
+    async def one(self, delivery: Delivery) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Selfless", 'Selfless.one is a method: its first parameter is "self"'),
+        ("Generator", "Generator.one has a `yield`"),
+        ("Handed", '"envelope" of Handed.one is given by the kernel'),
+        ("Lent", '"delivery" of Lent.one is given by the kernel'),
+        ("Plain", 'so it must be written "async def"'),
+        ("Data", "Data.amount is no method"),
+    ],
+)
+async def test_one_mistake_is_told_once(name: str, text: str) -> None:
+    tables: Any = manifest()
+    tables["drivers"]["stock"]["contract"] = f"{__name__}:{name}"
+    tables["workers"].pop("buyer")
+
+    with pytest.raises(PlanError) as caught:
+        async with open_kernel(tables):
+            pass
+
+    assert len(caught.value.problems) == 1
+    assert text in caught.value.problems[0].text
+
+
+class Defaults(Protocol):
+    @handles("order.created")
+    async def created(self, order: Order | None = None) -> str: ...
+
+
+async def test_a_payload_that_is_left_out_is_its_default(autojump_clock: MockClock) -> None:
+    Shelf.got = []
+    tables: Any = manifest()
+    tables["drivers"]["orders"]["contract"] = f"{__name__}:Defaults"
+    tables["workers"]["buyer"] = {"use": f"{__name__}:Careless"}
+    async with open_kernel(tables) as service:
+        await service.wait_settled(1)
+
+    assert Shelf.got == [None]
+
+
+class Careless:
+    def __init__(self, orders: Defaults) -> None:
+        self.orders = orders
+
+    async def run(self) -> None:
+        await self.orders.created()
+        await trio.sleep_forever()
