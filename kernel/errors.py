@@ -238,12 +238,12 @@ MAX_DELAY: Final = 1_000_000.0
 message, and a queue that is used for twice that time, for less than 2**32 ms."""
 
 
-def check_delay(seconds: object) -> None:
-    """Raise ValueError, or TypeError, for what no delivery can be held back for."""
+def check_delay(seconds: object, name: str = "after") -> None:
+    """Raise ValueError, or TypeError, for what no message can be held back for; the name is that of the argument."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"`after` is a number of seconds, not {type(seconds).__name__}")
+        raise TypeError(f"`{name}` is a number of seconds, not {type(seconds).__name__}")
     if not 0 <= seconds <= MAX_DELAY:
-        raise ValueError(f"`after` is from 0 to {MAX_DELAY:.0f} seconds, not {seconds!r}")
+        raise ValueError(f"`{name}` is from 0 to {MAX_DELAY:.0f} seconds, not {seconds!r}")
 
 
 class TransientError(DeliveryError):

@@ -15,7 +15,8 @@ CatcherT = TypeVar("CatcherT", bound="Callable[..., object]")
 def catches(*errors: type[Exception]) -> Callable[[CatcherT], CatcherT]:
     """Mark a method of a worker that is called with what its listeners raise.
 
-    It may be async if they are; where they run in a pool it is plain, as they are, and called there. It gets the exception, the event and the number of the attempt, and returns what a handler may return: `Retry`,
+    It may be async if they are; where they run in a pool it is plain, as they are, and called there. It gets the
+    exception, the event and the number of the attempt, by position, and returns what a handler may return: `Retry`,
     `DeadLetter`, or nothing, which acknowledges. What it raises itself goes the way of every handler's error, and so
     does what no method catches. The one whose class is the nearest to that of the exception is called.
 
@@ -25,6 +26,8 @@ def catches(*errors: type[Exception]) -> Callable[[CatcherT], CatcherT]:
     Raises:
         TypeError: if none is given, or one is no class of exceptions.
     """
+    if any(_is_end(given) for given in errors):
+        raise TypeError("@catches is for what is an Exception: what ends tasks and programs cannot be caught")
     if not errors or not all(map(_is_error, errors)):
         raise TypeError("@catches needs classes of exceptions in parentheses, such as @catches(ValueError)")
 
@@ -37,6 +40,10 @@ def catches(*errors: type[Exception]) -> Callable[[CatcherT], CatcherT]:
 
 def _is_error(given: object) -> bool:
     return isinstance(given, type) and issubclass(given, Exception)
+
+
+def _is_end(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, BaseException) and not issubclass(given, Exception)
 
 
 def caught(worker: object, error: Exception, happened: object) -> object:
@@ -55,8 +62,21 @@ def caught(worker: object, error: Exception, happened: object) -> object:
 
 def async_catchers_of(cls: type[object]) -> Iterable[str]:
     """Return the names of the methods that wait, which no listener in a pool can be waited for by."""
-    members = ((name, value) for base in cls.__mro__ for name, value in vars(base).items())
-    return sorted({name for name, value in members if hasattr(value, _CAUGHT) and inspect.iscoroutinefunction(value)})
+    return sorted(name for name, value in _catchers_of(cls) if inspect.iscoroutinefunction(value))
+
+
+def misfits_of(cls: type[object]) -> Iterable[tuple[str, str]]:
+    """Yield the names of the methods that cannot be called with what is caught, and why."""
+    for name, function in sorted(_catchers_of(cls)):
+        try:
+            inspect.signature(function).bind("self", "error", "event", 1)
+        except TypeError as error:
+            yield name, str(error)
+
+
+def _catchers_of(cls: type[object]) -> Iterable[tuple[str, Callable[..., object]]]:
+    members = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+    return [(name, value) for name, value in members.items() if hasattr(value, _CAUGHT)]
 
 
 def catcher_of(cls: type[object], kind: type[Exception]) -> str | None:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from kernel import NO_HEADERS, Envelope, Message, Outgoing
 from kernel.abc import Broker, Context, Driver, Exchange, Topology, Transaction, continued, current_work, telling
-from kernel.errors import SendError, UnknownOutcomeError
+from kernel.errors import SendError, UnknownOutcomeError, check_delay
 
 from ._event import VERSION, spec_of
 
@@ -76,7 +76,8 @@ class Events:
             transaction: Send when it is committed, and only then, through the database that it is of; None sends now.
 
         Raises:
-            TypeError: if its class is no event.
+            TypeError: if its class is no event, or `delay` no number.
+            ValueError: if `delay` is out of range.
             EncodeError: if the protocol cannot write it.
             QueueFullError: if the queue of a listener is full.
             SendError: if the interceptors took longer than `timeout`.
@@ -86,6 +87,8 @@ class Events:
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
+        if delay:
+            check_delay(delay, "delay")
         spec, context = spec_of(of or type(event)), self._context
         with telling(context, spec.subject, exchange=self._config.exchange, is_call=False):
             given = continued(context.protocol, headers)

@@ -10,7 +10,7 @@ import attrs
 from kernel import new_id
 from kernel.abc import Binding, Exchange, Queue, Topology
 
-from ._catching import async_catchers_of
+from ._catching import async_catchers_of, misfits_of
 from ._listening import Listener, listeners_of
 
 _POSITIVE: Final = attrs.validators.optional(attrs.validators.gt(0))
@@ -117,6 +117,8 @@ def _faults_of(name: str, worker: object, listeners: Iterable[Listener]) -> Iter
         if one.takes_another:
             given, asked = one.cls.__qualname__, getattr(one.takes, "__qualname__", "")
             yield f'"{one.name}" of worker/{name} listens to {given}, and its event is annotated {asked}: write {given}'
+    for catcher, why in misfits_of(worker) if isinstance(worker, type) else ():
+        yield f'"{catcher}" of worker/{name} is called with the error, the event and the attempt: {why}'
     for catcher in async_catchers_of(worker) if isinstance(worker, type) else ():
         if any(one.is_plain for one in every):
             yield f'"{catcher}" of worker/{name} catches what its listeners raise, is async, and they are not: write "def"'

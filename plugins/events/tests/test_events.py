@@ -505,9 +505,34 @@ class CatchesTooLate:
     async def caught(self, error: ValueError, event: HelloEvent, attempt: int) -> None: ...
 
 
+class CatchesLess:
+    @listens(HelloEvent)
+    async def on(self, event: HelloEvent) -> None: ...
+
+    @catches(ValueError)
+    async def caught(self, error: ValueError) -> None: ...
+
+
+class CatchesMore(CatchesLess):
+    @catches(ValueError)
+    async def caught(self, error: ValueError, event: HelloEvent, attempt: int, more: int) -> None: ...  # type: ignore[override]
+
+
+class CatchesByName(CatchesLess):
+    @catches(ValueError)
+    async def caught(self, error: ValueError, *, event: HelloEvent, attempt: int) -> None: ...  # type: ignore[override]
+
+
 @pytest.mark.parametrize(
     ("cls", "tables", "text"),
     [
+        (
+            CatchesLess,
+            {},
+            '"caught" of worker/catchesless is called with the error, the event and the attempt: too many',
+        ),
+        (CatchesMore, {}, "the event and the attempt: missing a required argument: 'more'"),
+        (CatchesByName, {}, "the event and the attempt: too many positional arguments"),
         (Deaf, {}, "handles nothing"),
         (Misled, {}, '"Misled.on" of worker/misled listens to HelloEvent, and its event is annotated Placed: write'),
         (CatchesTooLate, {}, '"caught" of worker/catchestoolate catches what its listeners raise, is async, and they'),
@@ -532,6 +557,7 @@ async def test_mistakes_are_told_before_anything_starts(cls: type[object], table
         (lambda: listens(Placed)(Greeter.on_hello), "Greeter.on_hello listens to an event already"),
         (lambda: listens(HelloEvent)(staticmethod(function)), "@listens stands on a function, below @staticmethod"),  # type: ignore[type-var]
         (catches, "needs classes of exceptions"),
+        (lambda: catches(BaseException), "what ends tasks and programs cannot be caught"),  # type: ignore[arg-type]
         (lambda: upgrades(from_version=3, of=Placed)(dict), "no upgrade from 3"),
         (lambda: upgrades(from_version=1, of=Placed)(dict), "two upgrades from version 1"),
         (lambda: upgrades(from_version=1, of=Line)(dict), "Line is no event"),
@@ -548,3 +574,10 @@ def test_a_subclass_is_no_event_unless_it_is_marked() -> None:
 
     with pytest.raises(TypeError, match="Plain is no event"):
         spec_of(Plain)
+
+
+@pytest.mark.parametrize("delay", [-1.0, float("nan"), float("inf"), 1e7, "1", True])
+async def test_an_event_cannot_be_held_back_for_what_is_no_time(delay: Any, autojump_clock: MockClock) -> None:
+    async with open_kernel(**service({"plugin": "memory"}, Greeter)) as kernel:
+        with pytest.raises((ValueError, TypeError), match="`delay` is "):
+            await sender(kernel).send(HelloEvent("world"), delay=delay)

@@ -28,7 +28,7 @@ from kernel.abc import (
     current_work,
     telling,
 )
-from kernel.errors import SendError, UnknownOutcomeError
+from kernel.errors import SendError, UnknownOutcomeError, check_delay
 
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds that a publish in a request may take, where the manifest says nothing: a client waits for it."""
@@ -106,15 +106,15 @@ class Publisher(Sender):
                 capability `all_or_nothing`, and otherwise those that were not full did.
             UnknownOutcomeError: if it cannot be known whether it was taken, also because `timeout` was over.
             UnavailableError: if the transaction is over.
-            ValueError: if delay or priority are out of range.
+            ValueError: if delay or priority are out of range; TypeError if they are no numbers.
             Exception: what an interceptor raises.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been published.
 
         Delivery: As the broker: at least once, to every queue that is bound when it is published.
         """
-        if delay < 0 or not 0 <= priority <= 9:
-            raise ValueError(f"delay must be 0 or more and priority 0 to 9, not {delay} and {priority}")
+        if delay or priority:  # most have neither
+            _check(delay, priority)
         if self._context.contract is not None:
             self._context.contract.sending(subject, payload)
         with telling(self._context, subject, exchange=self._config.exchange, is_call=False):
@@ -231,3 +231,11 @@ class PublisherDriver(Driver[Publisher]):
         else:
             await trio.lowlevel.checkpoint()
         yield Publisher(broker, self._context.protocol, self._config, self._context)
+
+
+def _check(delay: object, priority: object) -> None:
+    check_delay(delay, "delay")
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f"`priority` is an integer, not {type(priority).__name__}")
+    if not 0 <= priority <= 9:
+        raise ValueError(f"`priority` is from 0 to 9, not {priority}")

@@ -110,13 +110,21 @@ async def test_without_declare_the_exchange_must_exist(
     assert len(await arrived(broker)) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"delay": -1.0}, {"priority": 10}, {"priority": -1}])
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        *(("delay", value, ValueError) for value in (-1.0, math.nan, math.inf, 1e7)),
+        *(("delay", value, TypeError) for value in ("1", True, [1])),
+        *(("priority", value, ValueError) for value in (-1, 10)),
+        *(("priority", value, TypeError) for value in ("1", 1.5, True)),
+    ],
+)
 async def test_values_out_of_range_are_refused(
-    broker: MemoryBroker, protocol: Protocol, wrong: dict[str, Any], autojump_clock: MockClock
+    broker: MemoryBroker, protocol: Protocol, name: str, value: Any, error: type[Exception], autojump_clock: MockClock
 ) -> None:
     async with publisher(broker, protocol).open() as events:
-        with pytest.raises(ValueError, match="delay must be 0 or more and priority 0 to 9"):
-            await events.publish("a", 1, **wrong)
+        with pytest.raises(error, match=f"`{name}` is "):
+            await events.publish("a", 1, **{name: value})
 
 
 async def test_without_an_exchange_the_subject_names_the_queue(
