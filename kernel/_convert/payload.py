@@ -127,4 +127,6 @@ def _problems(node: Node, payload: object, at: At, policy: Policy, error: Except
             report(at, described(error))
     except _EnoughError:
         found.append("and more")
+    except RecursionError:  # of objects that are looked into
+        found[:] = [": ".join(filter(None, (toml_path((), at), "is nested too deep, or contains itself")))]
     return found

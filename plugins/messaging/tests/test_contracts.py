@@ -473,3 +473,36 @@ class Careless:
     async def run(self) -> None:
         await self.orders.created()
         await trio.sleep_forever()
+
+
+@attrs.define
+class Tree:
+    children: list[Tree] = attrs.field(factory=list["Tree"])
+
+
+class Trees(Protocol):
+    @handles("order.created")
+    async def created(self, tree: Tree) -> str: ...
+
+
+def deep(levels: int) -> Tree:
+    tree = Tree()
+    for _ in range(levels):
+        tree = Tree([tree])
+    return tree
+
+
+def endless() -> Tree:
+    tree = Tree()
+    tree.children.append(Tree([tree]))
+    return tree
+
+
+@pytest.mark.parametrize("tree", [deep(5000), endless()], ids=["deep", "endless"])
+async def test_what_has_no_end_is_refused(tree: Tree, autojump_clock: MockClock) -> None:
+    tables: Any = manifest()
+    tables["drivers"]["orders"]["contract"] = f"{__name__}:Trees"
+    tables["workers"].pop("buyer")
+    async with open_kernel(tables) as service:
+        with pytest.raises(ContractError, match=r"order\.created: is nested too deep, or contains itself"):
+            await service.publish("orders", "order.created", tree)
