@@ -13,6 +13,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast, final
 
 import attrs
+import trio
 
 from ..errors import SendError
 
@@ -114,7 +115,8 @@ def intercepting(component: str, methods: Sequence[Callable[[Outgoing], object]]
 
     def kept(outgoing: Outgoing) -> object:
         raise SendError(
-            f'an interceptor of {component} kept to itself why "{outgoing.subject}" was not sent; have it raise'
+            f'an interceptor of {component} kept to itself what was raised when "{outgoing.subject}" was sent: '
+            "nobody knows what became of it; have it raise"
         )
 
     return cast("Intercept | None", _together(methods, kept))
@@ -146,23 +148,34 @@ def _within(outer: Around[WhatT], inner: Around[WhatT]) -> Around[WhatT]:
 def _layer(method: Callable[[WhatT], object], kept: Callable[[WhatT], object]) -> Around[WhatT]:
     function, name = function_of(method), getattr(method, "__qualname__", "an interceptor")
     if function is None:
-        return _managed(cast("Callable[[WhatT], AbstractAsyncContextManager[object]]", method), kept)
+        return _managed(method, kept, name)
     if inspect.isasyncgenfunction(function):
         return _waiting(function, kept, name)
     return _plain(cast("Callable[[WhatT], Generator[object]]", function), kept, name)
 
 
-def _managed(
-    method: Callable[[WhatT], AbstractAsyncContextManager[object]], kept: Callable[[WhatT], object]
-) -> Around[WhatT]:
+async def _let_go(kept: Callable[[WhatT], object], what: WhatT) -> object:
+    """Return what follows when an interceptor has kept to itself what was raised inside of it.
+
+    A cancellation is not its to keep: whoever cancels, for a timeout or a stop, goes by what comes out, and would take
+    for done what was broken off. One of the interceptor's own scope is over by now.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    return kept(what)
+
+
+def _managed(method: Callable[[WhatT], object], kept: Callable[[WhatT], object], name: str) -> Around[WhatT]:
     """Return what enters what a method returns."""
 
     async def layer(what: WhatT, call: Callable[[], Awaitable[object]]) -> object:
-        async with method(what):
+        manager = method(what)
+        if not isinstance(manager, AbstractAsyncContextManager):
+            raise _no_manager(name, manager)
+        async with manager:
             result = await call()
             what.result = result
             return result
-        return kept(what)  # noqa: ASYNC910  it was left by what was raised
+        return await _let_go(kept, what)
 
     return layer
 
@@ -190,7 +203,7 @@ def _waiting(
         except BaseException as error:
             manager = asynccontextmanager(lambda: generator)()
             if await manager.__aexit__(type(error), error, error.__traceback__):  # noqa: ASYNC102  the user's code
-                return kept(what)
+                return await _let_go(kept, what)  # noqa: ASYNC102  it is there to be cancelled
             raise
         try:
             await generator.__anext__()
@@ -217,7 +230,7 @@ def _plain(function: Callable[[WhatT], Generator[object]], kept: Callable[[WhatT
         except BaseException as error:
             manager = contextmanager(lambda: generator)()
             if manager.__exit__(type(error), error, error.__traceback__):
-                return kept(what)  # noqa: ASYNC910  as the call
+                return await _let_go(kept, what)  # noqa: ASYNC102  it is there to be cancelled
             raise
         try:
             next(generator)
@@ -227,6 +240,13 @@ def _plain(function: Callable[[WhatT], Generator[object]], kept: Callable[[WhatT
         raise _yields_again(name)
 
     return layer
+
+
+def _no_manager(name: str, returned: object) -> TypeError:
+    return TypeError(
+        f"{name} returned {type(returned).__name__}, which is no async context manager; "
+        "write one `yield` where the message is sent or handled"
+    )
 
 
 def _without_yield(name: str) -> RuntimeError:

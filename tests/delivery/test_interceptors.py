@@ -24,6 +24,7 @@ from kernel import (
     Incoming,
     Outgoing,
     Retry,
+    Return,
     StateChanged,
     current_delivery,
     handles,
@@ -274,6 +275,49 @@ class WrittenKeeps:
 
     def sending(self, outgoing: object) -> _Keeping:
         return _Keeping()
+
+    handling = sending
+
+
+class Swallows:
+    """Keeps to itself what nobody may keep."""
+
+    async def sending(self, outgoing: object) -> AsyncGenerator[None]:
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001, ASYNC103  it is what the test is about
+            seen.append(type(error).__name__)
+
+    handling = sending
+
+
+class PlainSwallows:
+    """`Swallows` that waits for nothing."""
+
+    def sending(self, outgoing: object) -> Generator[None]:
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001  as there
+            seen.append(type(error).__name__)
+
+    handling = sending
+
+
+class OwnScope:
+    """Ends what takes longer than a second, and does not mind."""
+
+    def sending(self, outgoing: object) -> Generator[None]:
+        with trio.move_on_after(1.0):
+            yield
+
+    handling = sending
+
+
+class NoManager:
+    """Has forgotten the `yield`."""
+
+    def sending(self, outgoing: object) -> Any:
+        seen.append("called")
 
     handling = sending
 
@@ -563,7 +607,9 @@ async def test_a_send_whose_error_is_kept_is_an_error_all_the_same(
     Breaks.before = LookupError("refused")
 
     async with open_kernel(**service(out=[Watch, keeps, Breaks])) as kernel:
-        with pytest.raises(SendError, match=r'an interceptor of driver/out kept to itself why "order\.created"'):
+        with pytest.raises(
+            SendError, match=r'an interceptor of driver/out kept to itself what was raised when "order\.created"'
+        ):
             await publish(kernel, 1)
 
     assert "LookupError" in seen
@@ -800,3 +846,50 @@ async def test_where_there_are_none_nothing_asks_for_them(autojump_clock: MockCl
         pipeline: Any = intake._pipeline
 
         assert pipeline.called is _called
+
+
+@pytest.mark.parametrize("swallows", [Swallows, PlainSwallows, WrittenKeeps])
+async def test_a_timeout_that_is_swallowed_is_one_all_the_same(
+    swallows: type[object], autojump_clock: MockClock
+) -> None:
+    given = service(take=[Watch, swallows], tables={"packer": {"timeout": 5.0}}, expected=Exception)
+    async with open_kernel(**given) as kernel:
+        await publish(kernel, "hangs")
+        settled = await kernel.wait_settled(2)
+
+    assert [type(event.outcome) for event in settled] == [Retry, DeadLetter]
+    assert seen.count("Cancelled") == 2
+
+
+@pytest.mark.parametrize("swallows", [Swallows, PlainSwallows, WrittenKeeps])
+async def test_a_stop_that_is_swallowed_loses_nothing(swallows: type[object], autojump_clock: MockClock) -> None:
+    async with open_kernel(**service(take=[swallows], expected=Exception)) as kernel:
+        await publish(kernel, "hangs")
+        await trio.testing.wait_all_tasks_blocked()
+        await kernel.stop()
+
+    assert [type(event.outcome) for event in kernel.settled] == [Return]
+    assert "Cancelled" in seen
+
+
+@pytest.mark.parametrize("swallows", [Swallows, PlainSwallows, WrittenKeeps])
+async def test_a_sender_that_is_cancelled_stays_so(swallows: type[object], autojump_clock: MockClock) -> None:
+    async with open_kernel(**service(out=[swallows, Hangs])) as kernel:
+        with trio.move_on_after(1.0) as scope:
+            await publish(kernel, 1)
+
+    assert scope.cancelled_caught
+
+
+async def test_an_interceptor_may_cancel_what_is_inside_of_it(autojump_clock: MockClock) -> None:
+    async with open_kernel(**service(take=[OwnScope])) as kernel:
+        await publish(kernel, "hangs")
+        settled = await kernel.wait_settled(1)
+
+    assert [type(event.outcome) for event in settled] == [Ack]
+
+
+async def test_one_that_is_no_context_manager_is_named(autojump_clock: MockClock) -> None:
+    async with open_kernel(**service(out=[NoManager])) as kernel:
+        with pytest.raises(TypeError, match=r"NoManager\.sending returned NoneType, which is no async context manager"):
+            await publish(kernel, 1)
