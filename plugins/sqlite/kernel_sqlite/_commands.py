@@ -311,6 +311,7 @@ def export_queue(store: Store, *, name: str, output: Any) -> None:  # noqa: ANN4
     """Write the messages of queue NAME as JSON, one a line; those under way too. Nothing is taken."""
     total = _transact(store, lambda: inspection.count(store, name))
     after = done = 0
+    output.write("")  # click opens a file at the first write: also of no messages there is one, and none that was
     with _progress(total, "exporting") as advance:
         while claims := _transact(store, partial(inspection.page, store, name, after=after, limit=_STEP)):
             output.writelines(json.dumps(inspection.as_record(claim)) + "\n" for claim in claims)

@@ -103,6 +103,19 @@ def test_purge_asks_first(filled: Path) -> None:
     assert ids(filled, "q") == []
 
 
+def test_an_empty_queue_is_exported_as_an_empty_file(filled: Path, tmp_path: Path) -> None:
+    old, nowhere = tmp_path / "old.jsonl", tmp_path / "gone" / "new.jsonl"
+    run("export", "q", "--output", str(old), "--file", str(filled))
+    run("purge", "q", "--yes", "--file", str(filled))
+
+    done = run("export", "q", "--output", str(old), "--file", str(filled))
+    failed = run("export", "q", "--output", str(nowhere), "--file", str(filled))
+
+    assert (done.exit_code, old.read_text(encoding="utf-8")) == (0, "")
+    assert failed.exit_code != 0
+    assert "No such file" in failed.output
+
+
 def test_what_is_exported_can_be_imported(filled: Path) -> None:
     file = filled.with_name("messages.jsonl")
     run("export", "q", "--output", str(file), "--file", str(filled))
