@@ -68,7 +68,10 @@ class Judge:
         if deadline != math.inf and deadline <= trio.current_time():  # as `is_late`, which every delivery would call
             return self.late(delivery, pool)
         if delivery.attempt > pool.spec.retry.attempts:
-            return self._put_aside(delivery, f"{pool.spec.retry.attempts} attempts ended without an outcome", pool)
+            attempts = pool.spec.retry.attempts
+            return self._put_aside(
+                delivery, f"{attempts} attempts asked for another, or ended with their process", pool
+            )
         return None
 
     def late(self, delivery: Delivery, pool: Pool) -> Verdict:

@@ -203,7 +203,7 @@ async def test_an_attempt_beyond_the_last_is_not_started() -> None:
 
     outcome = await outcome_of(worker, parcel(1, attempt=4), retry={"attempts": 3})
 
-    assert outcome == DeadLetter("3 attempts ended without an outcome")
+    assert outcome == DeadLetter("3 attempts asked for another, or ended with their process")
 
 
 async def test_a_request_is_answered_before_it_is_acknowledged() -> None:

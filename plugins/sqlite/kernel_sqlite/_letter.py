@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import trio
 
 from kernel import NO_HEADERS, Envelope
+from kernel.errors import EncodeError
 
 
 class Letter(NamedTuple):
@@ -53,7 +54,7 @@ def write_letter(envelope: Envelope, *, now: float) -> Letter:
 
     Raises:
         ValueError: if the priority is out of range.
-        TypeError: if the headers hold what JSON cannot say.
+        EncodeError: if the headers hold what JSON cannot say.
     """
     if not 0 <= envelope.priority <= 9:
         raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
@@ -62,7 +63,7 @@ def write_letter(envelope: Envelope, *, now: float) -> Letter:
         envelope.id,
         envelope.subject,
         envelope.body,
-        json.dumps(dict(envelope.headers)) if envelope.headers else "",
+        _write_headers(envelope.headers) if envelope.headers else "",
         envelope.content_type,
         envelope.reply_to,
         envelope.correlation_id,
@@ -70,6 +71,13 @@ def write_letter(envelope: Envelope, *, now: float) -> Letter:
         envelope.delay,
         None if deadline == math.inf else now + deadline - trio.current_time(),
     )
+
+
+def _write_headers(headers: Mapping[str, object]) -> str:
+    try:
+        return json.dumps(dict(headers), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EncodeError(f"a header is nothing that JSON can say: {error}") from error
 
 
 def read_letter(letter: Letter, *, now: float) -> Envelope:

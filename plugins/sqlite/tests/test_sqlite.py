@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -15,6 +16,7 @@ from kernel import Ack, Envelope, Event, Retry, StateChanged
 from kernel.abc import Broker, Queue, Subscription, Topology, Transactional
 from kernel.errors import (
     ConflictError,
+    EncodeError,
     QueueFullError,
     SettledError,
     StartupError,
@@ -315,6 +317,14 @@ async def test_what_cannot_be_stored_hurts_no_other_message(open_sqlite: OpenSql
             nursery.start_soon(put, broker, "b")
 
         assert (len(errors), sorted(await texts(broker))) == (1, ["a", "b"])
+
+
+@pytest.mark.parametrize("headers", [{"a": {1, 2}}, {"a": b"x"}, {"a": math.nan}, {"a": object()}, {("a",): 1}, "abc"])
+async def test_headers_that_json_cannot_say_are_refused(open_sqlite: OpenSqlite, headers: Any) -> None:
+    async with open_sqlite() as broker:
+        await declare(broker)
+        with pytest.raises(EncodeError, match="a header is nothing that JSON can say"):
+            await broker.send(Envelope(subject="q", headers=headers), exchange="")
 
 
 def test_a_transaction_may_not_outlast_the_lease() -> None:
