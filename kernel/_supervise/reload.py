@@ -172,7 +172,7 @@ class Reloading:
         if self.again is None:
             raise ValueError("this service does not know its manifest")
         plan, files = await self._allowed(self.again.read)
-        return plan, changes(self.tree.plan, plan, stale=self._stale(files))
+        return plan, self._with_lost(plan, changes(self.tree.plan, plan, stale=self._stale(files)))
 
     def takes(self, child: Child) -> bool:
         """Whether the failure of a child for good is a failure of a reload, which is taken back."""
@@ -273,13 +273,21 @@ class Reloading:
         return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
 
     def _with_lost(self, plan: Plan, found: Changes) -> Changes:
-        """Return changes with the dispatchers that have failed because the workers were gone that come back."""
-        back = {*found.restarted}
+        """Return changes with what has failed since something else had, of which something is not as it was.
+
+        That is what fails as a whole, a service inside or a group, and the dispatchers whose workers were gone.
+        """
+        tree = self.tree
+        mended = set[object]().union(
+            *(tree.failed_around(id_) for id_ in (*found.restarted, *found.added, *found.removed))
+        )
+        known = [id_ for id_ in plan.components if tree.children(id_)]
+        back = {*found.restarted, *(id_ for id_ in known if mended and mended & tree.failed_around(id_))}
         lost = {
             id_
             for id_, spec in plan.components.items()
             if isinstance(spec, DispatcherSpec)
-            and any(child.state is State.FAILED for child in self.tree.children(id_))
+            and any(child.state is State.FAILED for child in tree.children(id_))
             and any(f"worker/{name}" in back for name in spec.workers)
         }
         return attrs.evolve(found, restarted=tuple(id_ for id_ in plan.components if id_ in back | lost))

@@ -162,6 +162,13 @@ class Tree:
         children = self._instances.get(component, [])
         return bool(children) and all(child.state is State.STOPPED for child in children)
 
+    def failed_around(self, component: str) -> set[object]:
+        """Return what has failed as a whole that a component is in, or would be: services inside, and its group."""
+        name = component.partition("/")[2]
+        units = {unit for inside, unit in self._units.items() if unit.failed and name.startswith(f"{inside}/")}
+        groups = {child.group for child in self._instances.get(component, []) if child.group and child.group.failed}
+        return {*units, *groups}
+
     def pools_of(self, components: Collection[str]) -> list[Pool]:
         """Return the pools of those components that are workers."""
         return [pool for name, pool in self.pools.items() if f"worker/{name}" in components]

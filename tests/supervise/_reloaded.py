@@ -118,6 +118,19 @@ class Other(Packer):
         packed.append((f"other {self.config.label}", payload))
 
 
+class Faller:
+    """Falls down as soon as it runs, unless it is called otherwise."""
+
+    def __init__(self, config: PackerConfig) -> None:
+        self.config = config
+
+    async def run(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.config.label == "a":
+            raise ValueError("it fell")
+        await trio.sleep_forever()
+
+
 async def clerk(shelf: int) -> None:
     await trio.sleep_forever()
 
@@ -137,6 +150,7 @@ GIVEN = {
         "hasty": Hasty,
         "other": Other,
         "clerk": clerk,
+        "faller": Faller,
         "watchman": watchman,
         "once": once,
     },

@@ -294,6 +294,20 @@ async def test_what_has_failed_for_good_starts_again_when_it_has_changed(autojum
         assert service.kernel.states["worker/clerk"] is State.READY
 
 
+async def test_a_group_that_has_failed_is_up_again_when_one_of_it_has_changed(autojump_clock: Any) -> None:
+    shop = changed(workers__faller={"use": "faller", "essential": False}, workers__watchman__essential=False)
+    group = {"strategy": "one_for_one", "members": ["faller", "watchman"], "restart": {"max_restarts": 0}}
+    shop["groups"] = {"two": group}
+    async with opened(shop, expected=Exception) as service:
+        await trio.sleep(1)
+        failed = service.kernel.states["worker/watchman"]
+        told = await service.kernel.reload(planned(shop, workers__faller__config={"label": "b"}))
+
+        assert failed is State.FAILED
+        assert not told.failed
+        assert set(service.kernel.states.values()) == {State.READY}
+
+
 async def test_a_dispatcher_whose_workers_come_back_accepts_again(autojump_clock: Any) -> None:
     shop = changed(
         workers__other=None, workers__packer__drivers={"config": "shelf"}, dispatchers__work__essential=False

@@ -366,3 +366,32 @@ async def test_what_has_failed_alone_may_start_again_when_it_is_changed(
         await service.kernel.reload(resolve(load(folder / "kernel.toml", environ={}), registry()))
         await trio.sleep(1)
         assert service.kernel.states["worker/in/loop"] is service.kernel.states["worker/in/other"] is State.READY
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("max_restarts = 0", "max_restarts = 1"),
+        ('[workers.other]\nuse = "loop"', '[workers.other]\nuse = "loop"\nstop_timeout = 3.0'),
+        ("[workers.other]", '[workers.third]\nuse = "loop"\n[workers.other]'),
+        ("[workers.loop]\n", "[workers.loop]\nenabled = false\n"),
+    ],
+    ids=["what has failed is changed", "another is changed", "one is added", "what has failed is left out"],
+)
+async def test_what_has_failed_as_a_whole_is_up_again_when_something_of_it_was_changed(
+    open_kernel: OpenKernel, folder: Path, autojump_clock: MockClock, old: str, new: str
+) -> None:
+    FAILS["worker/in/loop"] = [1.0]
+    (folder / "kernel.toml").write_text(f"{OUTER}essential = false\n")
+    inner = INNER.replace("[drivers.line]", '[drivers.own]\nplugin = "line"\n[drivers.line]')
+    (folder / "below/inner.toml").write_text(inner)
+    async with open_kernel(folder / "kernel.toml", registry=registry(), expected=Exception) as service:
+        await trio.sleep(5)
+        failed = service.kernel.states["driver/in/own"]
+        (folder / "below/inner.toml").write_text(inner.replace(old, new))
+        done = await service.kernel.reload(resolve(load(folder / "kernel.toml", environ={}), registry()))
+
+        assert failed is State.FAILED
+        assert not done.failed
+        assert set(service.kernel.states.values()) == {State.READY}
+        assert "worker/keep" not in done.restarted
