@@ -19,6 +19,7 @@ SKIPPED = {
 }
 STATUSES = {
     "uv run kernel check --set dispatchers.incoming.quue=orders": 2,
+    """uv run kernel check --set 'drivers.orders.interceptors=["timing:Timing"]'""": 2,
     "uv run kernel check --set kernel.grace_period=12.0": 2,
     "uv run kernel run --set workers.packer.timeout=120.0": 3,
     "uv run --no-project kernel check --set drivers.journal.max_line_bytes=0": 2,
