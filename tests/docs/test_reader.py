@@ -93,7 +93,8 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     for name in ("VIRTUAL_ENV", "UV", "FORCE_COLOR", "CI"):
         kept.pop(name, None)
-    return {**kept, "PATH": f"{folder / 'python' / 'bin'}:{kept['PATH']}", "NO_COLOR": "1", "READER": str(folder)}
+    own = {"NO_COLOR": "1", "READER": str(folder), "KERNEL_CONTROL_DIR": str(folder / "run")}  # no services of others
+    return {**kept, **own, "PATH": f"{folder / 'python' / 'bin'}:{kept['PATH']}"}
 
 
 def reader(folder: Path, environ: Mapping[str, str]) -> Reader:
