@@ -84,7 +84,7 @@ def test_a_process_that_is_reloaded_is_what_its_manifest_says(manifest: Path) ->
         manifest.write_text(manifest.read_text().replace("size = 1", "size = 2"))
         service.reload()
         ends = time.monotonic() + 30
-        while not Path("stopped").exists() and time.monotonic() < ends:
+        while not (Path("stopped").exists() and Path("stopped").read_text()) and time.monotonic() < ends:
             time.sleep(0.01)
         replaced = Path("stopped").read_text()
 

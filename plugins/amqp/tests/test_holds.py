@@ -21,14 +21,14 @@ queue = "orders"
 [dispatchers.orders.options]
 type = "classic"
 [workers.clerk]
-use = "workers:clerk"
+use = "held_clerk:clerk"
 dispatcher = "orders"
 {worker}
 """
 
 
 def warned(folder: Path, *, driver: str = "", queue: str = "", worker: str = "") -> list[tuple[str, str]]:
-    (folder / "workers.py").write_text("async def clerk(order: object) -> None: ...\n")
+    (folder / "held_clerk.py").write_text("async def clerk(order: object) -> None: ...\n")
     (folder / "kernel.toml").write_text(MANIFEST.format(driver=driver, queue=queue, worker=worker))
     plan = resolve(load(folder / "kernel.toml", environ={}), discover())
     return [(warning.path, warning.text) for warning in plan.warnings]

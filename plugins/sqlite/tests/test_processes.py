@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,17 @@ class Fulfil:
 
 
 def start(path: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, SCRIPT, path], stdout=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, SCRIPT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+async def read(process: subprocess.Popen[bytes], lines: list[str], heard: Callable[[], None]) -> None:
+    """Take what a process writes, until it ends."""
+    assert process.stdout is not None
+    with process.stdout as written:
+        while line := await trio.to_thread.run_sync(written.readline):
+            lines.append(line.decode().strip())
+            heard()
+    process.wait()
 
 
 @pytest.mark.slow
@@ -74,9 +85,20 @@ async def test_processes_share_a_queue(open_sqlite: OpenSqlite, path: Path) -> N
         for other in others:
             assert other.stdout is not None
             assert await trio.to_thread.run_sync(other.stdout.readline) == b"waits\n"
-        for number in range(MESSAGES):
-            await broker.send(Envelope(subject="q", id=str(number)), exchange="", mandatory=True)
-        outputs = [(await trio.to_thread.run_sync(other.communicate))[0].decode().splitlines() for other in others]
+        outputs: list[list[str]] = [[] for _ in others]
+        async with trio.open_nursery() as nursery:
+            all_came = trio.Event()
+            for other, lines in zip(others, outputs, strict=True):
+                nursery.start_soon(
+                    read, other, lines, lambda: all_came.set() if sum(map(len, outputs)) >= MESSAGES else None
+                )
+            for number in range(MESSAGES):
+                await broker.send(Envelope(subject="q", id=str(number)), exchange="", mandatory=True)
+            with trio.move_on_after(60):
+                await all_came.wait()
+            for other in others:
+                assert other.stdin is not None
+                other.stdin.close()
 
     handled = [line for lines in outputs for line in lines]
     assert sorted(handled) == sorted(f"{number} 1" for number in range(MESSAGES))

@@ -39,7 +39,7 @@ class Desk:
         self.began, self.cancelled, self.gate = Inbox(), Inbox(), trio.Event()
 
     @answers("desk.order")
-    async def order(self, order: Order, amount: int = 1) -> str:
+    async def order(self, order: Order, amount: int = 1) -> Any:  # what `kernel check` cannot see
         return f"{order.quantity * amount} {order.sku}"
 
     @answers("desk")
