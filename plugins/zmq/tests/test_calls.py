@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import attrs
 import pytest
 import trio
+import trio.testing
 import zmq
 
 from kernel import DeliveryRevoked, Envelope, State, StateChanged, answers, contract
@@ -193,6 +194,7 @@ async def test_a_call_that_waits_for_its_slot_is_cancelled_there(address: str) -
             for _ in range(5):  # one waits in the intake, and the others in the dispatcher
                 with trio.move_on_after(0.02):
                     await rpc.desk.wait("never begun")
+            await trio.testing.wait_all_tasks_blocked(0.2)  # what cancels the last of them is on its way
             desk.gate.set()
         assert await rpc.desk.order(Order("tea")) == "1 tea"
 
