@@ -14,6 +14,8 @@ _AT_REST: Final = 50
 """Milliseconds without another change that end a row of them: editors write in several steps."""
 _TOGETHER: Final = 250
 """Milliseconds after which a row is told although it goes on."""
+_AT_MOST: Final = 250
+"""Milliseconds for which a thread waits at a time: a cancellation, and so the end, waits for that thread."""
 
 
 async def changes(folders: Iterable[Path], over: trio.Event) -> AsyncIterator[list[str]]:
@@ -25,7 +27,7 @@ async def changes(folders: Iterable[Path], over: trio.Event) -> AsyncIterator[li
     """
     looked_at = _Code()
     async for found in watchfiles.awatch(
-        *folders, watch_filter=looked_at, debounce=_TOGETHER, step=_AT_REST, stop_event=over
+        *folders, watch_filter=looked_at, debounce=_TOGETHER, step=_AT_REST, stop_event=over, rust_timeout=_AT_MOST
     ):
         yield sorted({Path(path).name for _, path in found})
 
