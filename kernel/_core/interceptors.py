@@ -13,7 +13,6 @@ from types import MethodType
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast, final
 
 import attrs
-import trio
 
 from ..errors import SendError
 
@@ -160,6 +159,8 @@ async def _let_go(kept: Callable[[WhatT], object], what: WhatT) -> object:
     A cancellation is not its to keep: whoever cancels, for a timeout or a stop, goes by what comes out, and would take
     for done what was broken off. One of the interceptor's own scope is over by now.
     """
+    import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
+
     await trio.lowlevel.checkpoint_if_cancelled()
     return kept(what)
 

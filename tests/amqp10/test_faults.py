@@ -41,11 +41,13 @@ async def test_a_connection_in_a_black_hole_is_given_up(direction: str, rabbit: 
         stage.load(),
     ):
         await stage.wait_works()
-        setattr(proxy, direction, HOLE)
-        proxy.let_go()
-        seconds = await stage.wait_works()
+        seconds: list[float] = []
+        while len(seconds) < 3 and not (seconds and seconds[-1] < PROMPT + BACKOFF):  # the load of a machine only adds
+            setattr(proxy, direction, HOLE)
+            proxy.let_go()
+            seconds.append(await stage.wait_works())
 
-    assert IDLE / 2 < seconds < PROMPT + BACKOFF
+    assert IDLE / 2 < min(seconds) < PROMPT + BACKOFF
     assert stage.slowest < RECOVERY
     assert stage.late == 0
     assert stage.record.most_running == 1
