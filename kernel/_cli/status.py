@@ -174,7 +174,7 @@ def diff_text(answer: Mapping[str, Any]) -> str:
         for id_ in ids:
             follows = word == "restarts" and id_ not in answer["changed"]
             lines.append(f"{word:8} {id_}{', with what it depends on' * follows}")
-            values = [] if word == "ends" else answer["values"]
+            values: list[Mapping[str, Any]] = [] if word == "ends" else answer["values"]
             lines += [_value_text(value) for value in values if _is_of(value["path"], id_) and _is_said(value)]
     shown = [*answer["added"], *answer["removed"], *answer["restarted"]]
     rest = [

@@ -57,7 +57,7 @@ async def answer_at(
     """Answer on a control socket until cancelled, and delete it.
 
     Args:
-        listener: Of `open_socket`.
+        listener: Of `open_socket`. It stays open: the thread, which may begin and end late, has a descriptor of its own.
         place: Where it is.
         desk: Makes what answers.
         log: Is told what goes wrong.
@@ -65,7 +65,7 @@ async def answer_at(
     Cancellation: Is a checkpoint. Who is being answered is cut.
     """
     async with trio.open_nursery() as nursery:
-        server = _Server(listener, desk(Bridge(trio.lowlevel.current_trio_token(), nursery)), log)
+        server = _Server(listener.dup(), desk(Bridge(trio.lowlevel.current_trio_token(), nursery)), log)
         try:
             threading.Thread(target=server.run, name="kernel-control", daemon=True).start()
             await trio.sleep_forever()

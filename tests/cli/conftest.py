@@ -19,5 +19,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     for name in ("NO_COLOR", "FORCE_COLOR", "KERNEL_DEBUG"):
         monkeypatch.delenv(name, raising=False)
+    sys.modules.pop("tea", None)  # of a test that planned in this process
     yield tmp_path
     sys.modules.pop("tea", None)

@@ -75,12 +75,16 @@ async def looking(folder: Path, handler: Any, **more: Any) -> AsyncIterator[Look
     log = Log(LogSettings(sink=Stream(io.StringIO()), levels=Levels(), masks=Masks.of([Secret(CANARY)])))
     place = Place.of("shop", {"KERNEL_CONTROL_DIR": str(folder / "run")})
     expected = more.pop("expected", ())
-    async with open_kernel(**shop(handler, **more), expected=expected) as service, trio.open_nursery() as nursery:
-        listener = open_socket(place, log.logger())
-        assert listener is not None
-        nursery.start_soon(answer_at, listener, place, lambda bridge: Desk(service.kernel, log, bridge), log.logger())
-        yield Look(service, place, log)
-        nursery.cancel_scope.cancel()
+    listener = open_socket(place, log.logger())
+    assert listener is not None
+    async with open_kernel(**shop(handler, **more), expected=expected) as service:
+        with listener:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    answer_at, listener, place, lambda bridge: Desk(service.kernel, log, bridge), log.logger()
+                )
+                yield Look(service, place, log)
+                nursery.cancel_scope.cancel()
 
 
 def lines(connection: socket.socket) -> Iterator[bytes]:

@@ -9,12 +9,14 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import outcome
 import pytest
 import trio
 import trio.testing
@@ -36,6 +38,26 @@ async def pack(payload: Any) -> None:
 
 def refused(text: str) -> bytes:
     return wire.line_of(wire.refusal(text))
+
+
+async def test_a_thread_that_begins_when_its_service_has_ended_has_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service has closed what it listens on, and the descriptor may be something else's."""
+    gate, ended, run = threading.Event(), list[Any](), server._Server.run
+
+    def late(self: Any) -> None:
+        gate.wait()
+        ended.append(outcome.capture(run, self))
+
+    monkeypatch.setattr(server._Server, "run", late)
+    async with looking(tmp_path, pack):
+        await trio.testing.wait_all_tasks_blocked()
+        [thread] = [thread for thread in threading.enumerate() if thread.name == "kernel-control"]
+    gate.set()
+    await trio.to_thread.run_sync(thread.join)
+
+    assert ended == [outcome.Value(None)]
 
 
 async def test_the_socket_is_its_users_alone(tmp_path: Path) -> None:

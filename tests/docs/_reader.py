@@ -39,9 +39,11 @@ class Command:
     line: str
     printed: str
 
-    def is_met(self, output: str) -> bool:
-        """Whether what should be printed was, line by line."""
+    def is_met(self, output: str, *, in_order: bool = True) -> bool:
+        """Whether what should be printed was, line by line; of several tasks that print, the order is not known."""
         lines = [re.escape(line).replace(r"\.\.\.", ".*") for line in self.printed.splitlines()]
+        if not in_order:
+            return all(re.search(f"^{line}$", output, re.MULTILINE) for line in lines)
         return re.search(r"\n(?:.*\n)*?".join(f"{line}(?=\n)" for line in lines), output + "\n") is not None
 
 
@@ -74,6 +76,7 @@ class Reader:
             if self._service is not None:
                 with suppress(ProcessLookupError):
                     os.killpg(self._service.pid, signal.SIGKILL)  # uv, and what it runs
+                self._service.wait()
 
     def type(self, line: str) -> str:
         """Type a command; return what it printed. One that runs a service is stopped once that is ready."""
@@ -150,7 +153,7 @@ class Reader:
         self._serving = command
         until = time.monotonic() + _WITHIN
         ended = False
-        while not ("is ready after" in self._said() and command.is_met(self._said())):
+        while not ("is ready after" in self._said() and command.is_met(self._said(), in_order=False)):
             assert time.monotonic() < until, (command, self._said())
             assert not ended, (command, self._said())
             ended = self._service.poll() is not None

@@ -380,7 +380,8 @@ async def wait_in_vain(wait: str, patience: Patience, work: Any) -> None:
     faults = Faults(may_miss=True)
     faults.stall("driver/queue", "send", at=2)
     table = {**MANIFEST, "workers": {**MANIFEST["workers"], "w": {"use": "w"}}}
-    async with open_kernel(table, registry=registry(w=work), patience=patience, faults=faults) as service:
+    longer = {"drivers.rpc.timeout": 3600.0}
+    async with open_kernel(table, registry=registry(w=work), patience=patience, faults=faults, set=longer) as service:
         await service.publish("events", "order.one", 1)
         await service.wait_settled(1)
         await WAITS[wait](service)
@@ -403,8 +404,8 @@ async def test_a_wait_ends_on_the_clock_of_the_test(autojump_clock: Any, wait: s
 
 @pytest.mark.parametrize("wait", ["settled", "event", "publish", "call"])
 async def test_a_wait_ends_on_the_real_clock_however_far_the_other_has_come(autojump_clock: Any, wait: str) -> None:
-    patience = Patience(seconds=10.0**12, real_seconds=0.2)
-    with pytest.raises(AssertionError, match=r"not within 0.2 real s|no answer") as caught:
+    patience = Patience(seconds=10.0**12, real_seconds=1.0)
+    with pytest.raises(AssertionError, match=r"not within 1 real s") as caught:
         await wait_in_vain(wait, patience, polls)
 
     assert "worker='worker/shop'" in str(caught.value)
