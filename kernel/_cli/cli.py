@@ -1,7 +1,7 @@
 """The command line: the group of commands, and how every way in which one ends becomes an exit status.
 
-The only modules that print or exit are this one, `commands` and `console`. Start-up time matters: what only one
-command needs is imported by that command.
+The only modules that print or exit are this one, `commands`, `running`, `operate` and `console`. Start-up time matters:
+what only one command needs is imported by that command.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from .child import Child, affected
 from .look import look
 from .reload import Again, Reloading
 from .stages import Stages
+from .step import Steps
 from .supervisor import Supervisor
 from .tree import PAUSED, Tree
 from .why import Cause, Deadline, causes, deadlines
@@ -291,7 +292,7 @@ class Kernel:
 
     def failed(self, child: Child) -> None:
         """Ask for the stop because an essential component has failed, unless a reload is taken back for it."""
-        if not self._reloading.takes(child):
+        if not self._reloading.steps.takes(child):
             self.request_stop(f"{child.id} failed")
 
     # --- the way of a service, for `serve` ------------------------------------------------------------------------
@@ -308,9 +309,8 @@ class Kernel:
             if again is not None:
                 again.taken(plan)
 
-        self._reloading = Reloading(
-            self._tree, stages, again, lambda: self.is_risen, taken, self.note_ready, self.request_stop
-        )
+        steps = Steps(self._tree, stages, lambda: self.is_risen, taken, self.note_ready, self.request_stop)
+        self._reloading = Reloading(steps, again)
 
     def start(self, nursery: trio.Nursery, *, is_risen: bool = True) -> None:
         """Start the components, from when on they can be reloaded."""
@@ -325,7 +325,7 @@ class Kernel:
     @property
     def changing(self) -> trio.Lock:
         """Held while components are stopped or started by plan, and while they do something at a stage."""
-        return self._reloading.lock
+        return self._reloading.steps.lock
 
     def hasten(self) -> None:
         """Skip what is left of the drain: cancel what is in flight now."""

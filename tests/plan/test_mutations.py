@@ -143,7 +143,7 @@ def mutant(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         fake = import_object("fake_plugins:REGISTRY", directory=OWN)
         assert isinstance(fake, Registry)
         registry = fake
-    monkeypatch.setattr(_commands, "_discover", lambda: registry)
+    monkeypatch.setattr(_commands, "installed", lambda: registry)
     monkeypatch.syspath_prepend(path.parent)
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
@@ -253,7 +253,7 @@ def test_any_bytes_are_a_manifest_or_explained(
     path.write_bytes(data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_commands, "_discover", Registry)
+        patch.setattr(_commands, "installed", Registry)
         status = execute(["check", str(path)])
 
     said = capsys.readouterr().err
