@@ -4,6 +4,7 @@
 - Attempts: the header `kernel-attempts`, the deliveries that a quorum queue counts, and `kernel-crashes` at others.
 - Deadline: the header `kernel-deadline`, and `expiration`, by which the broker puts aside what is too late.
 - Death: the headers `kernel-death-*`; the broker's own `x-death` is translated to them.
+- Properties that only AMQP has, such as `type`: the headers `amqp-*`, and `kernel-user-id` in copies.
 """
 
 from __future__ import annotations
@@ -19,15 +20,24 @@ from kernel.abc import DEADLINE_HEADER, MAX_DEATHS, death_headers, read_deadline
 
 from ..core import Delivered, Properties
 from .crashes import crashes_of
-from .headers import ATTEMPTS, CRASHES, DEATHS, DELIVERY_COUNT, SUBJECT, strip_headers, to_json_values, without_deaths
+from .headers import (
+    ATTEMPTS,
+    CRASHES,
+    DEATHS,
+    DELIVERY_COUNT,
+    SENDER,
+    SUBJECT,
+    strip_headers,
+    to_json_values,
+    without_deaths,
+)
+from .named import LONGEST_EXPIRATION, has_named, is_named, named, take_named
 
 DELAY_PREFIX: Final = "kernel.delay."
 """What the names of delay queues begin with: to pass through one is no death."""
 FORGIVEN: Final = 10
 """Deliveries that a quorum queue may count before they are attempts: it counts those that were returned, too."""
 _PERSISTENT: Final = 2
-_LONGEST: Final = 2**32 - 1
-"""Milliseconds; the broker takes no longer `expiration`."""
 _OURS: Final = frozenset({ATTEMPTS, CRASHES, SUBJECT, DEADLINE_HEADER, DELIVERY_COUNT})
 _REASONS: Final = {"expired": "expired", "maxlen": "overflow"}
 """Words of the broker for what the contract has its own words for."""
@@ -37,6 +47,7 @@ def write_letter(envelope: Envelope, *, now: float) -> Properties:
     """Return the properties of a message that is sent.
 
     Raises:
+        EncodeError: if one of its headers means a property, and has a value that this cannot have.
         ValueError: if its priority is not 0 to 9.
     """
     if not 0 <= envelope.priority <= 9:
@@ -47,6 +58,8 @@ def write_letter(envelope: Envelope, *, now: float) -> Properties:
         # A delay eats from the time that remains: no clock runs while a message lies in a delay queue.
         headers[DEADLINE_HEADER] = deadline = write_deadline(envelope.deadline - envelope.delay, now=now)
         letter.expiration = None if envelope.delay > 0 else _expiration(deadline)
+    if headers and is_named(headers):
+        take_named(headers, letter, delay=envelope.delay)
     if headers:
         letter.headers = headers
     if envelope.priority:
@@ -64,7 +77,8 @@ def write_retry(delivered: Delivered, envelope: Envelope, *, attempts: int, afte
     headers = _copied(delivered, envelope) | {ATTEMPTS: attempts}
     if deadline is not None:
         headers[DEADLINE_HEADER] = deadline
-    return _copy(delivered, envelope, headers, expiration=None if after > 0 else _expiration(deadline))
+    expiration = delivered.properties.expiration if deadline is None else _expiration(deadline)
+    return _copy(delivered, envelope, headers, expiration=None if after > 0 else expiration)
 
 
 def write_noted(delivered: Delivered, envelope: Envelope, *, crashes: int, now: float) -> Properties:
@@ -88,17 +102,21 @@ def read_letter(delivered: Delivered, *, now: float) -> tuple[Envelope, int]:
     properties = delivered.properties
     table = properties.headers
     if not table:
-        return _envelope(delivered, clean(delivered.routing_key), NO_HEADERS, math.inf), 0
+        found = named(properties, is_due=False, clean=clean) if has_named(properties, is_due=False) else NO_HEADERS
+        return _envelope(delivered, clean(delivered.routing_key), found, math.inf), 0
     attempts, deaths = _attempts(table), _broker_deaths(table)
     known = table.get(SUBJECT)
     subject = clean(known if isinstance(known, str) else _first_key(deaths) or delivered.routing_key)
     headers = to_json_values({key: value for key, value in table.items() if key not in _OURS})
+    is_due = DEADLINE_HEADER in table
+    if has_named(properties, is_due=is_due):
+        headers |= named(properties, is_due=is_due, clean=clean)
     if deaths:
         envelope = _envelope(delivered, subject, headers, math.inf)
         return _translated(envelope, deaths, attempts), 0
     if DEATHS in headers:
         headers = without_deaths(headers)
-    deadline = read_deadline(table[DEADLINE_HEADER], now=now) if DEADLINE_HEADER in table else math.inf
+    deadline = read_deadline(table[DEADLINE_HEADER], now=now) if is_due else math.inf
     return _envelope(delivered, subject, headers, deadline), attempts
 
 
@@ -112,13 +130,15 @@ def _own(headers: Mapping[str, object]) -> dict[str, object]:
 
 
 def _expiration(deadline: str | None) -> str | None:
-    return deadline if deadline is not None and int(deadline) <= _LONGEST else None
+    return deadline if deadline is not None and int(deadline) <= LONGEST_EXPIRATION else None
 
 
 def _copied(delivered: Delivered, envelope: Envelope) -> dict[str, object]:
     """Return the headers of a copy: those that came, as they came, and the deaths that were translated."""
     headers = _own(delivered.properties.headers or {}) | _deaths_of(envelope.headers)
     headers[SUBJECT] = envelope.subject
+    if delivered.properties.user_id is not None:
+        headers[SENDER] = clean(delivered.properties.user_id)
     return headers
 
 
@@ -129,11 +149,14 @@ def _deaths_of(headers: Mapping[str, object]) -> dict[str, object]:
 def _copy(
     delivered: Delivered, envelope: Envelope, headers: dict[str, object], *, expiration: str | None
 ) -> Properties:
-    """Return properties like those that came, to the byte. The user is left out: the broker takes only our own there."""
+    """Return properties like those that came, to the byte.
+
+    The user is a header instead: as property the broker takes only our own.
+    """
     return attrs.evolve(
         delivered.properties,
         headers=headers,
-        delivery_mode=_PERSISTENT,
+        delivery_mode=delivered.properties.delivery_mode or _PERSISTENT,
         expiration=expiration,
         message_id=delivered.properties.message_id or envelope.id,
         user_id=None,

@@ -157,7 +157,12 @@ def test_a_retry_keeps_all_but_its_place() -> None:
     copy = write_retry(first, envelope, attempts=1, after=0.5, now=NOW)
     again, attempts = read_letter(delivered(copy), now=NOW)
 
-    assert copy.headers == {"kept": b"raw", "kernel-attempts": 1, "kernel-subject": "order.created"}
+    assert copy.headers == {
+        "kept": b"raw",
+        "kernel-attempts": 1,
+        "kernel-subject": "order.created",
+        "kernel-user-id": "somebody",
+    }
     assert (copy.content_encoding, copy.timestamp, copy.type, copy.user_id) == ("utf-8", 12, "t", None)
     assert (again.subject, again.id, again.priority, attempts) == ("order.created", "m-1", 3, 1)
 
