@@ -15,7 +15,7 @@ from kernel.errors import UnavailableError
 from ._config import S3Config
 from ._errors import ObjectTooLargeError, translated
 from ._health import Health
-from ._upload import Upload, pieces
+from ._upload import Body, Upload, pieces
 
 _PIECE = 2**16
 """Bytes of an object that are handed over at a time."""
@@ -79,7 +79,7 @@ class ObjectStore:
         how = {"ContentType": content_type, "Metadata": dict(metadata or {})}
         with self._asking(told["Bucket"], key):
             if isinstance(data, bytes) and len(data) <= self._config.part_size:
-                answer = await self.client.put_object(**told, **how, Body=data)
+                answer = await self.client.put_object(**told, **how, Body=Body(data))
                 return _bare(answer["ETag"])
             async with (
                 Upload(self.client, told, how) as upload,

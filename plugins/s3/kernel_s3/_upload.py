@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -9,11 +10,25 @@ from typing import Any, Final, Self, final
 
 import attrs
 import trio
+from typing_extensions import override
 
 from ._config import MOST_PARTS
 
 _ABORT_TIMEOUT: Final = 1.0
 """Seconds that deleting the parts of an upload which failed may take; what is left then is the service's to expire."""
+_SENT_AT_ONCE: Final = 2**16
+"""Bytes."""
+
+
+@final
+class Body(io.BytesIO):
+    """What a request carries. By itself it would be sent line by line, as a text is: a write for every 256 bytes or so."""
+
+    @override
+    def __next__(self) -> bytes:
+        if piece := self.read(_SENT_AT_ONCE):
+            return piece
+        raise StopIteration
 
 
 @final
@@ -47,7 +62,7 @@ class Upload:
         number = len(self._parts) + 1
         if number > MOST_PARTS:
             raise ValueError(f"an object has {MOST_PARTS} parts at most: raise part_size")
-        answer = await self._client.upload_part(**self._where, UploadId=self._id, PartNumber=number, Body=part)
+        answer = await self._client.upload_part(**self._where, UploadId=self._id, PartNumber=number, Body=Body(part))
         self._parts.append({"ETag": answer["ETag"], "PartNumber": number})
 
     async def finish(self) -> str:

@@ -79,6 +79,9 @@ class Server:
             os.killpg(self._process.pid, 9)
             self._process.wait(10)
             self._process = None
+            for port in self.ports:  # it has them there whatever it is told
+                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                    left.unlink()
 
     def connections(self) -> int:
         """How many this process has to it."""

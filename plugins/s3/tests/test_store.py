@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 import trio
@@ -99,6 +100,28 @@ async def test_any_length_is_stored_as_it_is(open_store: OpenStore, sizes: list[
         assert await uploads(store) == []
 
     assert read == b"".join(parts)
+
+
+@attrs.define(eq=False)
+class Steps(trio.abc.Instrument):
+    """Counts what the event loop does."""
+
+    count: int = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+async def test_content_is_sent_in_large_pieces_whatever_it_is(open_store: OpenStore, parts: int) -> None:
+    async with open_store(part_size=SMALLEST_PART) as store:
+        await store.put("first", b"")
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await store.put("lines", b"\n" * (2**20 if parts == 1 else SMALLEST_PART + 1))
+        trio.lowlevel.remove_instrument(steps)
+
+    assert steps.count < 5000
 
 
 async def test_keys_are_listed_in_order_over_many_pages(open_store: OpenStore) -> None:
@@ -214,20 +237,17 @@ async def test_who_waits_for_a_connection_waits_inside_its_own_deadline(open_sto
         await use(store)
 
 
-async def test_a_server_that_is_killed_is_told_of_and_found_again(tmp_path: Path) -> None:
+async def test_a_server_that_is_killed_is_told_of_and_found_again(server: Server) -> None:
     events: list[Event] = []
-    server = Server(tmp_path)
-    try:
-        await trio.to_thread.run_sync(server.start)
-        async with driver(server, events, attempts=1).open() as store:
-            await use(store)
-            server.kill()
+    async with driver(server, events, attempts=1).open() as store:
+        await use(store)
+        server.kill()
+        try:
             with pytest.raises(UnavailableError):
                 await store.get("used")
+        finally:
             await trio.to_thread.run_sync(server.start)
-            await use(store)
-    finally:
-        server.kill()
+        await use(store)
 
     assert [event.new for event in events if isinstance(event, StateChanged)] == [State.DEGRADED, State.READY]
 

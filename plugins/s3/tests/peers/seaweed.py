@@ -47,6 +47,10 @@ def main() -> None:
         "filer.port.grpc": grpc[3],
         "volume.max": "20",
         "master.volumeSizeLimitMB": "64",
+        "master.electionTimeout": "1s",  # after a kill it waits for so long until it leads itself again
+        "master.telemetry": "false",
+        "filer.localSocket": f"{folder}/filer.sock",
+        "s3.localSocket": f"{folder}/s3.sock",
     }
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed") or "weed"
