@@ -17,7 +17,7 @@ import click
 from ..errors import ManifestError, PlanError
 from .console import complain, paint, say
 from .given import beside, installed, path_of, source_of, split, takes_changes, takes_manifest
-from .operate import LOOKING_IN, show_diff
+from .operate import LOOKING_IN, show_changes, show_diff
 from .running import exec_, run, shell
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KINDS: Final = ("driver", "protocol", "dispatcher")
 _INVALID: Final = 2
+_OLD_AND_NEW: Final = ("OLD", "NEW")
 _BY_UV: Final = "UV"
 """The variable that uv sets for what it runs."""
 
@@ -106,10 +107,11 @@ def _stands_in(module: str, directory: Path) -> bool:
 
 
 @click.command()
-@takes_manifest
+@click.argument("words", nargs=-1, metavar="[MANIFEST | OLD NEW] [-- OPTIONS OF THE SERVICE]")
+@takes_changes
 @click.option("--json", "form", flag_value="json", help="Print it as JSON.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print the graph of dependencies for Mermaid.")
-@click.option("--diff", is_flag=True, help="Show what `kernel reload` would do to the service that runs.")
+@click.option("--diff", is_flag=True, help="Show what a reload would do: see above.")
 @click.option("-s", "--service", "named", envvar="KERNEL_SERVICE", metavar="SERVICE", help="With --diff: which one.")
 def plan(
     words: Sequence[str],
@@ -125,12 +127,12 @@ def plan(
     Components stand in start order; a stop goes the other way. Every effective value is shown with where it comes
     from; secrets are not shown.
 
-    With --diff, the service that runs reads its own manifest, as it was started with it.
+    With --diff, show what `kernel reload` would do to the service that runs: it reads its own manifest, as it was
+    started with it. With --diff OLD NEW, what it would do to a service that runs by the manifest OLD and is to run by
+    NEW; nothing has to run.
     """
     if diff:
-        if words or overlays or overrides:
-            raise click.UsageError("--diff goes by the manifest of the service that runs: name no other")
-        show_diff(named, as_json=form == "json")
+        _plan_diff(words, overlays, overrides, named, as_json=form == "json")
         return
     from . import show  # noqa: PLC0415  see the module docstring
 
@@ -144,6 +146,29 @@ def plan(
         say(show.plan_as_mermaid(resolved))
     else:
         say(show.plan_as_text(resolved, registry, bold=paint(bold=True), dim=paint(dim=True)))
+
+
+def _plan_diff(
+    words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str], named: str | None, *, as_json: bool
+) -> None:
+    manifests, arguments = split(words)
+    if not (words or overlays or overrides):
+        show_diff(named, as_json=as_json)
+    elif len(manifests) == len(_OLD_AND_NEW):
+        old, new = (source_of([path, *arguments], overlays, overrides) for path in manifests)
+        show_changes(*_both(old, new), as_json=as_json)
+    else:
+        text = "--diff takes two manifests, OLD and NEW; or none, and nothing else, for the service that runs"
+        raise click.UsageError(text)
+
+
+def _both(old: Source, new: Source) -> tuple[Plan, Plan]:
+    """Return the plans of two manifests of one service, which has the modules that stand beside either."""
+    from .source import without_collecting  # noqa: PLC0415  see the module docstring
+
+    registry = installed()
+    with without_collecting(), beside(old.path), beside(new.path):
+        return old.resolve(registry), new.resolve(registry)
 
 
 # --- contracts ----------------------------------------------------------------------------------------------------

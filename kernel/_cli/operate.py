@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import click
 
+from ..errors import PlanError
 from . import status
 from .console import complain, look_of, paint, say
 
 if TYPE_CHECKING:
     from .._control.places import Place
+    from .._core.spec import Plan
 
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
@@ -243,6 +245,20 @@ def show_diff(named: str | None, *, as_json: bool) -> None:
     """Show what a reload of a service would do: `kernel plan --diff`."""
     answer = _ask(_found(named), "reload", dry=True)
     _show(answer, status.diff_text, as_json=as_json)
+
+
+def show_changes(old: Plan, new: Plan, *, as_json: bool) -> None:
+    """Show what a reload would do that leads from one plan to another.
+
+    Raises:
+        PlanError: if a service that runs could not take it over.
+    """
+    from .._control.changes import changes_as_json  # noqa: PLC0415  see `cli`
+    from .._core.changes import changes, fixed  # noqa: PLC0415  as above
+
+    if problems := fixed(old, new):
+        raise PlanError(problems)
+    _show(changes_as_json(old, new, changes(old, new)), status.diff_text, as_json=as_json)
 
 
 @click.command()

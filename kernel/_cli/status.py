@@ -186,8 +186,8 @@ def diff_text(answer: Mapping[str, Any]) -> str:
 
 
 def _is_said(value: Mapping[str, Any]) -> bool:
-    """Whether somebody has written it: the defaults of a table that is new are dozens."""
-    return value["old"] is not None or value.get("origin") != "default"
+    """Whether somebody has written it: the defaults of a table that is new, or gone, are dozens."""
+    return value["origin"] != "default" or None not in (value["old"], value["new"])
 
 
 def _is_of(path: str, id_: str) -> bool:
@@ -197,5 +197,5 @@ def _is_of(path: str, id_: str) -> bool:
 
 def _value_text(value: Mapping[str, Any]) -> str:
     sides = ["-" if side is None else side for side in (value["old"], value["new"])]
-    origin = f"  ({value['origin']})" if value.get("origin") else ""
+    origin = "" if value["new"] is None else f"  ({value['origin']})"  # of what is gone, nothing stands there now
     return f"         {value['path']}: {sides[0]} -> {sides[1]}{origin}"

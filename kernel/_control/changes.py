@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .._core.changes import Changes
 from .._core.events import KernelReloaded
-from .._core.spec import Plan
+from .._core.spec import Plan, Value
 
 
 def reload_as_json(event: KernelReloaded) -> Mapping[str, object]:
@@ -24,19 +24,24 @@ def reload_as_json(event: KernelReloaded) -> Mapping[str, object]:
 
 def changes_as_json(old: Plan, new: Plan, changes: Changes) -> Mapping[str, object]:
     """Return what a reload would do, with the values that differ; secrets are not shown."""
-    before = {value.path: value.shown for value in old.values()}
-    after = {value.path: value for value in new.values()}
-    values = [
-        {"path": path, "old": before.get(path), "new": after[path].shown if path in after else None}
-        | ({"origin": after[path].origin} if path in after else {})
-        for path in dict.fromkeys([*before, *after])
-        if before.get(path) != (after[path].shown if path in after else None)
-    ]
+    before, after = ({value.path: value for value in plan.values()} for plan in (old, new))
+    differing = [_difference(path, before.get(path), after.get(path)) for path in dict.fromkeys([*before, *after])]
     return {
         "manifest": new.path,
         "changed": changes.changed,
         "added": changes.added,
         "removed": changes.removed,
         "restarted": changes.restarted,
-        "values": values,
+        "values": [one for one in differing if one["old"] != one["new"]],
+    }
+
+
+def _difference(path: str, old: Value | None, new: Value | None) -> Mapping[str, object]:
+    """Return both sides of a value; None for one that is not there. `origin` is of the side that is."""
+    known = new or old
+    return {
+        "path": path,
+        "old": None if old is None else old.shown,
+        "new": None if new is None else new.shown,
+        "origin": "" if known is None else known.origin,
     }

@@ -1,0 +1,91 @@
+"""What a reload from one manifest to another would do, told without a service that runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ._service import SERVICE, kernel
+
+INNER = '[kernel]\nname = "inner"\n[workers.cook]\nuse = "tea:run"\n'
+SERVICES = '[services.kitchen]\nmanifest = "inner.toml"\n'
+
+
+@pytest.fixture
+def both(folder: Path) -> tuple[Path, Path]:
+    """Two manifests of one service that say the same, and one that is inside of another."""
+    (folder / "inner.toml").write_text(INNER)
+    (folder / "old.toml").write_text(SERVICE)
+    (folder / "new.toml").write_text(SERVICE)
+    return folder / "old.toml", folder / "new.toml"
+
+
+def test_two_that_mean_the_same_change_nothing(both: tuple[Path, Path]) -> None:
+    told = kernel("plan", "--diff", "old.toml", "new.toml")
+
+    assert (told.returncode, told.stdout, told.stderr) == (0, "new.toml: nothing would change\n", "")
+
+
+def test_what_restarts_begins_and_ends_is_told_with_the_values_that_differ(both: tuple[Path, Path]) -> None:
+    _old, new = both
+    new.write_text(f'{SERVICE.replace("0.5", "0.7", 1)}[workers.second]\nuse = "tea:run"\n')
+    there, back = kernel("plan", "--diff", "old.toml", "new.toml"), kernel("plan", "--diff", "new.toml", "old.toml")
+
+    assert there.stdout.splitlines() == [
+        "starts   worker/second",
+        '         [workers.second].use: - -> "tea:run"  (new.toml:13)',
+        "restarts driver/queue",
+        "         [drivers.queue].stop_timeout: 0.5 -> 0.7  (new.toml:8)",
+    ]
+    assert back.stdout.splitlines()[:2] == ["ends     worker/second", "restarts driver/queue"]
+
+
+def test_of_a_service_inside_that_goes_or_comes_only_what_was_written_is_told(both: tuple[Path, Path]) -> None:
+    _old, new = both
+    new.write_text(SERVICE + SERVICES)
+    there, back = kernel("plan", "--diff", "old.toml", "new.toml"), kernel("plan", "--diff", "new.toml", "old.toml")
+
+    assert there.stdout.splitlines() == [
+        "starts   worker/kitchen/cook",
+        '         [workers.kitchen/cook].use: - -> "tea:run"  (inner.toml:4)',
+        "changes while it runs",
+        '         [services.kitchen].manifest: - -> "inner.toml"  (new.toml:13)',
+    ]
+    assert back.stdout.splitlines() == [
+        "ends     worker/kitchen/cook",
+        "changes while it runs",
+        '         [services.kitchen].manifest: "inner.toml" -> -',
+    ]
+
+
+def test_overlays_and_values_of_the_command_line_are_for_both(both: tuple[Path, Path]) -> None:
+    _old, new = both
+    new.write_text(SERVICE.replace("0.5", "0.7"))
+    same = kernel("plan", "--diff", "old.toml", "new.toml", "--set", "drivers.queue.stop_timeout=1.0")
+    as_json = kernel("plan", "--diff", "--json", "old.toml", "new.toml", "--set", "drivers.queue.stop_timeout=1.0")
+
+    assert same.stdout.splitlines()[0] == "restarts worker/loop"
+    assert json.loads(as_json.stdout)["changed"] == ["worker/loop"]
+
+
+def test_what_a_running_service_could_not_take_over_is_refused(both: tuple[Path, Path]) -> None:
+    _old, new = both
+    new.write_text(SERVICE.replace('"shop"', '"other"'))
+    told = kernel("plan", "--diff", "old.toml", "new.toml")
+
+    assert told.returncode == 2
+    assert told.stderr.startswith("new.toml:3: [kernel].name: cannot change while the service runs")
+
+
+@pytest.mark.parametrize(
+    "words", [("old.toml",), ("old.toml", "new.toml", "old.toml"), ("--set", "kernel.control=false")]
+)
+def test_another_number_of_manifests_is_refused_with_what_there_may_be(
+    words: tuple[str, ...], both: tuple[Path, Path]
+) -> None:
+    told = kernel("plan", "--diff", *words)
+
+    assert told.returncode == 2
+    assert "two manifests, OLD and NEW; or none" in told.stderr
