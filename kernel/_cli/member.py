@@ -12,10 +12,13 @@ import sys
 import sysconfig
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, final
+
+import attrs
 
 from .._convert.folder import on_path
-from .._core.events import EventHub, KernelReady
+from .._core.events import Event, EventHub, KernelReady, StateChanged, StopRequested
+from .._core.lifecycle import FINAL, State
 from .._core.spec import Plan
 from .._crew.member import Member
 from .._manifest.registry import discover
@@ -39,6 +42,7 @@ def main(member: Member, given: dict[str, Any]) -> int:
     options = ServiceOptions(**given["options"])
     hub = EventHub()
     hub.subscribe(lambda _event: member.tell(ready=True), KernelReady)
+    hub.subscribe(_Leaving(member).note, StateChanged, StopRequested)
     try:
         with unheard_is_lost(), on_path(Path(source.path).parent):
             registry = discover()
@@ -53,6 +57,25 @@ def main(member: Member, given: dict[str, Any]) -> int:
     status = int(result.status) or result.returned
     member.tell(ended={"status": status, "ran_to_end": result.ran_to_end})
     return status
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _Leaving:
+    """Has the parent close what a component listens at no longer, since it has moved with a reload or failed for good.
+
+    What closes with the process stays open for the one that takes its place.
+    """
+
+    _member: Member
+    _is_stopping: bool = attrs.field(default=False, init=False)
+
+    def note(self, event: Event) -> None:
+        self._is_stopping |= isinstance(event, StopRequested)
+        if self._is_stopping or not isinstance(event, StateChanged):
+            return
+        if event.new is State.READY or event.new in FINAL:
+            self._member.leave(event.component, for_good=event.new in FINAL)
 
 
 def _told(plan: Plan, options: ServiceOptions) -> dict[str, object]:

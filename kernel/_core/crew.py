@@ -13,8 +13,9 @@ from typing_extensions import override
 if TYPE_CHECKING:
     import trio
 
-BUSY: Final = "busy"
-"""What each process offers: how it is, as JSON, `busy` being the seconds of the present turn of its event loop."""
+STATE: Final = "state"
+"""What each process offers, as JSON: `busy`, the seconds of the present turn of its event loop; `ready`; and `restarts`,
+how often its essential components were started again."""
 
 
 @final

@@ -53,6 +53,10 @@ class Member(Crew):
     _offers: dict[str, Callable[[], str]] = attrs.field(factory=dict[str, Callable[[], str]], init=False)
     _replies: dict[int, _Reply] = attrs.field(factory=dict[int, _Reply], init=False)
     _asked: int = attrs.field(default=0, init=False)
+    _listeners: list[tuple[str, Endpoint, socket.socket]] = attrs.field(
+        factory=list[tuple[str, Endpoint, socket.socket]], init=False
+    )
+    """Owner, where, and what it was handed."""
     _leads: bool = attrs.field(default=False, init=False)
     _waiting: list[tuple[trio.lowlevel.TrioToken, trio.Event]] = attrs.field(
         factory=list[tuple[trio.lowlevel.TrioToken, trio.Event]], init=False
@@ -72,6 +76,20 @@ class Member(Crew):
         with self._lock, suppress(OSError):
             self._channel.sendall(packed(frame))
 
+    def leave(self, owner: str, *, for_good: bool) -> None:
+        """Tell the parent where a component that has moved, or has gone for good, listens no longer.
+
+        Args:
+            owner: Its id.
+            for_good: Whether it will not listen again. Else what it has closed without opening it anew is told.
+        """
+        with self._lock:
+            mine = [one for one in self._listeners if one[0] == owner]
+            kept = [] if for_good else [one for one in mine if one[2].fileno() >= 0]
+            self._listeners = [one for one in self._listeners if one[0] != owner] + kept
+        for endpoint in {endpoint for _, endpoint, _ in mine} - {endpoint for _, endpoint, _ in kept}:
+            self.tell(leave=attrs.asdict(endpoint), owner=owner)
+
     @override
     async def wait_leading(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -86,7 +104,10 @@ class Member(Crew):
     def listener(self, owner: str, endpoint: Endpoint) -> socket.socket:
         reply = self._ask(listen=attrs.asdict(endpoint), owner=owner)
         if reply.fds:
-            return socket.socket(fileno=reply.fds[0])
+            shared = socket.socket(fileno=reply.fds[0])
+            with self._lock:
+                self._listeners.append((owner, endpoint, shared))
+            return shared
         raise OSError(reply.frame.get("errno", 0), reply.frame.get("error", "the parent does not answer"))
 
     @override

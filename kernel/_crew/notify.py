@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import trio
 
-from .._core.crew import BUSY
+from .._core.crew import STATE
 from .parent import Parent, busy_seconds
 
 _STUCK = 10.0
@@ -36,7 +36,7 @@ async def keep_alive(parent: Parent) -> None:
     seconds = _watchdog_of(os.environ)
     while seconds is not None:
         await trio.sleep(seconds / 3)
-        told = await parent.collect(BUSY)
+        told = await parent.collect(STATE)
         if len(told) == len(parent.processes) and busy_seconds(told) <= _STUCK:
             parent.tell_manager("WATCHDOG=1")
     await trio.lowlevel.checkpoint()

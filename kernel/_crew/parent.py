@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
@@ -18,15 +18,14 @@ import trio
 from .._core.crew import Endpoint
 from .._core.policies import RestartPolicy
 from .process import Process, failure, started
+from .roll import Roll
 from .slot import CLEAN, FAILED, INVALID, Slot, gravest, how_it_ended, signal_name, status_of
-from .sockets import Sockets
+from .sockets import Key, Sockets
 from .wire import Frame
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-READY_WITHIN: Final = 300.0
-"""Seconds that a process which is to take the place of another has to become ready: more than its components have."""
 _MARGIN: Final = 0.5
 """Seconds after the grace period in which a process ends itself, before it is killed."""
 _GRACE: Final = 25.0
@@ -200,6 +199,8 @@ class Parent:
                 self._note_ready(process)
             case {"listen": listen, "owner": owner, "id": id_}:
                 self._listen(process, (owner, Endpoint(**listen)), id_)
+            case {"leave": leave, "owner": owner}:
+                self._leave(process, (owner, Endpoint(**leave)))
             case {"collect": name, "id": id_}:
                 self._nursery.start_soon(self._collect, process, name, id_)
             case _:
@@ -230,7 +231,7 @@ class Parent:
             self._leader = found
             self._nursery.start_soon(found.tell, {"lead": True})
 
-    def _listen(self, process: Process, key: tuple[str, Endpoint], id_: int) -> None:
+    def _listen(self, process: Process, key: Key, id_: int) -> None:
         try:
             number = self._sockets.at(key).fileno()
         except OSError as error:
@@ -238,6 +239,15 @@ class Parent:
             return
         process.sockets.add(key)
         self._nursery.start_soon(process.tell, {"id": id_, "has_descriptor": True}, number)
+
+    def _leave(self, process: Process, key: Key) -> None:
+        """Note that a process listens at a socket no longer; whoever connects is refused if nobody does."""
+        process.sockets.discard(key)
+        self._close_unwanted([key])
+
+    def _close_unwanted(self, keys: Iterable[Key]) -> None:
+        wanted = {key for process in self._alive for key in process.sockets}
+        self._sockets.drop({*keys} - wanted)
 
     async def collect(self, name: str) -> dict[int, str]:
         """Return what each process tells by a name, by its number; those that do not, in time, are left out."""
@@ -314,42 +324,20 @@ class Parent:
                 self._changed.unpark_all()
 
     async def _roll_when_wanted(self) -> None:
+        rolling = Roll(
+            slots=self.slots,
+            start=self._start,
+            patience=lambda: self.grace_period + _MARGIN,
+            is_stopping=lambda: self.is_stopping,
+            log=lambda: self.log,
+        )
         while True:
             await self._roll_wanted.wait()
             self._roll_wanted = trio.Event()
             self.log.info("each process is replaced by a new one")
-            if await self._roll():
-                self._sockets.keep(key for process in self._alive for key in process.sockets)
+            if await rolling.run():
+                self._close_unwanted(self._sockets.held)
                 self.log.info("all processes have been replaced")
-
-    async def _roll(self) -> bool:
-        for slot in self.slots:
-            if self.is_stopping or not await self._replace(slot):
-                return False  # noqa: ASYNC910  the next roll waits to be wanted
-        return True  # noqa: ASYNC910  as above
-
-    async def _replace(self, slot: Slot) -> bool:
-        """Have a new process take a place; return whether it does. The old one stops when the new one is ready."""
-        old = slot.process
-        if old is None:
-            slot.hasten()
-            return True  # noqa: ASYNC910  see `_roll`
-        fresh = slot.fresh = self._start(slot)
-        with trio.move_on_after(READY_WITHIN):
-            await fresh.settled.wait()
-        if not (fresh.is_ready or self.is_stopping):
-            slot.fresh = None
-            what = how_it_ended(fresh) if fresh.gone.is_set() else f"is not ready after {READY_WITHIN:g} s"
-            self.log.error(
-                "what was to take its place did not become ready: the old processes go on",
-                component=f"process/{slot.number}",
-                how=what,
-            )
-            await fresh.end(within=self.grace_period + _MARGIN)
-            return False
-        slot.settle()
-        await old.end(within=self.grace_period + _MARGIN)
-        return not self.is_stopping
 
 
 def _healthy(process: Process) -> float:

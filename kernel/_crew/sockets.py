@@ -40,15 +40,20 @@ class Sockets:
             self._open[key] = _bound(key[1])
         return self._open[key]
 
-    def keep(self, wanted: Iterable[Key]) -> None:
-        """Close all that nobody wants any more."""
-        for key in self._open.keys() - set(wanted):
+    @property
+    def held(self) -> frozenset[Key]:
+        """What is open."""
+        return frozenset(self._open)
+
+    def drop(self, keys: Iterable[Key]) -> None:
+        """Close those that nobody wants any more."""
+        for key in self._open.keys() & set(keys):
             _close(key[1], self._open.pop(key))
 
     def close(self) -> None:
         """Close all: the processes take what waits at their copies, and nobody else is let in."""
         self._is_over = True
-        self.keep(())
+        self.drop(self.held)
 
 
 def _bound(at: Endpoint) -> socket.socket:

@@ -73,7 +73,12 @@ def resolve(manifest: Manifest, registry: Registry) -> Plan:
 
 
 def _resolve(
-    manifest: Manifest, registry: Registry, lent: Mapping[str, Wired] | None, contracts: Mapping[str, Contract]
+    manifest: Manifest,
+    registry: Registry,
+    lent: Mapping[str, Wired] | None,
+    contracts: Mapping[str, Contract],
+    *,
+    processes: int | None = None,
 ) -> Plan:
     """Resolve a manifest.
 
@@ -83,6 +88,7 @@ def _resolve(
         lent: If it is inside of another one, drivers of that, by the names that they have here: they are components
             of the plan, of which the outer one knows better.
         contracts: Of these.
+        processes: How many processes the outer one runs in; what is inside runs in each of them.
     """
     problems: list[Problem] = []
     warnings = list(manifest.warnings)
@@ -102,6 +108,7 @@ def _resolve(
         warn=lambda at, text: warnings.append(manifest.problem(at, text)),
         lent=lent,
         lent_contracts=contracts,
+        processes=processes or tables.kernel.processes,
     )
     name = _service_name(ground)
     wiring = with_contracts(ground, wire(ground))
@@ -110,7 +117,8 @@ def _resolve(
     warn_of_holds(ground, wiring, workers)
     check_contracts(ground, wiring, workers)
     groups = read_groups(ground)
-    parts = read_services(ground, wiring, _resolve, problems) if tables.services else []
+    resolve_inner = functools.partial(_resolve, processes=ground.processes)
+    parts = read_services(ground, wiring, resolve_inner, problems) if tables.services else []
     interceptors = read_interceptors(ground, wiring)
     lives = _lives(ground, wiring, workers, groups, parts, interceptors)
     order = start_order(edges_of(lives))

@@ -53,6 +53,8 @@ class Ground:
     """Drivers of the manifest that this one is inside of, by the names that they have here; None if it is inside of none."""
     lent_contracts: Mapping[str, Contract] = attrs.field(factory=dict[str, Contract])
     """Of those that have one."""
+    processes: int = 1
+    """How many processes each have all of it."""
 
 
 @final
@@ -275,7 +277,7 @@ def _structured(
     config = structure(given, cls.Config, report=report, also_allowed=RESERVED[section], directory=directory)
     for text in cls.check(config) if config is not None else ():
         report((), text)
-    if config is not None and ground.tables.kernel.processes > 1:
+    if config is not None and ground.processes > 1:
         for text in cls.check_shared(config):
             report((), text)
     return config

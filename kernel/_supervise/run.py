@@ -5,19 +5,21 @@ Works inside any trio program (tests run it in virtual time); signals and the pr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
-from .._core.crew import ALONE, BUSY, Crew
+from .._core.crew import ALONE, STATE, Crew
 from .._core.events import (
     ComponentFailed,
     EventHub,
     GracePeriodOver,
     KernelStopped,
 )
+from .._core.snapshot import Snapshot
 from .._core.spec import Plan, StageHook, Zone
 from ..errors import StartupError
 from .kernel import ExitStatus, Kernel, Result
@@ -88,7 +90,7 @@ async def serve(
     tree = Tree(plan, hub, log, supervisor, BODIES, crew)
     kernel = Kernel(plan, hub, tree, supervisor)
     tree.snapshot, tree.end = kernel.snapshot, kernel.finish
-    withdraw = crew.offer(BUSY, lambda: f'{{"busy": {kernel.snapshot().busy}}}')
+    withdraw = crew.offer(STATE, lambda: _state(kernel.snapshot()))
     stages = _stages(plan, tree)
     kernel.reloads_by(stages, again, hooks.become)
     async with trio.open_nursery() as around:
@@ -107,6 +109,11 @@ async def serve(
     seconds = trio.current_time() - requested
     hub.emit(KernelStopped(component="kernel", status=result.status, seconds=seconds))
     return result
+
+
+def _state(seen: Snapshot) -> str:
+    restarts = sum(one.restarts for one in seen.components if one.essential)
+    return json.dumps({"busy": seen.busy, "ready": seen.is_ready, "restarts": restarts})
 
 
 def _stages(plan: Plan, tree: Tree) -> Stages:

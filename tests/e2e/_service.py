@@ -157,16 +157,21 @@ async def launched(
     code: str = "",
     *options: str,
     environ: Mapping[str, str] | None = None,
+    is_measured: bool = False,
 ) -> AsyncIterator[Service]:
-    """Start a service while inside; whatever it does, it is gone afterwards."""
+    """Start a service while inside; whatever it does, it is gone afterwards.
+
+    Coverage looks into it if it `is_measured`, which takes time.
+    """
     path = write(directory, manifest, code)
+    given = os.environ if environ is None else environ
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
             command(path, *options),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_unmeasured(os.environ if environ is None else environ),
+            env=dict(given) if is_measured else _unmeasured(given),
         )
         service = Service(process, directory)
         assert process.stdout is not None

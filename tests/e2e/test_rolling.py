@@ -1,0 +1,295 @@
+"""A crew whose processes are replaced, or read their manifest again, under load."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+import trio
+
+from ..amqp.conftest import mark, rabbitmq
+from ._crew import CLEAN, PATIENCE, RUN, SITE, WEB, load, pair, patient, pids, port_of, runs, wait_gone, wait_ready
+from ._service import LOOP
+
+__all__ = ["mark", "patient", "rabbitmq"]
+
+pytestmark = pytest.mark.slow
+
+
+async def test_two_processes_have_one_port_and_share_the_clients(tmp_path: Path) -> None:
+    async with pair(tmp_path, WEB, SITE) as service, load(port_of(service)) as clients:
+        with trio.fail_after(PATIENCE):
+            while len(clients.answers) < 2:  # noqa: ASYNC110  counted by others
+                await trio.sleep(0.01)
+        service_pids = await wait_ready(service, 2)
+
+    assert {int(pid) for pid in clients.answers} == set(service_pids)
+    assert (clients.lost, clients.refused) == (0, 0)
+
+
+async def test_a_rolling_restart_drops_no_request(tmp_path: Path) -> None:
+    async with pair(tmp_path, WEB, SITE) as service:
+        async with load(port_of(service)) as clients:
+            await clients.wait_answers(50)
+            service.send(signal.SIGHUP)
+            await service.wait_said("all processes have been replaced")
+            await clients.wait_answers(50)
+        old, new = pids(service)[:2], pids(service)[2:]
+        await wait_gone(old)
+
+        status, _ = await service.stop()
+
+    assert (clients.lost, clients.refused) == (0, 0)
+    assert len(new) == 2
+    assert status == CLEAN
+
+
+async def test_others_go_on_when_one_is_killed_and_it_is_back(tmp_path: Path) -> None:
+    async with pair(tmp_path, WEB, SITE) as service:
+        async with load(port_of(service)) as clients:
+            await clients.wait_answers(50)
+            os.kill(pids(service)[0], signal.SIGKILL)
+            await clients.wait_answers(50)
+            back = (await wait_ready(service, 3))[2]
+            with trio.fail_after(PATIENCE):
+                while str(back) not in clients.answers:  # noqa: ASYNC110  counted by others
+                    await trio.sleep(0.01)
+
+        status, _ = await service.stop()
+
+    assert clients.refused == 0
+    assert clients.lost <= 12  # those whose request it had
+    assert "was killed by SIGKILL" in service.err
+    assert status == CLEAN
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
+async def test_a_rolling_restart_under_wrk_drops_no_request(tmp_path: Path) -> None:
+    async with pair(tmp_path, WEB, SITE) as service:
+        command = ["wrk", "-t1", "-c16", "-d8", f"http://127.0.0.1:{port_of(service)}/"]
+        async with trio.open_nursery() as nursery:
+            said: list[bytes] = []
+
+            async def ask() -> None:
+                said.append((await trio.run_process(command, capture_stdout=True)).stdout)
+
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            service.send(signal.SIGHUP)
+        await service.wait_said("all processes have been replaced")
+
+    assert b"requests in" in said[0]
+    assert b"Socket errors" not in said[0]
+    assert b"Non-2xx" not in said[0]
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+RABBIT = """
+[drivers.queue]
+plugin = "amqp"
+stop_timeout = 0.1
+[drivers.events]
+plugin = "publisher"
+driver = "queue"
+protocol = "json"
+stop_timeout = 0.05
+[dispatchers.work]
+plugin = "consumer"
+driver = "queue"
+protocol = "json"
+queue = "{queue}"
+bindings = ["{queue}.#"]
+stop_timeout = 0.1
+[workers.subject]
+use = "workers:Subject"
+dispatcher = "work"
+stop_timeout = 0.05
+[workers.feed]
+use = "workers:feed"
+depends = ["dispatcher/work"]
+stop_timeout = 0.05
+"""
+HANDLED = """
+from kernel.abc import Context
+class Subject:
+    @handles("#")
+    async def on(self, payload: Any) -> None:
+        await trio.sleep(0.002)
+        with open("handled", "a") as file:
+            file.write(f"{payload} {os.getpid()}\\n")
+async def feed(events: Any, context: Context) -> None:
+    await context.crew.wait_leading()
+    while not os.path.exists("fed"):
+        for number in range(COUNT):
+            await events.publish("QUEUE.one", number)
+        open("fed", "w").close()
+    await trio.sleep_forever()
+"""
+
+
+@pytest.fixture
+def rabbit(mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a queue that is nobody else's; in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    return f"{mark}crew{uuid.uuid4().hex[:4]}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "replaced"])
+async def test_every_message_is_handled_while_processes_are_killed_or_replaced(
+    tmp_path: Path, rabbit: str, number: signal.Signals
+) -> None:
+    count = 1500
+    code = HANDLED.replace("QUEUE", rabbit).replace("COUNT", str(count))
+    handled = tmp_path / "handled"
+
+    def numbers() -> set[int]:
+        return {int(line.split()[0]) for line in handled.read_text().splitlines()} if handled.exists() else set()
+
+    async with pair(tmp_path, RABBIT.format(queue=rabbit), code, "--set", "kernel.grace_period=5") as service:
+        with trio.fail_after(PATIENCE):
+            while len(numbers()) < 200:  # noqa: ASYNC110  written by other processes
+                await trio.sleep(0.01)
+        if number == signal.SIGKILL:
+            follower = pids(service)[1]
+            os.kill(follower, number)
+        else:
+            service.send(number)
+            await service.wait_said("all processes have been replaced")
+        with trio.fail_after(PATIENCE):
+            while len(numbers()) < count:  # noqa: ASYNC110  as above
+                await trio.sleep(0.05)
+
+    assert numbers() == set(range(count))
+    assert len({line.split()[1] for line in handled.read_text().splitlines()}) >= 2
+
+
+NEVER_READY = """
+[drivers.slow]
+use = "workers:Slow"
+start_timeout = 0.3
+stop_timeout = 0.1
+[drivers.slow.restart]
+max_restarts = 1
+backoff_initial = 0
+"""
+SLOW = """
+from contextlib import asynccontextmanager
+from kernel.abc import Driver
+class Slow(Driver):
+    def __init__(self, *, config: Any, context: Any) -> None:
+        pass
+    @asynccontextmanager
+    async def open(self) -> Any:
+        if os.path.exists(os.path.join(os.path.dirname(__file__), "broken")):
+            await trio.sleep_forever()
+        yield
+"""
+
+
+@pytest.mark.parametrize("what", ["never ready", "cannot be imported"])
+async def test_the_old_processes_go_on_if_a_new_one_does_not_become_ready(tmp_path: Path, what: str) -> None:
+    async with pair(tmp_path, LOOP + NEVER_READY, SLOW + RUN) as service:
+        (tmp_path / "broken").touch()
+        if what == "cannot be imported":
+            (tmp_path / "workers.py").write_text("import nothing_of_that_name\n")
+        service.send(signal.SIGHUP)
+        await service.wait_said("the old processes go on")
+
+        assert all(map(runs, pids(service)))
+        assert len(pids(service)) == 2
+
+
+FAILS = """
+IS_BROKEN = os.path.exists(os.path.join(os.path.dirname(__file__), "broken"))
+async def run() -> None:
+    say(f"at {os.getpid()}")
+    await trio.sleep(0.05)
+    if IS_BROKEN:
+        HOW
+    await trio.sleep_forever()
+"""
+
+
+@pytest.mark.parametrize("how", ["raise RuntimeError('no boxes')", "os.kill(os.getpid(), 9)"])
+async def test_the_old_processes_go_on_if_a_new_one_fails_in_its_first_moment(tmp_path: Path, how: str) -> None:
+    async with pair(tmp_path, LOOP, FAILS.replace("HOW", how)) as service:
+        old = pids(service)
+        (tmp_path / "broken").touch()
+        service.send(signal.SIGHUP)
+        await service.wait_said("the old processes go on")
+
+        assert all(map(runs, old)), service.err
+        assert len(pids(service)) == 3
+
+
+# --- ports that are moved -----------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+async def answers(port: int) -> bool:
+    try:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            with trio.fail_after(PATIENCE):
+                return b"".join([piece async for piece in stream]).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+async def until_refused(port: int) -> None:
+    with trio.fail_after(PATIENCE):
+        while await answers(port):  # noqa: ASYNC110  it happens in other processes
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("order", ["reload", "restart"])
+async def test_nobody_waits_at_a_port_that_was_left(
+    tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    old, new = free_port(), free_port()
+    async with pair(tmp_path, WEB.replace("127.0.0.1:0", f"127.0.0.1:{old}"), SITE) as service:
+        assert await answers(old)
+        manifest = tmp_path / "kernel.toml"
+        manifest.write_text(manifest.read_text().replace(f":{old}", f":{new}"))
+        await trio.run_process([sys.executable, "-m", "kernel", order], capture_stdout=True)
+        if order == "restart":
+            await service.wait_said("all processes have been replaced")
+        await until_refused(old)
+
+        assert await answers(new)
+
+
+async def test_nobody_waits_at_the_port_of_what_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    async with pair(tmp_path, LOOP + WEB, RUN + SITE) as service:
+        port = port_of(service)
+        assert await answers(port)
+        manifest = tmp_path / "kernel.toml"
+        manifest.write_text(manifest.read_text().replace(WEB, ""))
+        await trio.run_process([sys.executable, "-m", "kernel", "reload"], capture_stdout=True)
+
+        await until_refused(port)
+
+
+async def test_a_component_that_restarts_keeps_its_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    async with pair(tmp_path, WEB, SITE) as service:
+        port = port_of(service)
+        async with load(port, 4) as clients:
+            await trio.run_process([sys.executable, "-m", "kernel", "restart", "web"], capture_stdout=True)
+            await clients.wait_answers(20)
+
+    assert clients.refused == 0
