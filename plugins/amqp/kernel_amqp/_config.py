@@ -12,7 +12,7 @@ from attrs.validators import and_, ge, gt, le, max_len
 
 from kernel import Secret
 
-from ._tables import LONGEST, ExchangeTable, QueueTable, QueueType, check_name
+from ._tables import LONGEST, ExchangeTable, PlaceType, QueueTable, check_name
 from ._url import taken_apart
 
 TableT = TypeVar("TableT")
@@ -118,7 +118,7 @@ class AmqpConfig:
     """A larger message is put aside unread."""
     delayed_exchange: bool = False
     """Whether delays go through the broker's delayed message exchange, a plugin, instead of queues with a TTL."""
-    delay_queues: QueueType = "quorum"
+    delay_queues: PlaceType = "quorum"
     """What the queues are in which delayed messages wait: a `quorum` one keeps each until a queue has taken it. A
     `classic` one costs less, and loses what its target does not take, and what it sends on in the moment in which the
     broker is killed; it is only used for retries into, and delays straight to, queues that this service has declared

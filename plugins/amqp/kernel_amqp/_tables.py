@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias, final
 
 import attrs
@@ -13,7 +15,8 @@ from kernel.abc import check_partition_by
 
 Argument: TypeAlias = bool | int | float | str
 Arguments: TypeAlias = Mapping[str, Argument]
-QueueType: TypeAlias = Literal["classic", "quorum"]
+PlaceType: TypeAlias = Literal["classic", "quorum"]
+QueueType: TypeAlias = Literal["classic", "quorum", "stream"]
 Strategy: TypeAlias = Literal["at-most-once", "at-least-once"]
 
 LONGEST: Final = 255
@@ -36,10 +39,23 @@ _KEYS: Final = {
     "x-delivery-limit": "delivery_limit",
     "x-expires": "expires",
     "x-dead-letter-strategy": "dead_letter_strategy",
+    "x-max-age": "max_age",
 }
 """Arguments of a queue that only a key of their own says. Bounds are not among them: an argument says a bound alone,
 and a key also what becomes of what is above it."""
 _NOT_OF_QUORUM: Final = ("auto_delete", "exclusive", "max_priority")
+_NOT_OF_STREAM: Final = (
+    *_NOT_OF_QUORUM,
+    "max_length",
+    "ttl",
+    "partition_by",
+    "expires",
+    "single_active_consumer",
+    "consumer_priority",
+)
+_OF_STREAM: Final = ("max_age", "filter", "match_unfiltered")
+_INTERVAL: Final = re.compile(r"[1-9][0-9]{0,8}[YMDhms]")
+_LAST_OFFSET: Final = 2**63 - 1
 
 
 def _no_arguments() -> Arguments:
@@ -53,6 +69,10 @@ def _check_arguments(_: object, attribute: Attribute[Arguments], value: Argument
 
 
 def _check_type(instance: object, attribute: Attribute[QueueType | None], value: QueueType | None) -> None:
+    if value != "stream" and (said := [key for key in _OF_STREAM if getattr(instance, key, None)]):
+        raise ValueError(f"'{said[0]}' is for queues of `type = \"stream\"`")
+    if value == "stream":
+        _check_stream(instance, attribute)
     if value != "quorum":
         return
     wrong = [key for key in _NOT_OF_QUORUM if getattr(instance, key, None)]
@@ -61,6 +81,36 @@ def _check_type(instance: object, attribute: Attribute[QueueType | None], value:
             f"'{attribute.name}' \"quorum\" is for queues that are durable, and neither auto_delete nor exclusive, and"
             " have no max_priority"
         )
+
+
+def _check_stream(instance: object, attribute: Attribute[QueueType | None]) -> None:
+    wrong = [key for key in _NOT_OF_STREAM if getattr(instance, key, None)]
+    if getattr(instance, "durable", True) is False:
+        wrong.append("durable = false")
+    if wrong:
+        raise ValueError(
+            f"'{attribute.name}' \"stream\" is for queues without `{'`, `'.join(wrong)}`: `max_length_bytes` and `max_age`"
+            " bound a stream, and whoever consumes gets every message in the order in which they came"
+        )
+
+
+def _check_offset(instance: object, attribute: Attribute[Any], value: int | str) -> None:
+    if value != "next" and getattr(instance, "type", None) != "stream":
+        raise ValueError(f"'{attribute.name}' is for queues of `type = \"stream\"`")
+    if not (_is_offset(value) if isinstance(value, str) else 0 <= value <= _LAST_OFFSET):
+        raise ValueError(
+            f'\'{attribute.name}\' must be "first", "last", "next", a number, a time such as'
+            f' "2026-01-31T12:00:00Z", or how far back, such as "7D" or "1h", got {value!r:.60}'
+        )
+
+
+def _is_offset(value: str) -> bool:
+    if value in {"first", "last", "next"} or _INTERVAL.fullmatch(value):
+        return True
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _check_quorum(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -133,6 +183,14 @@ class AmqpOptions:
     """Consumers with a higher one are served first, as long as they take what comes; None is 0."""
     consumer_tag: str = attrs.field(default="", validator=check_name)
     """What its consumers are called in RabbitMQ's own views; empty for the service."""
+    max_age: float | None = attrs.field(default=None, validator=optional(ge(1.0)))
+    """Seconds that a stream keeps a message at least; None keeps it for ever, or until `max_length_bytes`."""
+    offset: int | str = attrs.field(default="next", validator=_check_offset)
+    """Where a consumer of a stream begins: `first`, `last`, `next`, a number, a time, or how far back, such as `1h`."""
+    filter: tuple[str, ...] = ()
+    """What the header `x-stream-filter-value` of wanted messages may be; empty wants all."""
+    match_unfiltered: bool = False
+    """Whether messages without that header are wanted, too."""
     arguments: Arguments = attrs.field(factory=_no_arguments, validator=_check_arguments)
     """Sent as they are, and nothing for their sake."""
     without_priorities: bool = False
@@ -170,6 +228,10 @@ class QueueTable:
     lookahead: int = attrs.field(default=100, validator=and_(ge(1), le(10_000)))
     consumer_priority: int | None = None
     consumer_tag: str = attrs.field(default="", validator=check_name)
+    max_age: float | None = attrs.field(default=None, validator=optional(ge(1.0)))
+    offset: int | str = attrs.field(default="next", validator=_check_offset)
+    filter: tuple[str, ...] = ()
+    match_unfiltered: bool = False
     arguments: Arguments = attrs.field(factory=_no_arguments, validator=_check_arguments)
     without_priorities: bool = False
     adopt: bool = False

@@ -256,7 +256,7 @@ def test_the_schema_knows_it() -> None:
     for old, new in (
         ("heartbeat = 5", "heartbeat = 0"),
         ('type = "fanout"', 'typ = "fanout"'),
-        ('type = "quorum"', 'type = "stream"'),
+        ('type = "quorum"', 'type = "mirrored"'),
     ):
         assert not checks.is_valid(tomllib.loads(MANIFEST.replace(old, new, 1))), new
 

@@ -6,8 +6,8 @@ A broker that is short of memory reads nothing from connections that send: ackno
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final, final
 
 import attrs
@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from kernel import Envelope, Pace
 from kernel.abc import Broker, Delivery, Lease, Leasing, Queue, Subscription, Topology, check_lease_name
-from kernel.errors import UnavailableError
+from kernel.errors import ConflictError, UnavailableError
 
 from .._errors import ChannelClosedError, LinkLostError, MissingError
 from ..link.keeper import Keeper
@@ -34,6 +34,8 @@ from .naming import Names
 from .outbox import Outbox
 from .post import Post
 from .postponing import Postponer
+from .streams import Progress, is_stream
+from .topology import options_of
 
 _LEAVE_TIMEOUT: Final = 1.0
 """Seconds that leaving a subscription waits for the broker."""
@@ -70,6 +72,8 @@ class AmqpBroker(Broker, Leasing):
     _post: Post = attrs.field(init=False)
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _spared: Spared = attrs.field(factory=Spared, init=False)
+    _progress: dict[str, Progress] = attrs.field(factory=dict[str, Progress], init=False)
+    """Of streams, by name."""
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -105,16 +109,44 @@ class AmqpBroker(Broker, Leasing):
             queue=self._queue_name(subscription.queue),
             reply_exchange=self._names.of(subscription.reply_exchange),
         )
-        consumer = await self._join(subscription)
-        self._consumers.add(consumer)
+        with self._following(subscription.queue) as progress:
+            consumer = await self._join(subscription, progress)
+            self._consumers.add(consumer)
+            try:
+                yield consumer
+            finally:
+                with trio.move_on_after(_LEAVE_TIMEOUT, shield=True):
+                    await consumer.leave()
+                self._consumers.discard(consumer)
+                self._forget_exclusive(subscription.queue)
+
+    def _forget_exclusive(self, name: str) -> None:
+        if (queue := self._catalog.queue(name)) is not None and queue.exclusive:
+            self._catalog.forget(queue.name)
+
+    @contextmanager
+    def _following(self, name: str) -> Generator[Progress | None]:
+        """Note how far a stream is consumed: a subscription goes on where the one before ended, with the same options.
+
+        Raises:
+            ConflictError: if somebody consumes it through this driver already.
+        """
+        queue = self._catalog.queue(name)
+        if queue is None or not is_stream(queue):
+            yield None
+            return
+        progress = self._progress.get(name)
+        if progress is None or (progress.options != options_of(queue) and not progress.is_used):
+            progress = self._progress[name] = Progress(options_of(queue))
+        if progress.is_used:
+            raise ConflictError(
+                f'stream "{name}" is consumed here already: give the other consumer a driver of its own'
+            )
+        progress.is_used = True
         try:
-            yield consumer
+            yield progress
         finally:
-            with trio.move_on_after(_LEAVE_TIMEOUT, shield=True):
-                await consumer.leave()
-            self._consumers.discard(consumer)
-            if (queue := self._catalog.queue(subscription.queue)) is not None and queue.exclusive:
-                self._catalog.forget(queue.name)
+            progress.is_used = False
 
     # No coroutine of its own: each that a message goes through costs. mypy and pyright differ about what `async def` is.
     @override
@@ -163,11 +195,13 @@ class AmqpBroker(Broker, Leasing):
         for consumer in self._consumers:
             consumer.end(lambda: UnavailableError("the connection to the broker is closed"))
 
-    async def _join(self, subscription: Subscription) -> Consumer:
+    async def _join(self, subscription: Subscription, progress: Progress | None) -> Consumer:
         while True:
             session = await self._consuming.session()
             queue = self._catalog.queue(subscription.queue)
-            consumer = Consumer(subscription, queue, self._post, self._pace, self._start, self._spared, self._service)
+            consumer = Consumer(
+                subscription, queue, self._post, self._pace, self._start, self._spared, self._service, progress
+            )
             try:
                 await self._consume(session, consumer, subscription.queue, queue)
             except LinkLostError:

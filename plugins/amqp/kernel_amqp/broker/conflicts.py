@@ -34,6 +34,7 @@ _KEYS: Final = {
     "x-delivery-limit": "options.delivery_limit",
     "x-expires": "options.expires",
     "x-dead-letter-strategy": "options.dead_letter_strategy",
+    "x-max-age": "options.max_age",
     "auto_delete": "options.auto_delete",
     "exclusive": "options.exclusive",
 }

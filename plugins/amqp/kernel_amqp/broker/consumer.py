@@ -27,6 +27,7 @@ from .delays import bounded
 from .delivery import AmqpDelivery, Desk
 from .post import Post, is_hopeless
 from .shelf import OrderedShelf, PlainShelf, Shelf
+from .streams import Progress, is_wanted, place_of, stream_arguments
 from .topology import has_dead_exchange, options_of
 
 _PATIENCE: Final = 4.0
@@ -59,8 +60,11 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """Starts a task that lives as long as the driver."""
     _spared: Spared
     _service: str
+    _stream: Progress | None = None
+    """How far it has come, of a stream."""
     _shelf: Shelf = attrs.field(init=False)
     _ordered: OrderedShelf | None = attrs.field(default=None, init=False)
+    """What waits for its retry does so in this process: of an ordered queue, and of a stream."""
     _held: Held | None = attrs.field(default=None, init=False)
     _error: Callable[[], UnavailableError] | None = attrs.field(default=None, init=False)
     """Why nothing comes any more."""
@@ -75,7 +79,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """Of those who have an outcome to send; no more than were delivered and not settled."""
 
     def __attrs_post_init__(self) -> None:
-        if self._spec is not None and self._spec.partition_by:
+        if self._spec is not None and (self._spec.partition_by or self._stream is not None):
             self._ordered = OrderedShelf(self._spec.partition_by, self._wish.prefetch)
         self._shelf = self._ordered or PlainShelf()
 
@@ -87,7 +91,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     @property
     def arguments(self) -> Mapping[str, object]:
-        """What the broker is told of it."""
+        """What the broker is told of it. To ask again goes on, of a stream, where what is not done begins."""
+        if self._stream is not None:
+            return stream_arguments(self._stream.options, self._stream.begin())
         priority = options_of(self._spec).consumer_priority if self._spec is not None else None
         return {} if priority is None else {"x-priority": priority}
 
@@ -109,6 +115,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._refuse(event)
             return
         delivery = AmqpDelivery(event, self)
+        if self._stream is not None and not self._is_next(delivery, self._stream):
+            return
         if event.redelivered and self._is_suspect(event):
             self._unsettled += 1
             self._taken.add(delivery)
@@ -176,7 +184,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._left = True
         self._waiting.unpark_all()
         assert self._held is not None
-        if self._ordered is not None and self._unsettled:
+        if self._ordered is not None and self._stream is None and self._unsettled:
             await trio.lowlevel.checkpoint()
             return
         in_hand = self._unsettled
@@ -303,16 +311,20 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def _ack(self, delivery: AmqpDelivery) -> None:
         delivery.settled = True
+        self._note_done(delivery)
         assert self._held is not None
         try:
             self._held.channel.ack(delivery.event.delivery_tag)
         except (ChannelClosedError, LinkLostError) as error:
-            raise self._too_late(delivery) from error
+            if self._stream is None:  # of which nothing comes again that is done
+                raise self._too_late(delivery) from error
         finally:
             self._end(delivery)
 
     def _nack(self, delivery: AmqpDelivery, *, requeue: bool) -> None:
         delivery.settled = True
+        if not requeue:
+            self._note_done(delivery)
         if requeue:
             self._spared.add(self._wish.queue, delivery.event)
         assert self._held is not None
@@ -327,6 +339,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
         """Keep a delivery of an ordered queue, unacknowledged, until it is taken again."""
         delivery.settled = True
         assert self._ordered is not None
+        if attempts and self._stream is not None and (place := place_of(delivery.event)) is not None:
+            self._stream.tried(place)
         self._check(delivery)
         self._taken.discard(delivery)
         self._ordered.put_back(delivery.next(attempts=attempts), after=after)
@@ -360,6 +374,26 @@ class Consumer(AsyncIterator[Delivery], Desk):
                     continue
                 self._spared.add(self._wish.queue, delivery.event)
                 self._held.channel.nack(delivery.event.delivery_tag, requeue=True)
+
+    def _is_next(self, delivery: AmqpDelivery, stream: Progress) -> bool:
+        """Whether a message of a stream is to be handled; one that is not makes room for the next."""
+        event = delivery.event
+        assert self._held is not None
+        place = place_of(event)
+        if place is None:
+            return True
+        if not is_wanted(event.properties.headers or {}, stream.options):
+            stream.skip(place)
+        elif stream.take_in(place):
+            delivery.again = stream.tries(place)
+            return True
+        self._held.channel.ack(event.delivery_tag)
+        return False
+
+    def _note_done(self, delivery: AmqpDelivery) -> None:
+        """Take note that a message of a stream is done, whether or not the broker still hears of it."""
+        if self._stream is not None and (place := place_of(delivery.event)) is not None:
+            self._stream.done(place)
 
     def _is_suspect(self, event: Delivered) -> bool:
         """Whether the process that had a message before may have died with it, and nobody counts that."""

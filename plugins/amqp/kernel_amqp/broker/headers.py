@@ -25,7 +25,7 @@ DELAY: Final = "x-delay"
 _DEATH_NOTES: Final = frozenset(
     f"x-{which}-death-{what}" for which in ("first", "last") for what in ("queue", "reason", "exchange")
 ) | {DEATHS}
-_OF_THE_BROKER: Final = _DEATH_NOTES | {DELIVERY_COUNT, "CC", "BCC"}
+_OF_THE_BROKER: Final = _DEATH_NOTES | {DELIVERY_COUNT, "x-stream-offset", "CC", "BCC"}
 """Headers that mean something to the broker: in a copy they would route it, or have it taken for one that goes round."""
 _PLAIN: Final = (str, bool, int)
 

@@ -73,6 +73,11 @@ def queue_method(queue: Queue) -> commands.Queue.Declare:
     options = options_of(queue)
     exclusive = queue.exclusive or options.exclusive
     auto_delete = queue.exclusive or options.auto_delete
+    if options.type == "stream" and (wrong := _not_of_stream(queue)):
+        raise ConflictError(
+            f'queue "{queue.name}" cannot be of `type = "stream"` with {wrong}: a stream is durable, keeps what is'
+            " consumed, and knows neither priorities nor keys; `options.max_length_bytes` and `options.max_age` bound it"
+        )
     if options.type == "quorum" and (exclusive or auto_delete or options.max_priority or not queue.durable):
         raise ConflictError(
             f'queue "{queue.name}" cannot be of `type = "quorum"`: such a queue is durable, not exclusive, not'
@@ -87,8 +92,20 @@ def queue_method(queue: Queue) -> commands.Queue.Declare:
     return with_names(method, queue=queue.name)
 
 
+def _not_of_stream(queue: Queue) -> str:
+    said = {
+        "`durable = false`": not queue.durable,
+        "`max_length`": queue.max_length is not None,
+        "`ttl`": queue.ttl is not None,
+        "`partition_by`": bool(queue.partition_by),
+    }
+    return ", ".join(key for key, is_said in said.items() if is_said)
+
+
 def queue_arguments(queue: Queue, options: AmqpOptions) -> dict[str, object]:
-    """Return the arguments of a queue. Source: RabbitMQ, Queues, optional arguments."""
+    """Return the arguments of a queue. Source: RabbitMQ, Queues, optional arguments, and Streams."""
+    if options.type == "stream":
+        return _stream_arguments(options)
     said = {
         "x-queue-type": options.type,
         "x-message-ttl": _milliseconds(queue.ttl),
@@ -105,6 +122,19 @@ def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds * 1000)
 
 
+def _stream_arguments(options: AmqpOptions) -> dict[str, object]:
+    arguments: dict[str, object] = {
+        "x-queue-type": options.type,
+        "x-max-length-bytes": options.max_length_bytes,
+        "x-max-age": _age(options.max_age),
+    }
+    return {name: value for name, value in arguments.items() if value is not None} | dict(options.arguments)
+
+
+def _age(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{math.ceil(seconds)}s"
+
+
 def _bounds(queue: Queue, options: AmqpOptions) -> dict[str, object]:
     bounds: dict[str, object] = {"x-max-length": queue.max_length, "x-max-length-bytes": options.max_length_bytes}
     if all(bound is None for bound in bounds.values()):
@@ -119,6 +149,8 @@ def field_table(arguments: Mapping[str, object]) -> FieldTable:
 
 def has_dead_exchange(queue: Queue) -> bool:
     """Whether the broker knows where to put what it dead-letters, of our own or by arguments."""
+    if options_of(queue).type == "stream":
+        return False
     return bool(queue.dead_letters) or _DEAD_EXCHANGE in options_of(queue).arguments
 
 
@@ -146,7 +178,10 @@ def takes_all(queue: Queue) -> bool:
 
 
 def graves_of(queues: Sequence[Queue]) -> dict[str, Queue]:
-    """Return the queues for dead letters of which no more than the name is said: each is of its queue's type."""
+    """Return the queues for dead letters of which no more than the name is said: each is of its queue's type.
+
+    That of a stream is a quorum queue: what is put aside there is to be taken again.
+    """
     types: dict[str, QueueType | None] = {
         queue.dead_letters: options_of(queue).type for queue in reversed(queues) if queue.dead_letters
     }
@@ -155,7 +190,7 @@ def graves_of(queues: Sequence[Queue]) -> dict[str, Queue]:
 
 
 def _of_type(type_: QueueType | None) -> AmqpOptions | None:
-    return None if type_ is None else AmqpOptions(type=type_)
+    return None if type_ is None else AmqpOptions(type="quorum" if type_ == "stream" else type_)
 
 
 def says_nothing(queue: Queue) -> bool:

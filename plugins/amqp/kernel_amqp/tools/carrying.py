@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Final, final
 
 import attrs
@@ -24,8 +25,8 @@ _TAG: Final = "kernel rabbitmq"
 _PREFETCH: Final = 100
 _QUIET: Final = 2.0
 """Seconds in which nothing comes though something should be there: others have it in hand."""
-_FIRST: Final = 1000
-"""Priority of this consumer: it is served before those of services, which are not stopped for it."""
+_SERVED_FIRST: Final[Mapping[str, object]] = MappingProxyType({"x-priority": 1000})
+"""What makes this consumer be served before those of services, which are not stopped for it."""
 
 
 @final
@@ -105,7 +106,9 @@ async def depth(  # noqa: ASYNC910  it asks the broker
 
 
 @asynccontextmanager
-async def taking(link: Link, queue: str, *, prefetch: int = _PREFETCH) -> AsyncGenerator[Taking]:
+async def taking(
+    link: Link, queue: str, *, prefetch: int = _PREFETCH, arguments: Mapping[str, object] = _SERVED_FIRST
+) -> AsyncGenerator[Taking]:
     """Take messages of a queue for the time of the block; what is not done goes back when it is left.
 
     Raises:
@@ -120,7 +123,7 @@ async def taking(link: Link, queue: str, *, prefetch: int = _PREFETCH) -> AsyncG
                 consumer_tag=_TAG,
                 on_delivery=source.take_in,
                 on_cancel=lambda _: None,
-                arguments={"x-priority": _FIRST},
+                arguments=arguments,
             )
             yield source
             await channel.cancel_consumer(_TAG)

@@ -99,7 +99,9 @@ def list_queues(service: Service, *, as_json: bool) -> None:
 @_of_service
 def peek(service: Service, *, name: str, limit: int, as_json: bool) -> None:
     """Show the first messages of queue NAME. They are taken and go back, marked as redelivered."""
-    for record in _ask(service, lambda link: looking.peek(link, service.name(name), limit)):
+    full = service.name(name)
+    in_stream = service.is_stream(full)
+    for record in _ask(service, lambda link: looking.peek(link, full, limit, in_stream=in_stream)):
         if as_json:
             click.echo(json.dumps(record))
             continue
@@ -124,7 +126,7 @@ def _safe(text: str) -> str:
 @_of_service
 def retry(service: Service, *, name: str, to: str, limit: int) -> None:
     """Give the dead letters in queue NAME another chance, their attempts counted anew."""
-    done = _ask(service, partial(looking.retry, queue=service.name(name), to=to and service.name(to), limit=limit))
+    done = _ask(service, partial(looking.retry, queue=service.emptied(name), to=to and service.name(to), limit=limit))
     click.echo(f"{done} messages moved")
 
 
@@ -135,7 +137,7 @@ def retry(service: Service, *, name: str, to: str, limit: int) -> None:
 @_of_service
 def move(service: Service, *, name: str, to: str, limit: int) -> None:
     """Move the messages of queue NAME to queue TO, as they are."""
-    done = _ask(service, partial(looking.move, queue=service.name(name), to=service.name(to), limit=limit))
+    done = _ask(service, partial(looking.move, queue=service.emptied(name), to=service.name(to), limit=limit))
     click.echo(f"{done} messages moved")
 
 
@@ -145,7 +147,7 @@ def move(service: Service, *, name: str, to: str, limit: int) -> None:
 @_of_service
 def purge(service: Service, *, name: str, yes: bool) -> None:
     """Remove all messages that wait in queue NAME; those under way are left alone."""
-    full = service.name(name)
+    full = service.emptied(name)
     if not yes:
         click.confirm(f'Remove all messages that wait in queue "{full}" for good?', abort=True)
     step = Step("queue", full, with_names(commands.Queue.Purge(), queue=full))
@@ -181,7 +183,10 @@ def renew(service: Service, *, names: tuple[str, ...]) -> None:
     anew and carries them back. Nobody may consume meanwhile: stop the service. Who sends through an exchange may go
     on: a message that comes in a moment of change may be there twice. If it is interrupted, run it again.
     """
-    for queue in [service.queue(name) for name in names] or service.queues:
+    for queue in [service.queue(service.emptied(name)) for name in names] or service.queues:
+        if service.is_stream(queue.name):
+            click.echo(f'queue "{queue.name}": is a stream, and left as it is')
+            continue
         renewal = Renewal(queue, service.bindings_of(queue.name), lambda text: click.echo(text, err=True))
         is_new = _ask(service, renewal.run)
         click.echo(f'queue "{queue.name}": {"renewed" if is_new else "is as the manifest says"}')

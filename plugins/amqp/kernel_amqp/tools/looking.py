@@ -12,6 +12,7 @@ from kernel import Envelope
 from kernel.errors import ConflictError
 
 from ..broker.letters import read_letter, write_retry
+from ..broker.streams import OFFSET
 from ..core import Delivered, TooLarge
 from ..link.link import Link
 from .carrying import Depth, Letter, carry, depth, taking
@@ -28,8 +29,8 @@ async def depths(link: Link, names: list[str]) -> dict[str, Depth | None]:
     return {name: await depth(link, name) for name in names}
 
 
-async def peek(link: Link, queue: str, limit: int) -> list[Mapping[str, Any]]:
-    """Return the first messages of a queue, as records; they go back.
+async def peek(link: Link, queue: str, limit: int, *, in_stream: bool = False) -> list[Mapping[str, Any]]:
+    """Return the first messages of a queue, as records; they go back. Of a stream nobody knows how many there are.
 
     Raises:
         ConflictError: if there is no such queue.
@@ -37,9 +38,10 @@ async def peek(link: Link, queue: str, limit: int) -> list[Mapping[str, Any]]:
     Cancellation: Is a checkpoint.
     """
     found = await depth(link, queue)
-    ready = min(limit, found.ready) if found is not None else limit
+    ready = min(limit, found.ready) if found is not None and not in_stream else limit
+    how = {"arguments": {OFFSET: "first"}} if in_stream else {}
     records: list[Mapping[str, Any]] = []
-    async with taking(link, queue, prefetch=max(ready, 1)) as source:
+    async with taking(link, queue, prefetch=max(ready, 1), **how) as source:
         while len(records) < ready and (message := await source.take()) is not None:
             records.append(_record(message))
     return records

@@ -18,6 +18,7 @@ from .._config import AmqpConfig
 from .._settings import link_settings
 from ..broker.catalog import Catalog
 from ..broker.naming import Names
+from ..broker.streams import is_stream
 from ..broker.topology import Bound, binding_of, bindings_of
 from ..link.connect import LinkSettings
 
@@ -52,6 +53,21 @@ class Service:
     def name(self, name: str) -> str:
         """Return the name on the broker of a queue that is named as in the manifest, or as there."""
         return name if name in {queue.name for queue in self.queues} else self.names.of(name)
+
+    def is_stream(self, name: str) -> bool:
+        """Return whether a queue, by its name on the broker, is a stream of the service."""
+        return any(is_stream(queue) for queue in self.queues if queue.name == name)
+
+    def emptied(self, name: str) -> str:
+        """Return the name on the broker of a queue from which messages are to be taken.
+
+        Raises:
+            click.UsageError: if it is a stream, which keeps what is consumed.
+        """
+        full = self.name(name)
+        if self.is_stream(full):
+            raise click.UsageError(f'"{full}" is a stream, which keeps what is in it: `delete` it, or bound it')
+        return full
 
     def bindings_of(self, name: str) -> list[Bound]:
         """Return what a queue is bound to."""

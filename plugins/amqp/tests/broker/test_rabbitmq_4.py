@@ -29,6 +29,7 @@ class Rabbit(Peer):
     node: Node
 
     async def respond(self, channel: int, method: Frame) -> None:
+        self.node.asked.append(method)
         match method:
             case commands.Queue.Declare(passive=False, durable=False, exclusive=False) if self.node.is_strict:
                 await self.send(commands.Connection.Close(541, TEXT, 50, 10), channel=0)
@@ -43,6 +44,7 @@ class Node:
         self.is_strict = True
         self.streams: list[Any] = []
         self.port = 0
+        self.asked: list[Frame] = []
 
     async def accept(self, stream: trio.SocketStream) -> None:
         self.streams.append(stream)
@@ -123,3 +125,18 @@ async def test_exclusive_queues_and_quorum_queues_are_taken() -> None:
             answers = Queue(name="answers", durable=False, exclusive=True)
             await broker.declare(Topology(queues=[Queue(name="q.dead"), quorum, answers]))
             assert len(node.streams) == 2
+
+
+async def test_a_stream_is_filtered_by_the_broker_where_it_can() -> None:
+    options = AmqpOptions(type="stream", offset="first", filter=("eu", "us"))
+    with trio.fail_after(SOON):
+        async with on_node() as (node, broker):
+            await broker.declare(Topology(queues=[Queue(name="s", options=options)]))
+            async with broker.subscribe(Subscription(queue="s", prefetch=1)):
+                consume = next(method for method in node.asked if isinstance(method, commands.Basic.Consume))
+
+    assert consume.arguments == {
+        "x-stream-offset": "first",
+        "x-stream-filter": ["eu", "us"],
+        "x-stream-match-unfiltered": False,
+    }

@@ -257,3 +257,15 @@ def test_renew_refuses_while_somebody_consumes(place: Place) -> None:
 
     assert (done.exit_code, "stop the service first" in done.output) == (1, True)
     assert place.counts()[place.name] == 1
+
+
+def test_a_stream_can_be_looked_into_and_is_not_emptied(place: Place) -> None:
+    options = 'options = { type = "stream", offset = "first" }'
+    place.path.write_text(manifest_of(place.name).replace('options = { type = "classic" }', options), encoding="utf-8")
+    fill(place.name, "x", "y", options=AmqpOptions(type="stream", offset="first"))
+    records = [json.loads(line) for line in place.output("peek", place.name, "--limit", "2", "--json").splitlines()]
+    refused = [place.run(*arguments) for arguments in (("purge", place.name, "--yes"), ("renew", place.name))]
+    refused += [place.run("move", place.name, f"{place.name}.dead"), place.run("retry", place.name)]
+
+    assert [record["id"] for record in records] == ["x", "y"]
+    assert [(done.exit_code, "is a stream" in done.output) for done in refused] == [(2, True)] * 4
