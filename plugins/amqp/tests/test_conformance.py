@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
 import pytest
-from kernel_amqp import AmqpBroker, AmqpDriver, AmqpOptions
+from kernel_amqp import AmqpBroker, AmqpConfig, AmqpDriver, AmqpOptions
 
 from kernel import Envelope
 from kernel.abc import Broker, Capability, Delivery, Subscription, Topology
@@ -17,7 +17,8 @@ from kernel.testing._broker_once import ONCE
 from kernel.testing._broker_queues import QUEUES
 from kernel.testing._check_broker import _check
 
-from .bench import open_amqp
+from .bench import HERE, open_amqp
+from .rabbit43 import rabbit_43
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rabbitmq")]
 
@@ -53,6 +54,25 @@ class OnQuorumQueues(Broker):
 async def open_on_quorum_queues() -> AsyncGenerator[Broker]:
     async with open_amqp() as broker:
         yield OnQuorumQueues(broker)
+
+
+@asynccontextmanager
+async def open_at_43() -> AsyncGenerator[AmqpBroker]:
+    async with rabbit_43(HERE) as rabbit:
+        config = AmqpConfig(hosts=(f"127.0.0.1:{rabbit.port}",), backoff_initial=0.01, backoff_max=0.05)
+        async with open_amqp(config) as broker:
+            yield broker
+
+
+async def test_it_keeps_them_on_durable_queues_where_the_broker_takes_no_others() -> None:
+    prioritised = AmqpOptions(max_priority=9)
+
+    await check_broker(open_at_43, capabilities=AmqpDriver.capabilities, durable=True, prioritised=prioritised)
+
+
+async def test_transient_queues_are_refused_there_and_that_is_said() -> None:
+    with pytest.raises(AssertionError, match=r"541 .*`durable = false` is for exclusive queues alone"):
+        await check_broker(open_at_43, capabilities=AmqpDriver.capabilities)
 
 
 async def test_amqp_keeps_every_promise_of_a_broker() -> None:
