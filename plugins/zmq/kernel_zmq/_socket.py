@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, TypeAlias, cast, final
 
-import attrs
 import trio
 import zmq
 
@@ -18,14 +17,12 @@ from kernel import Pace
 
 RawSocket: TypeAlias = "zmq.Socket[bytes]"
 
-
-@final
-@attrs.define(eq=False, repr=False)
-class _Leader:
-    """Who waits on the descriptor."""
-
-    wants: int
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+# Numbers, since a test of a flag of `zmq` takes as long as asking the socket for a message.
+_NOW: Final = int(zmq.NOBLOCK)
+_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS: Final = int(zmq.EVENTS)
+_IN: Final = int(zmq.POLLIN)
+_OUT: Final = int(zmq.POLLOUT)
 
 
 @final
@@ -35,10 +32,9 @@ class Socket:
     def __init__(self, raw: RawSocket) -> None:
         self.raw: Final = raw
         self._descriptor: Final = cast("int", raw.getsockopt(zmq.FD))
-        self._leader: _Leader | None = None
-        self._waiting: Final[dict[int, trio.lowlevel.ParkingLot]] = {
-            int(flag): trio.lowlevel.ParkingLot() for flag in (zmq.POLLIN, zmq.POLLOUT)
-        }
+        self._led_for = 0
+        """What the one waits for who waits on the descriptor; 0 if nobody does."""
+        self._waiting: Final = {flag: trio.lowlevel.ParkingLot() for flag in (_IN, _OUT)}
 
     def recv_nowait(self) -> list[bytes]:
         """Return the next message.
@@ -47,20 +43,30 @@ class Socket:
             trio.WouldBlock: if there is none.
         """
         try:
-            return self.raw.recv_multipart(zmq.NOBLOCK)
+            frame = self.raw.recv(_NOW, copy=False)
+            frames = [frame.bytes]
+            while frame.more:
+                frame = self.raw.recv(_NOW, copy=False)
+                frames.append(frame.bytes)
         except zmq.Again:
             raise trio.WouldBlock from None
         finally:
             self._look()
+        return frames
 
     def send_nowait(self, parts: Sequence[bytes]) -> None:
         """Send a message: hand it to the thread that writes.
 
         Raises:
+            TypeError: if a part is none; nothing was sent.
             trio.WouldBlock: if there is nobody to send it to, or no room. Some types of sockets drop it instead.
         """
+        for part in parts:
+            memoryview(part)  # raises here if it is none: after the first parts, the next message would be the rest
         try:
-            self.raw.send_multipart(parts, zmq.NOBLOCK)
+            for part in parts[:-1]:
+                self.raw.send(part, _MORE)
+            self.raw.send(parts[-1], _NOW)
         except zmq.Again:
             raise trio.WouldBlock from None
         finally:
@@ -73,7 +79,7 @@ class Socket:
             next one.
         """
         await pace.step()
-        await self._wait(zmq.POLLIN)
+        await self._wait(_IN)
         return self.recv_nowait()
 
     async def recv(self) -> list[bytes]:
@@ -86,7 +92,7 @@ class Socket:
             try:
                 return self.recv_nowait()
             except trio.WouldBlock:
-                await self._wait(zmq.POLLIN)
+                await self._wait(_IN)
 
     async def send(self, parts: Sequence[bytes]) -> None:
         """Send a message as soon as there is room.
@@ -98,25 +104,24 @@ class Socket:
             try:
                 self.send_nowait(parts)
             except trio.WouldBlock:
-                await self._wait(zmq.POLLOUT)
+                await self._wait(_OUT)
             else:
                 return
 
     def _look(self) -> None:
         """Wake those who wait for what can be done now, if anybody waits."""
-        if self._leader is not None:
+        if self._led_for:
             self._events()
 
     def _events(self) -> int:
         """Return what can be done now, and wake those who wait for it; nobody is told of it twice."""
-        events = cast("int", self.raw.getsockopt(zmq.EVENTS))
-        leader = self._leader
-        if leader is not None:
+        events = cast("int", self.raw.getsockopt(_EVENTS))
+        if self._led_for:
             for flag, lot in self._waiting.items():
-                if events & flag:
+                if events & flag and lot:
                     lot.unpark_all()
-            if events & leader.wants:
-                leader.scope.cancel()
+            if events & self._led_for:
+                trio.lowlevel.notify_closing(self._descriptor)  # which wakes who waits on it; nothing is closed
         return events
 
     async def _wait(self, flag: int) -> None:  # noqa: ASYNC910  see below
@@ -125,14 +130,15 @@ class Socket:
         Cancellation: Is a checkpoint unless it can be done at once; those who call it had one.
         """
         while not self._events() & flag:
-            if self._leader is not None:
+            if self._led_for:
                 await self._waiting[flag].park()
                 continue
-            leader = self._leader = _Leader(flag)
+            self._led_for = flag
             try:
-                with leader.scope:
-                    await trio.lowlevel.wait_readable(self._descriptor)
+                await trio.lowlevel.wait_readable(self._descriptor)
+            except trio.ClosedResourceError:  # somebody else has taken note of the change
+                pass
             finally:
-                self._leader = None
+                self._led_for = 0
                 for lot in self._waiting.values():  # to look, and so that one of them leads
                     lot.unpark_all()

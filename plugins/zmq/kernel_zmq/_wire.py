@@ -114,17 +114,16 @@ def read_request(frames: Frames, *, subject: str, now: float) -> Request | Cance
     is_ours = at > 2 and address[-2].startswith(_FACTS)
     name = _name([*address[:-3], address[-3]]) if is_ours else ""
     back = [*address[:-2], b""] if is_ours else address
-    asked = Envelope(subject=subject, body=b"", reply_to=_REPLY_TO, correlation_id=name)
-    unread = Request(name=name, address=back, envelope=asked)
     if not 1 <= len(content) <= 2:
-        return Malformed(f"a request is a body, or a subject and a body, and not {len(content)} frames", unread)
+        reason = f"a request is a body, or a subject and a body, and not {len(content)} frames"
+        return _malformed(reason, name, back, subject)
     try:
         facts = _read(address[-2]) if is_ours else NO_HEADERS
         named = content[0].decode() if len(content) == 2 else facts.get("subject")
     except DecodeError as error:
-        return Malformed(str(error), unread)
+        return _malformed(str(error), name, back, subject)
     except UnicodeDecodeError:
-        return Malformed("the subject is not UTF-8", unread)
+        return _malformed("the subject is not UTF-8", name, back, subject)
     envelope = Envelope(
         subject=named if isinstance(named, str) and named else subject,
         body=content[-1],
@@ -134,6 +133,11 @@ def read_request(frames: Frames, *, subject: str, now: float) -> Request | Cance
         deadline=read_deadline(facts.get(DEADLINE_HEADER), now=now),
     )
     return Request(name=name, address=back, envelope=envelope)
+
+
+def _malformed(reason: str, name: str, back: Frames, subject: str) -> Malformed:
+    asked = Envelope(subject=subject, body=b"", reply_to=_REPLY_TO, correlation_id=name)
+    return Malformed(reason, Request(name=name, address=back, envelope=asked))
 
 
 def write_reply(request: Request, reply: Envelope) -> Frames:

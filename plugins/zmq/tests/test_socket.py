@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 import zmq
@@ -77,6 +78,17 @@ async def test_a_send_that_finds_no_room_can_be_cancelled() -> None:
             await push.send([b"x"])
 
     assert scope.cancelled_caught
+
+
+async def test_a_message_with_a_part_that_is_none_leaves_no_half_of_it() -> None:
+    async with open_raw(zmq.PULL, bind=LOCAL) as pull, open_raw(zmq.PUSH, connect=address_of(pull)) as push:
+        parts: Any = [b"half", "not bytes"]
+        with pytest.raises(TypeError):
+            await push.send(parts)
+        await push.send([b"whole"])
+
+        with trio.fail_after(5):
+            assert await pull.recv() == [b"whole"]
 
 
 class Steps(trio.abc.Instrument):
