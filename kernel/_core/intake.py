@@ -185,6 +185,21 @@ class Intake(ABC):
         Cancellation: Is a checkpoint. If cancelled while waiting, the delivery is settled with `Return`.
         """
 
+    def submit_nowait(self, delivery: Delivery, *, revocable_as: str = "") -> None:
+        """Handle the delivery as `submit` does, if that takes no waiting.
+
+        For a source whose task both reads and submits: another one that submits costs a turn of the loop. What waits in
+        `submit` is not waited for, so whoever uses both keeps the order.
+
+        Raises:
+            trio.WouldBlock: if it takes waiting, and whenever it is time to let others run; `submit` does both. The
+                delivery is still the caller's.
+        """
+        del delivery, revocable_as
+        import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
+
+        raise trio.WouldBlock
+
     @abstractmethod
     def revoke(self, name: str) -> bool:
         """Cancel the handlers of what was submitted under a name, since nobody waits for what they do.

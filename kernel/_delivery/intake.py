@@ -134,6 +134,17 @@ class KernelIntake(Intake):
         else:
             self._runners.start(Errand(delivery))
 
+    def submit_nowait(self, delivery: Delivery, *, revocable_as: str = "") -> None:
+        """Handle the delivery in a task of its own, if there is a slot for it and its source need not let others run."""
+        if not self._free or self._taken >= TURN or self._bucket is not None or self._over:
+            raise trio.WouldBlock
+        self._taken += 1
+        self._free -= 1
+        revocable = Revocable(revocable_as) if revocable_as else None
+        if revocable is not None:
+            self._revocables.setdefault(revocable_as, []).append(revocable)
+        self._runners.start(Errand(delivery, revocable=revocable))
+
     async def _submit_revocable(self, delivery: Delivery, revocable: Revocable) -> None:
         self._revocables.setdefault(revocable.name, []).append(revocable)
         try:

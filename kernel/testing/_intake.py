@@ -49,7 +49,7 @@ class RecordingIntake(Intake):
     _answer: Answer
     _targets: Sequence[Target] = ()
     taken: list[Delivery] = attrs.field(factory=list[Delivery], init=False)
-    """All that was given to `submit` and `handle`, whether it got a slot or not."""
+    """All that was given to `submit`, `submit_nowait` and `handle`, whether it got a slot or not."""
     settled: list[Settled] = attrs.field(factory=list[Settled], init=False)
     slots: list[tuple[str, str]] = attrs.field(factory=list[tuple[str, str]], init=False)
     """`(label, worker)` of each work that entered."""
@@ -111,6 +111,16 @@ class RecordingIntake(Intake):
         if revocable_as:
             self._revocables[revocable_as] = scope
         await self._start(delivery, scope)
+
+    @override
+    def submit_nowait(self, delivery: Delivery, *, revocable_as: str = "") -> None:
+        holder, scope = object(), trio.CancelScope()
+        self._limiter.acquire_on_behalf_of_nowait(holder)
+        self.taken.append(delivery)
+        self._changed.unpark_all()
+        if revocable_as:
+            self._revocables[revocable_as] = scope
+        self._nursery.start_soon(self._serve, delivery, scope, holder, trio.Event())
 
     @override
     def revoke(self, name: str) -> bool:

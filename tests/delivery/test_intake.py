@@ -12,7 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 from typing_extensions import override
 
-from kernel import Envelope, Outcome, Return
+from kernel import Ack, Envelope, Outcome, Return
 from kernel._core.events import EventHub
 from kernel._core.router import Router
 from kernel._delivery.attempt import Verdict
@@ -375,3 +375,54 @@ async def test_what_comes_after_the_cut_is_returned_and_costs_no_slot(
     assert not slots.revoke("late")
     assert slots.in_flight == 0
     assert attempts.tasks == []
+
+
+async def test_a_source_that_does_not_wait_is_told_when_it_would_have_to(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    attempts, slots = noting(nursery, 2)
+    taken = [Plain("a"), Plain("b")]
+    for delivery in taken:
+        slots.submit_nowait(delivery)
+    with pytest.raises(trio.WouldBlock):
+        slots.submit_nowait(Plain("full"))
+    await slots.wait_idle()
+    slots.pause()
+    with pytest.raises(trio.WouldBlock):
+        slots.submit_nowait(Plain("paused"))
+    slots.resume()
+    slots.cut_slots()
+    with pytest.raises(trio.WouldBlock):
+        slots.submit_nowait(Plain("cut"))
+
+    assert [delivery.outcomes for delivery in taken] == [[Return()]] * 2
+    assert (len(attempts.found), slots.taken, slots.in_flight) == (2, 2, 0)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_source_that_does_not_wait_cannot_keep_the_others_waiting(nursery: trio.Nursery) -> None:
+    attempts = Brief()
+    slots = KernelIntake("dispatcher/test", 1000, [], attempts, EventHub(), nursery)
+    for number in range(32):
+        slots.submit_nowait(Plain(str(number)))
+    with pytest.raises(trio.WouldBlock):
+        slots.submit_nowait(Plain("33"))
+    await slots.submit(Plain("33"))
+
+    assert attempts.begun == 32
+    slots.submit_nowait(Plain("34"))
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_submitted_without_waiting_can_be_revoked(autojump_clock: object, nursery: trio.Nursery) -> None:
+    _, slots = noting(nursery, 1)
+    delivery = Plain("a")
+    slots.submit_nowait(delivery, revocable_as="a")
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert slots.revoke("a")
+    await slots.wait_idle()
+    assert delivery.outcomes == [Ack()]
+    assert trio.current_time() == pytest.approx(0)
+    assert not slots.revoke("a")
+    nursery.cancel_scope.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import ClassVar, Final, cast, final
 
 import attrs
@@ -82,6 +82,8 @@ class ReplyDispatcher(Dispatcher):
         self._has_come: Final = trio.lowlevel.ParkingLot()
         self._has_room: Final = trio.lowlevel.ParkingLot()
         self._intake: Intake | None = None
+        self._is_submitting = False
+        """Whether a request waits in the intake, which others must not overtake."""
         self._is_over = False
         self._seldom: Final = Seldom(context)
         self._greeted: Final = dict[tuple[bytes, ...], None]()
@@ -131,7 +133,9 @@ class ReplyDispatcher(Dispatcher):
                     await self._has_come.park()
                 request = self._waiting.popleft()
                 self._has_room.unpark_all()
+                self._is_submitting = True
                 await intake.submit(RequestDelivery(request, self._finish), revocable_as=request.name)
+                self._is_submitting = False
         finally:
             self._is_over = True
             while self._waiting:
@@ -164,13 +168,21 @@ class ReplyDispatcher(Dispatcher):
             case Request() if self._is_over:
                 self._refuse(came)
             case Request():
-                self._waiting.append(came)
-                self._has_come.unpark()
+                self._bring_in(came)
             case Cancellation():
                 self._cancel(came.name)
             case Malformed(reason, request):
                 if request is None or not self._answer_error(request, DecodeError(reason)):
                     self._seldom.warn("malformed_request", reason=reason)
+
+    def _bring_in(self, request: Request) -> None:
+        """Have a request handled at once if nothing stands before it; else it waits for `accept`."""
+        if self._intake is not None and not self._waiting and not self._is_submitting:
+            with suppress(trio.WouldBlock):
+                self._intake.submit_nowait(RequestDelivery(request, self._finish), revocable_as=request.name)
+                return
+        self._waiting.append(request)
+        self._has_come.unpark()
 
     def _cancel(self, name: str) -> None:
         if self._intake is None or not self._intake.revoke(name):

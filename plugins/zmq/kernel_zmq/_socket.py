@@ -141,4 +141,5 @@ class Socket:
             finally:
                 self._led_for = 0
                 for lot in self._waiting.values():  # to look, and so that one of them leads
-                    lot.unpark_all()
+                    if lot:
+                        lot.unpark_all()
