@@ -7,10 +7,12 @@ Each server is a process of its own and gets what the same client sends, so that
 - ZeroMQ: a REQ socket of pyzmq, one call after the other, with service-framework's bodies, to a REP loop on bare pyzmq,
   to service-framework, and to a `zmq_reply` with the protocol `service_framework`;
 - websockets: 16 connections, one call after the other on each, with micro-framework's bodies, to micro-framework, and to
-  a `websocket` with `ufw_websocket`.
+  a `websocket` with `ufw_websocket`; and with those of JSON-RPC to a `websocket` with `jsonrpc`. The client is a loop on
+  bare sockets, since any library takes longer for a call than the servers.
 
-Printed are calls a second (the middle of the rounds), CPU of the server for each, and its CPU while nothing is asked.
-The environments of the rivals are those of the tests' peers, and uv builds them.
+Printed are calls a second (the middle of the rounds), CPU of the server for each, its CPU at 50 calls a second and while
+nothing is asked, and what of the bounds is met, as medians of the ratios of each round.
+The environments of the rivals are those of the tests' peers, and uv builds them. RPC over RabbitMQ is in `amqp.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import selectors
 import signal
 import socket
 import statistics
@@ -25,17 +28,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, Final, TypeAlias, final
 
-import msgpack
-import trio
+import attrs
+import msgpack  # pyright: ignore[reportMissingTypeStubs]  it has none
 import zmq
-from trio_websocket import open_websocket_url
 
 PEERS = Path(__file__).parent.parent / "tests" / "wires" / "peers"
 TICKS = os.sysconf("SC_CLK_TCK")
+CALLERS: Final = 16
+PACE: Final = 50
+"""Calls a second in the part of a round in which the rate is the same for all."""
+UFW: Final[dict[str, Any]] = {"command": "add", "command_args": [1], "command_kwargs": {"b": 5}}
+JSONRPC: Final[dict[str, Any]] = {"jsonrpc": "2.0", "id": 1, "method": "sum.add", "params": [1, 5]}
+
+Call: TypeAlias = Callable[[int, float, float], int]
+"""Calls what listens on a port for so many seconds, each so many seconds after the one before, and returns how often."""
 
 BARE = """
 import sys, msgpack, zmq
@@ -71,7 +83,7 @@ dispatcher = "quote"
 
 
 @contextmanager
-def running(command: list[str], port: int) -> Iterator[int]:
+def running(command: list[str], port: int) -> Generator[int]:
     """Run a server until it has been measured; yields the id of its process when it listens."""
     environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     process = subprocess.Popen(
@@ -122,85 +134,165 @@ def ours(plugin: str, protocol: str, where: str, worker: str, folder: str) -> li
     return [sys.executable, "-m", "kernel", "run", f"{folder}/kernel.toml"]
 
 
-def call_zmq(port: int, seconds: float) -> int:
+def call_zmq(port: int, seconds: float, pause: float) -> int:
     context = zmq.Context()
     request = context.socket(zmq.REQ)
     request.linger = 0
     request.connect(f"tcp://127.0.0.1:{port}")
-    body = msgpack.packb({"args": {"sku": "tea", "amount": 2}, "workflow_id": "w"})
+    library: Any = msgpack
+    body: bytes = library.packb({"args": {"sku": "tea", "amount": 2}, "workflow_id": "w"})
     count, until = 0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         request.send(body)
         assert b"return_args" in request.recv()
         count += 1
+        time.sleep(pause)
     request.close()
     context.term()
     return count
 
 
-def call_websockets(port: int, seconds: float) -> int:
-    body = json.dumps({"command": "add", "command_args": [1], "command_kwargs": {"b": 5}})
-    counts: list[int] = []
+def call_websockets(body: dict[str, Any], good: bytes) -> Call:
+    """Return what calls from `CALLERS` connections; an answer has to hold what is good."""
+    text = json.dumps(body).encode()
+    frame = bytes([0x81, 0x80 | len(text)]) + bytes(4) + text  # masked with zeros
 
-    async def caller() -> None:
-        count, until = 0, time.perf_counter() + seconds
-        async with open_websocket_url(f"ws://127.0.0.1:{port}/") as connection:
-            while time.perf_counter() < until:
-                await connection.send_message(body)
-                answer = await connection.get_message()
-                count += '"data"' in answer and "MaxConnections" not in answer
-        counts.append(count)
+    def call(port: int, seconds: float, pause: float) -> int:
+        callers = [connected(port) for _ in range(CALLERS)]
+        try:
+            return calls(callers if not pause else callers[:1], frame, good, (seconds, pause))
+        finally:
+            for caller in callers:
+                caller.close()
 
-    async def all_callers() -> None:
-        async with trio.open_nursery() as nursery:
-            for _ in range(16):
-                nursery.start_soon(caller)
-
-    trio.run(all_callers)
-    return sum(counts)
+    return call
 
 
-def measured(
-    command: Callable[[int, str], list[str]], call: Callable[[int, float], int], seconds: float
-) -> list[float]:
-    """Return calls a second, and seconds of the server's CPU for each call, and for each idle second."""
+def connected(port: int) -> socket.socket:
+    """Return a connection after the handshake of websockets."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(
+        b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    assert b" 101 " in head
+    return connection
+
+
+def calls(callers: list[socket.socket], frame: bytes, good: bytes, times: tuple[float, float]) -> int:
+    count, (seconds, pause) = 0, times
+    by_number = {caller.fileno(): caller for caller in callers}
+    until = time.perf_counter() + seconds
+    with selectors.DefaultSelector() as selector:
+        for number, caller in by_number.items():
+            selector.register(number, selectors.EVENT_READ)
+            caller.sendall(frame)
+        while time.perf_counter() < until:
+            for key, _ in selector.select(0.1):
+                answer = by_number[key.fd].recv(4096)  # comes in one piece, as short as it is
+                assert answer[1] == len(answer) - 2, answer
+                assert good in answer
+                count += 1
+                time.sleep(pause)
+                by_number[key.fd].sendall(frame)
+    return count
+
+
+@final
+@attrs.frozen
+class Figures:
+    """What a server took for one round."""
+
+    rate: float
+    cpu: float
+    """Seconds for each call."""
+    paced: float
+    """Of a core, at `PACE` calls a second."""
+    idle: float
+    """Of a core, while nothing is asked."""
+
+
+@final
+@attrs.frozen
+class Server:
+    command: Callable[[int, str], list[str]]
+    call: Call
+
+
+def measured(server: Server, seconds: float) -> Figures:
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder, running(command(port, folder), port) as group:
-        call(port, 0.2)
-        idle_from = cpu_of(group)
-        time.sleep(min(1.0, seconds))
-        before = cpu_of(group)
-        count = call(port, seconds)
-        return [count / seconds, (cpu_of(group) - before) / count, (before - idle_from) / min(1.0, seconds)]
+    with tempfile.TemporaryDirectory() as folder, running(server.command(port, folder), port) as group:
+        server.call(port, 0.2, 0)
+        marks = [cpu_of(group)]
+        time.sleep(seconds)
+        marks.append(cpu_of(group))
+        server.call(port, seconds, 1 / PACE)
+        marks.append(cpu_of(group))
+        count = server.call(port, seconds, 0)
+        marks.append(cpu_of(group))
+        idle, paced, full = (after - before for before, after in pairwise(marks))
+        return Figures(count / seconds, full / count, paced / seconds, idle / seconds)
+
+
+def servers() -> dict[str, Server]:
+    peer = ["uv", "run", "--quiet", "--script"]
+    call_ufw = call_websockets(UFW, b'"data"')
+    return {
+        "zmq bare": Server(lambda port, _: [sys.executable, "-c", BARE, str(port)], call_zmq),
+        "zmq service-framework": Server(
+            lambda port, _: [*peer, str(PEERS / "service_framework_peer.py"), "--serve", str(port)], call_zmq),
+        "zmq ours": Server(
+            lambda port, folder: ours(
+                "zmq_reply", "service_framework", f'bind = ["127.0.0.1:{port}"]\nsubject = "quote"', "quote", folder),
+            call_zmq),
+        "websocket micro-framework": Server(
+            lambda port, _: [*peer, str(PEERS / "micro_websocket.py"), "serve", str(port), str(CALLERS)], call_ufw),
+        "websocket ours": Server(
+            lambda port, folder: ours("websocket", "ufw_websocket", f"port = {port}", "add", folder), call_ufw),
+        "JSON-RPC ours": Server(
+            lambda port, folder: ours("websocket", "jsonrpc", f"port = {port}", "add", folder),
+            call_websockets(JSONRPC, b'"result"')),
+    }  # fmt: skip
+
+
+BOUNDS: Final[list[tuple[str, str, str, Callable[[Figures, Figures], float], float]]] = [
+    ("zmq ours", "zmq bare", "rate", lambda us, them: us.rate / them.rate, 0.4),
+    ("zmq ours", "zmq service-framework", "rate", lambda us, them: us.rate / them.rate, 4),
+    ("zmq ours", "zmq service-framework", "1 / CPU a call", lambda us, them: them.cpu / us.cpu, 10),
+    ("zmq ours", "zmq service-framework", "1 / CPU at 50/s", lambda us, them: them.paced / max(us.paced, 0.01), 10),
+    ("websocket ours", "websocket micro-framework", "rate", lambda us, them: us.rate / them.rate, 3),
+    ("JSON-RPC ours", "websocket micro-framework", "rate", lambda us, them: us.rate / them.rate, 3),
+]
+"""Who is held against whom, in what, how it is counted, and what it is to be at least."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="what the names of the servers begin with")
     arguments = parser.parse_args()
-    peer = ["uv", "run", "--quiet", "--script"]
-    servers: dict[str, tuple[Callable[[int, str], list[str]], Callable[[int, float], int]]] = {
-        "zmq bare": (lambda port, _: [sys.executable, "-c", BARE, str(port)], call_zmq),
-        "zmq service-framework": (
-            lambda port, _: [*peer, str(PEERS / "service_framework_peer.py"), "--serve", str(port)], call_zmq),
-        "zmq ours": (
-            lambda port, folder: ours(
-                "zmq_reply", "service_framework", f'bind = ["127.0.0.1:{port}"]\nsubject = "quote"', "quote", folder),
-            call_zmq),
-        "websocket micro-framework": (
-            lambda port, _: [*peer, str(PEERS / "micro_websocket.py"), "serve", str(port)], call_websockets),
-        "websocket ours": (
-            lambda port, folder: ours("websocket", "ufw_websocket", f"port = {port}", "add", folder), call_websockets),
-    }  # fmt: skip
-    rounds: dict[str, list[list[float]]] = {name: [] for name in servers}
+    running = {name: server for name, server in servers().items() if name.startswith(arguments.only)}
+    rounds: dict[str, list[Figures]] = {name: [] for name in running}
     for _ in range(arguments.rounds):
-        for name, (command, call) in servers.items():
-            rounds[name].append(measured(command, call, arguments.seconds))
-    print(f"{'server':28}{'calls/s':>10}{'CPU us/call':>14}{'idle CPU':>10}")
+        for name, server in running.items():
+            rounds[name].append(measured(server, arguments.seconds))
+    print(f"{'server':28}{'calls/s':>10}{'CPU us/call':>14}{f'CPU at {PACE}/s':>14}{'idle CPU':>10}")
     for name, results in rounds.items():
-        rate, cost, idle = (statistics.median(column) for column in zip(*results, strict=True))
-        print(f"{name:28}{rate:10.0f}{cost * 1e6:14.0f}{idle:10.0%}")
+        rate, cost, paced, idle = (
+            statistics.median(column) for column in zip(*map(attrs.astuple, results), strict=True)
+        )
+        print(f"{name:28}{rate:10.0f}{cost * 1e6:14.0f}{paced:14.1%}{idle:10.1%}")
+    for ours_, theirs, what, ratio, least in BOUNDS:
+        if ours_ in rounds and theirs in rounds:
+            found = statistics.median(map(ratio, rounds[ours_], rounds[theirs]))
+            print(
+                f"{ours_}, {what} against {theirs}: {found:.2f}; bound {least:g}: {'met' if found >= least else 'NOT met'}"
+            )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ async def serve_and_tell(self: WebSocketManager, ip: str, port: int) -> Any:
 
 
 def main() -> None:
-    kind, address = sys.argv[1:]
+    kind, address, *workers = sys.argv[1:]
     if kind == "client":
         client = Client(address)
         say(ready=True)
@@ -74,7 +74,7 @@ def main() -> None:
         routes = [Route(target, entrypoint=WebSocketEntrypoint()) for target in (add, fail)]
         config = {
             "SERVICE_NAME": "theirs",
-            "MAX_WORKERS": 3,
+            "MAX_WORKERS": int(workers[0]) if workers else 3,
             "WEBSOCKET_IP": "127.0.0.1",
             "WEBSOCKET_PORT": int(address),
         }
