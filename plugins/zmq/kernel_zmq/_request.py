@@ -21,6 +21,7 @@ from ._wire import is_greeting, read_reply, write_cancellation, write_request
 
 ReturnT = TypeVar("ReturnT")
 
+_CLOSED: Final = "the ZeroMQ client is closed"
 _MAX_UNTOLD: Final = 1000
 
 
@@ -49,6 +50,9 @@ class ZmqClient(Caller):
     _cancelled: deque[bytes] = attrs.field(factory=lambda: deque[bytes](maxlen=_MAX_UNTOLD), init=False)
     """Calls that were cancelled before the other side has greeted."""
     _is_greeted: bool = attrs.field(default=False, init=False)
+    _may_send: trio.Event | None = attrs.field(default=None, init=False)
+    """What requests wait for while the only connection is broken: libzmq tells of that before it drops the pipe, and
+    what is put into it then is lost. None if there is nothing to wait for."""
     _is_closed: bool = attrs.field(default=False, init=False)
     late_replies: int = attrs.field(default=0, init=False)
     """Answers that came when nobody waited for them any more."""
@@ -137,8 +141,6 @@ class ZmqClient(Caller):
 
     async def _ask(self, request: Envelope, call: _Call) -> Envelope:
         async with self._limiter:
-            if self._is_closed:
-                raise UnavailableError("the ZeroMQ client is closed")
             key = os.urandom(8)
             self._calls[key] = call
             try:
@@ -158,6 +160,10 @@ class ZmqClient(Caller):
         return call.reply
 
     async def _send(self, request: Envelope, key: bytes) -> None:
+        while self._may_send is not None:
+            await self._may_send.wait()
+        if self._is_closed:
+            raise UnavailableError(_CLOSED)
         envelope = attrs.evolve(request, deadline=trio.current_effective_deadline())
         await self._socket.send(write_request(envelope, key, now=trio.current_time()))
 
@@ -178,8 +184,19 @@ class ZmqClient(Caller):
         while True:
             self._accept(await self._socket.next(pace))
 
+    def connected(self) -> None:
+        """Let requests be sent."""
+        if self._may_send is not None:
+            self._may_send.set()
+            self._may_send = None
+
     def disconnected(self) -> None:
-        """Fail the calls whose answer can come no more; what has come already is handed over first."""
+        """Fail the calls whose answer can come no more; what has come already is handed over first.
+
+        Requests wait from now on until `connected`.
+        """
+        if self._may_send is None:
+            self._may_send = trio.Event()
         while True:
             try:
                 self._accept(self._socket.recv_nowait())
@@ -196,8 +213,9 @@ class ZmqClient(Caller):
     def close(self) -> None:
         """Fail the calls under way and those to come."""
         self._is_closed = True
+        self.connected()  # so that who waits for that finds it closed
         for call in self._calls.values():
-            call.error = UnavailableError("the ZeroMQ client is closed")
+            call.error = UnavailableError(_CLOSED)
             call.done.set()
 
     def _accept(self, frames: list[bytes]) -> None:

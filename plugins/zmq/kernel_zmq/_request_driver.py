@@ -79,6 +79,7 @@ class RequestDriver(Driver[ZmqClient]):
         while True:
             change = await monitor.next()
             if change == CONNECTED:
+                client.connected()
                 self._context.report_ready()
                 continue
             if change == DISCONNECTED and self._config.is_single:

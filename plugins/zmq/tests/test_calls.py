@@ -283,6 +283,26 @@ async def test_a_broken_connection_ends_the_calls_under_way(address: str) -> Non
     assert len(raised) == 1
 
 
+async def test_nothing_is_sent_between_the_news_of_a_broken_connection_and_the_next(address: str) -> None:
+    async with open_raw(zmq.REP, bind=address) as peer, serving({}, **calling(address)) as service:
+        rpc = service.resource("driver/rpc")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rpc.x, 1)
+            assert json.loads((await peer.recv())[0])["args"] == [1]
+            await peer.send([b'{"result": 1}'])
+
+        rpc.disconnected()  # libzmq says so before it drops what is in the pipe
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rpc.x, 2)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            with pytest.raises(trio.WouldBlock):
+                peer.recv_nowait()
+            rpc.connected()
+            with trio.fail_after(5):
+                assert json.loads((await peer.recv())[0])["args"] == [2]
+            await peer.send([b'{"result": 1}'])
+
+
 async def answer_rep(peer: Socket) -> None:
     while True:
         await peer.recv()
