@@ -20,5 +20,8 @@ def translated(component: str) -> Generator[None]:
 
 
 def shortened(error: BaseException) -> str:
-    """Return what an error says, without the settings and the picture of the whole deployment that pymongo adds."""
-    return str(error).partition(", Timeout:")[0].partition(" (configured timeouts:")[0]
+    """Return what an error says, without what pymongo adds: settings, a picture of the whole deployment, the answer."""
+    text = str(error)
+    for added in (", Timeout:", " (configured timeouts:", ", full error:"):
+        text = text.partition(added)[0]
+    return text

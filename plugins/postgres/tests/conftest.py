@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from kernel_postgres import Database, PostgresConfig, PostgresDriver
 
 from kernel import Event, Secret
@@ -35,7 +36,7 @@ def driver(cluster: Cluster, events: list[Event] | None = None, **config: Any) -
 
 
 @pytest.fixture
-def open_database(cluster: Cluster) -> OpenDatabase:
+async def open_database(cluster: Cluster) -> AsyncGenerator[OpenDatabase]:
     """Open a driver on the server of all tests; at its end no connection of it may be left."""
 
     @asynccontextmanager
@@ -43,4 +44,12 @@ def open_database(cluster: Cluster) -> OpenDatabase:
         async with driver(cluster, events, **config).open() as database:
             yield database
 
-    return opened
+    yield opened
+    await none_left(cluster)
+
+
+async def none_left(cluster: Cluster) -> None:
+    """Wait until no connection is left at the server, which notices by itself."""
+    with trio.fail_after(10):
+        while await trio.to_thread.run_sync(cluster.clients):  # noqa: ASYNC110  as said
+            await trio.sleep(0.01)

@@ -8,6 +8,7 @@ from typing import Any
 
 import coredis
 import pytest
+import trio
 from kernel_redis import RedisConfig, RedisDriver
 
 from kernel import Event, Secret
@@ -33,10 +34,20 @@ def driver(server: Server, events: list[Event] | None = None, **config: Any) -> 
 
 
 @pytest.fixture
-def open_redis(server: Server) -> OpenRedis:
+async def open_redis(server: Server) -> AsyncGenerator[OpenRedis]:
+    """Open a driver on the server of all tests; at its end no connection of it may be left."""
+
     @asynccontextmanager
     async def opened(events: list[Event] | None = None, **config: Any) -> AsyncGenerator[Any]:
         async with driver(server, events, **config).open() as client:
             yield client
 
-    return opened
+    yield opened
+    await none_left(server)
+
+
+async def none_left(server: Server) -> None:
+    """Wait until no connection is left at the server, which notices by itself."""
+    with trio.fail_after(10):
+        while server.clients():  # noqa: ASYNC110  as said
+            await trio.sleep(0.01)
