@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from kernel_web.websocket.frames import Frames
 from trio_websocket import ConnectionClosed, open_websocket_url
 from wsproto.frame_protocol import FrameProtocol, Opcode
@@ -65,6 +66,52 @@ async def test_an_idle_websocket_is_closed_at_stop_and_both_sides_are_told(web: 
     assert reason.code == 1001
     assert app.ends == [1001]
     assert took < 0.2
+
+
+async def test_an_application_that_asks_for_it_is_told_of_a_stop_and_closes_by_itself(web: Any) -> None:
+    async def stays(scope: Any, receive: Any, send: Any) -> None:
+        assert "websocket.stop" in scope["extensions"]
+        await send({"type": "websocket.accept", "stop": True})
+        told = [(await receive())["type"] for _ in range(3)]
+        await send({"type": "websocket.send", "text": " ".join(told)})
+        await send({"type": "websocket.close", "code": 1001})
+
+    async with web(stays) as service, open_websocket_url(url(service)) as socket:
+        await service.intake.wait(lambda intake: bool(intake.active))
+        await service.stop_accepting()
+        await socket.send_message("once more")
+        with trio.fail_after(1):
+            said = await socket.get_message()
+            with pytest.raises(ConnectionClosed):
+                await socket.get_message()
+        await socket._stream.aclose()  # trio-websocket leaves it open when the server closes
+        took = await service.stop(drain=1)
+
+    assert said == "websocket.connect websocket.stop websocket.receive"
+    assert took < 0.5
+
+
+async def test_a_websocket_that_is_accepted_during_a_stop_is_closed(web: Any) -> None:
+    may = trio.Event()
+
+    async def hesitates(scope: Any, receive: Any, send: Any) -> None:
+        await may.wait()
+        await send({"type": "websocket.accept"})
+        await trio.lowlevel.checkpoint()
+        assert (await receive())["type"] == "websocket.connect"
+        assert (await receive())["code"] == 1001
+
+    async with web(hesitates) as service, await service.connect() as client:
+        await client.send_all(UPGRADE)
+        await service.intake.wait(lambda intake: bool(intake.active))
+        await service.stop_accepting()
+        may.set()
+        received = b""
+        with trio.fail_after(2):
+            async for chunk in client:
+                received += chunk
+
+    assert received.endswith(b"\x88\x13\x03\xe9the service stops")
 
 
 async def test_an_application_that_fails_closes_with_an_error(web: Any) -> None:

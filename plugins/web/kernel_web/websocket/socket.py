@@ -55,6 +55,7 @@ class WebSocket(Call):
     """A websocket and its application."""
 
     __slots__ = (
+        "_asks_stop",
         "_carrier",
         "_disconnect",
         "_early",
@@ -77,7 +78,7 @@ class WebSocket(Call):
 
     def __init__(self, shared: Shared, scope: dict[str, Any], route: Route, carrier: Carrier, headers: Headers) -> None:
         scope["subprotocols"] = [value.decode("latin-1") for value in values(headers, b"sec-websocket-protocol")]
-        scope["extensions"] = {**scope.get("extensions", {}), "websocket.http.response": {}}
+        scope["extensions"] = {**scope.get("extensions", {}), "websocket.http.response": {}, "websocket.stop": {}}
         super().__init__(shared, scope, route)
         self._carrier = carrier
         self._headers = headers
@@ -90,6 +91,8 @@ class WebSocket(Call):
         """What the application is told at the end, and from then on for ever."""
         self._early = b""
         """What a client sent before it was answered."""
+        self._asks_stop = False
+        """Whether the application wants to be told of a stop, and closes by itself."""
         self.status = 0
         """Of the answer to its handshake; 0 if there is none."""
         self._lot = ParkingLot()
@@ -167,8 +170,11 @@ class WebSocket(Call):
             self.pong_until = min(self.pong_until, now + config.websocket_pong_timeout)
 
     def go_away(self) -> None:
-        """Close because the service stops; the application is told."""
-        if self._state is _State.OPEN:
+        """Close because the service stops; the application is told. One that has asked for that closes by itself."""
+        if self._state is _State.OPEN and self._asks_stop:
+            self._inbox.append(({"type": "websocket.stop"}, 0))
+            self._lot.unpark_all()
+        elif self._state is _State.OPEN:
             self._close(GOING_AWAY, "the service stops")
             self._lose(GOING_AWAY, "the service stops")
 
@@ -309,6 +315,7 @@ class WebSocket(Call):
                 headers.append((b"sec-websocket-extensions", answer))
         await self._carrier.accept(headers)
         self._state, self.status = _State.OPEN, 101
+        self._asks_stop = bool(message.get("stop"))
         self._frames = Frames(config.websocket_max_bytes, inflates=self._window > 0)
         if config.websocket_ping:
             self.ping_at = self.shared.clock.now + config.websocket_ping
@@ -316,6 +323,8 @@ class WebSocket(Call):
         if early:
             await self._feed(early)
             self._lot.unpark_all()
+        if self.shared.stopping:  # it was only asked when all others were told
+            self.go_away()
 
     async def _respond(self, message: ASGIMessage) -> None:
         self._state = _State.REFUSING
