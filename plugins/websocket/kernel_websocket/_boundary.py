@@ -53,6 +53,11 @@ class BoundedStream(trio.abc.Stream):
         self.socket: WebSocketConnection | None = None
         """Set when the handshake is done."""
 
+    def give_up(self) -> None:
+        """End its handshake, if that is under way."""
+        if self._shaking is not None:
+            self._shaking.cancel()
+
     @property
     def local(self) -> Endpoint:
         """The address that the peer has connected to."""

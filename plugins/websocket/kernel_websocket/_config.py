@@ -48,11 +48,15 @@ class LineConfig:
 class WebSocketConfig(LineConfig):
     """The table of a dispatcher `websocket`."""
 
-    port: int = attrs.field(validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(65535)))
+    port: int | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(65535))),
+    )
+    """None has those served that come to the door, a driver `websocket`, which is its driver."""
     host: str = "127.0.0.1"
     """The address to listen at; other machines reach 127.0.0.1 not at all."""
     path: str = "/"
-    """The path that may be asked for; empty allows any."""
+    """The path that may be asked for, below the prefix if it has a door; empty allows any."""
     max_connections: int = attrs.field(default=1000, validator=_COUNT)
     """Connections at a time; more are refused with 503."""
     max_pending: int = attrs.field(default=100, validator=_COUNT)

@@ -1,11 +1,10 @@
-"""The dispatcher `websocket`: listens at a port of its own."""
+"""The dispatcher `websocket`: listens at a port of its own, or is given whoever comes to a door."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from itertools import count
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import ClassVar, Final, cast, final
 
 import trio
@@ -18,15 +17,10 @@ from kernel.errors import StartupError, UnavailableError
 
 from ._boundary import BoundedStream, contained
 from ._config import WebSocketConfig
+from ._door import WebSocketDoor
 from ._format import Format
-from ._handshake import admitted
-from ._line import Line
-from ._session import Session
-
-_GOING_AWAY: Final = 1001
-_HANDSHAKE_TIMEOUT: Final = 10.0
-_FAREWELL: Final = 0.5
-"""Seconds for the last answers and the closing of all connections."""
+from ._handshake import HANDSHAKE_TIMEOUT, Asked, Socket, origins_of
+from ._sessions import Sessions
 
 
 @final
@@ -42,13 +36,16 @@ class WebSocketDispatcher(Dispatcher):
     def __init__(self, *, config: WebSocketConfig, context: Context) -> None:
         self._config: Final = config
         self._context: Final = context
-        self._intake: Intake | None = None
-        self._is_over = False
-        self._numbers: Final = count(1)
-        self._sessions: Final = dict[Session, None]()
+        self._sessions: Sessions | None = None
         self._nursery: trio.Nursery | None = None
-        self._waiting: trio.Nursery | None = None
-        """Where requests wait for their slot, while accepting."""
+        """In which the connections of a port live."""
+        self._shaking: Final = dict[BoundedStream, None]()
+        """Of those that have not said yet what they want, the oldest first."""
+
+    @classmethod
+    @override
+    def needs_with(cls, config: object) -> type[object] | None:
+        return WebSocketDoor if cast("WebSocketConfig", config).port is None else None
 
     @classmethod
     @override
@@ -63,88 +60,119 @@ class WebSocketDispatcher(Dispatcher):
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None]:
-        if not isinstance(self._context.protocol, Format):
-            raise StartupError(f'{self._context.id}: `protocol` must be "jsonrpc" or "ufw_websocket"')
+        context = self._context
+        if not isinstance(context.protocol, Format):
+            raise StartupError(f'{context.id}: `protocol` must be "jsonrpc" or "ufw_websocket"')
+        sessions = self._sessions = Sessions(self._config, context)
         async with trio.open_nursery() as self._nursery:
-            yield
-            for session in list(self._sessions):
-                session.line.close(_GOING_AWAY, "the service stops")
-            self._nursery.cancel_scope.deadline = trio.current_time() + _FAREWELL
+            try:
+                yield
+            finally:
+                await sessions.end()  # noqa: ASYNC102  bounded, and cuts off if cancelled
+            self._nursery.cancel_scope.cancel()
 
     @override
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:
-        config = self._config
-        try:
-            listeners = await self._context.crew.open_tcp_listeners(self._context.id, config.port, host=config.host)
-        except OSError as error:
-            raise UnavailableError(
-                f"{self._context.id} cannot listen at {config.host}:{config.port}: {error}"
-            ) from error
-        self._intake = intake
-        for listener in listeners:
-            host, port = listener.socket.getsockname()[:2]
-            address = f"ws://{f'[{host}]' if ':' in host else host}:{port}{config.path}"
-            self._context.emit(Listening(component=self._context.id, address=address))
-        async with trio.open_nursery() as self._waiting:
+        assert self._sessions is not None  # `accept` is inside of `open`
+        listeners = [] if self._config.port is None else await self._listeners(self._config.port)
+        async with trio.open_nursery() as waiting:
+            self._sessions.take(intake, waiting)
             try:
-                await trio.serve_listeners(
-                    self._contain, listeners, handler_nursery=self._nursery, task_status=_Started(task_status)
-                )
+                await self._accept_from(listeners, task_status)
             finally:
-                self._is_over = True
+                self._sessions.refuse()
+
+    async def _accept_from(self, listeners: list[trio.SocketListener], status: trio.TaskStatus[None]) -> None:
+        assert self._sessions is not None  # as above
+        if self._config.port is not None:
+            await trio.serve_listeners(
+                self._contain, listeners, handler_nursery=self._nursery, task_status=_Started(status)
+            )
+        door = cast("WebSocketDoor", self._context.driver)
+        with door.attended(self._sessions, self._context):
+            status.started()
+            await trio.sleep_forever()
+
+    async def _listeners(self, port: int) -> list[trio.SocketListener]:
+        context, config = self._context, self._config
+        try:
+            listeners = await context.crew.open_tcp_listeners(context.id, port, host=config.host)
+        except OSError as error:
+            raise UnavailableError(f"{context.id} cannot listen at {config.host}:{port}: {error}") from error
+        for listener in listeners:
+            host, bound = listener.socket.getsockname()[:2]
+            address = f"ws://{f'[{host}]' if ':' in host else host}:{bound}{config.path}"
+            context.emit(Listening(component=context.id, address=address))
+        return listeners
 
     async def _contain(self, raw: trio.SocketStream) -> None:
         """Serve a connection from its first byte to its last: whatever goes wrong with it stays here."""
+        assert self._sessions is not None  # as above
         stream = BoundedStream(raw, send_timeout=self._config.send_timeout)
         with contained(self._context):
             try:
                 async with trio.open_nursery() as nursery:
-                    with stream.shaking_hands(seconds=_HANDSHAKE_TIMEOUT):
+                    with self._place_for(stream), stream.shaking_hands(seconds=HANDSHAKE_TIMEOUT):
                         request = await wrap_server_stream(nursery, stream, max_message_size=self._config.max_bytes)
-                    await self._serve(request, stream)
+                    await self._sessions.serve(_AtPort(request, stream))
                     nursery.cancel_scope.cancel()
             finally:
                 await stream.part()  # noqa: ASYNC102  it is bounded, and closes the socket if cancelled
 
-    async def _serve(self, request: WebSocketRequest, stream: BoundedStream) -> None:
-        if self._is_over or len(self._sessions) >= self._config.max_connections:
-            await request.reject(503)
-            return
+    @contextmanager
+    def _place_for(self, stream: BoundedStream) -> Generator[None]:
+        """Let so many shake hands as may be connected: of more, who has taken the longest makes place."""
+        if len(self._shaking) >= self._config.max_connections:
+            next(iter(self._shaking)).give_up()
+        self._shaking[stream] = None
         try:
-            identity = await admitted(request, stream, self._config)
-        except Exception:
-            self._context.log.exception("authenticate_failed")
-            identity = 500
-        if isinstance(identity, int):
-            await request.reject(identity)
-            return
-        await self._converse(request, identity, stream)
-
-    async def _converse(self, request: WebSocketRequest, identity: str, stream: BoundedStream) -> None:
-        protocol, config = cast("Format", self._context.protocol), self._config
-        chosen = next((name for name in protocol.subprotocols if name in request.proposed_subprotocols), None)
-        socket = stream.socket = await request.accept(subprotocol=chosen)
-        extends = chosen is not None and chosen == protocol.subprotocols[0]
-        line = Line(socket, protocol, config, extends=extends, identity=identity)
-        session = Session(
-            socket,
-            line,
-            protocol,
-            number=next(self._numbers),
-            max_pending=config.max_pending,
-            service=self._context.service,
-        )
-        self._sessions[session] = None
-        try:
-            await session.run(self._place)
+            yield
         finally:
-            del self._sessions[session]
+            del self._shaking[stream]
 
-    def _place(self) -> tuple[Intake, trio.Nursery] | None:
-        """Return where requests go, and where they wait for it; None if no more are taken."""
-        if self._is_over or self._intake is None or self._waiting is None:
-            return None
-        return self._intake, self._waiting
+
+@final
+class _AtPort(Asked):
+    """A peer that came to a port of our own."""
+
+    __slots__ = ("_request", "_stream", "headers")
+
+    def __init__(self, request: WebSocketRequest, stream: BoundedStream) -> None:
+        self._request = request
+        self._stream = stream
+        self.headers: Mapping[str, str] = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers
+        }
+
+    @property
+    @override
+    def path(self) -> str:
+        return self._request.path
+
+    @property
+    @override
+    def subprotocols(self) -> Sequence[str]:
+        return self._request.proposed_subprotocols
+
+    @property
+    @override
+    def remote(self) -> str:
+        return self._stream.remote.url
+
+    @property
+    @override
+    def own_origins(self) -> Sequence[str]:
+        local = self._stream.local
+        return origins_of("http", str(local.address), local.port)
+
+    @override
+    async def accept(self, subprotocol: str | None) -> Socket:
+        self._stream.socket = await self._request.accept(subprotocol=subprotocol)
+        return self._stream.socket
+
+    @override
+    async def reject(self, status: int) -> None:
+        await self._request.reject(status)
 
 
 @final

@@ -8,7 +8,7 @@ from typing import Final, TypeVar, final, overload
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 from typing_extensions import override
 
 from kernel import NO_HEADERS, Envelope, Message, current_delivery, payload_converter
@@ -17,6 +17,7 @@ from kernel.errors import CallTimeoutError, KernelError, UnavailableError, Unkno
 
 from ._config import LineConfig
 from ._format import Answer, Format
+from ._handshake import Socket
 
 ReturnT = TypeVar("ReturnT")
 _TOO_SLOW: Final = 1013
@@ -42,7 +43,7 @@ class Line(Caller):
     """A connection to one peer: it can be called, told something, and closed. Safe to share between tasks."""
 
     def __init__(
-        self, socket: WebSocketConnection, protocol: Format, config: LineConfig, *, extends: bool, identity: str = ""
+        self, socket: Socket, protocol: Format, config: LineConfig, *, extends: bool, identity: str = ""
     ) -> None:
         self.identity: Final = identity
         """Who it is, as `authenticate` said; empty if nobody was asked."""
@@ -55,6 +56,7 @@ class Line(Caller):
         self._turn: Final = trio.Lock() if protocol.is_serial else None
         self._next_key = 0
         self._closing: tuple[int, str] | None = None
+        self._drops_unsent = False
         self._ended: Final = trio.Event()
 
     @property
@@ -110,11 +112,16 @@ class Line(Caller):
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """End the connection soon: what is unsent is dropped."""
+        self._drops_unsent = True
+        self.finish(code, reason)
+
+    # --- for the two ends -------------------------------------------------------------------------------------------
+
+    def finish(self, code: int, reason: str) -> None:
+        """End the connection when what is unsent has been sent."""
         if self._closing is None:
             self._closing = (code, reason)
             self._outbox.close()
-
-    # --- for the two ends -------------------------------------------------------------------------------------------
 
     def send(self, body: bytes) -> None:
         """Put a message on its way, or end a connection that is too far behind."""
@@ -135,7 +142,7 @@ class Line(Caller):
         try:
             with suppress(ConnectionClosed):
                 async for body in self._unsent:
-                    if self._closing is not None:
+                    if self._drops_unsent:
                         break
                     await self._socket.send_message(body.decode())
             code, reason = self._closing or (1000, "")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context as Variables
 from typing import Final, final
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 from typing_extensions import override
 
 from kernel import Ack, Envelope, Message, Outcome
@@ -16,6 +17,7 @@ from kernel.abc import Delivery, Intake
 from kernel.errors import EncodeError, SettledError, UnavailableError
 
 from ._format import Answer, Cancel, Format, Item, Refusal, Request
+from ._handshake import Socket
 from ._line import Line
 
 
@@ -82,13 +84,55 @@ class RequestDelivery(Delivery):
 
 
 @final
+@attrs.frozen(eq=False, repr=False)
+class Place:
+    """Where requests go."""
+
+    intake: Intake
+    _waiting: trio.Nursery
+    """Where they wait for their slot."""
+    _variables: Variables
+    """Context variables of their handlers: not those of the task that has read them."""
+
+    def put(self, delivery: Delivery, name: str) -> None:
+        """Have a request handled as soon as there is a slot."""
+        self._variables.run(self._waiting.start_soon, self._submit, delivery, name)
+
+    async def _submit(self, delivery: Delivery, name: str) -> None:
+        await self.intake.submit(delivery, revocable_as=name)
+
+
+@final
 class Session:
     """Reads a connection. When it ends, nobody waits any more for what its requests do, and they are cancelled."""
 
     def __init__(
-        self, socket: WebSocketConnection, line: Line, protocol: Format, *, number: int, max_pending: int, service: str
+        self,
+        socket: Socket,
+        line: Line,
+        protocol: Format,
+        *,
+        number: int,
+        max_pending: int,
+        service: str,
+        place: Callable[[], Place | None],
+        settled: Callable[[], None],
     ) -> None:
+        """Begin.
+
+        Args:
+            socket: To read from.
+            line: Over it.
+            protocol: What is spoken.
+            number: That no other session of the dispatcher has.
+            max_pending: Requests under way at a time; then no more is read.
+            service: Its name, for what is refused.
+            place: Returns where requests go; None if no more are taken.
+            settled: Called whenever one of them is.
+        """
         self.line: Final = line
+        self.is_leaving = False
+        """Whether it takes no more requests, and ends when there are none."""
         self._socket: Final = socket
         self._protocol: Final = protocol
         self._service: Final = service
@@ -96,13 +140,17 @@ class Session:
         self._pending: Final = trio.CapacityLimiter(1 if protocol.is_serial else max_pending)
         self._keys: Final = dict[str, None]()
         """Those of requests under way that can be revoked."""
+        self._place: Final = place
+        self._settled: Final = settled
         self._intake: Intake | None = None
 
-    async def run(self, place: Callable[[], tuple[Intake, trio.Nursery] | None]) -> None:
-        """Serve the connection until it ends, or is closed.
+    @property
+    def is_busy(self) -> bool:
+        """Whether any request is under way."""
+        return self._pending.borrowed_tokens > 0
 
-        Args:
-            place: Returns where requests go, and where they wait for it; None if no more are taken.
+    async def run(self) -> None:
+        """Serve the connection until it ends, or is closed.
 
         Cancellation: Is a checkpoint.
         """
@@ -113,20 +161,20 @@ class Session:
                     while True:
                         text = await self._socket.get_message()
                         body = text.encode() if isinstance(text, str) else text
-                        await self._take_all(body, place)
+                        await self._take_all(body)
             finally:
                 self.line.end()
                 self._revoke_all()
 
-    async def _take_all(self, body: bytes, place: Callable[[], tuple[Intake, trio.Nursery] | None]) -> None:
+    async def _take_all(self, body: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         items, is_batch = self._protocol.read(body, now=trio.current_time())
         answered = sum(isinstance(item, Refusal) or (isinstance(item, Request) and bool(item.key)) for item in items)
         batch = Batch(self._send_batch if is_batch else self._send_one, answered)
         for item in items:
-            await self._take(item, batch, place)
+            await self._take(item, batch)
 
-    async def _take(self, item: Item, batch: Batch, place: Callable[[], tuple[Intake, trio.Nursery] | None]) -> None:
+    async def _take(self, item: Item, batch: Batch) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         match item:
             case Refusal(body=body):
@@ -138,26 +186,22 @@ class Session:
                     self._intake.revoke(self._prefix + key)
             case Request():
                 await self._pending.acquire_on_behalf_of(item)
-                found = place()
-                if found is None:
+                place = None if self.is_leaving else self._place()
+                if place is None:
                     self._pending.release_on_behalf_of(item)
                     self._refuse(item, batch)
                 else:
-                    self._begin(item, batch, *found)
+                    self._begin(item, batch, place)
 
-    def _begin(self, request: Request, batch: Batch, intake: Intake, waiting: trio.Nursery) -> None:
-        self._intake = intake
+    def _begin(self, request: Request, batch: Batch, place: Place) -> None:
+        self._intake = place.intake
         self._keys[request.key] = None
 
         def finish(request: Request, outcome: Outcome) -> None:
             self._keys.pop(request.key, None)
             self._finish(request, outcome, batch)
 
-        delivery = RequestDelivery(self.line, request, finish)
-        waiting.start_soon(self._submit, intake, delivery, request)
-
-    async def _submit(self, intake: Intake, delivery: Delivery, request: Request) -> None:
-        await intake.submit(delivery, revocable_as=self._prefix + request.key)
+        place.put(RequestDelivery(self.line, request, finish), self._prefix + request.key)
 
     def _finish(self, request: Request, outcome: Outcome, batch: Batch) -> None:
         self._pending.release_on_behalf_of(request)
@@ -167,6 +211,7 @@ class Session:
                     batch.add(None if reply is None else reply.body)
             case _:
                 self._refuse(request, batch)
+        self._settled()
 
     def _refuse(self, request: Request, batch: Batch) -> None:
         """Say that it will not be handled, or was not handled to its end."""

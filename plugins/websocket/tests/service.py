@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from kernel._manifest.registry import Registry, discover
 from kernel.testing import RunningService, open_kernel
 
 _ADDRESSES: Final[dict[int, str]] = {}
+AT_A_DOOR: Final = ContextVar("at_a_door", default=False)
+"""Whether services are reached over a `web` dispatcher, and not at a port of their own."""
 
 
 @answers("double")
@@ -32,15 +35,25 @@ def url_of(service: RunningService) -> str:
 
 @asynccontextmanager
 async def serving(workers: Mapping[str, object], **table: Any) -> AsyncGenerator[RunningService]:
-    """Open a service whose workers all stand behind one websocket at a free port."""
+    """Open a service whose workers all stand behind one websocket, at a free port or at the root of a `web` dispatcher."""
+    way: dict[str, Any] = {"driver": "door"} if AT_A_DOOR.get() else {"port": 0}
     manifest = {
         "kernel": {"name": "test"},
-        "dispatchers": {"web": {"plugin": "websocket", "port": 0, "protocol": "jsonrpc", **table}},
+        "dispatchers": {"web": {"plugin": "websocket", "protocol": "jsonrpc", **way, **table}},
         "workers": {name: {"use": name, "dispatcher": "web"} for name in workers},
     }
+    if AT_A_DOOR.get():
+        manifest["drivers"] = {"door": {"plugin": "websocket"}}
+        manifest["dispatchers"]["api"] = {
+            "plugin": "web",
+            "bind": "127.0.0.1:0",
+            "write_timeout": table.get("send_timeout", 10.0),
+        }
+        manifest["workers"]["gate"] = {"use": "kernel_websocket:WebSocketApp", "dispatcher": "api"}
     plugins = (*discover().plugins, *Registry.of({"workers": dict(workers)}).plugins)
     async with open_kernel(manifest, registry=Registry(plugins), expected=Exception) as service:
-        _ADDRESSES[id(service)] = (await service.wait_event(Listening)).address
+        address = (await service.wait_event(Listening)).address
+        _ADDRESSES[id(service)] = address.replace("http:", "ws:").rstrip("/") + "/"
         yield service
 
 
@@ -52,7 +65,8 @@ async def open_socket(url: str, *, headers: Sequence[tuple[bytes, bytes]] = ()) 
     stream = await trio.open_tcp_stream("127.0.0.1", parts.port)
     try:
         async with trio.open_nursery() as nursery:
-            yield await wrap_client_stream(nursery, stream, parts.netloc, parts.path, extra_headers=list(headers))
+            path = parts.path + (f"?{parts.query}" if parts.query else "")
+            yield await wrap_client_stream(nursery, stream, parts.netloc, path, extra_headers=list(headers))
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise reason_in(group) from None

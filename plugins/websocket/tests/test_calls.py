@@ -28,6 +28,8 @@ from kernel.testing import RunningService, open_proxy
 
 from .service import Inbox, calling, double, open_socket, serving, url_of
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 class Desk:
     """What is called."""
@@ -357,6 +359,21 @@ async def test_a_stop_answers_what_is_in_flight_and_refuses_what_comes() -> None
 
     assert (refused["id"], refused["error"]["code"], done["result"]) == (2, -32001, "a")
     assert closed.value.reason.code == 1001
+
+
+async def test_a_stop_sends_what_is_unsent() -> None:
+    async with desk_and_socket(concurrency=50, max_pending=50) as (desk, socket, service):
+        for number in range(50):
+            call = {"jsonrpc": "2.0", "method": "wait", "params": ["x" * 50_000], "id": number}
+            await socket.send_message(json.dumps(call))
+        await desk.began.get(50)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.stop)
+            await service.wait_event(StateChanged, lambda event: event.new is State.DRAINING)
+            desk.gate.set()
+            answered = {json.loads(await socket.get_message())["id"] for _ in range(50)}
+
+    assert answered == set(range(50))
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from kernel.testing import RunningService, fake_context
 
 from .service import calling, double, open_socket, serving, url_of
 
+pytestmark = pytest.mark.usefixtures("either_way")
 _REQUEST = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
