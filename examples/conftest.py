@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,19 @@ def rabbitmq() -> tuple[str, int]:
     except OSError:
         pytest.skip(f"needs RabbitMQ on {RABBITMQ[0]}:{RABBITMQ[1]}")
     return RABBITMQ
+
+
+@pytest.fixture
+def open_browser(tmp_path: Path) -> Callable[[], AbstractContextManager[Any]]:
+    """Runs a Chromium with one page: that of the tests of the plugin `health`, which are no package."""
+    spec = spec_from_file_location("_browser", Path(__file__).parents[1] / "plugins/health/tests/_browser.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if module.CHROMIUM is None:
+        pytest.skip("needs chromium")
+    return lambda: module.browser(tmp_path)  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ _SHIPPED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("msgpack", "service_framework"), "msgpack"),
     **dict.fromkeys(("nameko_events", "nameko_rpc"), "nameko"),
     **dict.fromkeys(("ufw_backoff", "ufw_rpc", "ufw_targets"), "ufw"),
-    **dict.fromkeys(("jsonrpc", "ufw_websocket", "websocket", "websocket_client", "websocket_door"), "websocket"),
+    **dict.fromkeys(("jsonrpc", "ufw_websocket", "websocket", "websocket_client"), "websocket"),
     **dict.fromkeys(("zmq_proxy", "zmq_publish", "zmq_reply", "zmq_request", "zmq_subscribe"), "zmq"),
 }
 """Plugins of the kernel's own distributions -> what follows `trio-kernel-` in their names; for advice alone."""

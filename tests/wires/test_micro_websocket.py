@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 StartPeer = Callable[..., Peer]
 PEER = "micro_websocket.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Ours:
@@ -60,6 +62,18 @@ async def test_its_client_calls_us(start_peer: StartPeer) -> None:
     assert unknown["error"] == "RPCTargetDoesNotExist"
     assert [told["target"] for told in targets] == ["add", "Desk.fail"]
     assert target == {"target": "add", "args": ["a"], "kwargs": ["b"], "docstring": "Add two numbers."}
+
+
+async def test_its_client_calls_the_example(start_peer: StartPeer, port: int) -> None:
+    manifest = EXAMPLES / "micro_websocket" / "kernel.toml"
+    url = f"ws://127.0.0.1:{port}/"
+    async with open_kernel(manifest, set={"dispatchers.rpc.port": port, "drivers.rpc.url": url}):
+        peer = start_peer(PEER, "client", url)
+        answered = await peer.get("call", target="websocket_task", args=["argument1"], kwargs={"arg2": "argument2"})
+        targets = await peer.get("discover")
+
+    assert answered == "argument1 - argument2"
+    assert [told["target"] for told in targets] == ["websocket_task"]
 
 
 async def test_we_call_its_service(start_peer: StartPeer, port: int) -> None:
