@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final, Literal, TypeAlias, cast, final
@@ -13,6 +14,8 @@ from typing_extensions import override
 from wsproto.utilities import ProtocolError
 
 from kernel.abc import Context
+
+from ._fragments import MOST, Fragments
 
 RawStream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
 OF_THE_PEER: Final = (
@@ -29,6 +32,12 @@ _CLOSE: Final = 0x88
 """First byte of a frame that closes. Source: RFC 6455, 5.2."""
 _NOT_TO_BE_SENT: Final = (1005, 1006)
 """Close codes that only say how it ended here. Source: RFC 6455, 7.4.1."""
+_KEEPALIVE: Final = [
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+]
+"""Seconds of quiet until the system asks, and between questions; how many are not answered."""
 _GOODBYE: Final = 0.5
 """Seconds for the last frame of a connection to arrive."""
 
@@ -45,6 +54,8 @@ class BoundedStream(trio.abc.Stream):
         self._send_timeout: Final = send_timeout
         self._under_way: Final = set[trio.CancelScope]()
         self._is_closed = False
+        self._fragments: Final = Fragments()
+        _watch(stream)
         self._is_whole = True
         """Whether everything that was begun has been sent to its end."""
         self._has_closed = False
@@ -85,8 +96,11 @@ class BoundedStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         with self._bounded(math.inf):
             data = await self._stream.receive_some(max_bytes)
-            if not data and self._shaking is not None:
-                self._shaking.cancel()
+            if not data:
+                self.give_up()
+            self._fragments.feed(data)
+            if self._fragments.count > MOST:
+                raise trio.BrokenResourceError("a message in too many frames")
             return data
         raise AssertionError  # `_bounded` has raised
 
@@ -156,10 +170,21 @@ class BoundedStream(trio.abc.Stream):
             raise trio.BrokenResourceError("the connection was closed, or the peer does not read")
 
 
+def _watch(stream: RawStream) -> None:
+    """Have the system notice a peer that has vanished without a word: with nothing to say nobody else would."""
+    sock = _socket_of(stream)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _socket_of(stream: RawStream) -> trio.socket.SocketType:
+    return (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
+
+
 def _endpoint(stream: RawStream, which: Literal["getsockname", "getpeername"]) -> Endpoint:
     is_safe = isinstance(stream, trio.SSLStream)
-    socket = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
-    address, port, *_ = getattr(socket, which)()
+    address, port, *_ = getattr(_socket_of(stream), which)()
     return Endpoint(address, port, is_safe)
 
 

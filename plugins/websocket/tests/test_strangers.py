@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gc
 import hashlib
 import json
+import socket
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,8 +18,9 @@ import attrs
 import pytest
 import structlog
 import trio
+import trio.testing
 from kernel_websocket import JsonRpcProtocol, WebSocketClient
-from kernel_websocket._boundary import contained
+from kernel_websocket._boundary import BoundedStream, _socket_of, contained
 from trio_websocket import ConnectionClosed
 from wsproto.utilities import LocalProtocolError
 
@@ -216,6 +221,44 @@ async def test_a_peer_that_is_told_to_leave_and_pings_instead_is_disconnected_in
         await stream.send_all(masked(0x81, b"x" * 120) + masked(0x89, b"x") * 100)
         with trio.fail_after(5):
             assert close_code(await read_all(stream)) == 1009
+
+
+async def test_a_message_of_empty_frames_that_never_ends_keeps_no_memory() -> None:
+    async with beside_a_good_client() as service, raw(url_of(service)) as stream:
+        await stream.send_all(_REQUEST)
+        await read_head(stream)
+        await stream.send_all(masked(0x01, b"x"))
+        frames = masked(0x00, b"") * 1000
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(trio.BrokenResourceError):
+                for _ in range(40):
+                    await stream.send_all(frames)
+            await trio.testing.wait_all_tasks_blocked()
+            grown = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert grown < 200_000  # a list of so many has 320,000
+
+
+async def test_the_system_is_to_notice_a_peer_that_vanishes() -> None:
+    async with serving({"double": double}) as service, calling(url_of(service)) as (_, rpc):
+        await rpc.double(1)
+        sockets = [each for each in gc.get_objects() if isinstance(each, BoundedStream)]
+        asks = [_socket_of(each._stream).getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in sockets]
+
+    assert set(asks) == {1}
+
+
+async def test_who_does_not_end_its_handshake_makes_place_for_who_comes() -> None:
+    async with beside_a_good_client(max_connections=2) as service, AsyncExitStack() as idle:
+        lazy = [await idle.enter_async_context(raw(url_of(service))) for _ in range(10)]
+        for stream in lazy:
+            await stream.send_all(_REQUEST[:20])
+        async with open_socket(url_of(service)) as good:
+            await good.send_message('{"jsonrpc": "2.0", "method": "double", "params": [2], "id": 1}')
+            assert json.loads(await good.get_message())["result"] == 4
 
 
 # --- the driver -----------------------------------------------------------------------------------------------------

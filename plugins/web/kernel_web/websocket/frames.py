@@ -93,7 +93,8 @@ class Frames:
         self._kind: int | None = None
         """Of the message whose frames are coming."""
         self._compressed = False
-        self._parts: list[bytes] = []
+        self._parts = bytearray()
+        """What has come of a message whose last frame has not: bytes are all that a frame costs, and an empty one nothing."""
         self._size = 0
         self._closed = False
 
@@ -157,9 +158,11 @@ class Frames:
             return self._control(opcode, payload)
         if opcode != Opcode.CONTINUATION:
             self._kind, self._compressed = opcode, bool(first & 0x40)
-        self._parts.append(payload)
         self._size += len(payload)
-        return self._message() if is_last else None
+        if is_last:
+            return self._message(bytes(self._parts) + payload if self._parts else payload)
+        self._parts += payload
+        return None
 
     def _control(self, opcode: int, payload: bytes) -> Event:
         if opcode == Opcode.PING:
@@ -174,10 +177,8 @@ class Frames:
             raise BrokenFrameError(BROKEN, "a code that nobody may close with")
         return Close(code, _text(payload[2:]))
 
-    def _message(self) -> str | bytes:
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        kind, self._kind, self._size = self._kind, None, 0
-        self._parts.clear()
+    def _message(self, data: bytes) -> str | bytes:
+        kind, self._kind, self._size, self._parts = self._kind, None, 0, bytearray()
         if self._compressed:
             data = self._inflated(data)
         return _text(data) if kind == Opcode.TEXT else data
