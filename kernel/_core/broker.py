@@ -250,6 +250,8 @@ class Broker(ABC):
                 (`Capability.MANDATORY`); over another one such a message is dropped.
 
         Raises:
+            EncodeError: if the id or a header cannot be carried (`check_envelope`). Nothing was sent, and so for:
+            ValueError: if the priority is not 0 to 9.
             UnroutableError: if mandatory, and no queue is bound for it; needs `Capability.MANDATORY`.
             QueueFullError: if a queue that should get it is full; then no queue got it, if the broker can do that
                 (`Capability.ALL_OR_NOTHING`), and otherwise those that were not full did.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from typing import Any
 
 import trio
 
 from .._core.envelope import Ack, DeadLetter, Envelope, Retry, Return
 from ..abc import Capability
-from ..errors import SettledError
+from ..errors import EncodeError, SettledError
 from ._broker_bench import (
     DELAY,
     PATIENCE,
@@ -54,6 +56,25 @@ async def _arrives_as_sent(bench: Bench) -> None:
     changed = {key: value for key, value in headers.items() if dict(got.headers).get(key, ...) != value}
     assert not changed, f"headers were sent as {changed} and came as {dict(got.headers)}"
     assert abs(got.deadline - sent.deadline) < PATIENCE, f"the deadline moved by {got.deadline - sent.deadline} s"
+
+
+async def _refuses_strange(bench: Bench) -> None:
+    queue = await bench.queue()
+    deep: list[object] = []
+    for _ in range(40):
+        deep = [deep]
+    values = [b"x", {1}, object(), math.nan, math.inf, 2**63, {1: "a"}, [b"x"], {"a": {"b": b"x"}}, deep, "\ud800"]
+    strange: list[tuple[Any, Any]] = [("x", {"h": value}) for value in values]
+    cases: list[tuple[Any, Any]] = [*strange, ("x", {1: "a"}), (3, {}), (None, {}), ("", {})]
+    for id_, headers in cases:
+        try:
+            await bench.broker.send(Envelope(subject=queue, id=id_, headers=headers), exchange="")
+        except EncodeError:
+            continue
+        raise AssertionError(f"it took id {id_!r:.60} and headers {headers!r:.60}")
+    await bench.put(queue, "good")
+
+    assert await bench.drain(queue) == ["good"], "a message was there that was refused"
 
 
 async def _empty_body(bench: Bench) -> None:
@@ -324,4 +345,5 @@ DELIVERIES = (
     Promise("leaving a subscription returns what was not taken", _leaving_returns),
     Promise("what was taken can be settled after leaving", _settles_after_leaving),
     Promise("leaving a subscription stops the source at once", _stops_at_once),
+    Promise("an id that is no text, and a header that JSON cannot say, are refused", _refuses_strange),
 )

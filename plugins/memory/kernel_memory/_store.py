@@ -9,8 +9,8 @@ from typing import final
 import attrs
 
 from kernel import Envelope
-from kernel.abc import Binding, Exchange, Queue, Topology, death_headers
-from kernel.errors import ConflictError, QueueFullError, UnroutableError
+from kernel.abc import Binding, Exchange, Queue, Topology, check_envelope, death_headers
+from kernel.errors import ConflictError, EncodeError, QueueFullError, UnroutableError
 
 from ._exchange import MemoryExchange
 from ._ledger import Ledger
@@ -79,8 +79,7 @@ class Store:
 
     def send(self, envelope: Envelope, *, exchange: str, mandatory: bool) -> None:
         """Give every queue that is bound a copy, or none of them."""
-        if not 0 <= envelope.priority <= 9:
-            raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
+        check_envelope(envelope)
         queues = self._route(envelope.subject, exchange)
         if mandatory and not queues:
             raise UnroutableError.naming(envelope.subject, exchange=exchange)
@@ -100,7 +99,7 @@ class Store:
         """Send an answer; if its queue is gone or full, the answer is dropped, not the request."""
         try:
             self.send(envelope, exchange=exchange, mandatory=True)
-        except (UnroutableError, QueueFullError) as error:
+        except (UnroutableError, QueueFullError, EncodeError, ValueError) as error:
             self.ledger.drop(envelope, queue=envelope.subject, reason=f"no way to answer: {error}")
 
     def bury(self, queue: MemoryQueue, entry: Entry, reason: str) -> None:

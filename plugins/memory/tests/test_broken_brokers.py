@@ -15,7 +15,7 @@ from kernel_memory import MemoryDriver
 
 from kernel import Ack, DeadLetter, Envelope, Outcome, Retry, Return
 from kernel.abc import Delivery, Queue, Subscription, Topology
-from kernel.errors import ConflictError, QueueFullError, SettledError
+from kernel.errors import ConflictError, EncodeError, QueueFullError, SettledError
 from kernel.testing import check_broker
 
 from .passing import Passed, Passing, open_passing
@@ -223,6 +223,12 @@ class PeekTakes(Passing):
         return seen
 
 
+class TakesAnything(Passing):
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        with suppress(EncodeError):
+            await super().send(envelope, exchange=exchange, mandatory=mandatory)
+
+
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
@@ -255,6 +261,7 @@ class PeekTakes(Passing):
         (NeverForgetsIds, "after the window an id is taken again"),
         (ForgetsHistory, "a dead letter that dies again tells of both deaths"),
         (PeekTakes, "peek takes nothing"),
+        (TakesAnything, "an id that is no text, and a header that JSON cannot say, are refused"),
     ],
 )
 async def test_a_broken_promise_is_named(

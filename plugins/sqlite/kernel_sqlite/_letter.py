@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import trio
 
 from kernel import NO_HEADERS, Envelope
+from kernel.abc import check_envelope
 from kernel.errors import EncodeError
 
 
@@ -56,8 +57,7 @@ def write_letter(envelope: Envelope, *, now: float) -> Letter:
         ValueError: if the priority is out of range.
         EncodeError: if the headers hold what JSON cannot say.
     """
-    if not 0 <= envelope.priority <= 9:
-        raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
+    check_envelope(envelope)
     deadline = envelope.deadline
     return Letter(
         envelope.id,

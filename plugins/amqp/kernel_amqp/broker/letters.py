@@ -16,7 +16,7 @@ from typing import Final, cast
 import attrs
 
 from kernel import NO_HEADERS, Envelope, new_id
-from kernel.abc import DEADLINE_HEADER, MAX_DEATHS, death_headers, read_deadline, write_deadline
+from kernel.abc import DEADLINE_HEADER, MAX_DEATHS, check_envelope, death_headers, read_deadline, write_deadline
 
 from ..core import Delivered, Properties
 from .crashes import crashes_of
@@ -50,8 +50,7 @@ def write_letter(envelope: Envelope, *, now: float) -> Properties:
         EncodeError: if one of its headers means a property, and has a value that this cannot have.
         ValueError: if its priority is not 0 to 9.
     """
-    if not 0 <= envelope.priority <= 9:
-        raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
+    check_envelope(envelope)
     letter = Properties(content_type=envelope.content_type or None, delivery_mode=_PERSISTENT, message_id=envelope.id)
     headers = _own(envelope.headers) if envelope.headers else {}
     if envelope.deadline != math.inf:

@@ -18,7 +18,7 @@ from typing import Final, cast, final
 import attrs
 
 from kernel import NO_HEADERS, Envelope, new_id
-from kernel.abc import DEADLINE_HEADER, read_deadline, write_deadline
+from kernel.abc import DEADLINE_HEADER, check_envelope, read_deadline, write_deadline
 from kernel.errors import EncodeError
 
 from .._addresses import Addresses
@@ -71,8 +71,7 @@ def write_letter(
         ValueError: if its priority is not 0 to 9.
         EncodeError: if it has headers that AMQP 1.0 has no place for.
     """
-    if not 0 <= envelope.priority <= 9:
-        raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
+    check_envelope(envelope)
     message = proton.Message()
     message.body, message.inferred, message.durable = envelope.body, True, True
     message.first_acquirer = True  # until a broker that tells says otherwise

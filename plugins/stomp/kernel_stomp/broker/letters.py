@@ -15,7 +15,7 @@ from typing import Final, cast, final
 import attrs
 
 from kernel import NO_HEADERS, Envelope, new_id
-from kernel.abc import DEADLINE_HEADER, read_deadline, write_deadline
+from kernel.abc import DEADLINE_HEADER, check_envelope, read_deadline, write_deadline
 from kernel.errors import EncodeError
 
 from ..core import Frame
@@ -65,8 +65,7 @@ def write_letter(envelope: Envelope, *, now: float, attempts: int = 0) -> dict[s
         EncodeError: if a header is nothing that JSON can say.
         ValueError: if its priority is not 0 to 9.
     """
-    if not 0 <= envelope.priority <= 9:
-        raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
+    check_envelope(envelope)
     headers = _write_headers(envelope.headers) if envelope.headers else {}
     headers["persistent"] = "true"
     headers[SUBJECT] = envelope.subject
