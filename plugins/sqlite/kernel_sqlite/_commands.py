@@ -328,18 +328,28 @@ def export_queue(store: Store, *, name: str, output: Any) -> None:  # noqa: ANN4
 def import_queue(store: Store, *, name: str, source: Any) -> None:  # noqa: ANN401  click opens it
     """Put messages that `export` wrote into queue NAME, all or none; `-` reads standard input.
 
-    Their ids stay the same, their attempts are counted anew.
+    Their ids stay the same, their attempts are counted anew. Empty lines are none.
     """
-    lines: list[str] = source.read().splitlines()
+    lines = [(number, line) for number, line in enumerate(source.read().split("\n"), 1) if line.strip()]
 
     def add_all() -> int:
         with _progress(len(lines), "importing") as advance:
-            for number, line in enumerate(lines, 1):
+            for number, line in lines:
                 try:
-                    inspection.add(store, name, json.loads(line))
-                except ValueError as error:
+                    inspection.add(store, name, _read_line(line))
+                except (ValueError, KernelError) as error:
                     raise click.ClickException(f"line {number}: {error}; nothing was imported") from error
                 advance(1)
         return len(lines)
 
     click.echo(f"{_transact(store, add_all)} messages imported", err=True)
+
+
+def _read_line(line: str) -> Any:  # noqa: ANN401  whatever a file may hold
+    """Return what a line says; where it is no JSON, the place is a column, since the line has its number already."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"column {error.colno}: no JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError("no JSON: it is nested too deeply") from error

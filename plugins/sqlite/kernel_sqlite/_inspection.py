@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
@@ -21,6 +21,7 @@ from ._store import Store
 _STATES = {READY: "ready", DELAYED: "delayed", BEHIND: "behind", CLAIMED: "claimed"}
 
 ValueT = TypeVar("ValueT")
+_NO_MESSAGE: Final = "not a message as `kernel queue export` writes it"
 
 
 def waiting_in(store: Store) -> list[tuple[StoredQueue, int]]:
@@ -151,6 +152,8 @@ def headers_of(letter: Letter) -> dict[str, object]:
 
 
 def _from_record(record: Mapping[str, Any]) -> Letter:
+    if not isinstance(cast("object", record), dict):
+        raise ValueError(f"{_NO_MESSAGE}: it is no object")  # noqa: TRY004  what is in a file is no type of ours
     try:
         headers = cast("dict[str, object]", _checked(record, "headers", dict))
         return Letter(
@@ -165,8 +168,10 @@ def _from_record(record: Mapping[str, Any]) -> Letter:
             delay=0.0,
             deadline=None if record["deadline"] is None else _finite(record["deadline"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not a message as `kernel queue export` writes it: {error!r}") from error
+    except KeyError as error:
+        raise ValueError(f"{_NO_MESSAGE}: `{error.args[0]}` is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{_NO_MESSAGE}: {error}") from error
 
 
 def _checked(record: Mapping[str, Any], key: str, kind: type[ValueT]) -> ValueT:

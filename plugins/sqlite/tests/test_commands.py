@@ -160,6 +160,30 @@ def test_an_import_is_whole_or_not_at_all(filled: Path, line: str) -> None:
     assert ids(filled, "q") == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"id": nonsense}', "column 8: no JSON: Expecting value"),
+        ("[" * 100_000, "no JSON: it is nested too deeply"),
+        ('{"id": "a"}', "not a message as `kernel queue export` writes it: `headers` is missing"),
+        ("[]", "not a message as `kernel queue export` writes it: it is no object"),
+        (json.dumps(SOUND | {"id": 7}), "not a message as `kernel queue export` writes it: `id` is no str"),
+    ],
+    ids=["no JSON", "too deep", "no headers", "no object", "no id"],
+)
+def test_an_import_says_which_line_is_wrong_and_what(filled: Path, line: str, told: str) -> None:
+    separated = json.dumps(SOUND | {"subject": "one\u2028line"}, ensure_ascii=False)
+    done = run("import", "q", "-", "--file", str(filled), text=f"{separated}\n\n{line}\n")
+
+    assert done.output.splitlines()[-1] == f"Error: line 3: {told}; nothing was imported"
+
+
+def test_a_line_for_which_there_is_no_queue_is_named(filled: Path) -> None:
+    done = run("import", "nowhere", "-", "--file", str(filled), text=json.dumps(SOUND))
+
+    assert done.output.splitlines()[-1].startswith("Error: line 1: ")
+
+
 def test_what_a_terminal_would_obey_is_escaped(filled: Path) -> None:
     odd = SOUND | {
         "id": "\x1b]0;owned\x07\x1b[2J",
