@@ -31,6 +31,14 @@ class Clause:
     """What comes back -> the annotated type; raises `ConversionError`."""
     signature: inspect.Signature
     """Parameters and result, annotations resolved."""
+    names: tuple[str, ...] = attrs.field(init=False)
+    """Of the parameters that may be given by position as well as by name; none if others stand before them."""
+
+    def __attrs_post_init__(self) -> None:
+        parameters = list(self.signature.parameters.values())
+        only = [one for one in parameters if one.kind is inspect.Parameter.POSITIONAL_ONLY]
+        both = [one.name for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        object.__setattr__(self, "names", () if only else tuple(both))
 
     def payload(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         """Return what is sent for a call of the method.
@@ -39,7 +47,7 @@ class Clause:
             ContractError: if that takes one payload, and was given something else.
         """
         if self.takes_arguments:
-            return Arguments(args, kwargs)
+            return Arguments.of_contract(args, kwargs, self.names)
         given = [*args, *kwargs.values()] or self._default
         if len(given) != 1 or not kwargs.keys() <= self.signature.parameters.keys():
             raise ContractError(self.subject, [f"takes one payload: {self.method}{self.signature}"])

@@ -91,15 +91,35 @@ def _as_tuple(values: Iterable[object]) -> tuple[object, ...]:
     return tuple(values)
 
 
+class _Named:
+    """Has a place for names that is no field, so that no protocol writes it."""
+
+    __slots__ = ("names",)
+
+
 @final
 @attrs.frozen
-class Arguments:
+class Arguments(_Named):
     """The payload of a call that is made like that of a function; `@answers` marks what takes it."""
 
     args: tuple[object, ...] = attrs.field(default=(), converter=_as_tuple, repr=lambda args: f"<{len(args)}>")
     """Given by position."""
     kwargs: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=_size)
     """Given by name."""
+
+    @classmethod
+    def of_contract(cls, args: tuple[object, ...], kwargs: Mapping[str, object], names: tuple[str, ...]) -> Arguments:
+        """Return the arguments of a call of which the caller's contract says what those by position are called."""
+        made = cls(args, kwargs)
+        object.__setattr__(made, "names", names)
+        return made
+
+    def by_name(self) -> dict[str, object] | None:
+        """Return all arguments by name, for a protocol that has no place for others; None if a name is not known."""
+        names: tuple[str, ...] = getattr(self, "names", ())
+        if len(self.args) > len(names):
+            return None
+        return {**dict(zip(names, self.args, strict=False)), **self.kwargs}
 
     @classmethod
     def of(cls, payload: object) -> Arguments:

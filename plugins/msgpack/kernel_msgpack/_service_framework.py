@@ -137,9 +137,10 @@ class ServiceFrameworkProtocol(Protocol):
 
 def _by_name(payload: object) -> object:
     if isinstance(payload, Arguments):
-        if payload.args:
-            raise EncodeError("service-framework has arguments by name alone, and some are given by position")
-        return dict(payload.kwargs)
+        named = payload.by_name()
+        if named is None:
+            raise EncodeError("service-framework has arguments by name alone: give all of them by name")
+        return named
     if isinstance(payload, dict):
         return cast("Table", payload)
     plain = plainer(payload)

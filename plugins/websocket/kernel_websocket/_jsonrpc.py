@@ -145,10 +145,8 @@ class JsonRpcProtocol(Format):
     def write_request(self, message: Message, *, key: str, deadline: str | None, extends: bool) -> bytes:
         fields: dict[str, object] = {"jsonrpc": "2.0", "method": message.subject}
         arguments = Arguments.of(message.payload)
-        if arguments.args and arguments.kwargs:
-            raise EncodeError("JSON-RPC has arguments by position or by name, and not both")
         if arguments.args or arguments.kwargs:
-            fields["params"] = dict(arguments.kwargs) if arguments.kwargs else list(arguments.args)
+            fields["params"] = _params(arguments)
         if key:
             fields["id"] = _id_of(key)
         more = {"deadline": deadline, "headers": dict(message.headers)} if extends else {}
@@ -232,3 +230,13 @@ def _told(error: Exception) -> dict[str, object]:
         case _:
             code = FAILED
     return {"code": code, "message": error_text(error), "data": {"type": type(error).__name__}}
+
+
+def _params(arguments: Arguments) -> list[object] | dict[str, object]:
+    """Return arguments by position or by name: those that are given in both ways by name, if all names are known."""
+    if not arguments.kwargs:
+        return list(arguments.args)
+    named = arguments.by_name()
+    if named is None:
+        raise EncodeError("JSON-RPC has arguments by position or by name, and not both: give all of them by name")
+    return named
