@@ -10,7 +10,7 @@ from typing import Final, TypeVar, cast, final
 
 import attrs
 
-from kernel import handles
+from kernel import handles, patterns_of
 
 from ._catching import caught
 from ._event import EventSpec, spec_of
@@ -95,6 +95,14 @@ def listeners_of(worker: object) -> list[Listener]:
     cls = worker if isinstance(worker, type) else type(worker)
     found = (getattr(getattr(member, "__func__", member), _LISTENS, None) for _, member in _members(cls))
     return sorted((one for one in found if isinstance(one, Listener)), key=lambda one: one.name)
+
+
+def unheard_in(worker: object) -> list[tuple[str, str]]:
+    """Return each pattern that a worker handles and that is the name of none of its listeners, after its method."""
+    cls = worker if isinstance(worker, type) else type(worker)
+    marked = [("", worker), *((name, getattr(member, "__func__", member)) for name, member in _members(cls))]
+    known = {one.name for one in listeners_of(worker)}
+    return [(name, pattern) for name, one in marked for pattern in patterns_of(one) if pattern not in known]
 
 
 def _members(cls: type[object]) -> Iterable[tuple[str, object]]:

@@ -11,7 +11,7 @@ from kernel import new_id
 from kernel.abc import Binding, Exchange, Queue, Topology
 
 from ._catching import async_catchers_of, misfits_of
-from ._listening import Listener, listeners_of
+from ._listening import Listener, listeners_of, unheard_in
 
 _POSITIVE: Final = attrs.validators.optional(attrs.validators.gt(0))
 
@@ -130,6 +130,9 @@ def problems(name: str, worker: object, options: object, config: EventListenerCo
     yield from _faults_of(name, worker, [place.listener for place in places])
     if not places:
         yield f"worker/{name} listens to no event: mark a method with @listens(...), its class with @event()"
+    for method, pattern in unheard_in(worker):
+        named = f"{method} of worker/{name}" if method else f"worker/{name}"
+        yield f'{named} handles "{pattern}", and is given events alone, so that would never be called: mark it with @listens, or give the worker to a dispatcher of messages'
     for place in places:
         one = place.listener
         if one.per_process and one.durable and not config.process:
