@@ -243,7 +243,7 @@ def reload(named: str | None, *, as_json: bool) -> None:
 
 def show_diff(named: str | None, *, as_json: bool) -> None:
     """Show what a reload of a service would do: `kernel plan --diff`."""
-    answer = _ask(_found(named), "reload", dry=True)
+    [answer] = _follow(_found(named), "reload", {"dry": True}, within=None)  # as long as imports may take
     _show(answer, status.diff_text, as_json=as_json)
 
 

@@ -77,7 +77,7 @@ class Source:
             if all(time.time_ns() - changed > _STEADY for _, changed in before):
                 break
             time.sleep(_STEADY / 1e9)
-        return self.resolve(registry)
+        return resolve(self.load(), registry)  # the collector stays as it is: what hangs here would hold it still
 
     def _stamps(self) -> list[tuple[int, int]]:
         """Return what tells whether files have changed, and when they did; of those that are there."""

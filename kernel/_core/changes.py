@@ -15,7 +15,7 @@ import attrs
 from ..errors import Problem
 from .components import Dispatcher
 from .contract import Contract
-from .spec import AnySpec, DispatcherSpec, HandlerSpec, Plan, ProtocolSpec, Strategy, WorkerSpec
+from .spec import AnySpec, DispatcherSpec, HandlerSpec, Plan, ProtocolSpec, Strategy, WorkerSpec, is_resident
 
 _NOTHING_BUT_ORDER: Final = frozenset({"where", "after", "uses", "on_reload", "workers"})
 """Fields that are no part of what a component is, or are compared in another way."""
@@ -74,7 +74,7 @@ def changes(old: Plan, new: Plan, *, stale: Collection[str] = ()) -> Changes:
 
 
 def fixed(old: Plan, new: Plan) -> list[Problem]:
-    """Return what a service that runs cannot take over: what it is called, and where it is heard."""
+    """Return what a service that runs cannot take over: what it is called, where it is heard, and nothing to do."""
     found = {
         ("kernel", "name"): old.name == new.name,
         ("kernel", "control"): old.control == new.control,
@@ -82,7 +82,15 @@ def fixed(old: Plan, new: Plan) -> list[Problem]:
         ("logging", "file"): same(old.log.file, new.log.file),
     }
     text = "cannot change while the service runs: restart it, or leave this as it was"
-    return [new.problem(at, text) for at, is_same in found.items() if not is_same]
+    problems = [new.problem(at, text) for at, is_same in found.items() if not is_same]
+    if _has_work(old) and not _has_work(new):
+        text = "leaves nothing to run, so that the service would end: stop it by `kernel stop`, or leave something"
+        problems.append(new.problem(("kernel",), text))
+    return problems
+
+
+def _has_work(plan: Plan) -> bool:
+    return not all(map(is_resident, plan.components.values()))
 
 
 # --- one component ------------------------------------------------------------------------------------------------

@@ -368,6 +368,11 @@ class ServiceSpec:
 AnySpec: TypeAlias = DriverSpec | DispatcherSpec | WorkerSpec
 
 
+def is_resident(spec: AnySpec) -> bool:
+    """Return whether a component is there for others only: a service has ended when all that are not have."""
+    return not spec.runs if isinstance(spec, WorkerSpec) else isinstance(spec, DriverSpec) or spec.cls.surrounds
+
+
 @final
 @attrs.frozen(kw_only=True, repr=False)
 class Plan:

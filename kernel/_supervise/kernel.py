@@ -26,7 +26,7 @@ from .._delivery.intake import Tap
 from ..errors import StartupError, UnavailableError
 from .child import Child, affected
 from .look import look
-from .reload import Again, Reloading
+from .reload import Again, Reloading, stops
 from .stages import Stages
 from .step import Steps
 from .supervisor import Supervisor
@@ -257,7 +257,7 @@ class Kernel:
 
     def _check_goes_on(self) -> None:
         if self._stop.is_set():
-            raise UnavailableError("the service stops")
+            raise UnavailableError(stops(self._stop_reason))
 
     def _dispatcher(self, id_: str) -> Child:
         if not isinstance(self.plan.components.get(id_), DispatcherSpec):
@@ -310,7 +310,7 @@ class Kernel:
                 again.taken(plan)
 
         steps = Steps(self._tree, stages, lambda: self.is_risen, taken, self.note_ready, self.request_stop)
-        self._reloading = Reloading(steps, again)
+        self._reloading = Reloading(steps, again, lambda: self._stop_reason)
 
     def start(self, nursery: trio.Nursery, *, is_risen: bool = True) -> None:
         """Start the components, from when on they can be reloaded."""
@@ -353,7 +353,8 @@ class Kernel:
         while turns < 3:  # a worker is ready when its `run` begins, which may fail at once
             if self._stop.is_set():
                 failure = next(iter(self._supervisor.errors), None)
-                raise StartupError(f"{self.plan.name} stopped before it was ready") from failure
+                why = f": {self._stop_reason}" if failure is None and self._stop_reason else ""
+                raise StartupError(f"{self.plan.name} stopped before it was ready{why}") from failure
             turns = turns + 1 if self.is_ready else 0
             await (trio.lowlevel.checkpoint if turns else self._moved.park)()
 

@@ -16,14 +16,18 @@ import trio
 from .._core.changes import Changes, changes, fixed
 from .._core.events import KernelReloaded, ReloadFailed
 from .._core.lifecycle import State
-from .._core.spec import DispatcherSpec, Plan, WorkerSpec
+from .._core.spec import DispatcherSpec, Plan
 from ..errors import PlanError, UnavailableError
-from .files import files_of
+from .reading import Read, Reader
 from .step import Step, Steps
 
 PAUSE: Final = 0.25
 """Seconds between two readings of the manifest, at least."""
-_STOPS: Final = "the service stops"
+
+
+def stops(why: str) -> str:
+    """Return what somebody is told who asks for a reload of a service that stops."""
+    return f"the service stops{f': {why}' * bool(why)}"
 
 
 @final
@@ -48,10 +52,10 @@ class _Wish:
     result: KernelReloaded | None = attrs.field(default=None, init=False)
     error: Exception | None = attrs.field(default=None, init=False)
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         """Tell who waits for it; if nothing has come of it, the service stops."""
         if self.result is None and self.error is None:
-            self.error = UnavailableError(_STOPS)
+            self.error = UnavailableError(stops(why))
         self.done.set()
 
 
@@ -62,6 +66,9 @@ class Reloading:
 
     steps: Steps
     again: Again | None
+    stop_reason: Callable[[], str]
+    """Why the service stops, once it does."""
+    _reader: Reader = attrs.field(factory=Reader, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _wishes: list[_Wish] = attrs.field(factory=list[_Wish], init=False)
     _read_at: float = attrs.field(default=-math.inf, init=False)
@@ -90,7 +97,7 @@ class Reloading:
         while self._works:
             await self._idle.wait()
         while self._wishes:
-            self._wishes.pop().end()
+            self._wishes.pop().end(self.stop_reason())
 
     def ask(self, plan: Plan | None) -> _Wish:
         """Have a reload done soon; those that are asked for before it begins, and are the same, are one.
@@ -100,7 +107,7 @@ class Reloading:
             ValueError: if nobody has said where its manifest is.
         """
         if self._over:
-            raise UnavailableError(_STOPS)
+            raise UnavailableError(stops(self.stop_reason()))
         if plan is None and self.again is None:
             raise ValueError("this service does not know its manifest: start it by `kernel run`, or give the plan")
         if plan is None and self._wishes and self._wishes[-1].plan is None:
@@ -162,7 +169,7 @@ class Reloading:
                 wish.result = attrs.evolve(result, seconds=trio.current_time() - began)
                 hub.emit(wish.result)
         finally:
-            wish.end()
+            wish.end(self.stop_reason())
 
     # --- before anything is done --------------------------------------------------------------------------------
 
@@ -196,28 +203,15 @@ class Reloading:
             files=files,
         )
 
-    async def _allowed(self, plan_of: Callable[[], Plan]) -> tuple[Plan, Mapping[str, tuple[str, ...]]]:
-        """Return what `_read` returns, unless it says what a service that runs cannot take over."""
-        plan, files = await self._read(plan_of)
+    async def _allowed(self, plan_of: Callable[[], Plan]) -> Read:
+        """Return what is read, unless it says what a service that runs cannot take over."""
+        plan, files = await self._reader.read(plan_of, self.steps.tree.plan)
         if problems := fixed(self.steps.tree.plan, plan):
             raise PlanError(problems)
         return plan, files
 
     def _stale(self, files: Mapping[str, tuple[str, ...]]) -> set[str]:
         return {id_ for id_, stamps in files.items() if self.steps.files.get(id_, stamps) != stamps}
-
-    async def _read(self, plan_of: Callable[[], Plan]) -> tuple[Plan, Mapping[str, tuple[str, ...]]]:
-        """Return a plan, with all imported that it runs with, and what tells whether files have changed."""
-        known = {spec.cls for spec in self.steps.tree.plan.components.values() if not isinstance(spec, WorkerSpec)}
-
-        def read() -> tuple[Plan, Mapping[str, tuple[str, ...]]]:
-            plan = plan_of()
-            for spec in plan.components.values():
-                if not isinstance(spec, WorkerSpec) and spec.cls not in known:
-                    spec.cls.preload()
-            return plan, files_of(plan)
-
-        return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
 
     def _with_lost(self, plan: Plan, found: Changes) -> Changes:
         """Return changes with what has failed since something else had, of which something is not as it was.

@@ -156,7 +156,7 @@ class Supervisor:
         for child in children:
             child.hurried = True
             child.changed.unpark_all()
-        self._changing = True
+        self._changing, had_work = True, bool(self._working)
         try:
             with holding(children):
                 await self._stop_all([*children, *gone], drain_until=drain_until)
@@ -166,7 +166,7 @@ class Supervisor:
                 yield
         finally:
             self._changing = False
-        if not self._working:
+        if had_work and not self._working:
             self.on_finished()
 
     def adopt(self, children: Sequence[Child], fresh: Collection[Child]) -> None:

@@ -32,6 +32,7 @@ from .._core.spec import (
     ProtocolSpec,
     ServiceSpec,
     WorkerSpec,
+    is_resident,
 )
 from .._delivery.failure import describe
 from .._delivery.hold import Hold
@@ -306,7 +307,7 @@ class Tree:
         child.essential = spec.essential
         child.start_timeout, child.stop_timeout = spec.start_timeout, spec.stop_timeout
         child.accepts = isinstance(spec, DispatcherSpec) and not spec.cls.surrounds
-        child.resident = _is_resident(spec)
+        child.resident = is_resident(spec)
         if isinstance(spec, WorkerSpec):
             pool = self.pools[spec.name]
             child.withhold = lambda: None if child.life is None else pool.withhold(child.life.component)
@@ -447,11 +448,6 @@ class Tree:
 def _child_ids(spec: AnySpec) -> list[str]:
     count = spec.instances if isinstance(spec, WorkerSpec) else 1
     return [spec.id] if count == 1 else [f"{spec.id}[{number}]" for number in range(1, count + 1)]
-
-
-def _is_resident(spec: AnySpec) -> bool:
-    """Whether it is there for others only."""
-    return not spec.runs if isinstance(spec, WorkerSpec) else isinstance(spec, DriverSpec) or spec.cls.surrounds
 
 
 def built(cls: Callable[..., T], config: object, context: Context) -> T:
