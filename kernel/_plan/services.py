@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import TypeAlias, TypeVar, final
+from typing import Final, TypeAlias, TypeVar, final
 
 import attrs
 
@@ -25,6 +25,11 @@ from .inside import Part, inside
 from .wiring import Ground, Wired, Wiring, refer
 
 Resolve: TypeAlias = Callable[[Manifest, Registry, Mapping[str, Wired], Mapping[str, Contract]], Plan]
+_OF_THE_PROCESS: Final[Mapping[str, frozenset[str]]] = {
+    "kernel": frozenset({"grace_period", "drain_timeout", "control", "processes", "process_restart"}),
+    "logging": frozenset(),
+}
+"""Tables and those of their keys, all if none is named, that hold for a process as a whole."""
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
 
@@ -42,6 +47,8 @@ def read_services(ground: Ground, wiring: Wiring, resolve: Resolve, problems: li
     for name, table in ground.tables.services.items():
         manifest = ground.manifest.services.get(name)
         if manifest is None:
+            continue
+        if _sets_in_vain(ground, name, table):
             continue
         lent = {inner: _borrowed(ground, wiring, name, inner, outer) for inner, outer in table.drivers.items()}
         contracts = {inner: wiring.contracts[one] for inner, one in table.drivers.items() if one in wiring.contracts}
@@ -64,6 +71,24 @@ def read_services(ground: Ground, wiring: Wiring, resolve: Resolve, problems: li
             )
         )
     return [_after_others(ground, part, parts) for part in parts]
+
+
+def _sets_in_vain(ground: Ground, name: str, table: ServiceTable) -> bool:
+    """Report what is laid over a manifest inside and is of the process, which the outer one is; return if any is."""
+    found = [
+        (section, key)
+        for section, keys in _OF_THE_PROCESS.items()
+        for key in _keys(table.set.get(section))
+        if not keys or key in keys
+    ]
+    for section, key in found:
+        text = f"has no effect: there is one process, and [{section}].{key} of the manifest that is run holds for all in it"
+        ground.report(("services", name, "set", section, key), text)
+    return bool(found)
+
+
+def _keys(table: object) -> Iterable[str]:
+    return table if is_table(table) else ()
 
 
 def _after_others(ground: Ground, part: Part, parts: Sequence[Part]) -> Part:

@@ -258,6 +258,14 @@ WRONG: Mapping[str, tuple[Mapping[str, str], str]] = {
         {"kernel.toml": OUTER + 'set.kernel.extends = "x.toml"\n'},
         r"kernel.toml:8: \[services.tea.set.kernel\].extends: stands in a file, and cannot be set",
     ),
+    "a time of the process": (
+        {"kernel.toml": OUTER + "set.kernel.grace_period = 9.0\n"},
+        r"kernel.toml:8: \[services.tea.set.kernel\].grace_period: has no effect: there is one process",
+    ),
+    "a log of its own": (
+        {"kernel.toml": OUTER + 'set.logging.level = "debug"\n'},
+        r"kernel.toml:8: \[services.tea.set.logging\].level: has no effect: there is one process",
+    ),
     "no such service": (
         {"kernel.toml": OUTER + 'depends = ["service/tee"]\n'},
         r'kernel.toml:8: .*there is no service "tee" inside; did you mean "tea"',
