@@ -166,8 +166,9 @@ class Reloading:
             if step is not None:
                 async with self.steps.lock:
                     result = await self.steps.take(step)
-                wish.result = attrs.evolve(result, seconds=trio.current_time() - began)
-                hub.emit(wish.result)
+                if not self.stop_reason():  # which the step itself may be the reason of
+                    wish.result = attrs.evolve(result, seconds=trio.current_time() - began)
+                    hub.emit(wish.result)
         finally:
             wish.end(self.stop_reason())
 
