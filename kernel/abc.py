@@ -35,11 +35,13 @@ from ._core.components import Dispatcher as Dispatcher
 from ._core.components import Driver as Driver
 from ._core.components import NoConfig as NoConfig
 from ._core.components import Protocol as Protocol
+from ._core.components import hearing as hearing
 from ._core.contract import Contract as Contract
 from ._core.crew import Crew as Crew
 from ._core.crew import Endpoint as Endpoint
 from ._core.envelope import DEADLINE_HEADER as DEADLINE_HEADER
 from ._core.envelope import read_deadline as read_deadline
+from ._core.envelope import read_sent as read_sent
 from ._core.envelope import write_deadline as write_deadline
 from ._core.executor import Executor as Executor
 from ._core.executor import PlainWorker as PlainWorker

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 from typing import Protocol as Protocol_
@@ -40,12 +40,28 @@ class Subscribe(Protocol_):
         ...
 
 
+@contextmanager
+def hearing(context: Context, *hooks: tuple[Callable[..., object], type[Event]]) -> Generator[None]:
+    """Hear events while inside: each function those of one type."""
+    ends = [context.subscribe(hook, kind) for hook, kind in hooks]
+    try:
+        yield
+    finally:
+        for end in ends:
+            end()
+
+
 def _hear_nothing(
     hook: Callable[[Event], object], *types: type[Event], but: tuple[type[Event], ...] = ()
 ) -> Callable[[], None]:
     """Subscribe to nothing: there is no kernel."""
     del hook, types, but
     return lambda: None
+
+
+def _begin_nothing(event: Event) -> None:
+    """Nobody asks for the end: there is no kernel."""
+    del event
 
 
 def _tell_nobody(usage: Callable[[], Usage]) -> None:
@@ -96,6 +112,9 @@ class Context:
     hears: Callable[[type[Event]], object] = bool
     """Whether anybody hears events of a type, by the truth of what it returns: what happens as often as a request need
     not be made into an event for nobody. Where nobody can tell, somebody does."""
+    begin: Callable[[Event], Callable[[Event], None] | None] = _begin_nothing
+    """Reports the first event of a pair; returns what is to be called with the second, None if nobody asks for that.
+    The second is reported with `emit` besides, if anybody hears it."""
     report_usage: Callable[[Callable[[], Usage]], None] = _tell_nobody
     """Has a function asked for how the component's connections are used whenever somebody looks at the service, while
     the component is up. It must return at once, and may be called from any thread; if it raises, nothing is shown."""

@@ -24,6 +24,9 @@ else:
     all else that is done to make it, and every message is made into two such values.
     Source: T. Tvrtkovic, Zero-overhead frozen attrs classes."""
 
+_MILLISECONDS: Final = 1e11
+"""What is greater is no time in seconds: it would be in the year 5138."""
+_LAST: Final = 1e14
 NO_HEADERS: Final[Mapping[str, object]] = MappingProxyType({})
 DEADLINE_HEADER: Final = "kernel-deadline"
 """The header in which a deadline leaves the process: milliseconds that remain, as a decimal string, so that no
@@ -192,3 +195,18 @@ def read_deadline(text: object, *, now: float) -> float:
     """
     digits = str(text)
     return now + int(digits) / 1000 if digits.isascii() and digits.isdecimal() and len(digits) < 16 else math.inf
+
+
+def read_sent(told: object, *, now: float, wall: float) -> float | None:
+    """Return when a message was sent, by what it says itself; None if that makes no sense.
+
+    Args:
+        told: Seconds or milliseconds since 1970, as a number or in decimal digits: peers write either.
+        now: `trio.current_time()`.
+        wall: Seconds since 1970 at that moment.
+    """
+    if isinstance(told, str):
+        told = int(told) if told.isascii() and told.isdecimal() and len(told) < 16 else None
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 < told < _LAST:
+        return None
+    return now - wall + (told / 1000 if told > _MILLISECONDS else told)

@@ -6,8 +6,9 @@ An event is not a message: it never leaves the process by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 import attrs
 
@@ -167,6 +168,8 @@ class DeliverySettled(Event):
     """From being taken to the outcome."""
     failure_worker: str = ""
     """`worker/name` of the one that took what the worker had failed at for good; empty if none did."""
+    queued: float | None = None
+    """Seconds from being sent to being taken; None where the source does not tell, and from the second attempt on."""
 
 
 @final
@@ -266,6 +269,30 @@ class EventHub:
                 hook(event)
             except BaseException as error:  # noqa: ASYNC103, BLE001  a broken log must never break the flow of messages
                 self._drop(hook, error)
+
+    def begin(self, event: Event) -> Callable[[Event], None] | None:
+        """Pass the first of a pair on; return what is to be called with the second, None if nobody asks for that.
+
+        A hook of the first asks by returning a function, which is called as a hook is. So the second is made for those
+        who care for this one of many, and for those who have subscribed to all.
+        """
+        ends: list[Hook] = []
+        for hook in self.hears(type(event)):
+            try:
+                end = hook(event)
+            except BaseException as error:  # noqa: ASYNC103, BLE001  as above
+                self._drop(hook, error)
+            else:
+                if end is not None and callable(end):
+                    ends.append(cast("Hook", end))
+        return partial(self._end, ends) if ends else None
+
+    def _end(self, ends: Sequence[Hook], event: Event) -> None:
+        for end in reversed(ends):
+            try:
+                end(event)
+            except BaseException as error:  # noqa: ASYNC103, BLE001  as above
+                self._drop(end, error)
 
     def _drop(self, hook: Hook, error: BaseException) -> None:
         """Count what a hook has missed; tell it seldom enough that one that always fails fills no log."""

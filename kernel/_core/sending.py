@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
 
 from .broker import current_delivery
-from .spans import Sending, Sent, carried
+from .event import Event
+from .spans import Sending, Sent, carried, carry
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from .components import Context, Protocol
 
 _QUIET: Final = nullcontext()
@@ -29,18 +31,45 @@ def continued(protocol: Protocol, headers: Mapping[str, object]) -> Mapping[str,
 
 
 def telling(context: Context, subject: str, *, exchange: str = "", is_call: bool) -> AbstractContextManager[None]:
-    """Send what is inside, and tell those who want to know before and after: `Sending` and `Sent`."""
-    return _told(context, subject, exchange, is_call) if context.hears(Sending) or context.hears(Sent) else _QUIET
+    """Send what is inside, and tell those who want to know before and after: `Sending` and `Sent`.
+
+    What a hook of the first has it take along is for this one alone.
+    """
+    if context.hears(Sending) or context.hears(Sent):
+        return _Told(context, subject, exchange, is_call)
+    return _QUIET
 
 
-@contextmanager
-def _told(context: Context, subject: str, exchange: str, is_call: bool) -> Generator[None]:  # noqa: FBT001
-    context.emit(Sending(component=context.id, subject=subject, exchange=exchange, is_call=is_call))
-    error: BaseException | None = None
-    try:
-        yield
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        context.emit(Sent(component=context.id, subject=subject, exchange=exchange, is_call=is_call, error=error))
+@final
+@attrs.define(eq=False, repr=False)
+class _Told(AbstractContextManager[None]):
+    """One message on its way. A class, since a generator takes as long as all that is told."""
+
+    _context: Context
+    _subject: str
+    _exchange: str
+    _is_call: bool
+    _before: Mapping[str, object] = attrs.field(factory=carried, init=False)
+    _end: Callable[[Event], None] | None = attrs.field(default=None, init=False)
+
+    def __enter__(self) -> None:
+        context = self._context
+        self._end = context.begin(
+            Sending(component=context.id, subject=self._subject, exchange=self._exchange, is_call=self._is_call)
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._end is not None or self._context.hears(Sent):
+            self._tell(error)
+        carry(self._before)
+
+    def _tell(self, error: BaseException | None) -> None:
+        context = self._context
+        sent = Sent(
+            component=context.id, subject=self._subject, exchange=self._exchange, is_call=self._is_call, error=error
+        )
+        if self._end is not None:
+            self._end(sent)
+        context.emit(sent)

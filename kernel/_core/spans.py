@@ -1,7 +1,7 @@
 """Events that come in pairs, in the task and the context in which something happens: what traces and scopes hang on.
 
-A hook of the first of a pair may set context variables: what happens between the two sees them. None is made where
-nobody hears it.
+A hook of the first of a pair may set context variables: what happens between the two sees them. It may return a
+function, which is called with the second. None is made where nobody hears it or asks for it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Sent(Passage):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RequestBegan(Passage):
     """The application that a request, or a websocket, is for is called next. The component is the dispatcher."""
 
@@ -118,7 +118,7 @@ class RequestFailed(Passage):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RequestDone(Event):
     """A request, or a websocket, has ended, whether an application was called or not. The component is the dispatcher."""
 

@@ -25,7 +25,7 @@ from .judge import OUTCOMES, only_passing, passing
 from .leash import Collecting
 from .pipeline import Call, Pipeline
 from .pool import Instance
-from .telling import is_heard, told
+from .telling import tell_of
 
 
 @final
@@ -191,7 +191,7 @@ class Collector(Collecting):
         if around is not None:
             incoming = Incoming(work.worker, method, [item.work.payload for item in items], deliveries)
             call = partial(around, incoming, call)
-        return told(hub, work.worker, method, deliveries, call) if is_heard(hub) else call()
+        return tell_of(hub, work.worker, method, deliveries, call)
 
     def _is_wanted(self, item: _Item) -> bool:
         """Return whether an item is still to be handled; if its time is over, that is what becomes of it."""

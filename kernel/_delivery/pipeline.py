@@ -26,7 +26,7 @@ from .hold import Hold
 from .judge import Judge, is_late
 from .leash import Attempting, Collecting, Leash
 from .pool import Instance
-from .telling import is_heard, told
+from .telling import is_heard, tell_of
 
 Call: TypeAlias = Callable[..., Awaitable[object]]
 
@@ -190,8 +190,8 @@ class Pipeline(Attempting):
         instance.calls[scope] = work.delivery
         leash.call = self.judge, work, instance
         try:
-            called = self.called(instance, work) if not is_heard(self.hub) else self._told(instance, work)
-            verdict = self.judge.returned(work, await called)
+            handled = self._told(instance, work) if is_heard(self.hub) else self.called(instance, work)
+            verdict = self.judge.returned(work, await handled)
         except BaseException as error:  # noqa: ASYNC103, BLE001  the boundary of the user's code; becomes the verdict
             verdict = self.judge.raised(work, error)
         finally:
@@ -199,10 +199,10 @@ class Pipeline(Attempting):
         leash.call = None
         return verdict  # noqa: ASYNC910  whether the user's code waits is the user's to say
 
-    async def _told(self, instance: Instance, work: Work) -> object:
+    def _told(self, instance: Instance, work: Work) -> Awaitable[object]:
         method = work.route.handler.method
         call = functools.partial(self.called, instance, work)
-        return await told(self.hub, work.worker, method, [work.delivery], call)
+        return tell_of(self.hub, work.worker, method, (work.delivery,), call)
 
     async def _bury(self, verdict: Verdict, letter: DeadLetter, delivery: Delivery, last_resort: Route) -> Verdict:
         """Give what would be dead-lettered to the failure worker; if that fails too, it is dead-lettered."""

@@ -7,25 +7,42 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from .._core.broker import Delivery
-from .._core.events import EventHub
+from .._core.events import Event, EventHub
 from .._core.spans import HandlerCalled, HandlerDone
 
 
 def is_heard(hub: EventHub) -> bool:
     """Whether anybody wants to know of calls."""
-    return bool(hub.hears(HandlerDone) or hub.hears(HandlerCalled))
+    return bool(hub.hears(HandlerCalled) or hub.hears(HandlerDone))
 
 
-async def told(
+def tell_of(
     hub: EventHub,
     worker: str,
     method: str,
     deliveries: Sequence[Delivery],
     call: Callable[[], Awaitable[object]],
-) -> object:
-    """Call a handler, and tell of it in the task in which that is; what the handler raises goes on."""
+) -> Awaitable[object]:
+    """Call a handler, and tell of it in the task in which that is; what the handler raises goes on.
+
+    Most who hear of the beginning do not care for the end: then nothing stands between the caller and the handler.
+    """
+    end = None
     if hub.hears(HandlerCalled):
-        hub.emit(HandlerCalled(component=worker, method=method, deliveries=deliveries))
+        end = hub.begin(HandlerCalled(component=worker, method=method, deliveries=deliveries))
+    if end is None and not hub.hears(HandlerDone):
+        return call()
+    return _told(hub, worker, method, deliveries, call, end)
+
+
+async def _told(
+    hub: EventHub,
+    worker: str,
+    method: str,
+    deliveries: Sequence[Delivery],
+    call: Callable[[], Awaitable[object]],
+    end: Callable[[Event], None] | None,
+) -> object:
     began, error = trio.current_time(), None
     try:
         return await call()
@@ -34,4 +51,7 @@ async def told(
         raise
     finally:
         seconds = trio.current_time() - began
-        hub.emit(HandlerDone(component=worker, method=method, deliveries=deliveries, error=error, seconds=seconds))
+        done = HandlerDone(component=worker, method=method, deliveries=deliveries, error=error, seconds=seconds)
+        if end is not None:
+            end(done)
+        hub.emit(done)

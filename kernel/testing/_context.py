@@ -49,6 +49,7 @@ def fake_context(
         emit=hub.emit,
         subscribe=hub.subscribe,
         hears=hub.hears,
+        begin=hub.begin,
         report_degraded=_report(component, heard, State.READY, State.DEGRADED),
         report_ready=_report(component, heard, State.DEGRADED, State.READY),
         driver=driver,

@@ -159,3 +159,40 @@ def test_events_cannot_be_changed() -> None:
 
 def fail(event: Event) -> None:
     raise ValueError("broken hook")
+
+
+def test_a_hook_is_told_the_end_of_what_it_asks_for() -> None:
+    hub, ends = EventHub(), list[tuple[str, Event]]()
+    hub.subscribe(lambda _: lambda event: ends.append(("first", event)))
+    hub.subscribe(lambda _: None)
+    hub.subscribe(lambda _: lambda event: ends.append(("last", event)))
+    end = hub.begin(READY)
+    assert end is not None
+    end(LISTENING)
+
+    assert ends == [("last", LISTENING), ("first", LISTENING)]
+
+
+def test_nobody_is_told_an_end_that_nobody_asks_for() -> None:
+    hub, heard = EventHub(), list[Event]()
+    hub.subscribe(heard.append)
+    hub.subscribe(lambda _: "no function")
+
+    assert hub.begin(READY) is None
+    assert heard == [READY]
+
+
+def test_a_hook_that_raises_at_the_end_is_dropped_and_the_others_hear_it() -> None:
+    hub, ends, failed = EventHub(), list[Event](), list[Event]()
+
+    def broken(event: Event) -> None:
+        raise ValueError(event.component)
+
+    hub.subscribe(lambda _: ends.append, KernelReady)
+    hub.subscribe(lambda _: broken, KernelReady)
+    hub.subscribe(failed.append, HookFailed)
+    end = hub.begin(READY)
+    assert end is not None
+    end(LISTENING)
+
+    assert (ends, hub.dropped, len(failed)) == ([LISTENING], 1, 1)

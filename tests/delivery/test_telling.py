@@ -143,6 +143,32 @@ async def test_who_wants_to_hear_the_end_alone_hears_it(autojump_clock: object) 
     assert {type(event) for event in told} == {HandlerDone, Sent}
 
 
+async def test_who_cares_for_one_of_many_is_told_its_end_alone(autojump_clock: object) -> None:
+    told: list[Any] = []
+
+    def begin(event: Any) -> object:
+        return told.append if len(told) < 2 else None
+
+    async with open_kernel(manifest()) as running:
+        running.kernel.hub.subscribe(begin, HandlerCalled, Sending)
+        for _ in range(3):
+            await running.publish("events", "fine", None)
+        await running.wait_settled(3)
+
+    assert [type(event) for event in told] == [Sent, Sent]
+
+
+async def test_what_a_message_takes_along_is_for_this_one_alone(autojump_clock: object) -> None:
+    left: list[object] = []
+    async with open_kernel(manifest()) as running:
+        running.kernel.hub.subscribe(lambda _: carry({"traceparent": "mine"}) and None, Sending)
+        await running.publish("events", "fine", None)
+        left.append(carried())
+        await running.wait_settled()
+
+    assert (left, seen[-1]) == ([{}], ("none", "mine"))
+
+
 async def test_a_message_that_cannot_be_sent_is_told(autojump_clock: object) -> None:
     async with open_kernel(manifest(bindings=["other"])) as running:
         told = watch(running)

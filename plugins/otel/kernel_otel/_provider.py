@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from typing_extensions import override
 
 from ._config import OtelConfig
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanKind, TraceState
+    from opentelemetry.util.types import Attributes
+
+IS_DRAWN: Final[ContextVar[bool]] = ContextVar("kernel_otel.is_drawn", default=False)
+"""Whether it has been decided that the span which is started next is recorded, if it begins a trace."""
 
 
 def provider_for(config: OtelConfig, service: str) -> TracerProvider:
@@ -29,4 +41,24 @@ def provider_for(config: OtelConfig, service: str) -> TracerProvider:
 
 def _sampler(config: OtelConfig) -> Sampler | None:
     """Return the sampler that the manifest asks for; None leaves it to the environment."""
-    return None if config.sample is None else ParentBased(TraceIdRatioBased(config.sample))
+    return None if config.sample is None else ParentBased(_Share(config.sample))
+
+
+@final
+class _Share(TraceIdRatioBased):
+    """Decides about traces that begin, if that is not done already: twice would be the share of a share."""
+
+    @override
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if IS_DRAWN.get():
+            return ALWAYS_ON.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        return super().should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)

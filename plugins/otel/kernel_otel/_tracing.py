@@ -7,33 +7,39 @@ begins with `kernel.`.
 from __future__ import annotations
 
 import os
-import random
 import re
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from random import getrandbits, random
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 import trio
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+from typing_extensions import override
 
-from kernel import HandlerCalled, HandlerDone, RequestBegan, RequestDone, Sending, Sent, carried, carry, new_id
+from kernel import HandlerCalled, RequestBegan, RequestDone, Sending, carried, carry
+from kernel.abc import hearing
+
+from ._provider import IS_DRAWN
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
     from opentelemetry.trace import Tracer
 
-    from kernel import Event
+    from kernel import HandlerDone, Sent
     from kernel.abc import Context, Delivery
 
-Hook: TypeAlias = "Callable[[Event], object]"
 _SERVER_ERROR: Final = 500
 _HEADER: Final = "traceparent"
-_UNRECORDED: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][02468ace]").fullmatch
+_UNRECORDED: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
+_SPAN_KEY: Final = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, contexts.Context())))
+"""What a context has its span under."""
+_UNRECORDED_FLAGS: Final = frozenset("02468ace")
+"""Last digits of them."""
 _TEXT_MAX: Final = 8 * 1024
 """Characters of a traceback."""
 
@@ -44,13 +50,21 @@ class _Open:
     """A span that is open, and what is to be put back when it ends."""
 
     span: Span
-    before: TraceContext | None
-    """None if it was not changed."""
+    before: TraceContext
     headers: Mapping[str, object]
-    around: _Open | None
 
 
-_open: Final[ContextVar[_Open | None]] = ContextVar("kernel_otel.open", default=None)
+@final
+class _Unrecorded(trace.NonRecordingSpan):
+    """What goes on of a trace that is not recorded. Its ids are read when somebody asks for them, as few do."""
+
+    def __init__(self, header: str) -> None:
+        self._header = header
+
+    @override
+    def get_span_context(self) -> SpanContext:
+        _, trace_id, span_id, _ = self._header.split("-")
+        return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True)
 
 
 @final
@@ -66,65 +80,44 @@ class Tracing:
     _requests: dict[int, _Open] = attrs.field(factory=dict[int, _Open], init=False)
     """By the identity of the request, which lives until its end is told."""
 
-    @contextmanager
-    def hearing(self) -> Generator[None]:
+    def hearing(self) -> AbstractContextManager[None]:
         """Make spans while inside."""
-        hooks: Sequence[tuple[object, type[Event]]] = (
+        return hearing(
+            self.context,
             (self._called, HandlerCalled),
-            (self._done, HandlerDone),
             (self._sending, Sending),
-            (self._sent, Sent),
             (self._began, RequestBegan),
             (self._ended, RequestDone),
         )
-        ends = [self.context.subscribe(cast("Hook", hook), kind) for hook, kind in hooks]
-        try:
-            yield
-        finally:
-            for end in ends:
-                end()
 
     # --- handlers -------------------------------------------------------------------------------------------------
 
-    def _called(self, event: HandlerCalled) -> None:
+    def _called(self, event: HandlerCalled) -> Callable[[HandlerDone], None] | None:
         deliveries = event.deliveries
-        if len(deliveries) == 1 and self._is_w3c:
-            header = deliveries[0].envelope.headers.get(_HEADER)
-            unrecorded = _unrecorded(header)
-            if unrecorded is not None and "baggage" not in deliveries[0].envelope.headers:
-                self._go_on_without(unrecorded, header)
-                return
-        parents = [_extracted(one) for one in deliveries]
-        links = [Link(span) for one in parents if (span := trace.get_current_span(one).get_span_context()).is_valid]
         is_one = len(deliveries) == 1
+        if is_one and self._is_w3c and (header := self._unrecorded(deliveries[0].envelope.headers)):
+            carry({_HEADER: header})
+            contexts.attach(_within(_Unrecorded(header)))
+            return None
+        parents = [_extracted(one) for one in deliveries]
+        links = [Link(sent) for one in parents if (sent := trace.get_current_span(one).get_span_context()).is_valid]
         kind = SpanKind.SERVER if is_one and deliveries[0].envelope.reply_to else SpanKind.CONSUMER
         name = f"process {event.component.removeprefix('worker/')}{f'.{event.method}' if event.method else ''}"
-        self._start(name, kind, parents[0] if is_one else contexts.Context(), [] if is_one else links)
-        opened = _open.get()
-        if opened is not None and opened.span.is_recording():
-            opened.span.set_attributes(_of_deliveries(event.component, deliveries))
-
-    def _done(self, event: HandlerDone) -> None:
+        span = self._start(name, kind, parents[0] if is_one else contexts.Context(), [] if is_one else links).span
+        if span.is_recording():
+            span.set_attributes(_of_deliveries(event.component, deliveries))
         # Nothing is put back: each delivery has a context of its own, and later hooks may want to see this one.
-        opened = _open.get()
-        if opened is not None:
-            self._end(opened.span, event.error)
+        return lambda done: self._end(span, done.error)
 
     # --- messages and calls ---------------------------------------------------------------------------------------
 
-    def _sending(self, event: Sending) -> None:
-        if self._begins_unrecorded():
-            header = f"00-{new_id()}-{new_id()[:16]}-00"
-            _open.set(_Open(trace.INVALID_SPAN, None, carry({_HEADER: header}), _open.get()))
-            return
-        if (around := _open.get()) is not None and not around.span.is_recording() and self._is_w3c and carried():
-            _open.set(_Open(trace.INVALID_SPAN, None, carried(), around))  # what is carried goes on as it is
-            return
+    def _sending(self, event: Sending) -> Callable[[Sent], None] | None:
+        if self._is_w3c and self._goes_unrecorded():
+            return None
         kind = SpanKind.CLIENT if event.is_call else SpanKind.PRODUCER
         verb = "call" if event.is_call else "send"
-        self._start(f"{verb} {event.exchange or event.subject}", kind, contexts.get_current(), [])
-        opened = _open.get()
-        if opened is not None and opened.span.is_recording():
+        opened = self._start(f"{verb} {event.exchange or event.subject}", kind, contexts.get_current(), [])
+        if opened.span.is_recording():
             attributes = {
                 "messaging.system": "kernel",
                 "messaging.operation.name": verb,
@@ -135,20 +128,17 @@ class Tracing:
             }
             opened.span.set_attributes(attributes)
 
-    def _sent(self, event: Sent) -> None:
-        opened = _open.get()
-        if opened is not None:
-            self._end(opened.span, event.error)
+        def end(sent: Sent) -> None:
+            self._end(opened.span, sent.error)
             _put_back(opened)
+
+        return end
 
     # --- requests -------------------------------------------------------------------------------------------------
 
     def _began(self, event: RequestBegan) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
-        self._start(event.method, SpanKind.SERVER, propagate.extract(headers, contexts.Context()), [])
-        opened = _open.get()
-        if opened is None:
-            return
+        opened = self._start(event.method, SpanKind.SERVER, propagate.extract(headers, contexts.Context()), [])
         self._requests[id(event.request)] = opened
         if opened.span.is_recording():
             attributes: dict[str, str] = {
@@ -182,31 +172,49 @@ class Tracing:
 
     # --- what is not recorded: a message of which 99 in 100 are should not pay for the hundredth -----------------------
 
-    def _begins_unrecorded(self) -> bool:
-        """Decide about a trace that would begin here."""
-        if self.sample is None or not self._is_w3c or _open.get() is not None:
-            return False
-        is_within = trace.get_current_span() is not trace.INVALID_SPAN  # of the user's own
-        return not is_within and random.random() >= self.sample
+    def _unrecorded(self, headers: Mapping[str, object]) -> str:
+        """Return the `traceparent` with which a message goes on, if its trace is not recorded; empty if it may be."""
+        header = headers.get(_HEADER)
+        if "baggage" in headers:
+            return ""
+        if header is None:
+            return self._drawn()
+        return header if isinstance(header, str) and _UNRECORDED(header) else ""
 
-    def _go_on_without(self, parent: SpanContext, header: object) -> None:
-        """Go on in a trace that is not recorded: the user's own spans belong to it, and what is sent says so."""
-        span = trace.NonRecordingSpan(parent)
-        before = contexts.get_current()
-        contexts.attach(trace.set_span_in_context(span, before))
-        _open.set(_Open(span, before, carry({_HEADER: header}), _open.get()))
+    def _goes_unrecorded(self) -> bool:
+        """Have what is sent next go on in a trace that is not recorded, if that is what it is in or begins."""
+        header = carried().get(_HEADER)
+        if header is not None:
+            return str(header)[-1:] in _UNRECORDED_FLAGS
+        is_within = contexts.get_current() and trace.get_current_span() is not trace.INVALID_SPAN  # of the user's own
+        drawn = "" if is_within else self._drawn()
+        if not drawn:
+            return False
+        carry({_HEADER: drawn})
+        return True
+
+    def _drawn(self) -> str:
+        """Decide about a trace that would begin here: return what says that it is not recorded, or nothing."""
+        if self.sample is None:
+            return ""
+        if random() < self.sample:
+            IS_DRAWN.set(True)
+            return ""
+        ids = f"{getrandbits(192):048x}"
+        return f"00-{ids[:32]}-{ids[32:]}-00"
 
     # --- spans ----------------------------------------------------------------------------------------------------
 
-    def _start(self, name: str, kind: SpanKind, parent: TraceContext, links: Sequence[Link]) -> None:
+    def _start(self, name: str, kind: SpanKind, parent: TraceContext, links: Sequence[Link]) -> _Open:
         """Start a span, and have what follows in this context belong to it."""
         span = self.tracer.start_span(name, parent, kind, links=links)
+        IS_DRAWN.set(False)
         within = trace.set_span_in_context(span, parent)
         along: dict[str, str] = {}
         propagate.inject(along, within)
         before = contexts.get_current()
         contexts.attach(within)
-        _open.set(_Open(span, before, carry(along), _open.get()))
+        return _Open(span, before, carry(along))
 
     def _end(self, span: Span, error: BaseException | None) -> None:
         if error is not None and span.is_recording():
@@ -239,20 +247,15 @@ def _propagators() -> str:
     return os.environ.get("OTEL_PROPAGATORS", "tracecontext,baggage")
 
 
-def _unrecorded(header: object) -> SpanContext | None:
-    """Return what a `traceparent` means if its trace is not recorded; None if it is, or if it makes no sense."""
-    found = _UNRECORDED(header) if isinstance(header, str) else None
-    if found is None:
-        return None
-    parent = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True)
-    return parent if parent.is_valid else None
+def _within(span: Span) -> TraceContext:
+    """Return the current context with a span in it, which is nearly always all that is in it."""
+    current = contexts.get_current()
+    return trace.set_span_in_context(span, current) if current else contexts.Context({_SPAN_KEY: span})
 
 
 def _put_back(opened: _Open) -> None:
-    if opened.before is not None:
-        contexts.attach(opened.before)
+    contexts.attach(opened.before)
     carry(opened.headers)
-    _open.set(opened.around)
 
 
 def _extracted(delivery: Delivery) -> TraceContext:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from kernel import HandlerCalled, Listening, handles
 from kernel.errors import KernelError
@@ -65,6 +66,15 @@ class Odd:
 class Plain:
     @handles("#")
     async def any(self, payload: object) -> None: ...
+
+
+class Seen:
+    spans: ClassVar[list[SpanContext]] = []
+
+    @handles("#")
+    async def any(self, payload: object) -> None:
+        with trace.get_tracer("user").start_as_current_span("own") as span:
+            Seen.spans.append(span.get_span_context())
 
 
 class Batches:
@@ -163,6 +173,35 @@ async def test_what_begins_here_is_sampled(sample: float, count: int) -> None:
         spans = by_name(exporter)
 
     assert len([name for name in spans if name != "own"]) == count
+
+
+@pytest.mark.parametrize("propagators", ["tracecontext,baggage", "baggage"])
+async def test_the_share_of_what_begins_with_a_message_is_that_of_the_manifest(
+    propagators: str, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PROPAGATORS", propagators)
+    random.seed(17)
+    async with open_kernel(one_worker("Plain") | {"drivers": manifest(sample=0.5)["drivers"]}) as running:
+        exporter = spans_of(running)
+        for _ in range(400):
+            await running.publish("events", "x", None)
+        await running.wait_settled(400)
+        names = [span.name for span in exporter.get_finished_spans()]
+
+    assert 150 < names.count("send events") < 250  # five standard deviations; a share of a share would be 100
+
+
+async def test_what_the_user_traces_belongs_to_what_is_not_recorded(autojump_clock: object) -> None:
+    header = f"{PARENT[:-1]}0"
+    Seen.spans.clear()
+    async with open_kernel(one_worker("Seen")) as running:
+        exporter = spans_of(running)
+        await running.publish("events", "x", None, headers={"traceparent": header})
+        await running.wait_settled()
+
+    (span,) = Seen.spans
+    assert (span.trace_id, span.trace_flags) == (TRACE, 0)
+    assert {one.name for one in exporter.get_finished_spans()} == {"send events"}
 
 
 async def test_what_is_not_recorded_carries_its_context_along(autojump_clock: object) -> None:

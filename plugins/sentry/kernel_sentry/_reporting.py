@@ -6,9 +6,9 @@ handler adds to it, and what is logged meanwhile, is of this one alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 import sentry_sdk
@@ -24,16 +24,15 @@ from kernel import (
     RequestFailed,
     SettleFailed,
 )
+from kernel.abc import hearing
 
 from ._config import SentryConfig
 
 if TYPE_CHECKING:
     from sentry_sdk.client import BaseClient
 
-    from kernel import Event
     from kernel.abc import Context
 
-Hook: TypeAlias = "Callable[[Event], object]"
 _REPORTED: Final = "_kernel_sentry_reported"
 """What marks an exception that was: that of a batch is told once for each of its deliveries."""
 
@@ -88,10 +87,10 @@ class Reporting:
     retries: bool
     _base: Scope = attrs.field(factory=lambda: Scope.get_isolation_scope().fork(), init=False)
 
-    @contextmanager
-    def hearing(self) -> Generator[None]:
+    def hearing(self) -> AbstractContextManager[None]:
         """Make scopes and reports while inside."""
-        hooks: Sequence[tuple[object, type[Event]]] = (
+        return hearing(
+            self.context,
             (self._called, HandlerCalled),
             (self._settled, DeliverySettled),
             (self._unsettled, SettleFailed),
@@ -99,12 +98,6 @@ class Reporting:
             (self._request_failed, RequestFailed),
             (self._component_failed, ComponentFailed),
         )
-        ends = [self.context.subscribe(cast("Hook", hook), kind) for hook, kind in hooks]
-        try:
-            yield
-        finally:
-            for end in ends:
-                end()
 
     # --- scopes ---------------------------------------------------------------------------------------------------
 
