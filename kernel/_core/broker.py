@@ -173,6 +173,14 @@ class Delivery(ABC):
     def redelivered(self) -> bool:
         """Whether it may have been delivered before, even without an attempt being counted."""
 
+    @property
+    def sent(self) -> float | None:
+        """When it was sent, or came into its queue, in `trio.current_time()`; None if the source does not tell.
+
+        Where sender and receiver have two clocks, it is as wrong as these are apart, and may be in the future.
+        """
+        return None
+
     @abstractmethod
     async def settle(self, outcome: Outcome) -> None:
         """Tell the source what became of the delivery; returns when the source has taken note.

@@ -97,6 +97,11 @@ class Relay(Delivery):
     def redelivered(self) -> bool:
         return self.original.redelivered
 
+    @property
+    @override
+    def sent(self) -> float | None:
+        return self.original.sent
+
     @override
     async def settle(self, outcome: Outcome) -> None:
         await self.original.settle(outcome)

@@ -386,8 +386,17 @@ class KernelIntake(Intake):
                     error=verdict.error,
                     failure_worker=verdict.taken_by,
                     seconds=trio.current_time() - began,
+                    queued=_queued(delivery, began),
                 )
             )
+
+
+def _queued(delivery: Delivery, began: float) -> float | None:
+    """Return how long a delivery waited at its source, if that tells and it is the first attempt."""
+    sent = delivery.sent
+    if sent is None or delivery.attempt > 1:
+        return None
+    return began - sent if began > sent else 0.0  # the clock of another machine may be ahead
 
 
 def _named(work: Work) -> str:

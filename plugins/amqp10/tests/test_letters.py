@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -132,3 +133,10 @@ def test_a_body_that_is_nested_without_end_is_refused(proton: Proton) -> None:
 
     with pytest.raises(ValueError, match="cannot be read"):
         read_letter(proton, RABBITMQ, message.encode(), now=0.0)
+
+
+def test_a_message_tells_when_it_was_sent(proton: Proton) -> None:
+    before = time.time()
+    sent = again(proton, Envelope(subject="x")).sent
+
+    assert before - 0.001 <= sent <= time.time()  # it is written in milliseconds

@@ -42,6 +42,11 @@ class MemoryDelivery(Delivery):
     def redelivered(self) -> bool:
         return self._entry.redelivered
 
+    @property
+    @override
+    def sent(self) -> float | None:
+        return self._entry.sent
+
     @override
     async def settle(self, outcome: Outcome) -> None:
         await self._pace.step()

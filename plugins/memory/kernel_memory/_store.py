@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import final
 
 import attrs
+import trio
 
 from kernel import Envelope
 from kernel.abc import Binding, Exchange, Queue, Topology, check_envelope, death_headers
@@ -87,13 +88,14 @@ class Store:
         if full := [queue for queue in queues if queue.is_full]:
             self._make_room(full)
         self.ledger.sent += len(queues)
+        now = trio.current_time()
         for queue in queues:
             if queue.seen is not None:
                 queue.seen.add(envelope.id)
             if envelope.delay > 0:
-                queue.put_later(Entry(envelope), envelope.delay)
+                queue.put_later(Entry(envelope, sent=now), envelope.delay)
             else:
-                queue.put(Entry(envelope))
+                queue.put(Entry(envelope, sent=now))
 
     def reply(self, envelope: Envelope, exchange: str) -> None:
         """Send an answer; if its queue is gone or full, the answer is dropped, not the request."""

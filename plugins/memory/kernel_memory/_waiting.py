@@ -36,6 +36,8 @@ class Entry:
     """Whether it stands in `Waiting`."""
     key: str | None = None
     """What orders it among others; None for nothing."""
+    sent: float | None = None
+    """In `trio.current_time()`."""
 
 
 @final

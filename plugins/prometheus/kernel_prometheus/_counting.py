@@ -27,13 +27,17 @@ class Counter:
 
     def add(self, labels: Labels, amount: float = 1.0) -> None:
         """Add to the count of some label values."""
+        self.counts[self.room_for(labels)] += amount
+
+    def room_for(self, labels: Labels) -> Labels:
+        """Return the label values that a count goes by, which is there from now on: these, if there is room."""
         counts = self.counts
         if labels not in counts:
             if len(counts) >= self.max_series:
                 labels = (OTHER,) * len(labels)
                 self.capped += 1
             counts.setdefault(labels, 0.0)
-        counts[labels] += amount
+        return labels
 
     def items(self) -> list[tuple[Labels, float]]:
         """Return what has been counted. May be called from any thread."""
@@ -45,11 +49,22 @@ class Counter:
 class Series:
     """The distribution of some values."""
 
-    counts: list[int]
+    bounds: Sequence[float]
+    counts: list[int] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: [0] * (len(self.bounds) + 1), takes_self=True)
+    )
     """For each bucket, how many values are in it and in none before; the last is for what exceeds all bounds."""
     total: float = 0.0
     exemplars: dict[int, tuple[str, float, float]] = attrs.field(factory=dict[int, "tuple[str, float, float]"])
     """Bucket -> trace id, value and time of the last value in it that belongs to a trace."""
+
+    def observe(self, value: float, trace: str = "") -> None:
+        """Add a value, which may belong to a trace."""
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
+        self.total += value
+        if trace:
+            self.exemplars[bucket] = (trace, value, time.time())
 
 
 @final
@@ -64,18 +79,14 @@ class Histogram:
 
     def observe(self, labels: Labels, value: float, trace: str = "") -> None:
         """Add a value, which may belong to a trace."""
-        series = self.series.get(labels) or self._series(labels)
-        bucket = bisect_left(self.bounds, value)
-        series.counts[bucket] += 1
-        series.total += value
-        if trace:
-            series.exemplars[bucket] = (trace, value, time.time())
+        self.of(labels).observe(value, trace)
 
-    def _series(self, labels: Labels) -> Series:
+    def of(self, labels: Labels) -> Series:
+        """Return the distribution that values of some label values go into: their own, if there is room."""
         if len(self.series) >= self.max_series and labels not in self.series:
             labels = (OTHER,) * len(labels)
             self.capped += 1
-        return self.series.setdefault(labels, Series([0] * (len(self.bounds) + 1)))
+        return self.series.setdefault(labels, Series(self.bounds))
 
     def items(self) -> Iterator[tuple[Labels, Series]]:
         """Yield the distributions. May be called from any thread."""
@@ -88,9 +99,7 @@ class TurnTimes(trio.abc.Instrument):
     """Measures for how long each turn of the event loop keeps everything else waiting."""
 
     bounds: Sequence[float]
-    series: Series = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Series([0] * (len(self.bounds) + 1)), takes_self=True)
-    )
+    series: Series = attrs.field(init=False, default=attrs.Factory(lambda self: Series(self.bounds), takes_self=True))
     _began: float = attrs.field(factory=time.perf_counter, init=False)
 
     def after_io_wait(self, timeout: float) -> None:
@@ -101,6 +110,4 @@ class TurnTimes(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         """Note that a turn has ended. Called by trio."""
         del timeout
-        seconds = time.perf_counter() - self._began
-        self.series.counts[bisect_left(self.bounds, seconds)] += 1
-        self.series.total += seconds
+        self.series.observe(time.perf_counter() - self._began)

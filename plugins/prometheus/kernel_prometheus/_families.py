@@ -123,6 +123,7 @@ def _of_events(metrics: Metrics) -> Iterator[Metric]:
     where, by = ("dispatcher", "worker"), metrics
     yield _counter("kernel_deliveries", "Deliveries settled.", (*where, "outcome"), by.deliveries)
     yield _times("kernel_delivery_seconds", "From taken to settled.", where, by.delivery_times)
+    yield _times("kernel_queue_seconds", "From sent to taken, of first attempts.", where, by.queue_times)
     if by.config.handlers:
         yield _times("kernel_handler_seconds", "Time in handlers.", ("worker", "method"), by.handler_times)
     yield _counter("kernel_settle_failures", "Outcomes that the source did not take.", ("dispatcher",), by.unsettled)

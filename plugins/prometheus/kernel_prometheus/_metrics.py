@@ -12,6 +12,7 @@ import trio
 from kernel import (
     Ack,
     DeadLetter,
+    DeliveryDone,
     DeliveryRevoked,
     DeliverySettled,
     HandlerCalled,
@@ -24,9 +25,11 @@ from kernel import (
     SettleFailed,
     carried,
 )
+from kernel.abc import hearing
 
 from ._config import MetricsConfig
-from ._counting import Counter, Histogram, TurnTimes
+from ._counting import Counter, Histogram, Labels, TurnTimes
+from ._rows import DeliveryRow, RequestRow
 
 if TYPE_CHECKING:
     from kernel import Event
@@ -68,6 +71,8 @@ class Metrics:
     """By dispatcher, worker and outcome."""
     delivery_times: Histogram = attrs.field(init=False)
     """By dispatcher and worker."""
+    queue_times: Histogram = attrs.field(init=False)
+    """By dispatcher and worker, where the source tells when it was sent."""
     handler_times: Histogram = attrs.field(init=False)
     """By worker and method."""
     failed: Counter = attrs.field(init=False)
@@ -89,47 +94,69 @@ class Metrics:
     hook_failures: Counter = attrs.field(init=False)
     """By hook."""
     turns: TurnTimes = attrs.field(init=False, factory=lambda: TurnTimes(TURNS))
+    _delivered: dict[Labels, DeliveryRow] = attrs.field(init=False, factory=dict[Labels, DeliveryRow])
+    """By dispatcher and worker; with the next, whatever there was room for."""
+    _answered: dict[tuple[str, str, str, int], RequestRow] = attrs.field(
+        init=False, factory=dict["tuple[str, str, str, int]", RequestRow]
+    )
+    """By dispatcher, worker, method and status."""
 
     def __attrs_post_init__(self) -> None:
         cap, buckets = self.config.max_series, self.config.buckets
         for name in ("deliveries", "running", "failed", "requests", "request_bytes", "unsettled", "revoked", "stalls"):
             setattr(self, name, Counter(cap))
         self.hook_failures = Counter(cap)
-        for name in ("delivery_times", "handler_times", "request_times"):
+        for name in ("delivery_times", "queue_times", "handler_times", "request_times"):
             setattr(self, name, Histogram(buckets, cap))
 
     @property
     def capped(self) -> int:
         """How often there was no room for label values."""
         counters = (self.deliveries, self.requests, self.request_bytes, self.hook_failures)
-        return sum(one.capped for one in (*counters, self.delivery_times, self.handler_times, self.request_times))
+        times = (self.delivery_times, self.queue_times, self.handler_times, self.request_times)
+        return sum(one.capped for one in (*counters, *times))
 
     @contextmanager
     def counting(self) -> Generator[None]:
         """Count while inside."""
         trio.lowlevel.add_instrument(self.turns)
-        ends = [
-            self.context.subscribe(cast("Hook", self._settled), DeliverySettled),
-            self.context.subscribe(cast("Hook", self._requested), RequestDone),
-            self.context.subscribe(self._seldom, SettleFailed, DeliveryRevoked, LoopBlocked, HookFailed),
-        ]
+        hooks: list[tuple[Callable[..., object], type[Event]]] = [(self._done, DeliveryDone)]
+        hooks += [(self._requested, RequestDone)]
+        hooks += [(self._seldom, kind) for kind in (SettleFailed, DeliveryRevoked, LoopBlocked, HookFailed)]
         if self.config.handlers or self.config.micro_framework:
-            ends.append(self.context.subscribe(cast("Hook", self._handled), HandlerDone))
+            hooks.append((self._handled, HandlerDone))
         if self.config.micro_framework:
-            ends.append(self.context.subscribe(cast("Hook", self._called), HandlerCalled))
+            hooks.append((self._called, HandlerCalled))
+        end = self.context.subscribe(cast("Hook", self._settled), DeliverySettled, but=(DeliveryDone,))
         try:
-            yield
+            with hearing(self.context, *hooks):
+                yield
         finally:
-            for end in ends:
-                end()
+            end()
             trio.lowlevel.remove_instrument(self.turns)
 
     # --- hooks: each runs for each delivery, call or request ----------------------------------------------------
 
+    def _done(self, event: DeliveryDone) -> None:
+        row = self._delivered.get((event.component, event.worker)) or self._row_of(event)
+        self.deliveries.counts[row.acks] += 1.0
+        row.times.observe(event.seconds)
+        if event.queued is not None:
+            row.observe_queued(event.queued)
+
     def _settled(self, event: DeliverySettled) -> None:
-        dispatcher = event.component
-        self.deliveries.add((dispatcher, event.worker, _OUTCOMES[type(event.outcome)]))
-        self.delivery_times.observe((dispatcher, event.worker), event.seconds)
+        self.deliveries.add((event.component, event.worker, _OUTCOMES[type(event.outcome)]))
+        self.delivery_times.observe((event.component, event.worker), event.seconds)
+        if event.queued is not None:
+            self.queue_times.observe((event.component, event.worker), event.queued)
+
+    def _row_of(self, event: DeliveryDone) -> DeliveryRow:
+        labels, capped = (event.component, event.worker), self.capped
+        acks = self.deliveries.room_for((*labels, "ack"))
+        row = DeliveryRow(labels, acks, self.delivery_times.of(labels), self.queue_times)
+        if self.capped == capped:  # else others could fill the memory
+            self._delivered[labels] = row
+        return row
 
     def _called(self, event: HandlerCalled) -> None:
         self.running.add((event.component, event.method))
@@ -143,12 +170,26 @@ class Metrics:
                 self.failed.add(labels)
 
     def _requested(self, event: RequestDone) -> None:
-        dispatcher, worker = event.component, event.worker
+        key = (event.component, event.worker, event.method, event.status)
+        row = self._answered.get(key) or self._row_of_request(event)
+        self.requests.counts[row.count] += 1.0
+        row.times.observe(event.seconds)
+        amounts = self.request_bytes.counts
+        amounts[row.received] += event.received
+        amounts[row.sent] += event.sent
+
+    def _row_of_request(self, event: RequestDone) -> RequestRow:
+        labels, capped = (event.component, event.worker), self.capped
         method = event.method if event.method in _METHODS else "other"
-        self.requests.add((dispatcher, worker, method, str(event.status)))
-        self.request_times.observe((dispatcher, worker), event.seconds)
-        self.request_bytes.add((dispatcher, worker, "received"), event.received)
-        self.request_bytes.add((dispatcher, worker, "sent"), event.sent)
+        row = RequestRow(
+            count=self.requests.room_for((*labels, method, str(event.status))),
+            received=self.request_bytes.room_for((*labels, "received")),
+            sent=self.request_bytes.room_for((*labels, "sent")),
+            times=self.request_times.of(labels),
+        )
+        if self.capped == capped and method == event.method:  # as above
+            self._answered[*labels, method, event.status] = row
+        return row
 
     def _seldom(self, event: Event) -> None:
         match event:

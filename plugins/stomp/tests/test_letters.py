@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import math
+import time
+from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_stomp.broker.activemq import ActiveMq, _read, _written
+from kernel_stomp.broker.delivery import StompDelivery
 from kernel_stomp.broker.letters import read_letter, write_letter
 from kernel_stomp.broker.outbox import rounded
 from kernel_stomp.broker.rabbitmq import RabbitMq
@@ -115,3 +119,24 @@ def test_where_messages_go(exchange: str, subject: str, rabbitmq: str, activemq:
 )
 def test_delays_have_two_digits(delay: float, wanted: float) -> None:
     assert rounded(delay) == wanted
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_told"),
+    [
+        ({}, False),
+        ({"timestamp": "nonsense"}, False),
+        ({"timestamp": "1700000000"}, True),
+        ({"timestamp": "1700000000000"}, True),
+        ({"timestamp": "1600000000", "timestamp_in_ms": "1700000000000"}, True),
+    ],
+)
+def test_a_message_tells_when_it_was_sent_if_it_says_so(headers: dict[str, str], is_told: bool) -> None:
+    nobody: Any = None
+
+    async def ago() -> float | None:
+        await trio.lowlevel.checkpoint()
+        sent = StompDelivery(Frame(command="MESSAGE", headers=headers), nobody).sent
+        return None if sent is None else time.time() - trio.current_time() + sent
+
+    assert trio.run(ago) == (pytest.approx(1_700_000_000) if is_told else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import final
 
@@ -10,11 +11,11 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope, Outcome
-from kernel.abc import Delivery
+from kernel.abc import Delivery, read_sent
 from kernel.errors import SettledError
 
 from ..core import Delivered
-from .letters import read_letter
+from .letters import read_letter, sent_at
 
 
 class Desk(ABC):
@@ -66,6 +67,12 @@ class AmqpDelivery(Delivery):
     @override
     def redelivered(self) -> bool:
         return self.event.redelivered or self.returned or self.attempt > 1
+
+    @property
+    @override
+    def sent(self) -> float | None:
+        told = sent_at(self.event.properties)
+        return None if told is None else read_sent(told, now=trio.current_time(), wall=time.time())
 
     @override
     def settle_nowait(self, outcome: Outcome) -> bool:

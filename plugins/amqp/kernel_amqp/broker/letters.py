@@ -39,6 +39,8 @@ FORGIVEN: Final = 10
 """Deliveries that a quorum queue may count before they are attempts: it counts those that were returned, too."""
 _PERSISTENT: Final = 2
 _OURS: Final = frozenset({ATTEMPTS, CRASHES, SUBJECT, DEADLINE_HEADER, DELIVERY_COUNT})
+_NOTED: Final = "timestamp_in_ms"
+"""Source: RabbitMQ, message interceptors."""
 _REASONS: Final = {"expired": "expired", "maxlen": "overflow"}
 """Words of the broker for what the contract has its own words for."""
 
@@ -117,6 +119,15 @@ def read_letter(delivered: Delivered, *, now: float) -> tuple[Envelope, int]:
         headers = without_deaths(headers)
     deadline = read_deadline(table[DEADLINE_HEADER], now=now) if is_due else math.inf
     return _envelope(delivered, subject, headers, deadline), attempts
+
+
+def sent_at(properties: Properties) -> object:
+    """Return what a message says of when it was sent, or came to the broker; None if nothing.
+
+    What RabbitMQ has noted, if it is told to note it, is in milliseconds; what senders note is in whole seconds.
+    """
+    noted = properties.headers.get(_NOTED) if properties.headers else None
+    return properties.timestamp if noted is None else noted
 
 
 def clean(text: str) -> str:

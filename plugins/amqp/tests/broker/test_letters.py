@@ -6,7 +6,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from kernel_amqp.broker.letters import FORGIVEN, clean, read_letter, write_dead_letter, write_letter, write_retry
+from kernel_amqp.broker.letters import (
+    FORGIVEN,
+    clean,
+    read_letter,
+    sent_at,
+    write_dead_letter,
+    write_letter,
+    write_retry,
+)
 from kernel_amqp.core import Delivered, Properties
 
 from kernel import Envelope
@@ -248,3 +256,16 @@ def test_the_history_of_deaths_is_bounded() -> None:
 
     history: Any = envelope.headers["kernel-death-history"]
     assert len(history) == MAX_DEATHS - 1
+
+
+@pytest.mark.parametrize(
+    ("properties", "told"),
+    [
+        (Properties(), None),
+        (Properties(headers={"x": 1}), None),
+        (Properties(timestamp=1_700_000_000), 1_700_000_000),
+        (Properties(timestamp=1_700_000_000, headers={"timestamp_in_ms": 1_700_000_000_123}), 1_700_000_000_123),
+    ],
+)
+def test_a_message_tells_when_it_was_sent_if_it_says_so(properties: Properties, told: object) -> None:
+    assert sent_at(properties) == told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import final
 
@@ -10,7 +11,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope, Outcome
-from kernel.abc import Delivery
+from kernel.abc import Delivery, read_sent
 from kernel.errors import SettledError
 
 from ..link.receiver import Arrived
@@ -56,6 +57,11 @@ class Amqp10Delivery(Delivery):
     @override
     def redelivered(self) -> bool:
         return self.letter.is_again or self.letter.attempts > 0
+
+    @property
+    @override
+    def sent(self) -> float | None:
+        return read_sent(self.letter.sent, now=trio.current_time(), wall=time.time())
 
     @override
     def settle_nowait(self, outcome: Outcome) -> bool:

@@ -1,4 +1,4 @@
-"""Envelopes <-> messages of AMQP 1.0; what a message that lacks ours is taken for. Pure.
+"""Envelopes <-> messages of AMQP 1.0; what a message that lacks ours is taken for. Pure, but for the clock.
 
 - Headers: application properties, typed. What those cannot say, lists and tables, is JSON in the one `kernel-json`.
 - Attempts: the application property `kernel-attempts`, and what the broker counts as deliveries that failed.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, cast, final
@@ -44,6 +45,8 @@ class Letter:
     """Those behind it."""
     is_again: bool
     """Whether it may have been delivered before."""
+    sent: float = 0.0
+    """Seconds since 1970, by the clock of who sent it; 0 if it does not say."""
 
 
 def write_letter(
@@ -76,7 +79,7 @@ def write_letter(
     message.body, message.inferred, message.durable = envelope.body, True, True
     message.first_acquirer = True  # until a broker that tells says otherwise
     message.id, message.subject, message.priority = envelope.id, envelope.subject, envelope.priority
-    message.address = to
+    message.address, message.creation_time = to, time.time()
     if envelope.content_type:
         message.content_type = envelope.content_type
     if envelope.reply_to:
@@ -140,6 +143,7 @@ def read_letter(proton: Proton, addresses: Addresses, data: bytes, *, now: float
             envelope=_envelope(addresses, message, table, now=now),
             attempts=_attempts(table) + min(message.delivery_count, 1 << 20),
             is_again=message.delivery_count > 0 or not (addresses.is_counting or message.first_acquirer),
+            sent=message.creation_time,
         )
     except Exception as error:
         raise ValueError(f"it cannot be read: {error!r}"[:300]) from error

@@ -197,6 +197,7 @@ class ProtonMessage(Protocol):
     reply_to: str | None
     correlation_id: Any
     content_type: str | None
+    creation_time: float
     properties: Mapping[str, Any] | None
     annotations: Mapping[Any, Any] | None
 

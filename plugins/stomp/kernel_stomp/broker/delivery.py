@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import final
 
@@ -10,7 +11,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope, Outcome
-from kernel.abc import Delivery
+from kernel.abc import Delivery, read_sent
 from kernel.errors import SettledError
 
 from ..core import Frame
@@ -59,6 +60,13 @@ class StompDelivery(Delivery):
     @override
     def redelivered(self) -> bool:
         return self.frame.headers.get("redelivered") == "true" or self.attempt > 1
+
+    @property
+    @override
+    def sent(self) -> float | None:
+        headers = self.frame.headers
+        told = headers.get("timestamp_in_ms") or headers.get("timestamp")  # of RabbitMQ; of it, or of ActiveMQ
+        return None if told is None else read_sent(told, now=trio.current_time(), wall=time.time())
 
     @override
     def settle_nowait(self, outcome: Outcome) -> bool:
