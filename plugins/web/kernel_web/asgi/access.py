@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Final, final
 
 import attrs
@@ -67,20 +67,10 @@ def _as_text(event: RequestDone, date: str) -> str:
     return f"{client} [{date}] {asked} {event.status} {event.sent} {event.seconds:.6f} {worker} {name}\n"
 
 
-def _as_json(event: RequestDone, date: str) -> str:
-    fields = {name: getattr(event, name) for name in _FIELDS}
-    return json.dumps({"time": date, **fields, "seconds": round(event.seconds, 6)}) + "\n"
-
-
-_FIELDS: Final = (
-    "client",
-    "method",
-    "path",
-    "version",
-    "status",
-    "received",
-    "sent",
-    "seconds",
-    "worker",
-    "request_id",
-)
+def _as_json(event: RequestDone, date: str) -> str:  # by hand, since each request pays for it
+    return (
+        f'{{"time": "{date}", "client": {_quoted(event.client)}, "method": {_quoted(event.method)}, '
+        f'"path": {_quoted(event.path)}, "version": {_quoted(event.version)}, "status": {event.status}, '
+        f'"received": {event.received}, "sent": {event.sent}, "seconds": {event.seconds:.6f}, '
+        f'"worker": {_quoted(event.worker)}, "request_id": {_quoted(event.request_id)}}}\n'
+    )

@@ -55,8 +55,10 @@ class Record:
 
 def request_id(headers: list[tuple[bytes, bytes]]) -> str:
     """Return what a request is called by whoever sent it, or a new name."""
-    told = next((value for name, value in headers if name == b"x-request-id"), b"")
-    return told.decode() if _NAME(told) else new_id()
+    for name, told in headers:  # a generator would cost as much as the rest
+        if name == b"x-request-id":
+            return told.decode() if _NAME(told) else new_id()
+    return new_id()
 
 
 _NAME: Final = re.compile(rb"[0-9A-Za-z._:/+=-]{1,128}").fullmatch
