@@ -273,10 +273,15 @@ class Kernel:
     def request_stop(self, reason: str = "requested") -> None:
         """Ask the service to stop in order; further calls change nothing. May be called from any of its tasks."""
         if not self._stop.is_set():
-            self._stop_requested_at, self._stop_reason = trio.current_time(), reason
+            self.foresee_stop(reason)
             self._stop.set()
             self._moved.unpark_all()
-            self.hub.emit(StopRequested(component="kernel", reason=reason))
+            self.hub.emit(StopRequested(component="kernel", reason=self._stop_reason))
+
+    def foresee_stop(self, reason: str) -> None:
+        """Have snapshots say that it is to stop, before the event loop comes to it. Safe in a signal handler."""
+        if self._stop_requested_at == math.inf:
+            self._stop_requested_at, self._stop_reason = self._clock.current_time(), reason
 
     def finish(self, reason: str) -> None:
         """Ask the service to stop because all is done that it is there for, if nothing has asked before."""

@@ -169,7 +169,7 @@ async def _main(
     watchdog.start()
     inbox = _Signals(log)
     # Before anything starts: a service that is told to stop while it starts must unwind, not die.
-    with _handling(inbox.receive, watchdog, ends_process=ends_process):
+    with _handling(inbox, watchdog, ends_process=ends_process):
         async with trio.open_nursery() as around:
             async with trio.open_nursery() as nursery:
                 kernel: Kernel = await nursery.start(serve_to_end)
@@ -182,8 +182,8 @@ async def _main(
 
 
 @contextmanager
-def _handling(receive: Callable[[int, float], None], watchdog: Watchdog, *, ends_process: bool) -> Generator[None]:
-    """Pass signals to the event loop, and tell the watchdog at once: the loop may be blocked."""
+def _handling(inbox: _Signals, watchdog: Watchdog, *, ends_process: bool) -> Generator[None]:
+    """Pass signals to the event loop; tell the watchdog, and who looks at the service, at once: the loop may be blocked."""
     token = trio.lowlevel.current_trio_token()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -192,7 +192,8 @@ def _handling(receive: Callable[[int, float], None], watchdog: Watchdog, *, ends
             watchdog.arm()
             if watchdog.leash is not None:
                 watchdog.leash.tell(number)
-        token.run_sync_soon(receive, number, time.monotonic())
+            inbox.foresee(number)
+        token.run_sync_soon(inbox.receive, number, time.monotonic())
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
@@ -218,6 +219,11 @@ class _Signals:
         self._kernel = kernel
         for number, at in self._early:
             self.receive(number, at)
+
+    def foresee(self, number: int) -> None:
+        """Take note of a signal that ends the service, in its handler."""
+        if self._kernel is not None:
+            self._kernel.foresee_stop(signal.Signals(number).name)
 
     def receive(self, number: int, at: float) -> None:
         if self._kernel is None:

@@ -95,3 +95,29 @@ def test_sigterm_while_a_worker_is_imported_ends_the_process(tmp_path: Path, cod
         process.terminate()
 
         assert process.wait(timeout=30) == status
+
+
+TOLD = """
+import os, signal
+from kernel.abc import Context
+
+class Busy:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    async def run(self) -> None:
+        before = self.context.snapshot()
+        os.kill(os.getpid(), signal.SIGTERM)
+        after = self.context.snapshot()
+        print(before.is_stopping, after.is_stopping, after.is_ready, after.reason, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_who_looks_sees_a_stop_before_the_event_loop_does(tmp_path: Path) -> None:
+    (tmp_path / "busy.py").write_text(TOLD)
+    (tmp_path / "kernel.toml").write_text('[workers.w]\nuse = "busy:Busy"\n')
+    command = [sys.executable, "-m", "kernel", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=True, text=True)
+
+    assert "False True False SIGTERM" in done.stdout.splitlines()
