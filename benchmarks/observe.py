@@ -4,17 +4,19 @@ Each measurement is a process of its own. Consuming counts the messages of the b
 acknowledged, from the first to the last, by the clock or by the CPU time of the service, which says more on a machine
 that is busy with other things; web counts the requests of `wrk`; both are medians of the ratios of a turn.
 `--ready` measures how long `/ready` still says 200 after SIGTERM; `--soak` the memory over 1,000,000 deliveries with
-10,000 subjects.
+10,000 subjects; `--scrape` whether the counts of a Prometheus that scrapes a loaded service add up.
 
     python benchmarks/observe.py [--rounds 5] [--messages 30000] [--seconds 3] [--cpu] [--only consume|traces|web]
     python benchmarks/observe.py --ready 20
     python benchmarks/observe.py --soak 1000000
+    python benchmarks/observe.py --scrape 60
 """
 
 from __future__ import annotations
 
 import argparse
 import http.server
+import json
 import os
 import re
 import shutil
@@ -26,7 +28,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -38,6 +42,7 @@ from kernel import handles
 MESSAGES = int(os.environ["MESSAGES"])
 CPU = os.environ["CPU"] == "1"
 SUBJECTS = int(os.environ["SUBJECTS"])
+AHEAD = 50_000
 
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
@@ -60,9 +65,21 @@ async def feed(events):
     async def publish(task):
         for number in range(task, MESSAGES, 20):
             await events.publish(f"order.{number % SUBJECTS}", number)
+            while number - Counter.done > AHEAD:
+                await trio.sleep(0.01)
     async with trio.open_nursery() as nursery:
         for task in range(20):
             nursery.start_soon(publish, task)
+    await trio.sleep_forever()
+
+async def feed_for(events):
+    sent, until = 0, trio.current_time() + float(os.environ["SECONDS"])
+    while trio.current_time() < until:
+        await events.publish(f"order.{sent % SUBJECTS}", sent)
+        sent += 1
+        while sent - Counter.done > AHEAD:
+            await trio.sleep(0.01)
+    print(f"sent {sent}", flush=True)
     await trio.sleep_forever()
 
 async def hello(scope, receive, send):
@@ -116,7 +133,7 @@ PATIENCE: Final = 600.0
 
 
 @contextmanager
-def service(manifest: str, messages: int, subjects: int = 100) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def service(manifest: str, messages: int, subjects: int = 100) -> Generator[tuple[subprocess.Popen[str], Path]]:
     """Run a service while inside."""
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
@@ -158,15 +175,14 @@ def cpu_time(process: subprocess.Popen[str]) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def web(extra: str, access: str, seconds: float) -> float:
+def web(extra: str, access: str, seconds: int) -> float:
     """Return the requests a second, by the clock or of CPU time of the service."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with service(WEB.format(port=port, access=access) + extra, 1) as (process, _):
         until = time.monotonic() + 30
-        while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < until:
+        while not answers(port) and time.monotonic() < until:
             time.sleep(0.05)
-        command = ["wrk", "-t1", "-c32", f"-d{seconds:g}s", f"http://127.0.0.1:{port}/"]
+        command = ["wrk", "-t1", "-c32", f"-d{seconds}s", f"http://127.0.0.1:{port}/"]
         before = cpu_time(process)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         took = cpu_time(process) - before
@@ -179,7 +195,7 @@ def web(extra: str, access: str, seconds: float) -> float:
 
 
 @contextmanager
-def collector() -> Iterator[str]:
+def collector() -> Generator[str]:
     """Take what is posted, and forget it."""
 
     class Sink(http.server.BaseHTTPRequestHandler):
@@ -188,7 +204,7 @@ def collector() -> Iterator[str]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *arguments: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002  what it overrides calls it so
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sink) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -196,10 +212,8 @@ def collector() -> Iterator[str]:
         server.shutdown()
 
 
-def compare(name: str, bound: float, rounds: int, plain: object, looked_at: object) -> None:
+def compare(name: str, bound: float, rounds: int, plain: Callable[[], float], looked_at: Callable[[], float]) -> None:
     """Measure both in turns, and print the median of the ratios."""
-    assert callable(plain)
-    assert callable(looked_at)
     pairs = [(plain(), looked_at()) for _ in range(rounds)]
     ratios = sorted(second / first for first, second in pairs)
     without, with_it = (statistics.median(values) for values in zip(*pairs, strict=True))
@@ -237,23 +251,80 @@ def soak(messages: int) -> None:
     print(f"memory over {messages:,} deliveries: {first:,} kB, {int(last[2]):,} kB, {int(last[2]) / first:.3f} of it")
 
 
+SCRAPES: Final = """
+scrape_configs:
+  - job_name: bench
+    scrape_interval: 1s
+    static_configs:
+      - targets: ["127.0.0.1:{port}"]
+"""
+
+
+def scraped(seconds: int) -> None:
+    """Have a Prometheus scrape a loaded service each second, and print whether its counts add up to what was sent."""
+    ports = [free_port(), free_port()]
+    manifest = CONSUME.format(log="").replace("workers:feed", "workers:feed_for")
+    metrics = METRICS.replace(":0", f":{ports[0]}") + "handlers = true\n"
+    os.environ["SECONDS"] = str(seconds)
+    with service(manifest + metrics + HEALTH, 10**9) as (process, at):
+        (at / "prometheus.yml").write_text(SCRAPES.format(port=ports[0]), encoding="utf-8")
+        while not answers(ports[0]):
+            time.sleep(0.05)
+        command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=error"]
+        with subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{ports[1]}"], cwd=at) as prometheus:
+            try:
+                sent = int(line_of(process, r"sent (\d+)", at)[1])
+                asked = ['sum(kernel_deliveries_total{outcome="ack"})', "sum(kernel_queue_seconds_count)"]
+                asked += [f"{what}_over_time(up[{seconds}s])" for what in ("min", "count")]
+                until = time.monotonic() + 60
+                while ask(ports[1], asked[0]) != sent and time.monotonic() < until:
+                    time.sleep(0.5)
+                counted, queued, lowest, scrapes = (ask(ports[1], query) for query in asked)
+            finally:
+                prometheus.terminate()
+    print(f"sent {sent:,}; scraped {counted:,.0f} acknowledged, {queued:,.0f} with a time in the queue;")
+    print(f"up was {lowest:g} at least in {scrapes:g} scrapes of the last {seconds} s")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens at a port."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def ask(port: int, query: str) -> float:
+    """Return the value of an instant query; -1 if there is none."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(query)}") as answer:
+        found = json.load(answer)["data"]["result"]
+    return float(found[0]["value"][1]) if found else -1.0
+
+
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=30_000)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--cpu", action="store_true", help="count messages a second of CPU time of the service")
     parser.add_argument("--only", choices=["consume", "traces", "web"])
     parser.add_argument("--ready", type=int, default=0, metavar="TIMES")
     parser.add_argument("--soak", type=int, default=0, metavar="MESSAGES")
+    parser.add_argument("--scrape", type=int, default=0, metavar="SECONDS")
     asked = parser.parse_args()
     os.environ["CPU"] = str(int(asked.cpu))
-    if asked.ready or asked.soak:
+    if asked.ready or asked.soak or asked.scrape:
         if asked.ready:
             ready(asked.ready)
         if asked.soak:
             soak(asked.soak)
+        if asked.scrape:
+            scraped(asked.scrape)
         return
     count = asked.messages
     if asked.only in {None, "consume"}:
