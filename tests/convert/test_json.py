@@ -6,8 +6,9 @@ import enum
 import json
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, ItemsView
+from collections.abc import Callable, ItemsView, Iterator
 from functools import partial
+from itertools import accumulate
 from types import MappingProxyType
 
 import attrs
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from kernel import read_json, write_json
-from kernel._convert.json_reading import _UNREAD, _read, _read_fast
+from kernel._convert.json_reading import _UNREAD, _read, _read_fast, is_deeper
 from kernel._convert.json_writing import _write, _write_fast
 from kernel.errors import MAX_ERROR_TEXT, DecodeError, EncodeError, error_text
 
@@ -204,3 +205,25 @@ def test_both_readers_read_the_same(text: str) -> None:
     value = _read_fast(body)
 
     assert value is _UNREAD or repr(value) == repr(_read(body))
+
+
+@given(st.lists(st.sampled_from("[]{}"), max_size=60), st.integers(0, 3000), st.integers(1, 12))
+def test_depth_is_the_most_brackets_that_are_open(brackets: list[str], pairs: int, limit: int) -> None:
+    text = "[]" * pairs + "".join(brackets)
+    depths = accumulate((1 if bracket in "[{" else -1 for bracket in text), initial=0)
+
+    assert is_deeper(text.encode(), limit) is (max(depths) > limit)
+
+
+def test_a_text_is_looked_at_no_further_than_to_where_it_is_too_deep(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = 0
+
+    def counted(steps: memoryview, *, initial: int) -> Iterator[int]:
+        nonlocal seen
+        seen += len(steps)
+        return accumulate(steps, initial=initial)
+
+    monkeypatch.setattr("kernel._convert.json_reading.accumulate", counted)
+
+    assert is_deeper(b"[" * 1_000_000, 64)
+    assert seen < 10_000
