@@ -29,24 +29,10 @@ from kernel.errors import UnavailableError, UnknownOutcomeError
 from kernel.testing import RunningService, fake_context
 
 from .service import calling, double, open_socket, serving, url_of
+from .strangers import REQUEST, masked, plain, read_all, read_head
 
 pytestmark = pytest.mark.usefixtures("either_way")
-_REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 _LONG = b"x" * 126
-
-
-def masked(opcode: int, payload: bytes, *, length: bytes | None = None) -> bytes:
-    """Write a frame as a client does; its mask is nothing but zeros."""
-    return bytes([opcode]) + (length or bytes([0x80 | len(payload)])) + bytes(4) + payload
-
-
-def plain(opcode: int, payload: bytes, *, length: bytes | None = None) -> bytes:
-    """Write a frame as a server does."""
-    size = bytes([len(payload)]) if length is None else bytes([length[0] & 0x7F]) + length[1:]
-    return bytes([opcode]) + size + payload
 
 
 Frame = Callable[..., bytes]
@@ -84,26 +70,6 @@ def _with_reason(said: bytes) -> int | None:
     return int.from_bytes(said[at + 2 : at + 4], "big") if at >= 0 else None
 
 
-async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head:
-        part = await stream.receive_some()
-        assert part, head
-        head += part
-    return head
-
-
-async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    """Return what comes until the connection ends, however it does."""
-    said = b""
-    try:
-        while part := await stream.receive_some():
-            said += part
-    except trio.BrokenResourceError:
-        pass
-    return said
-
-
 @asynccontextmanager
 async def raw(url: str) -> AsyncGenerator[trio.SocketStream]:
     port = urlsplit(url).port
@@ -135,11 +101,11 @@ async def test_what_is_malformed_ends_its_connection_and_no_other(name: str, tog
     write, code = MALFORMED[name]
     async with beside_a_good_client() as service, raw(url_of(service)) as stream:
         if together:  # before it is answered, nobody has to look at it; but it ends
-            await stream.send_all(_REQUEST + write(masked))
+            await stream.send_all(REQUEST + write(masked))
             await stream.send_eof()
             await read_all(stream)
             return
-        await stream.send_all(_REQUEST)
+        await stream.send_all(REQUEST)
         assert (await read_head(stream)).startswith(b"HTTP/1.1 101")
         await stream.send_all(write(masked))
         await stream.send_eof()
@@ -152,10 +118,10 @@ async def test_what_is_malformed_ends_its_connection_and_no_other(name: str, tog
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"x" * 100_000,
-        _REQUEST.replace(b"Version: 13", b"Version: 12"),
-        _REQUEST.replace(b"Sec-WebSocket-Key", b"X"),
-        _REQUEST.replace(b"GET", b"POST"),
-        _REQUEST.replace(b"Host: x", b"Content-Length: 10"),
+        REQUEST.replace(b"Version: 13", b"Version: 12"),
+        REQUEST.replace(b"Sec-WebSocket-Key", b"X"),
+        REQUEST.replace(b"GET", b"POST"),
+        REQUEST.replace(b"Host: x", b"Content-Length: 10"),
     ],
 )
 async def test_what_is_no_handshake_ends_its_connection_and_no_other(sent: bytes) -> None:
@@ -207,7 +173,7 @@ async def ping_for_ever(stream: trio.SocketStream) -> None:
 async def test_a_peer_that_pings_and_does_not_read_is_disconnected_in_time() -> None:
     call = b'{"jsonrpc": "2.0", "method": "big", "id": 1}'
     async with beside_a_good_client(send_timeout=0.2, concurrency=60) as service, raw(url_of(service)) as stream:
-        await stream.send_all(_REQUEST)
+        await stream.send_all(REQUEST)
         await read_head(stream)
         await stream.send_all(masked(0x81, call) * 50)
         with pytest.raises(trio.BrokenResourceError):
@@ -216,7 +182,7 @@ async def test_a_peer_that_pings_and_does_not_read_is_disconnected_in_time() -> 
 
 async def test_a_peer_that_is_told_to_leave_and_pings_instead_is_disconnected_in_time() -> None:
     async with beside_a_good_client(send_timeout=0.2, max_bytes=100) as service, raw(url_of(service)) as stream:
-        await stream.send_all(_REQUEST)
+        await stream.send_all(REQUEST)
         await read_head(stream)
         await stream.send_all(masked(0x81, b"x" * 120) + masked(0x89, b"x") * 100)
         with trio.fail_after(5):
@@ -225,7 +191,7 @@ async def test_a_peer_that_is_told_to_leave_and_pings_instead_is_disconnected_in
 
 async def test_a_message_of_empty_frames_that_never_ends_keeps_no_memory() -> None:
     async with beside_a_good_client() as service, raw(url_of(service)) as stream:
-        await stream.send_all(_REQUEST)
+        await stream.send_all(REQUEST)
         await read_head(stream)
         await stream.send_all(masked(0x01, b"x"))
         frames = masked(0x00, b"") * 1000
@@ -255,7 +221,7 @@ async def test_who_does_not_end_its_handshake_makes_place_for_who_comes() -> Non
     async with beside_a_good_client(max_connections=2) as service, AsyncExitStack() as idle:
         lazy = [await idle.enter_async_context(raw(url_of(service))) for _ in range(10)]
         for stream in lazy:
-            await stream.send_all(_REQUEST[:20])
+            await stream.send_all(REQUEST[:20])
         async with open_socket(url_of(service)) as good:
             await good.send_message('{"jsonrpc": "2.0", "method": "double", "params": [2], "id": 1}')
             assert json.loads(await good.get_message())["result"] == 4
