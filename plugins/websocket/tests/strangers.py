@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
 import trio
 
 REQUEST = (
@@ -39,3 +43,11 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
     except trio.BrokenResourceError:
         pass
     return said
+
+
+@asynccontextmanager
+async def raw(url: str) -> AsyncGenerator[trio.SocketStream]:
+    port = urlsplit(url).port
+    assert port
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        yield stream

@@ -12,7 +12,6 @@ import tracemalloc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 import pytest
@@ -29,7 +28,7 @@ from kernel.errors import UnavailableError, UnknownOutcomeError
 from kernel.testing import RunningService, fake_context
 
 from .service import calling, double, open_socket, serving, url_of
-from .strangers import REQUEST, masked, plain, read_all, read_head
+from .strangers import REQUEST, masked, plain, raw, read_all, read_head
 
 pytestmark = pytest.mark.usefixtures("either_way")
 _LONG = b"x" * 126
@@ -68,14 +67,6 @@ def close_code(said: bytes) -> int | None:
 def _with_reason(said: bytes) -> int | None:
     at = said.rfind(b"\x88")
     return int.from_bytes(said[at + 2 : at + 4], "big") if at >= 0 else None
-
-
-@asynccontextmanager
-async def raw(url: str) -> AsyncGenerator[trio.SocketStream]:
-    port = urlsplit(url).port
-    assert port
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        yield stream
 
 
 class Big:
