@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context as Variables
@@ -138,8 +139,8 @@ class Session:
         self._service: Final = service
         self._prefix: Final = f"{number}/"
         self._pending: Final = trio.CapacityLimiter(1 if protocol.is_serial else max_pending)
-        self._keys: Final = dict[str, None]()
-        """Those of requests under way that can be revoked."""
+        self._keys: Final = Counter[str]()
+        """Those of requests under way, and of how many: a peer may give one to several, and notifications have none."""
         self._place: Final = place
         self._settled: Final = settled
         self._intake: Intake | None = None
@@ -195,10 +196,12 @@ class Session:
 
     def _begin(self, request: Request, batch: Batch, place: Place) -> None:
         self._intake = place.intake
-        self._keys[request.key] = None
+        self._keys[request.key] += 1
 
         def finish(request: Request, outcome: Outcome) -> None:
-            self._keys.pop(request.key, None)
+            self._keys[request.key] -= 1
+            if not self._keys[request.key]:
+                del self._keys[request.key]
             self._finish(request, outcome, batch)
 
         place.put(RequestDelivery(self.line, request, finish), self._prefix + request.key)

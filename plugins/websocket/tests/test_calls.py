@@ -255,6 +255,22 @@ async def test_who_leaves_has_its_requests_cancelled() -> None:
         assert await desk.cancelled.get(1) == ["gone"]
 
 
+@pytest.mark.parametrize("key", ["", ', "id": 1'], ids=["notifications", "one id twice"])
+async def test_who_leaves_has_all_cancelled_whatever_they_are_called(key: str) -> None:
+    call = '{"jsonrpc": "2.0", "method": "%s", "params": ["gone"]%s}'
+    async with serving({"desk": Desk}) as service:
+        desk = service.resource("worker/desk")
+        async with open_socket(url_of(service)) as socket:
+            await socket.send_message(call % ("wait", key))
+            await desk.began.get(1)
+            await socket.send_message(call % ("heard", key))
+            await desk.began.get(2)
+            await socket.send_message('{"jsonrpc": "2.0", "method": "add", "params": [1], "id": 9}')
+            await service.wait_settled(2)
+
+        assert await desk.cancelled.get(1) == ["gone"]
+
+
 async def test_a_handler_tells_its_caller_more_through_its_line() -> None:
     async with desk_and_socket() as (desk, socket, _service):
         await socket.send_message('{"jsonrpc": "2.0", "method": "watch", "params": ["tea"], "id": 1}')
