@@ -1,10 +1,12 @@
 """A real `kernel run` over AMQP 1.0 that is killed and stopped while it works: nothing is lost, a stop repeats nothing.
 
-The same trials, with many more messages: `benchmarks/loss.py --systems amqp10`.
+The number of kills and stops can be raised for a longer trial: `AMQP10_TIMES=50 pytest tests/amqp10/test_loss.py`. The
+same trials, with many more messages: `benchmarks/loss.py --systems amqp10`.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections import Counter
@@ -21,7 +23,8 @@ from ._node import Amqp10Node
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
-SHORT = Trial(messages=600, seconds=0.05, signal=signal.SIGTERM, times=3, concurrency=20, grace=20.0)
+TIMES = int(os.environ.get("AMQP10_TIMES", "3"))
+SHORT = Trial(messages=200 * TIMES, seconds=0.05, signal=signal.SIGTERM, times=TIMES, concurrency=20, grace=20.0)
 LONG = Trial(messages=150, seconds=3.0, signal=signal.SIGTERM, times=2, concurrency=25, grace=20.0)
 
 
@@ -38,7 +41,7 @@ async def attempt(rabbit: Amqp10Node, trial: Trial, folder: Path) -> Verdict:
     return await endure(trial, runner, effects, lambda: rabbit.node.waiting(queue))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(60 * TIMES)
 @pytest.mark.parametrize("work", [SHORT, LONG], ids=["50 ms", "3 s"])
 async def test_kills_lose_nothing_and_repeat_no_more_than_was_in_hand(
     work: Trial, rabbit: Amqp10Node, tmp_path: Path
@@ -51,7 +54,7 @@ async def test_kills_lose_nothing_and_repeat_no_more_than_was_in_hand(
     assert verdict.twice <= trial.allowed_twice
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(60 * TIMES)
 @pytest.mark.parametrize("work", [SHORT, LONG], ids=["50 ms", "3 s"])
 async def test_stops_lose_nothing_repeat_nothing_and_end_in_time(
     work: Trial, rabbit: Amqp10Node, tmp_path: Path

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, cast, final
 
 import attrs
@@ -43,6 +43,8 @@ _OF_SERVERS: Final = frozenset((
     "x-message-ttl", "x-queue-name", "x-queue-type", "x-priority", "x-stream-offset", "x-death", "cc", "bcc",
 ))
 # fmt: on
+_TAKEN: Final = _OF_SERVERS | _OURS - {OTHERS}
+"""Those of which nothing is a header of the message's own."""
 _PREFIXES: Final = ("JMS", "AMQ_", "activemq.")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _TEXT: Final = re.compile(r"[^\x00-\x1f\s](?:[^\x00-\x08\x0b\x0c\x0e-\x1f]*[^\x00-\x1f\s])?")
@@ -82,22 +84,25 @@ def write_letter(envelope: Envelope, *, now: float, attempts: int = 0) -> dict[s
     return headers
 
 
-def read_letter(frame: Frame, *, id_: str, reply_to: str, subject: str, now: float) -> Letter:
+def read_letter(
+    frame: Frame, *, id_: str, reply_to: str, subject: Callable[[Mapping[str, str]], str], attempts: int, now: float
+) -> Letter:
     """Return what a message means.
 
     Args:
         frame: The message.
         id_: Its id, as the server has it; empty if none was given.
         reply_to: Where answers go.
-        subject: What it is about if it does not say.
+        subject: Tells what it is about if it does not say.
+        attempts: Those that the server has counted.
         now: The time, from which its deadline is counted.
     """
     headers = frame.headers
     priority = headers.get("priority", "")
     envelope = Envelope(
-        subject=headers.get(SUBJECT) or subject,
+        subject=headers.get(SUBJECT) or subject(headers),
         body=frame.body,
-        headers=_read_headers(headers) or NO_HEADERS,
+        headers=_read_headers(headers),
         id=id_ or new_id(),
         content_type=headers.get("content-type", ""),
         reply_to=reply_to,
@@ -105,8 +110,7 @@ def read_letter(frame: Frame, *, id_: str, reply_to: str, subject: str, now: flo
         priority=min(int(priority), 9) if _is_number(priority) else 0,
         deadline=read_deadline(headers[DEADLINE_HEADER], now=now) if DEADLINE_HEADER in headers else math.inf,
     )
-    attempts = headers.get(ATTEMPTS, "")
-    return Letter(envelope=envelope, attempts=int(attempts) if _is_number(attempts) else 0)
+    return Letter(envelope=envelope, attempts=attempts + number_of(headers, ATTEMPTS))
 
 
 def number_of(headers: Mapping[str, str], name: str) -> int:
@@ -121,7 +125,7 @@ def _is_number(text: str) -> bool:
 
 def is_plain(name: str) -> bool:
     """Return whether a header can go under its own name: it means nothing to a server, nor to us."""
-    is_free = name not in _OF_SERVERS and name not in _OURS and not name.startswith(_PREFIXES)
+    is_free = name not in _TAKEN and name != OTHERS and not name.startswith(_PREFIXES)
     return is_free and _NAME.fullmatch(name) is not None
 
 
@@ -141,9 +145,11 @@ def _write_headers(headers: Mapping[str, object]) -> dict[str, str]:
     return plain
 
 
-def _read_headers(headers: Mapping[str, str]) -> dict[str, object]:
+def _read_headers(headers: Mapping[str, str]) -> Mapping[str, object]:
+    if headers.keys() <= _TAKEN:  # as most of them are, which is asked of all at once
+        return NO_HEADERS
     plain: dict[str, object] = {name: value for name, value in headers.items() if is_plain(name)}
-    return plain | _read_others(headers[OTHERS]) if OTHERS in headers else plain
+    return plain | _read_others(headers[OTHERS]) if OTHERS in headers else plain or NO_HEADERS
 
 
 def _read_others(text: str) -> dict[str, object]:

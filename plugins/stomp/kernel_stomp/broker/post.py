@@ -36,16 +36,16 @@ class Post:
     def read(self, frame: Frame, *, queue: str) -> Letter:
         """Return what a message means that came from a queue."""
         dialect, headers = self.outbox.dialect, frame.headers
+        death = dialect.death_of(headers, queue=queue)
         letter = read_letter(
             frame,
             id_=dialect.id_of(headers),
             reply_to=dialect.reply_to_of(headers),
-            subject=dialect.subject_of(headers),
+            subject=dialect.subject_of,
+            attempts=dialect.attempts_of(headers) if death is None else 0,
             now=trio.current_time(),
         )
-        if (death := dialect.death_of(headers, queue=queue)) is not None:
-            return _dead(letter, reason=death[0], queue=death[1])
-        return attrs.evolve(letter, attempts=letter.attempts + dialect.attempts_of(headers))
+        return letter if death is None else _dead(letter, reason=death[0], queue=death[1])
 
     async def reply(self, reply: Envelope, *, exchange: str = "") -> None:
         """Send an answer; if nobody can get it, it is dropped, with an event where that is known.

@@ -65,9 +65,10 @@ def encode(frame: Frame, version: str) -> bytes:
         FrameError: if a header has what this version cannot write: a NUL, and in CONNECT a line feed; or if its headers
         are more than whoever takes it would read.
     """
-    lines = [frame.command]
-    write = _written_plain if frame.command in PLAIN else _written_old if version == OLD else _written
-    lines += [f"{write(key)}:{write(value)}" for key, value in frame.headers.items()]
+    lines = [frame.command, *[f"{key}:{value}" for key, value in frame.headers.items()]]
+    if not _is_plain("\n".join(lines), len(frame.headers)):
+        write = _written_plain if frame.command in PLAIN else _written_old if version == OLD else _written
+        lines[1:] = [f"{write(key)}:{write(value)}" for key, value in frame.headers.items()]
     if frame.body or frame.command == "SEND":
         lines.append(f"content-length:{len(frame.body)}")
     try:
@@ -77,6 +78,12 @@ def encode(frame: Frame, version: str) -> bytes:
     if len(head) > _WRITTEN.line or len(lines) > _WRITTEN.headers:
         _check_size(head, lines)
     return b"%b\n\n%b\0" % (head, frame.body)
+
+
+def _is_plain(text: str, headers: int) -> bool:
+    """Return whether so many headers, as they are, say what they mean: asked of all of them at once."""
+    is_free = "\\" not in text and "\r" not in text and "\0" not in text
+    return is_free and text.count("\n") == headers == text.count(":")
 
 
 def _check_size(head: bytes, lines: list[str]) -> None:

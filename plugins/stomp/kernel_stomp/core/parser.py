@@ -196,20 +196,23 @@ class Parser:
                 raise StompError("a carriage return stands in a line")
         if lines[0] not in self.commands:
             raise StompError(f"{lines[0][:20]!r} is no command of this side")
-        if len(lines) > self.limits.headers + 1 or len(max(lines, key=len)) > self.limits.line:
+        is_long = len(text) > self.limits.line and len(max(lines, key=len)) > self.limits.line
+        if len(lines) > self.limits.headers + 1 or is_long:
             raise StompError("a frame has too many headers, or too long a one")
-        return self._read_headers(lines[0], lines[1:])
+        command = lines.pop(0)
+        headers = self._read_headers(lines, escaped="\\" in text and command not in PLAIN)
+        return command, headers, _length(headers)
 
-    def _read_headers(self, command: str, lines: list[str]) -> tuple[str, dict[str, str], int]:
+    def _read_headers(self, lines: list[str], *, escaped: bool) -> dict[str, str]:
         headers: dict[str, str] = {}
         for line in lines:
             key, colon, value = line.partition(":")
             if not (colon and key):
                 raise StompError("a header has no name or no colon")
-            if "\\" in line and command not in PLAIN:
+            if escaped:
                 key, value = self._unescaped(key), self._unescaped(value)
             headers.setdefault(key, value)  # of those that are repeated the first counts
-        return command, headers, _length(headers)
+        return headers
 
     def _unescaped(self, text: str) -> str:
         def meaning(match: re.Match[str]) -> str:

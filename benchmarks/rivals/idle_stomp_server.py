@@ -1,0 +1,67 @@
+"""A server of STOMP 1.2 that does next to nothing: what it brings is made beforehand, and acknowledgements are counted.
+
+So whoever takes from it shows how fast he can be himself. `idle_stomp_server.py COUNT` prints its port and brings so many
+messages to each subscription, never more than 100 that are not acknowledged. It runs until it is ended.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+PREFETCH: Final = 100
+BODY: Final = json.dumps({"id": 12345, "sku": "tea", "quantity": 2, "note": "x" * 150}).encode()
+HEAD: Final = (
+    "MESSAGE\nsubscription:1\ndestination:/queue/bench\nmessage-id:T_1@@abcdef@@{0}\nredelivered:false\n"
+    "ack:T_1@@abcdef@@{0}\nkernel-subject:bench\ncontent-type:application/json\npersistent:true\n"
+    "amqp-message-id:{0:032x}\ncontent-length:{1}\n\n"
+)
+"""What RabbitMQ says of a message that the kernel has sent."""
+
+
+def main(count: int) -> None:
+    messages = [HEAD.format(number, len(BODY)).encode() + BODY + b"\0" for number in range(count)]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            threading.Thread(target=serve, args=(listener.accept()[0], messages), daemon=True).start()
+
+
+def serve(connection: socket.socket, messages: list[bytes]) -> None:
+    """Say what each frame wants to hear; after SUBSCRIBE, a message for each that is acknowledged."""
+    brought = 0
+    for frames in heard(connection):
+        answers, free = list[bytes](), 0
+        for frame in frames:
+            command, lines = frame.lstrip(b"\n").partition(b"\n")[::2]
+            if command == b"ACK":
+                free += 1
+                continue
+            answers.append(answer(command, lines))
+            free += PREFETCH * (command == b"SUBSCRIBE")
+        connection.sendall(b"".join([*answers, *messages[brought : brought + free]]))
+        brought += free
+
+
+def answer(command: bytes, lines: bytes) -> bytes:
+    """Return what a frame is answered with."""
+    if command in (b"CONNECT", b"STOMP"):
+        return b"CONNECTED\nversion:1.2\nheart-beat:0,0\nsession:1\n\n\0"
+    receipt = next((line.partition(b":")[2] for line in lines.split(b"\n") if line.startswith(b"receipt:")), b"")
+    return b"RECEIPT\nreceipt-id:%b\n\n\0" % receipt if receipt else b""
+
+
+def heard(connection: socket.socket) -> Iterator[list[bytes]]:
+    """Return the frames of one read after another; none of them has a body with a NUL."""
+    rest = b""
+    while data := connection.recv(65536):
+        *frames, rest = (rest + data).split(b"\0")
+        yield frames
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
