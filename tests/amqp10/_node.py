@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -49,20 +49,30 @@ class Amqp10Node:
 
 
 @contextmanager
-def running(folder: Path, programs: Path) -> Iterator[Amqp10Node]:
-    """A node that runs; whatever the test did to it, it is gone afterwards."""
+def running(
+    folder: Path, programs: Path, *, plugins: Sequence[str] = (), lines: Sequence[str] = (), heartbeat: int = 1
+) -> Iterator[Amqp10Node]:
+    """A node that runs; whatever the test did to it, it is gone afterwards.
+
+    Args:
+        folder: Its own.
+        programs: Where those of RabbitMQ are.
+        plugins: What it has besides.
+        lines: What its configuration says besides.
+        heartbeat: Seconds that it lets a client be silent: over AMQP 1.0 that is its own to say, and a second the least.
+    """
     api, tls = free_port(), free_port()
     _certify(folder)
-    # How long RabbitMQ lets a client be silent is its own to say, over AMQP 1.0: a whole second is the least.
-    lines = (
-        "heartbeat = 1",
+    every = (
+        f"heartbeat = {heartbeat}",
         f"management.tcp.port = {api}",
         "management.tcp.ip = 127.0.0.1",
         "loopback_users = none",
         *_secure(folder, tls),
+        *lines,
     )
-    (folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
-    with running_node(folder, programs, plugins=PLUGINS) as node:
+    (folder / "rabbitmq.conf").write_text("\n".join(every) + "\n")
+    with running_node(folder, programs, plugins=(*PLUGINS, *plugins)) as node:
         yield Amqp10Node(node, api, tls)
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -18,7 +19,8 @@ import pytest
 from kernel.abc import Queue, Topology
 
 from ..amqp._loss import Effects, Runner, Trial, Verdict, endure, fill, manifest
-from ._node import Amqp10Node
+from ..amqp._node import scripts
+from ._node import Amqp10Node, running
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +28,16 @@ ROOT = Path(__file__).parent.parent.parent
 TIMES = int(os.environ.get("AMQP10_TIMES", "3"))
 SHORT = Trial(messages=200 * TIMES, seconds=0.05, signal=signal.SIGTERM, times=TIMES, concurrency=20, grace=20.0)
 LONG = Trial(messages=150, seconds=3.0, signal=signal.SIGTERM, times=2, concurrency=25, grace=20.0)
+
+
+@pytest.fixture(scope="module")
+def rabbit(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Amqp10Node]:
+    """A node that gives nobody up who is slow for a second: whoever it gives up gets again what he has in hand."""
+    programs = scripts()
+    if programs is None:
+        pytest.skip("needs rabbitmq-server")
+    with running(tmp_path_factory.mktemp("node"), programs, heartbeat=30) as node:
+        yield node
 
 
 async def attempt(rabbit: Amqp10Node, trial: Trial, folder: Path) -> Verdict:

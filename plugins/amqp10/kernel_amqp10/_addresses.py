@@ -7,6 +7,7 @@ ActiveMQ Artemis, "Address Model", fully qualified queue names.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Final, Literal, final
 from urllib.parse import quote, unquote
 
@@ -55,24 +56,25 @@ class Addresses(ABC):
 class RabbitAddresses(Addresses):
     """`/amq/queue/NAME` and `/exchange/NAME`: the plugin of RabbitMQ 3.x.
 
-    `/queue/NAME` would declare the queue, without what it was declared with.
+    `/queue/NAME` would declare the queue, without what it was declared with. Of what is escaped in an address, the plugin
+    reads `%2F` and nothing else; and what is no ASCII it does not read at all, so that stays escaped, and is not found.
     """
 
     __slots__ = ()
 
     @override
     def queue(self, name: str) -> str:
-        return f"/amq/queue/{quote(name, safe='')}"
+        return f"/amq/queue/{_escaped(name)}"
 
     @override
     def route(self, exchange: str, key: str) -> Route:
         if not exchange:
             return Route(self.queue(key))
-        return Route(f"/exchange/{quote(exchange, safe='')}")  # the subject of a message is its routing key
+        return Route(f"/exchange/{_escaped(exchange)}")  # the subject of a message is its routing key
 
     def delayed(self, exchange: str, key: str) -> Route:
         """Return where a message goes whose routing key is not its subject."""
-        return Route(f"/exchange/{quote(exchange, safe='')}/{quote(key, safe='')}")
+        return Route(f"/exchange/{_escaped(exchange)}/{_escaped(key)}")
 
     @override
     def sources(self, queue: str, bound: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ class RabbitAddresses(Addresses):
 
     @override
     def name_of(self, address: str) -> str:
-        return _without(address, "/amq/queue/", "/queue/", "/reply-queue/")
+        return _without(address, "/amq/queue/", "/queue/", "/reply-queue/", read=_unescaped)
 
 
 @final
@@ -111,7 +113,7 @@ class Rabbit4Addresses(Addresses):
 
     @override
     def name_of(self, address: str) -> str:
-        return _without(address, "/queues/")
+        return _without(address, "/queues/", read=unquote)
 
 
 @final
@@ -147,9 +149,20 @@ class ArtemisAddresses(Addresses):
         return (self.queue(queue), *copies)
 
 
-def _without(address: str, *prefixes: str) -> str:
+_PLAIN: Final = "".join(map(chr, range(ord(" "), 127))).replace("/", "")
+
+
+def _without(address: str, *prefixes: str, read: Callable[[str], str]) -> str:
     found = next((prefix for prefix in prefixes if address.startswith(prefix)), None)
-    return address if found is None else unquote(address.removeprefix(found))
+    return address if found is None else read(address.removeprefix(found))
+
+
+def _escaped(name: str) -> str:
+    return quote(name, safe=_PLAIN)
+
+
+def _unescaped(name: str) -> str:
+    return name.replace("%2F", "/")
 
 
 def addresses(dialect: Dialect, *, with_exchange: bool = True) -> Addresses:

@@ -105,6 +105,8 @@ class Amqp10Config:
     """RabbitMQ's."""
     exchange_in_address: bool = True
     """Over `artemis`, whether messages for an exchange go to the address `EXCHANGE.SUBJECT`, or to `SUBJECT` alone."""
+    text_bodies: bool = False
+    """Whether bodies that are UTF-8 are sent as text, as aspyx-event and others of its kind want them, and not as bytes."""
     username: str = _GUEST
     password: Secret | None = None
     """None is `guest` for hosts of the loopback, and a mistake for all others."""

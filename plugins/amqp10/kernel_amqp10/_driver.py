@@ -124,7 +124,7 @@ class _Wires:
         self._catalog = Catalog(names, directory)
         self._sending = self._keeper("sending", health, _nothing)
         self._consuming = self._keeper("consuming", health, self._restore)
-        post = Post(context, self._proton, names, Outbox(self._sending), self._postponer)
+        post = Post(context, self._proton, names, Outbox(self._sending), self._postponer, config.text_bodies)
         self.broker = Amqp10Broker(names, self._catalog, directory, post, self._consuming, self._start)
 
     async def connect(self, nursery: trio.Nursery) -> None:

@@ -8,7 +8,8 @@ from kernel_amqp10._addresses import RABBITMQ, RABBITMQ4, ArtemisAddresses, Rout
     ("dialect", "name", "address"),
     [
         ("rabbitmq", "orders", "/amq/queue/orders"),
-        ("rabbitmq", "a/b c::d", "/amq/queue/a%2Fb%20c%3A%3Ad"),
+        ("rabbitmq", "a/b c::d", "/amq/queue/a%2Fb c::d"),
+        ("rabbitmq", "ü", "/amq/queue/%C3%BC"),
         ("rabbitmq4", "orders", "/queues/orders"),
         ("rabbitmq4", "a/b", "/queues/a%2Fb"),
         ("artemis", "orders", "orders"),

@@ -53,6 +53,20 @@ def test_an_envelope_comes_as_it_was_written(
     assert (letter.envelope, letter.attempts, letter.is_again) == (sent, 0, False)
 
 
+@pytest.mark.parametrize(("body", "sent"), [('{"a":"ü"}'.encode(), '{"a":"ü"}'), (b"\xff", b"\xff"), (b"", "")])
+def test_bodies_of_text_go_as_text_to_whoever_wants_that(proton: Proton, body: bytes, sent: object) -> None:
+    data = write_letter(proton, RABBITMQ, Envelope(subject="x", body=body), now=0.0, as_text=True)
+    message = proton.Message()
+    message.decode(data)
+
+    assert message.body == sent
+    assert read_letter(proton, RABBITMQ, data, now=0.0).envelope.body == body
+
+
+def test_what_has_no_content_type_has_none(proton: Proton) -> None:
+    assert not again(proton, Envelope(subject="x", body=b"{}")).envelope.content_type
+
+
 def test_headers_keep_their_types(proton: Proton) -> None:
     headers = {
         "int": 1,

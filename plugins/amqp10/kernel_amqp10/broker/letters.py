@@ -58,6 +58,7 @@ def write_letter(
     to: str | None = None,
     attempts: int = 0,
     delay: float = 0.0,
+    as_text: bool = False,
 ) -> bytes:
     """Return an encoded message.
 
@@ -69,6 +70,7 @@ def write_letter(
         to: The address that the message itself says.
         attempts: Those behind it.
         delay: Seconds for which the broker is to hold it back by itself.
+        as_text: Whether a body that is UTF-8 is one value of text, and not bytes.
 
     Raises:
         ValueError: if its priority is not 0 to 9.
@@ -76,7 +78,8 @@ def write_letter(
     """
     check_envelope(envelope)
     message = proton.Message()
-    message.body, message.inferred, message.durable = envelope.body, True, True
+    message.body = text = _text_of(envelope.body) if as_text else envelope.body
+    message.inferred, message.durable = not isinstance(text, str), True
     message.first_acquirer = True  # until a broker that tells says otherwise
     message.id, message.subject, message.priority = envelope.id, envelope.subject, envelope.priority
     message.address, message.creation_time = to, time.time()
@@ -155,7 +158,7 @@ def _envelope(addresses: Addresses, message: ProtonMessage, table: Mapping[str, 
         body=_body(message.body),
         headers=_headers(table) if table else NO_HEADERS,
         id=_text(message.id) or new_id(),
-        content_type=str(message.content_type or ""),
+        content_type=_media_type(message.content_type),
         reply_to=addresses.name_of(str(message.reply_to or "")),
         correlation_id=_text(message.correlation_id),
         priority=min(message.priority, 9),
@@ -178,6 +181,18 @@ def _headers(table: Mapping[str, object]) -> Mapping[str, object]:
 def _attempts(table: Mapping[str, object]) -> int:
     counted = table.get(ATTEMPTS)
     return min(int(counted), 1 << 20) if isinstance(counted, int) and counted > 0 else 0
+
+
+def _text_of(body: bytes) -> str | bytes:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+def _media_type(said: str | None) -> str:
+    """Return a content type; the engine reads one that is not there as the word None."""
+    return "" if said in {None, "None"} else str(said)
 
 
 def _text(value: object) -> str:

@@ -39,6 +39,8 @@ class Post:
     _outbox: Outbox
     _postponer: Postponer | None
     """None for a broker that holds messages back by itself."""
+    _as_text: bool = False
+    """Whether bodies that are UTF-8 go as text."""
 
     async def send(
         self, envelope: Envelope, *, exchange: str, mandatory: bool, attempts: int = 0, delay: float = 0.0
@@ -85,7 +87,14 @@ class Post:
         if delay > 0 and envelope.delay <= 0:
             envelope = attrs.evolve(envelope, deadline=envelope.deadline - delay)
         return write_letter(
-            self._proton, self._addresses, envelope, now=now, to=route.to, attempts=attempts, delay=held
+            self._proton,
+            self._addresses,
+            envelope,
+            now=now,
+            to=route.to,
+            attempts=attempts,
+            delay=held,
+            as_text=self._as_text,
         )
 
     def drop(self, envelope: Envelope, *, queue: str, reason: str) -> None:

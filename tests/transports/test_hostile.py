@@ -12,12 +12,15 @@ from typing import Any
 import attrs
 import msgspec
 import pydantic
+import pytest
 from kernel_events import event, listens
 from trio.testing import MockClock
 
-from kernel import DeadLetter, Envelope
+from kernel import DeadLetter, Envelope, new_id
 from kernel._manifest.registry import Registry, discover
 from kernel.testing import open_kernel
+
+from .conftest import Table
 
 heard: list[object] = []
 
@@ -147,25 +150,47 @@ HOSTILE: list[tuple[str, bytes, str]] = [
 WIRED = {"driver": "queue", "protocol": "json"}
 
 
-async def test_what_is_no_event_is_a_dead_letter_that_says_where(autojump_clock: MockClock) -> None:
-    heard.clear()
+async def reasons_of(queue: Table) -> list[str]:
+    """Send what is no event over a broker; return why each was put aside."""
+    names = {"exchange": new_id()}
     own = Registry.of({"workers": {"listens": Listens}})
     manifest = {
-        "kernel": {"name": "shop"},
-        "drivers": {"queue": {"plugin": "memory"}, "events": {"plugin": "event_sender", **WIRED}},
-        "dispatchers": {"heard": {"plugin": "event_listener", **WIRED}},
+        "kernel": {"name": f"shop-{new_id()}"},
+        "drivers": {"queue": queue, "events": {"plugin": "event_sender", **WIRED, **names}},
+        "dispatchers": {"heard": {"plugin": "event_listener", **WIRED, **names}},
         "workers": {"listens": {"use": "listens", "dispatcher": "heard"}},
     }
     registry = Registry((*discover().plugins, *own.plugins))
+    reasons: list[str] = []
     async with open_kernel(manifest, registry=registry, expected=Exception) as kernel:
         broker = kernel.resource("driver/queue")
-        reasons: list[str] = []
         for count, (subject, body, _) in enumerate(HOSTILE, start=1):
-            await broker.send(Envelope(subject=subject, body=body), exchange="events")
-            settled = await kernel.wait_settled(count)
-            outcome = settled[-1].outcome
+            await broker.send(Envelope(subject=subject, body=body), exchange=names["exchange"])
+            outcome = (await kernel.wait_settled(count))[-1].outcome
             reasons.append(outcome.reason if isinstance(outcome, DeadLetter) else repr(outcome))
+    return reasons
+
+
+def unlike(reasons: list[str]) -> list[tuple[bytes, str]]:
+    """Return what was put aside for another reason than what is wrong with it, or not at all."""
+    return [(body, got) for (_, body, wanted), got in zip(HOSTILE, reasons, strict=True) if wanted not in got]
+
+
+async def test_what_is_no_event_is_a_dead_letter_that_says_where(autojump_clock: MockClock) -> None:
+    heard.clear()
+
+    reasons = await reasons_of({"plugin": "memory"})
 
     assert len(HOSTILE) >= 30
-    assert not [(body, got) for (_, body, wanted), got in zip(HOSTILE, reasons, strict=True) if wanted not in got]
+    assert not unlike(reasons)
+    assert heard == []
+
+
+@pytest.mark.slow
+async def test_it_is_one_over_each_transport(queue: Table) -> None:
+    heard.clear()
+
+    reasons = await reasons_of(queue)
+
+    assert not unlike(reasons)
     assert heard == []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +11,7 @@ from kernel import DeliverySettled, Listening
 from kernel.errors import PermanentError, TransientError
 from kernel.testing import open_kernel
 
-from .conftest import Server
+from .conftest import Table
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -22,35 +20,8 @@ WEB = {"plugin": "web", "bind": "127.0.0.1:0"}
 ENDS = {"worker/statistician", "worker/mourner"}
 
 
-def _memory(_: pytest.FixtureRequest) -> dict[str, Any]:
-    return {"plugin": "memory"}
-
-
-def _sqlite(request: pytest.FixtureRequest) -> dict[str, Any]:
-    folder: Path = request.getfixturevalue("tmp_path")
-    return {"plugin": "sqlite", "path": str(folder / "queue.db")}
-
-
-def _amqp(request: pytest.FixtureRequest) -> dict[str, Any]:
-    rabbit: Server = request.getfixturevalue("rabbit")
-    return {"plugin": "amqp", "hosts": [f"127.0.0.1:{rabbit.process.port}"], "prefix": "over-amqp."}
-
-
-def _stomp_rabbit(request: pytest.FixtureRequest) -> dict[str, Any]:
-    rabbit: Server = request.getfixturevalue("rabbit")
-    return rabbit.table
-
-
-def _stomp_active(request: pytest.FixtureRequest) -> dict[str, Any]:
-    active: Server = request.getfixturevalue("active")
-    return active.table
-
-
-@pytest.mark.parametrize("table", [_memory, _sqlite, _amqp, _stomp_rabbit, _stomp_active])
-async def test_orders_end_the_same_way_on_every_broker(
-    table: Callable[[pytest.FixtureRequest], dict[str, Any]], request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    replaced = {"dispatchers.web": WEB, "drivers.queue": table(request)}
+async def test_orders_end_the_same_way_on_every_broker(queue: Table, tmp_path: Path) -> None:
+    replaced = {"dispatchers.web": WEB, "drivers.queue": queue}
     environ, expected = {"ORDERDESK_DB": str(tmp_path / "store.db")}, (PermanentError, TransientError)
     async with open_kernel(MANIFEST, environ=environ, replace=replaced, expected=expected) as service:
         listening = await service.wait_event(Listening)
@@ -58,8 +29,10 @@ async def test_orders_end_the_same_way_on_every_broker(
             ids = [await _order(client, sku) for sku in ("tea", "oil", "poison")]
             await service.wait_settled(3, matching=_is_end)
             states = [(await client.get(f"/orders/{id_}")).json()["state"] for id_ in ids]
+            quote = await client.get("/quote", params={"sku": "tea", "quantity": 3})
 
     assert states == ["packed", "packed", "lost"]
+    assert quote.json() == {"sku": "tea", "cents": 1050}
 
 
 async def _order(client: httpx.AsyncClient, sku: str) -> str:
