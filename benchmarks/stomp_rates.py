@@ -1,10 +1,10 @@
 """Consuming over STOMP, against stomp.py: rounds in turns, the median of the ratios; and the parser on a large body.
 
-    uv run python benchmarks/stomp_rates.py [--rounds 5] [--messages 5000]
+    uv run python benchmarks/stomp_rates.py [--rounds 5] [--messages 5000] [--idle]
 
 A queue is filled, then a process takes it all: prefetch 100, JSON of about 200 bytes read, each message acknowledged
 after its handler. The kernel's side is a whole service. Each side measures itself, from the first handler to the last.
-Starts a RabbitMQ of its own.
+Starts a RabbitMQ of its own; with `--idle`, a server that does next to nothing, so that only the two sides count.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -43,9 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--idle", action="store_true")
     arguments = parser.parse_args()
     seconds = parsed()
     print(f"a body of 1 MB is read in {seconds * 1000:.2f} ms; at most {PARSED * 1000:g}")
+    if arguments.idle:
+        race(0, arguments.rounds, arguments.messages)
+        return
     sys.path.insert(0, str(ROOT))
     from tests.amqp._node import free_port, running_node, scripts  # noqa: PLC0415  no package of a distribution
 
@@ -59,7 +65,7 @@ def main() -> None:
 
 
 def race(port: int, rounds: int, messages: int) -> float:
-    """Return how many times faster the kernel is, in the median."""
+    """Return how many times faster the kernel is, in the median; at port 0, with a server that does next to nothing."""
     ratios = list[float]()
     for number in range(rounds):
         sides = {name: rate(name, port, messages) for name in (SIDES if number % 2 else reversed(SIDES))}
@@ -75,8 +81,29 @@ SIDES: Final = ("kernel", "stomp.py")
 
 def rate(side: str, port: int, messages: int) -> float:
     """Return how many messages a second one side takes."""
+    if not port:
+        with idle_server(messages) as idle:
+            return taken(side, "bench", idle, messages)
     queue = f"bench-{secrets.token_hex(4)}"
     trio.run(partial(fill, queue, port, messages))
+    return taken(side, queue, port, messages)
+
+
+@contextmanager
+def idle_server(messages: int) -> Generator[int]:
+    """Run the server that does next to nothing; its port. It has more than is taken, so that nobody waits for the end."""
+    command = [sys.executable, str(RIVALS / "idle_stomp_server.py"), str(messages + 200)]
+    server = subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        yield int(server.stdout.readline())
+    finally:
+        server.kill()
+        server.wait()
+
+
+def taken(side: str, queue: str, port: int, messages: int) -> float:
+    """Return how many messages a second one side takes from a queue; says what CPU a message costs it."""
     rival = [os.environ.get("UV", "uv"), "run", "--quiet", "--script", str(RIVALS / "consume_stomp_py.py")]
     service = [sys.executable, "-m", "kernel", "run", "--log-level", "error", str(RIVALS / "kernel_stomp.toml")]
     command = service if side == "kernel" else [*rival, queue, str(messages), str(port)]
@@ -88,6 +115,7 @@ def rate(side: str, port: int, messages: int) -> float:
     finally:
         process.terminate()
         process.wait()
+    print(f"{side}: {said['cpu'] / said['count'] * 1e6:.0f} us of CPU for each message")
     return float(said["count"] / said["wall"])
 
 

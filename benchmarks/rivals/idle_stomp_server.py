@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 PREFETCH: Final = 100
@@ -58,9 +59,10 @@ def answer(command: bytes, lines: bytes) -> bytes:
 def heard(connection: socket.socket) -> Iterator[list[bytes]]:
     """Return the frames of one read after another; none of them has a body with a NUL."""
     rest = b""
-    while data := connection.recv(65536):
-        *frames, rest = (rest + data).split(b"\0")
-        yield frames
+    with suppress(ConnectionError):
+        while data := connection.recv(65536):
+            *frames, rest = (rest + data).split(b"\0")
+            yield frames
 
 
 if __name__ == "__main__":
