@@ -97,6 +97,8 @@ def causes(tree: Tree, snapshot: Snapshot, now: float) -> Iterator[Cause]:
     for child in list(tree.supervisor.children.values()):
         if (what := _what(tree, child)) is not None:
             _, until, then = _deadline(tree, child)
+            if child.state is State.STOPPING and until <= now:
+                what, until, then = "hangs: it was left behind when its stop_timeout was over", math.inf, ""
             task = child.task if child.state in {State.STARTING, State.STOPPING} else None
             seconds = max(0.0, now - child.moved_at)
             yield Cause(component=child.id, what=what, seconds=seconds, until=until, then=then, task=task)
@@ -120,7 +122,7 @@ def _what(tree: Tree, child: Child) -> str | None:
             what = f"closes, after {obstacles}" if obstacles != "nothing" else "closes"
         case State.DRAINING:
             intake = tree.intakes.get(child.id)
-            what = f"drains: {0 if intake is None else intake.in_flight} in flight"
+            what = f"drains, after {obstacles}" if intake is None else f"drains: {intake.in_flight} in flight"
         case State.DEGRADED:
             what = f"is degraded{reason}"
         case State.FAILED:

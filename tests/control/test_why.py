@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -84,7 +85,24 @@ class Stays(Driver[None]):
             await trio.sleep(1)
 
 
-DRIVERS = {"slow": Slow, "away": Away, "weak": Weak, "stays": Stays}
+@attrs.frozen
+class Hangs(Driver[None]):
+    """Closes when it likes, whoever cancels it."""
+
+    config: NoConfig
+    context: Context
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        try:
+            await trio.lowlevel.checkpoint()
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(10)
+
+
+DRIVERS = {"slow": Slow, "away": Away, "weak": Weak, "stays": Stays, "hangs": Hangs}
 
 
 def service(*drivers: str, ready: bool = True, expected: Any = (), **more: Any) -> Any:
@@ -278,6 +296,28 @@ async def test_a_component_that_closes(autojump_clock: Any) -> None:
     assert causes["driver/stays"].what == "closes"
     assert (wait, causes["driver/stays"].then) == (1.5, "it is left behind")
     assert causes["driver/stays"].where.startswith(f"{__file__}:")
+
+
+async def test_a_component_that_was_left_behind_is_not_said_to_be_closing(autojump_clock: Any) -> None:
+    async with service("hangs", expected=Exception) as kernel:
+        kernel.kernel.request_stop()
+        await trio.sleep(3)
+        causes = said(kernel)
+
+    assert causes["driver/hangs"].what == "hangs: it was left behind when its stop_timeout was over"
+    assert (causes["driver/hangs"].until, causes["driver/hangs"].then) == (math.inf, "")
+    assert causes["driver/hangs"].where.startswith(f"{__file__}:")
+
+
+async def test_a_worker_that_restarts_waits_for_what_its_dispatcher_has_begun(autojump_clock: Any) -> None:
+    async with service() as kernel:
+        await kernel.publish("orders", "a.b", 1)
+        await trio.sleep(1)
+        kernel.kernel.restart("worker/packer")
+        await trio.sleep(1)
+        causes = said(kernel)
+
+    assert causes["worker/packer"].what == "drains, after dispatcher/work"
 
 
 async def test_a_component_that_has_failed_for_good(autojump_clock: Any) -> None:

@@ -76,7 +76,8 @@ def _against(snapshot: Snapshot, config: TruthConfig) -> Iterator[str]:
         for one in snapshot.components:
             if one.essential and one.state not in USABLE | {State.STOPPED}:
                 waits = f", waits for {', '.join(one.waits_for)}" if one.waits_for else ""
-                yield f"{one.id} is {one.state.value}{f': {one.reason}' if one.reason else ''}{waits}"
+                after = f", after {one.error}" if one.error and one.state is State.BACKOFF else ""
+                yield f"{one.id} is {one.state.value}{f': {one.reason}' if one.reason else ''}{after}{waits}"
     for one in snapshot.components:
         if one.essential and one.state is State.DEGRADED:
             if not config.degraded_is_ready:

@@ -124,6 +124,7 @@ async def test_a_service_that_restarts_a_worker_is_live_and_not_ready(autojump_c
     assert before[:2] == (OK, OK)
     assert while_down[:2] == (OK, NO)
     assert "worker/w is backoff: restart in " in while_down[2]
+    assert while_down[2].endswith(", after ValueError: broken\n")
     assert status["components"][0]["error"] == "ValueError: broken"
 
 
