@@ -26,14 +26,16 @@ class AccessLog:
     _as_json: bool
     _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(2), init=False)
     """A thread of its own, for when sync endpoints have taken all; a second for the last lines if the first hangs."""
-    _lines: list[tuple[RequestDone, str]] = attrs.field(factory=list[tuple[RequestDone, str]], init=False)
+    _lines: list[str] = attrs.field(factory=list[str], init=False)
+    """Text, and not what it is made of: requests that are kept for a moment each make the garbage collector go through
+    all that the process holds, again and again."""
     dropped: int = attrs.field(default=0, init=False)
     """Lines for which there was no room."""
 
     def add(self, event: RequestDone, date: str) -> None:
         """Take a request that has ended at a moment."""
         if len(self._lines) < LINES_MAX:
-            self._lines.append((event, date))
+            self._lines.append(_as_json(event, date) if self._as_json else _as_text(event, date))
         else:
             self.dropped += 1
 
@@ -50,8 +52,7 @@ class AccessLog:
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        show = _as_json if self._as_json else _as_text
-        data = "".join([show(event, date) for event, date in lines]).encode(errors="replace")
+        data = "".join(lines).encode(errors="replace")
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
