@@ -52,6 +52,8 @@ async def _answer(parent: Parent, request: dict[str, object]) -> object:
     if order == "stop":
         parent.stop(signal.SIGTERM, "kernel stop")
         return {"pid": os.getpid(), "grace_period": parent.grace_period}
+    if order == "reload" and any(slot.fresh for slot in parent.slots):
+        parent.roll()  # what is being started may have read the manifest before, and is not asked yet
     if order in _EACH:
         return next(iter((await _ask_each(parent, order, request)).values()))
     if order not in _WHOLE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -227,6 +228,39 @@ async def test_the_old_processes_go_on_if_a_new_one_fails_in_its_first_moment(tm
 
         assert all(map(runs, old)), service.err
         assert len(pids(service)) == 3
+
+
+async def test_a_roll_ends_if_the_system_has_no_room_for_a_new_process(tmp_path: Path) -> None:
+    async with pair(tmp_path, LOOP, RUN) as service:
+        pid, old = service.process.pid, pids(service)
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        service.send(signal.SIGHUP)
+        await service.wait_said("the old processes go on")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+        assert all(map(runs, old)), service.err
+        service.send(signal.SIGHUP)
+        await service.wait_said("all processes have been replaced")
+
+    assert "how=Too many open files" in service.err.replace('"', "").replace("[Errno 24] ", "")
+
+
+async def test_a_reload_in_a_roll_reaches_those_that_are_being_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    async with pair(tmp_path, LOOP, RUN) as service:
+        service.send(signal.SIGHUP)
+        await wait_ready(service, 3)
+        manifest = tmp_path / "kernel.toml"
+        manifest.write_text(manifest.read_text().replace("stop_timeout = 0.05", "stop_timeout = 0.04"))
+        await trio.run_process([sys.executable, "-m", "kernel", "reload"], capture_stdout=True)
+        with trio.fail_after(PATIENCE):
+            while service.err.count("all processes have been replaced") < 2:  # noqa: ASYNC110  read meanwhile
+                await trio.sleep(0.01)
+
+    assert len(pids(service)) == 6
 
 
 # --- ports that are moved -----------------------------------------------------------------------------------------
