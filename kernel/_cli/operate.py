@@ -86,7 +86,11 @@ def _follow(place: Place, order: str, arguments: Mapping[str, object], *, within
 
 def _ask(place: Place, order: str, **arguments: object) -> Any:  # noqa: ANN401  what JSON can say
     """Return the one answer of a service; end the command if there is none."""
-    for answer in _follow(place, order, arguments):
+    return _only(place, _follow(place, order, arguments))
+
+
+def _only(place: Place, answers: Iterator[Any]) -> Any:  # noqa: ANN401  as above
+    for answer in answers:
         return answer
     _end(FAILED, f"{place.service} (pid {place.pid}) has closed the connection")
 
@@ -235,7 +239,8 @@ def reload(named: str | None, *, as_json: bool) -> None:
 
     The exit status is 1 if it is not reloaded, or something is not up.
     """
-    [answer] = _follow(_found(named), "reload", {}, within=None)  # it lasts as long as what is in flight may
+    place = _found(named)
+    answer = _only(place, _follow(place, "reload", {}, within=None))  # it lasts as long as what is in flight may
     _show(answer, status.reload_text, as_json=as_json)
     if answer["failed"]:
         raise click.exceptions.Exit(FAILED)
@@ -243,7 +248,8 @@ def reload(named: str | None, *, as_json: bool) -> None:
 
 def show_diff(named: str | None, *, as_json: bool) -> None:
     """Show what a reload of a service would do: `kernel plan --diff`."""
-    [answer] = _follow(_found(named), "reload", {"dry": True}, within=None)  # as long as imports may take
+    place = _found(named)
+    answer = _only(place, _follow(place, "reload", {"dry": True}, within=None))  # as long as imports may take
     _show(answer, status.diff_text, as_json=as_json)
 
 

@@ -11,6 +11,7 @@ import trio
 
 from .._core.spec import Plan, WorkerSpec
 from .._core.stacks import where_in_thread
+from .._delivery.failure import describe
 from ..errors import PlanError, Problem
 from .files import files_of
 
@@ -53,5 +54,9 @@ class Reader:
                 if not isinstance(spec, WorkerSpec) and spec.cls not in known:
                     spec.cls.preload()
             return plan, files_of(plan)
+        except Exception:
+            raise
+        except BaseException as error:  # of a module, or of a setup: it would end the service
+            raise PlanError([Problem("<manifest>", 0, "", f"reading it raised {describe(error)}")]) from error
         finally:
             self._thread = None

@@ -148,6 +148,17 @@ def test_a_manifest_that_is_wrong_changes_nothing_and_every_problem_is_told(text
 
 
 @pytest.mark.slow
+def test_who_waits_for_a_service_that_dies_meanwhile_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gone.py").write_text("import os\ndef setup(tables):\n    os.kill(os.getpid(), 9)\n")
+    with shop(tmp_path) as opened:
+        opened.edit('name = "shop"', 'name = "shop"\nsetup = "gone:setup"')
+        done = opened.command("reload")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"kernel: shop (pid {opened.process.pid}) ")
+
+
+@pytest.mark.slow
 def test_a_file_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
     with shop(tmp_path) as opened:
         text = MANIFEST.replace('"one"', '"two"')

@@ -98,6 +98,18 @@ async def test_while_one_hangs_no_other_is_read_and_when_it_does_not_any_more_th
             assert done.restarted == ("worker/packer",)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+async def test_one_whose_reading_would_end_a_program_is_refused(error: type[BaseException]) -> None:
+    def read() -> Plan:
+        raise error
+
+    async with running(read, []) as kernel:
+        with pytest.raises(PlanError, match=error.__name__):
+            await kernel.reload()
+
+        assert kernel.is_ready
+
+
 async def test_a_stop_does_not_wait_for_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[str] = []
     with hanging(monkeypatch) as manifest:
