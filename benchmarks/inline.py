@@ -79,7 +79,7 @@ def customer(took: Took) -> type[object]:
                     nursery.start_soon(self.ask, CALLS // TASKS)
             took.seconds = (time.process_time() - began) / CALLS
 
-        async def ask(self, times: int) -> None:
+        async def ask(self, times: int) -> None:  # noqa: ASYNC910  it is asked to call often
             for _ in range(times):
                 assert await self.rpc.call("order.take", Arguments(kwargs={"order": ORDER})) == len(ORDER)
 
