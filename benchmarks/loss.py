@@ -6,6 +6,11 @@ installed; FastStream runs in an environment that `uv run --script` makes. `amqp
 `uv sync --group engine` compiles the engine. The harness is `tests/amqp/_loss.py`; how it counts, and why, is decision 0021.
 
     uv run python benchmarks/loss.py [--messages 4000] [--kills 12] [--terms 12] [--systems kernel faststream amqp10]
+
+With `--chaos`, the kernel alone, in one trial: each message has something wrong with it, drawn by chance, so that twenty
+causes are in hand at a time, and the broker is in trouble all the while (`tests/amqp/_chaos.py`).
+
+    uv run python benchmarks/loss.py --chaos [--messages 4000] [--kills 12] [--terms 12]
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ from kernel.testing import fake_context
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tests.amqp._chaos import ChaosTrial, ChaosVerdict
+from tests.amqp._chaos import endure as endure_chaos
 from tests.amqp._loss import Effects, Runner, Trial, Verdict, endure, fill, manifest
 from tests.amqp._node import Node, running_node, scripts
 from tests.amqp10._node import running
@@ -153,6 +160,46 @@ def row(system: str, verdict: Verdict) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+CHAOS_HEAD = """
+| messages | kills | stops | troubles | lost | ends twice | runs | beyond attempts | allowed | worst | slowest stop | seconds |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def chaos_row(verdict: ChaosVerdict) -> str:
+    trial = verdict.trial
+    cells = [
+        f"{trial.messages:,}",
+        trial.kills,
+        trial.terms,
+        verdict.troubles.total(),
+        verdict.lost + verdict.left,
+        verdict.twice,
+        f"{verdict.runs:,}",
+        verdict.beyond,
+        f"{verdict.allowed:,}",
+        verdict.worst,
+        f"{verdict.slowest_stop:.1f} s",
+        f"{verdict.seconds:.0f} s",
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+async def suffer(trial: ChaosTrial) -> bool:
+    programs = scripts()
+    if programs is None:
+        sys.exit("loss.py needs rabbitmq-server; on Debian: apt install rabbitmq-server")
+    with (
+        tempfile.TemporaryDirectory(prefix="loss-node-") as folder,
+        tempfile.TemporaryDirectory(prefix="loss-") as place,
+        running_node(Path(folder), programs) as node,
+    ):
+        verdict = await endure_chaos(node, trial, Path(place))
+    print(CHAOS_HEAD)
+    print(chaos_row(verdict))
+    print(*(f"{count} x {name}" for name, count in sorted(verdict.troubles.items())), sep="\n")
+    return verdict.holds
+
+
 async def compare(systems: Sequence[str], todo: Sequence[Trial]) -> bool:
     programs = scripts()
     if programs is None:
@@ -178,8 +225,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--terms", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--chaos", action="store_true")
     parser.add_argument("--systems", nargs="+", choices=sorted(SYSTEMS), default=["kernel", "faststream"])
     arguments = parser.parse_args()
+    if arguments.chaos:
+        trial = ChaosTrial(
+            messages=arguments.messages, kills=arguments.kills, terms=arguments.terms, seed=arguments.seed
+        )
+        sys.exit(not trio.run(suffer, trial))
     sys.exit(not trio.run(compare, arguments.systems, trials(arguments)))
 
 

@@ -135,6 +135,8 @@ class Effects:
     """The file of what was done."""
 
     path: Path
+    patience: float = STALLED
+    """Seconds without an effect after which nothing more is expected."""
 
     def count(self) -> int:
         """Return how many there are, those that are there twice included."""
@@ -149,7 +151,7 @@ class Effects:
         while (size := self.count()) < count:
             if size != seen:
                 seen, since = size, trio.current_time()
-            elif trio.current_time() - since > STALLED:
+            elif trio.current_time() - since > self.patience:
                 return False
             await trio.sleep(0.002)
         return True
