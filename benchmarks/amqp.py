@@ -191,9 +191,12 @@ RACES: Final = (
             "Nameko": calls(
                 script("rpc_nameko.py", "serve", QUEUE), lambda count: script("rpc_nameko.py", "call", QUEUE, count)
             ),
+            "aio-pika": calls(
+                script("rpc_aio_pika.py", "serve", QUEUE), lambda count: script("rpc_aio_pika.py", "call", QUEUE, count)
+            ),
             "kernel": calls(service("kernel_serve"), lambda _: service("kernel_call")),
         },
-        (Bound("Nameko", 3),),
+        (Bound("Nameko", 4), Bound("aio-pika", 2)),
     ),
 )
 
