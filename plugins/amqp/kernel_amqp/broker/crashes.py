@@ -1,8 +1,10 @@
-"""Attempts in which the process died, at queues that do not count deliveries.
+"""Attempts in which the process died.
 
-A classic queue tells of a delivery that it was delivered before, and not how often. So what comes again, and was given
-back neither by this process nor with one of its connections, is sent to its queue anew with a note; a copy with the note
-that comes again was in the hand of a process that ended, and so was, as far as anybody can know, the message before it.
+A classic queue tells of a delivery that it was delivered before, and not how often; a quorum queue counts deliveries,
+also those that were only fetched and given back. So what comes again, and was given back neither by this process nor
+with one of its connections, is sent to its queue anew with a note, at a quorum queue when it has come often; a copy with
+the note that comes again was in the hand of a process that ended, and so was, as far as anybody can know, the message
+before it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ import attrs
 from ..core import Delivered
 from .headers import CRASHES, DELIVERY_COUNT
 
+FORGIVEN: Final = 10
+"""Times that a quorum queue may have delivered a message before there is a note: it counts what was returned, too."""
+FORGIVEN_NOTED: Final = 3
+"""Likewise of a copy with a note, which nobody returns: what is on its way when a consumer leaves is counted as well."""
 _MAX_SPARED: Final = 20_000
 _Key = tuple[str, str | int]
 
@@ -53,8 +59,11 @@ class Spared:
 
 
 def is_suspect(event: Delivered) -> bool:
-    """Return whether a message may have been in the hand of a process that ended, and its queue counts nothing."""
-    return event.redelivered and DELIVERY_COUNT not in (event.properties.headers or {})
+    """Return whether a message may have been in the hand of a process that ended, and that is to be noted."""
+    table = event.properties.headers or {}
+    count = table.get(DELIVERY_COUNT)
+    least = FORGIVEN_NOTED if CRASHES in table else FORGIVEN
+    return event.redelivered and (not isinstance(count, int) or count >= least)
 
 
 def is_noted(event: Delivered) -> bool:

@@ -1,7 +1,7 @@
 """Envelopes <-> properties of AMQP messages; what a message that lacks ours is taken for. Pure.
 
 - Subject: the routing key; the header `kernel-subject` where the routing key is the name of the queue.
-- Attempts: the header `kernel-attempts`, the deliveries that a quorum queue counts, and `kernel-crashes` at others.
+- Attempts: the headers `kernel-attempts` and `kernel-crashes`; what a quorum queue counts of deliveries says nothing.
 - Deadline: the header `kernel-deadline`, and `expiration`, by which the broker puts aside what is too late.
 - Death: the headers `kernel-death-*`; the broker's own `x-death` is translated to them.
 - Properties that only AMQP has, such as `type`: the headers `amqp-*`, and `kernel-user-id` in copies.
@@ -35,8 +35,6 @@ from .named import LONGEST_EXPIRATION, has_named, is_named, named, take_named
 
 DELAY_PREFIX: Final = "kernel.delay."
 """What the names of delay queues begin with: to pass through one is no death."""
-FORGIVEN: Final = 10
-"""Deliveries that a quorum queue may count before they are attempts: it counts those that were returned, too."""
 _PERSISTENT: Final = 2
 _OURS: Final = frozenset({ATTEMPTS, CRASHES, SUBJECT, DEADLINE_HEADER, DELIVERY_COUNT})
 _NOTED: Final = "timestamp_in_ms"
@@ -189,9 +187,7 @@ def _envelope(delivered: Delivered, subject: str, headers: Mapping[str, object],
 
 
 def _attempts(table: Mapping[str, object]) -> int:
-    delivered = table.get(DELIVERY_COUNT)
-    beyond = max(0, delivered - FORGIVEN) if isinstance(delivered, int) else 0
-    return _counted(table) + crashes_of(table) + beyond
+    return _counted(table) + crashes_of(table)
 
 
 def _counted(table: Mapping[str, object]) -> int:

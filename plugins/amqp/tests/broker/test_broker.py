@@ -400,7 +400,7 @@ async def test_what_was_settled_before_the_end_is_settled_for_good() -> None:
         await delete(queues=[queue])
 
 
-async def test_a_quorum_queue_counts_deliveries_beyond_the_returns_that_are_forgiven() -> None:
+async def test_what_a_process_returns_to_a_quorum_queue_is_never_counted() -> None:
     queue = new_id()
     attempts: list[int] = []
     async with open_amqp() as broker:
@@ -412,7 +412,7 @@ async def test_a_quorum_queue_counts_deliveries_beyond_the_returns_that_are_forg
                 attempts.append(delivery.attempt)
                 await delivery.settle(Return())
 
-    assert attempts == [1] * 11 + [2, 3]
+    assert attempts == [1] * 13
 
 
 async def test_a_delivery_that_outlives_its_broker_is_not_settled() -> None:

@@ -1,4 +1,4 @@
-"""Attempts in which a process died, at queues that do not count deliveries; each driver here is such a process."""
+"""Attempts in which a process died, at queues of both types; each driver here is such a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from kernel_amqp import AmqpBroker, AmqpOptions
-from kernel_amqp.broker.crashes import Spared, next_count
+from kernel_amqp.broker.crashes import FORGIVEN, FORGIVEN_NOTED, Spared, next_count
 from kernel_amqp.core import Delivered, Properties
 
 from kernel import Ack, Envelope, Retry, Return, new_id
@@ -17,6 +17,7 @@ from kernel.abc import Delivery, Queue, Subscription, Topology
 from ..bench import delete, depth, open_amqp, take
 
 CLASSIC = AmqpOptions(type="classic")
+QUORUM = AmqpOptions(type="quorum", delivery_limit=40)
 
 
 @pytest.fixture
@@ -66,28 +67,28 @@ def test_what_may_have_been_on_its_way_when_a_connection_broke_is_spared_as_ofte
 
 
 @asynccontextmanager
-async def process(queue: str, *, prefetch: int = 1) -> AsyncGenerator[tuple[AmqpBroker, list[Delivery]]]:
+async def process(queue: str, *, options: AmqpOptions = CLASSIC) -> AsyncGenerator[tuple[AmqpBroker, list[Delivery]]]:
     """A process that takes the first message; what it has not settled at the end, it dies with."""
     async with open_amqp() as broker:
-        await broker.declare(Topology(queues=[Queue(name=queue, options=CLASSIC)]))
+        await broker.declare(Topology(queues=[Queue(name=queue, options=options)]))
         broker._catalog.forget(queue)  # it outlives the process
         taken: list[Delivery] = []
-        async with broker.subscribe(Subscription(queue=queue, prefetch=prefetch)) as deliveries:
+        async with broker.subscribe(Subscription(queue=queue, prefetch=1)) as deliveries:
             taken.append(await take(deliveries))
             yield broker, taken
 
 
-async def send(queue: str, *ids: str) -> None:
+async def send(queue: str, *ids: str, options: AmqpOptions = CLASSIC) -> None:
     async with open_amqp() as broker:
-        await broker.declare(Topology(queues=[Queue(name=queue, options=CLASSIC)]))
+        await broker.declare(Topology(queues=[Queue(name=queue, options=options)]))
         broker._catalog.forget(queue)
         for id_ in ids:
             await broker.send(Envelope(subject=queue, body=b"a", id=id_, headers={"h": 1}), exchange="", mandatory=True)
 
 
-async def attempt_of_the_next(queue: str) -> int:
+async def attempt_of_the_next(queue: str, options: AmqpOptions = CLASSIC) -> int:
     """The attempt that a process sees which dies with the message."""
-    async with process(queue) as (_, taken):
+    async with process(queue, options=options) as (_, taken):
         return taken[0].attempt
 
 
@@ -143,3 +144,27 @@ async def test_a_retry_counts_on_from_what_was_noted(queue: str) -> None:
         await again[0].settle(Ack())
 
     assert attempts == (3, 4)
+
+
+@pytest.mark.slow
+@on_rabbitmq
+async def test_at_a_quorum_queue_a_message_is_tried_no_more_than_sixteen_times_by_processes_that_die(
+    queue: str,
+) -> None:
+    await send(queue, "a", options=QUORUM)
+    attempts = [await attempt_of_the_next(queue, QUORUM) for _ in range(17)]
+
+    assert attempts == [1] * (FORGIVEN + FORGIVEN_NOTED) + [3] * FORGIVEN_NOTED + [4]
+
+
+@pytest.mark.slow
+@on_rabbitmq
+async def test_what_was_only_fetched_from_a_quorum_queue_is_a_first_try_however_often(queue: str) -> None:
+    await send(queue, "a", options=QUORUM)
+    attempts: list[int] = []
+    for _ in range(FORGIVEN + 5):
+        async with process(queue, options=QUORUM) as (_, taken):
+            attempts.append(taken[0].attempt)
+            await taken[0].settle(Return())
+
+    assert attempts == [1] * (FORGIVEN + 5)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from kernel_amqp.broker.letters import (
-    FORGIVEN,
     clean,
     read_letter,
     sent_at,
@@ -142,9 +141,9 @@ def test_a_priority_of_others_is_cut_to_ours() -> None:
     assert envelope.priority == 9
 
 
-def test_a_quorum_queue_that_delivers_often_counts_attempts() -> None:
-    assert read({"x-delivery-count": FORGIVEN})[1] == 0
-    assert read({"x-delivery-count": FORGIVEN + 2, "kernel-attempts": 1})[1] == 3
+def test_what_a_quorum_queue_counts_is_no_attempt() -> None:
+    assert read({"x-delivery-count": 40})[1] == 0
+    assert read({"x-delivery-count": 40, "kernel-attempts": 1, "kernel-crashes": 2})[1] == 3
 
 
 # --- copies -------------------------------------------------------------------------------------------------------
