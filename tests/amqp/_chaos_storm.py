@@ -39,14 +39,21 @@ def nothing(node: Node, place: Place) -> None:
 
 
 def refusing(name: str, *queues: str) -> Trouble:
-    """Have queues refuse everything."""
+    """Have queues refuse everything, and then nothing.
 
-    def begin(node: Node, place: Place) -> None:
-        pattern = "|".join(f"{place.queue}{queue}".replace(".", r"\.") for queue in queues)
-        what = json.dumps({"max-length": 0, "overflow": "reject-publish"})
-        node.control("set_policy", name, f"^({pattern})$", what, "--apply-to", "queues")
+    The bound is made wide and not taken away: a quorum queue of 3.10 whose bound is gone does not tell those who sent to
+    it before, such as the places for delays, that it takes messages again, and they offer none any more.
+    """
 
-    return begin, control("clear_policy", name)
+    def bound(length: int) -> Act:
+        def act(node: Node, place: Place) -> None:
+            pattern = "|".join(f"{place.queue}{queue}".replace(".", r"\.") for queue in queues)
+            what = json.dumps({"max-length": length, "overflow": "reject-publish"})
+            node.control("set_policy", name, f"^({pattern})$", what, "--apply-to", "queues")
+
+        return act
+
+    return bound(0), bound(10_000_000)
 
 
 def forbidding(*, configure: str = ".*", write: str = ".*") -> Trouble:
