@@ -148,7 +148,7 @@ def row(system: str, verdict: Verdict) -> str:
         f"{trial.seconds * 1000:.0f} ms" if trial.seconds < 1 else f"{trial.seconds:.0f} s",
         trial.concurrency,
         "kill -9" if is_kill else "SIGTERM",
-        trial.times,
+        verdict.ended,
         f"{trial.messages:,}",
         verdict.lost,
         verdict.twice,

@@ -64,6 +64,8 @@ class Verdict:
     """Effects of messages that had had theirs."""
     left: int
     """Messages in the queue after the last orderly stop, when all were done."""
+    ended: int
+    """How often it was ended: less than `trial.times` where nothing came for too long, or nothing was left."""
     exits: Sequence[float]
     """Seconds from each signal to the end of the process."""
     statuses: Counter[int]
@@ -225,6 +227,7 @@ async def endure(trial: Trial, runner: Runner, effects: Effects, remaining: Call
         lost=lost,
         twice=twice,
         left=remaining(),
+        ended=len(runner.exits) - 1,
         exits=runner.exits if trial.signal == signal.SIGTERM else runner.exits[-1:],
         statuses=runner.statuses,
         seconds=trio.current_time() - began,
