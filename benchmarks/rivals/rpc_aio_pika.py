@@ -23,7 +23,7 @@ URL = "amqp://guest:guest@127.0.0.1/"
 
 
 async def add(*, a: int, b: int) -> int:
-    return a + b
+    return a + b  # noqa: ASYNC910  as short as can be
 
 
 async def serve(name: str) -> None:
@@ -40,7 +40,7 @@ async def call(name: str, count: int) -> None:
     async with await aio_pika.connect(URL) as connection:
         rpc = await JsonRPC.create(await connection.channel())
 
-        async def calls(count: int) -> None:
+        async def calls(count: int) -> None:  # noqa: ASYNC910  there is a call at least
             for number in range(count):
                 if await rpc.call(name, {"a": number, "b": 1}) != number + 1:
                     raise AssertionError("a wrong answer")
