@@ -161,8 +161,8 @@ def row(system: str, verdict: Verdict) -> str:
 
 
 CHAOS_HEAD = """
-| messages | kills | stops | troubles | lost | ends twice | runs | beyond attempts | allowed | worst | slowest stop | seconds |
-|---|---|---|---|---|---|---|---|---|---|---|---|"""
+| messages | kills | stops | troubles | lost | left | ends twice | runs | beyond attempts | allowed | worst | slowest stop | seconds |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def chaos_row(verdict: ChaosVerdict) -> str:
@@ -172,7 +172,8 @@ def chaos_row(verdict: ChaosVerdict) -> str:
         trial.kills,
         trial.terms,
         verdict.troubles.total(),
-        verdict.lost + verdict.left,
+        verdict.lost,
+        verdict.left,
         verdict.twice,
         f"{verdict.runs:,}",
         verdict.beyond,

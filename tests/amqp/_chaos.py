@@ -226,11 +226,20 @@ async def endure(node: Node, trial: ChaosTrial, folder: Path) -> ChaosVerdict:
         runs=runs.total(),
         worst=max(runs.values(), default=0),
         beyond=sum(max(0, count - ATTEMPTS) for count in runs.values()),
-        left=node.waiting(place.queue),
+        left=await _left(node, place.queue),
         troubles=storm.seen,
         slowest_stop=max(_stops(trial, runner.exits), default=0.0),
         seconds=trio.current_time() - began,
     )
+
+
+async def _left(node: Node, queue: str) -> int:
+    """Return how much is in a queue; a quorum queue tells its length every 5 s."""
+    for _ in range(10):
+        if not (left := await trio.to_thread.run_sync(node.waiting, queue)):
+            break
+        await trio.sleep(1.0)
+    return left
 
 
 def _stops(trial: ChaosTrial, exits: Sequence[float]) -> list[float]:
