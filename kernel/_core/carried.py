@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final, cast
 
 from ..errors import EncodeError
@@ -27,9 +28,18 @@ def check_envelope(envelope: Envelope) -> None:
     if not isinstance(cast("object", envelope.id), str) or not envelope.id:
         raise EncodeError(f"the id of a message is text, not {_shown(envelope.id)}")
     if envelope.headers:
-        for name, value in envelope.headers.items():
-            if fault := _fault_of_key(name) or _fault(value, _MAX_DEPTH):
-                raise EncodeError(f"header {_shown(name)} is nothing that JSON can say: {fault}")
+        check_headers(envelope.headers)
+
+
+def check_headers(headers: Mapping[str, object]) -> None:
+    """Raise for headers that not every transport could carry, as `check_envelope` does.
+
+    Raises:
+        EncodeError: if one is nothing that JSON can say.
+    """
+    for name, value in headers.items():
+        if fault := _fault_of_key(name) or _fault(value, _MAX_DEPTH):
+            raise EncodeError(f"header {_shown(name)} is nothing that JSON can say: {fault}")
 
 
 def _fault(value: object, depth: int) -> str:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias, cast, final
 import attrs
 
 from kernel import NO_HEADERS, Envelope, read_json, write_json
-from kernel.abc import DEADLINE_HEADER, read_deadline, write_deadline
+from kernel.abc import DEADLINE_HEADER, check_headers, read_deadline, write_deadline
 from kernel.errors import DecodeError
 
 from ._config import Framing
@@ -74,7 +74,7 @@ class Malformed:
 
 def write_request(envelope: Envelope, call: bytes, *, now: float) -> Frames:
     """Return the frames of a request."""
-    facts: dict[str, object] = {"subject": envelope.subject, "headers": dict(envelope.headers)}
+    facts: dict[str, object] = {"subject": envelope.subject, "headers": _checked(envelope)}
     remaining = write_deadline(envelope.deadline, now=now)
     if remaining is not None:
         facts[DEADLINE_HEADER] = remaining
@@ -143,7 +143,7 @@ def _malformed(reason: str, name: str, back: Frames, subject: str) -> Malformed:
 def write_reply(request: Request, reply: Envelope) -> Frames:
     """Return the frames of the answer to a request."""
     if reply.headers and request.name:
-        return [*request.address[:-1], _ANSWER + _written({"headers": dict(reply.headers)}), b"", reply.body]
+        return [*request.address[:-1], _ANSWER + _written({"headers": _checked(reply)}), b"", reply.body]
     return [*request.address, reply.body]
 
 
@@ -183,7 +183,7 @@ def write_publication(envelope: Envelope, framing: Framing) -> Frames:
         return [_packed(envelope.subject) + envelope.body]
     if framing == "body":
         return [envelope.body]
-    more = [_FACTS + _written({"id": envelope.id, "headers": dict(envelope.headers)})] if envelope.headers else []
+    more = [_FACTS + _written({"id": envelope.id, "headers": _checked(envelope)})] if envelope.headers else []
     return [envelope.subject.encode(), envelope.body, *more]
 
 
@@ -240,6 +240,14 @@ def _unpacked(frame: bytes) -> tuple[str, int]:
 
 
 # --- what both say besides --------------------------------------------------------------------------------------
+
+
+def _checked(envelope: Envelope) -> dict[str, object]:
+    """Return the headers to write; raises EncodeError if one would come as something else."""
+    if not envelope.headers:
+        return {}
+    check_headers(envelope.headers)
+    return dict(envelope.headers)
 
 
 def _written(facts: Mapping[str, object]) -> bytes:
