@@ -38,7 +38,8 @@ class LineConfig:
     max_bytes: int = attrs.field(default=_MIB, validator=_COUNT)
     """Bytes of a message that comes in; a longer one ends the connection."""
     max_unsent: int = attrs.field(default=1000, validator=_COUNT)
-    """Messages that wait to be sent; one more ends the connection, whose other side does not read."""
+    """Messages that wait to be sent, of 64 MiB together; more end the connection, whose other side does
+    not read."""
     send_timeout: float = attrs.field(default=10.0, validator=_POSITIVE)
     """Seconds for sending one message or a pong, and for the peer to agree to an end; then the connection is ended."""
 

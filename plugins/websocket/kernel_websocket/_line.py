@@ -20,6 +20,8 @@ from ._format import Answer, Format
 from ._handshake import Socket
 
 ReturnT = TypeVar("ReturnT")
+MOST_BEHIND: Final = 64 * 1024 * 1024
+"""Bytes that may wait to be sent on one connection."""
 _TOO_SLOW: Final = 1013
 """Close code: try again later. Source: RFC 6455, IANA's registry of close codes."""
 
@@ -57,6 +59,8 @@ class Line(Caller):
         self._next_key = 0
         self._closing: tuple[int, str] | None = None
         self._drops_unsent = False
+        self._behind = 0
+        """Bytes that are unsent."""
         self._ended: Final = trio.Event()
 
     @property
@@ -101,7 +105,7 @@ class Line(Caller):
     def notify(self, subject: str, payload: object, *, headers: Mapping[str, object] = NO_HEADERS) -> bool:
         """Tell the other side something; return whether it was put on its way.
 
-        A peer that is `max_unsent` messages behind is disconnected.
+        A peer that is `max_unsent` messages behind, or 64 MiB, is disconnected.
 
         Raises:
             EncodeError: if the payload cannot be written.
@@ -127,10 +131,14 @@ class Line(Caller):
         """Put a message on its way, or end a connection that is too far behind."""
         if not self.is_open:
             return
+        self._behind += len(body)
         try:
-            self._outbox.send_nowait(body)
+            if self._behind <= MOST_BEHIND:
+                self._outbox.send_nowait(body)
+                return
         except trio.WouldBlock:
-            self.close(_TOO_SLOW, "too slow")
+            pass
+        self.close(_TOO_SLOW, "too slow")
 
     async def write(self, reading: trio.CancelScope) -> None:
         """Send what there is until the connection is closed, by either end; then end the reading of it, too.
@@ -145,6 +153,7 @@ class Line(Caller):
                     if self._drops_unsent:
                         break
                     await self._socket.send_message(body.decode())
+                    self._behind -= len(body)
             code, reason = self._closing or (1000, "")
             with trio.move_on_after(self._config.send_timeout):
                 await self._socket.aclose(code, reason)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pytest
 import trio
 from kernel_websocket import Handshake, RequestDelivery, WebSocketClient
+from kernel_websocket._line import MOST_BEHIND
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection
 
 from kernel import Envelope, Secret, State, StateChanged, answers, handles
@@ -289,14 +290,16 @@ async def test_a_handler_tells_its_caller_more_through_its_line() -> None:
     assert (told[3]["id"], asked["method"], results) == (1, "who", ["me"])
 
 
-async def test_a_peer_that_does_not_read_is_disconnected() -> None:
-    async with desk_and_socket(max_unsent=10) as (desk, socket, _service):
+@pytest.mark.parametrize(("most", "size"), [(10, 10_000), (100_000, 1_000_000)], ids=["messages", "bytes"])
+async def test_a_peer_that_does_not_read_is_disconnected(most: int, size: int) -> None:
+    async with desk_and_socket(max_unsent=most) as (desk, socket, _service):
         await ask(socket, '{"jsonrpc": "2.0", "method": "watch", "params": ["x"], "id": 1}')
         for _ in range(10_000):
-            if not desk.line.notify("news", ["x" * 10_000]):
+            if not desk.line.notify("news", ["x" * size]):
                 break
 
         assert not desk.line.is_open
+        assert desk.line._behind < MOST_BEHIND + 2 * size
         with trio.fail_after(5), contextlib.suppress(ConnectionClosed):
             while True:
                 await socket.get_message()
