@@ -22,6 +22,9 @@ _HOPELESS: Final = frozenset({zmq.EINVAL, zmq.EPROTONOSUPPORT, zmq.ENOCOMPATPROT
 _RECONNECT_FIRST: Final = 100
 _RECONNECT_MOST: Final = 5000
 """Milliseconds between tries to connect: the first, and the longest."""
+_HANDSHAKE: Final = 5000
+"""Milliseconds in which a peer must have shaken hands; libzmq's own 30 s are as long a silence where a peer is restarted
+just then."""
 _MORE: Final = 0.25
 """Seconds beyond `linger` that libzmq may take to end its thread."""
 
@@ -77,6 +80,7 @@ def _set_options(raw: zmq.Socket[bytes], config: LimitsConfig, options: Mapping[
     raw.setsockopt(zmq.MAXMSGSIZE, config.max_bytes)
     raw.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_FIRST)
     raw.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST)
+    raw.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE)
     raw.setsockopt(zmq.IPV6, 1)
     if config.heartbeat:
         raw.setsockopt(zmq.HEARTBEAT_IVL, round(config.heartbeat * 1000))
