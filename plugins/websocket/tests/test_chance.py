@@ -20,7 +20,7 @@ from kernel import answers
 from kernel.errors import KernelError
 from kernel.testing import open_proxy
 
-from .service import calling, serving
+from .service import calling, serving, url_of
 
 pytestmark = pytest.mark.slow
 SEEDS = range(int(os.environ.get("KERNEL_CHANCES", "2")))
@@ -139,3 +139,20 @@ def turns_of(act: Callable[[], object]) -> Callable[[], Any]:
         act()
 
     return acted
+
+
+async def test_a_cancelled_callee_ends_within_one_round_trip() -> None:
+    chance, left = random.Random(5), list[int]()
+    async with serving({"desk": Desk}) as service, calling(url_of(service)) as (_, rpc):
+        for play in range(40):
+            names = [f"{play}.{number}" for number in range(chance.randrange(1, 5))]
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    nursery.start_soon(rpc.call, "desk.wait", [name, 1000])
+                while sum(Desk.running[name] for name in names) < len(names):
+                    await rpc.call("desk.wait", ["knocks", 0])
+                nursery.cancel_scope.cancel()
+            await rpc.call("desk.wait", ["knocks", 0])
+            left += [Desk.running[name] for name in names]
+
+    assert set(left) == {0}
