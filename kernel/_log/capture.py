@@ -14,6 +14,7 @@ from typing import Final, TextIO, final
 from typing_extensions import override
 
 from .levels import NUMBERS, Levels
+from .library import lean
 from .log import Log
 from .render import Record, printed
 
@@ -140,7 +141,8 @@ def _message(record: logging.LogRecord) -> str:
 @contextmanager
 def _structlog(levels: Levels) -> Generator[None]:
     """Let structlog log by `logging`, under the name of the module that logs; whoever has configured it knows better."""
-    import structlog  # noqa: PLC0415  it costs more than the rest of `kernel check`
+    with lean():
+        import structlog  # noqa: PLC0415  it costs more than the rest of `kernel check`
 
     if not _has_defaults():
         yield

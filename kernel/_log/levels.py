@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from .._core.spec import DispatcherSpec, DriverSpec, Plan, WorkerSpec
+from .library import lean
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -80,7 +81,8 @@ class Levels:
 
     def logger_class(self) -> type[FilteringBoundLogger]:
         """Return a class of structlog's loggers whose calls below the lowest level do nothing, as it is at each call."""
-        import structlog  # noqa: PLC0415  it costs more than the rest of `kernel check`
+        with lean():
+            import structlog  # noqa: PLC0415  it costs more than the rest of `kernel check`
 
         of_level = structlog.make_filtering_bound_logger
         made: type[FilteringBoundLogger] = type("Logger", (of_level(0),), {})

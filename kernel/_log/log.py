@@ -20,6 +20,7 @@ from .._core.broker import CURRENT
 from .._core.masks import Masks
 from .._core.spans import carried
 from .levels import NUMBERS, Levels
+from .library import lean
 from .render import Record, Render, as_json, as_text, with_traceback
 from .sinks import Sink, Stream
 
@@ -84,7 +85,8 @@ class Log:
 
     def logger(self) -> FilteringBoundLogger:
         """Return a logger of structlog that writes here."""
-        import structlog  # noqa: PLC0415  see the module docstring
+        with lean():
+            import structlog  # noqa: PLC0415  see the module docstring
 
         logger: FilteringBoundLogger = structlog.wrap_logger(
             _Writes(self),
