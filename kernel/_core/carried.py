@@ -37,6 +37,8 @@ def check_headers(headers: Mapping[str, object]) -> None:
     Raises:
         EncodeError: if one is nothing that JSON can say.
     """
+    if not isinstance(cast("object", headers), Mapping):
+        raise EncodeError(f"headers are a mapping of names to values, not {_shown(headers)}")
     for name, value in headers.items():
         if fault := _fault_of_key(name) or _fault(value, _MAX_DEPTH):
             raise EncodeError(f"header {_shown(name)} is nothing that JSON can say: {fault}")

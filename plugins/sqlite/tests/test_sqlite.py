@@ -323,7 +323,7 @@ async def test_what_cannot_be_stored_hurts_no_other_message(open_sqlite: OpenSql
 async def test_headers_that_json_cannot_say_are_refused(open_sqlite: OpenSqlite, headers: Any) -> None:
     async with open_sqlite() as broker:
         await declare(broker)
-        with pytest.raises(EncodeError, match="a header is nothing that JSON can say"):
+        with pytest.raises(EncodeError, match=r"header .* is nothing that JSON can say|headers are a mapping"):
             await broker.send(Envelope(subject="q", headers=headers), exchange="")
 
 

@@ -61,6 +61,8 @@ class Line(Caller):
         self._drops_unsent = False
         self._behind = 0
         """Bytes that are unsent."""
+        self._caught_up: Final = trio.lowlevel.ParkingLot()
+        """Who waits until they are fewer."""
         self._ended: Final = trio.Event()
 
     @property
@@ -126,6 +128,15 @@ class Line(Caller):
         if self._closing is None:
             self._closing = (code, reason)
             self._outbox.close()
+            self._caught_up.unpark_all()
+
+    async def wait_read(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Wait until the peer has read what it was sent, but for `max_bytes`: who does not read is given no more to do.
+
+        Cancellation: Is a checkpoint if it waits.
+        """
+        while self._behind > self._config.max_bytes and self.is_open:
+            await self._caught_up.park()
 
     def send(self, body: bytes) -> None:
         """Put a message on its way, or end a connection that is too far behind."""
@@ -154,6 +165,8 @@ class Line(Caller):
                         break
                     await self._socket.send_message(body.decode())
                     self._behind -= len(body)
+                    if self._behind <= self._config.max_bytes:
+                        self._caught_up.unpark_all()
             code, reason = self._closing or (1000, "")
             with trio.move_on_after(self._config.send_timeout):
                 await self._socket.aclose(code, reason)

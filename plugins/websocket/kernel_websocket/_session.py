@@ -186,6 +186,7 @@ class Session:
                 if self._intake is not None:
                     self._intake.revoke(self._prefix + key)
             case Request():
+                await self.line.wait_read()
                 await self._pending.acquire_on_behalf_of(item)
                 place = None if self.is_leaving else self._place()
                 if place is None:

@@ -70,8 +70,11 @@ def _with_reason(said: bytes) -> int | None:
 
 
 class Big:
+    asked = 0
+
     @answers("big")
     async def big(self) -> str:
+        self.asked += 1
         return "x" * 900_000
 
 
@@ -202,10 +205,22 @@ async def test_a_message_of_empty_frames_that_never_ends_keeps_no_memory() -> No
 async def test_the_system_is_to_notice_a_peer_that_vanishes() -> None:
     async with serving({"double": double}) as service, calling(url_of(service)) as (_, rpc):
         await rpc.double(1)
-        sockets = [each for each in gc.get_objects() if isinstance(each, BoundedStream)]
+        sockets = [each for each in gc.get_objects() if type(each) is BoundedStream]
         asks = [_socket_of(each._stream).getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in sockets]
 
     assert set(asks) == {1}
+
+
+async def test_who_does_not_read_its_answers_is_given_no_more() -> None:
+    async with beside_a_good_client() as service, raw(url_of(service)) as stream, open_socket(url_of(service)) as good:
+        await stream.send_all(REQUEST)
+        await read_head(stream)
+        await stream.send_all(masked(0x81, b'{"jsonrpc": "2.0", "method": "big", "id": 1}') * 90)
+        for _ in range(100):  # turns enough for all of them
+            await good.send_message('{"jsonrpc": "2.0", "method": "double", "params": [2], "id": 1}')
+            await good.get_message()
+
+        assert 0 < service.resource("worker/big").asked < 30
 
 
 async def test_who_does_not_end_its_handshake_makes_place_for_who_comes() -> None:
