@@ -15,7 +15,7 @@ import trio
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _PATIENCE: Final = 100
-"""Checkpoints that tasks which were cancelled have to end."""
+"""Checkpoints that tasks which were cancelled have to end, and what they used to be closed."""
 
 
 @final
@@ -39,6 +39,10 @@ def no_leaks() -> Generator[None]:
     """
     before = _held()
     yield
+    _expect_no_more(before)
+
+
+def _expect_no_more(before: _Held) -> None:
     left = _left(before, _held())
     if left:  # what only a cycle holds is garbage, not a leak; but to collect it takes long, and checks come here often
         gc.collect()
@@ -56,13 +60,13 @@ async def no_task_leaks() -> AsyncGenerator[None]:
     Raises:
         AssertionError: naming each thing that was left.
     """
-    before = _tasks()
-    with no_leaks():
-        yield
+    before, held = _tasks(), _held()
+    yield
     for _ in range(_PATIENCE):
-        if _tasks() <= before:
+        if _tasks() <= before and not _left(held, _held()):
             break
         await trio.lowlevel.checkpoint()
+    _expect_no_more(held)
     left = sorted(task.name for task in _tasks() - before)
     if left:
         raise AssertionError(f"tasks left behind: {', '.join(left)}")
