@@ -8,6 +8,9 @@ from typing import Final
 
 import pytest
 import trio
+from kernel_amqp.core import Properties, Settings
+from kernel_amqp.link.connect import LinkSettings
+from kernel_amqp.link.link import open_link
 
 from kernel import handles
 from kernel.testing import open_kernel
@@ -39,23 +42,6 @@ bindings = ["order.*"]
 use = "tests.stomp.test_poison:Reader"
 dispatcher = "incoming"
 """
-OVER_AMQP: Final = """
-[kernel]
-name = "poisoner"
-
-[drivers.queue]
-plugin = "amqp"
-
-[drivers.any]
-plugin = "publisher"
-driver = "queue"
-protocol = "json"
-exchange = ""
-declare = false
-
-[workers.waiter]
-use = "tests.stomp.test_poison:Waiter"
-"""
 LARGE: Final = {
     "a long header": b"a:%b\n" % (b"x" * 70_000),
     "long headers": b"".join(b"h%d:%b\n" % (number, b"x" * 30_000) for number in range(10)),
@@ -76,11 +62,6 @@ class Reader:
         read.append(number)
 
 
-class Waiter:
-    async def run(self) -> None:
-        await trio.sleep_forever()
-
-
 @pytest.mark.parametrize("poison", LARGE.values(), ids=LARGE)
 async def test_headers_that_are_too_large_stop_nothing(poison: bytes, rabbit: Server, tmp_path: Path) -> None:
     await _is_survived(rabbit, tmp_path, lambda: _send_raw(rabbit.port, b"/amq/queue/poisoned", poison))
@@ -90,11 +71,16 @@ async def test_headers_that_are_too_large_stop_nothing(poison: bytes, rabbit: Se
 async def test_headers_that_stomp_cannot_say_stop_nothing(
     poison: dict[str, object], rabbit: Server, tmp_path: Path
 ) -> None:
+    """They come over AMQP, of a program that is not the kernel's."""
+    core = Settings(response="\0guest\0guest")
+
     async def send() -> None:
-        (tmp_path / "poisoner.toml").write_text(OVER_AMQP)
-        table = {"plugin": "amqp", "hosts": [f"127.0.0.1:{rabbit.process.port}"]}
-        async with open_kernel(tmp_path / "poisoner.toml", replace={"drivers.queue": table}) as service:
-            await service.resource("driver/any").publish("poisoned", 0, headers=poison)
+        async with (
+            open_link(LinkSettings(hosts=(("127.0.0.1", rabbit.process.port),), core=core)) as link,
+            link.open_channel() as channel,
+        ):
+            table = Properties(headers=poison, content_type="application/json")
+            await channel.publish(exchange="", routing_key="poisoned", properties=table, body=b"0")
 
     await _is_survived(rabbit, tmp_path, send)
 

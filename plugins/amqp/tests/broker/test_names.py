@@ -66,7 +66,7 @@ async def test_a_header_that_rabbitmq_does_not_take_is_its_senders_error_and_tou
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: send(n=1))
-            with pytest.raises(EncodeError, match="is no number that RabbitMQ takes"):
+            with pytest.raises(EncodeError, match="header 'n' is nothing that JSON can say"):
                 await send(n=value)
             nursery.start_soon(lambda: send(n=2))
 
