@@ -83,10 +83,10 @@ _TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
             "amqp-app-id": _TEXT,
             "amqp-content-encoding": _TEXT,
             "amqp-user-id": _TEXT,
-            "amqp-timestamp": st.integers(0, 2**64 - 1),
+            "amqp-timestamp": st.integers(0, 2**63 - 1),
             "amqp-expiration": st.integers(0, 2**32 - 1),
             "amqp-delivery-mode": st.just(1),
-            "tenant": st.integers(),
+            "tenant": st.integers(-(2**63), 2**63 - 1),
         },
     )
 )
@@ -122,7 +122,7 @@ def test_of_deadline_and_expiration_the_first_holds() -> None:
     ],
 )
 def test_what_a_property_cannot_be_is_an_error_that_names_it(name: str, value: object) -> None:
-    with pytest.raises(EncodeError, match=f'header "{name}" must be'):
+    with pytest.raises(EncodeError, match=f"header .{name}. (must be|is nothing that JSON can say)"):
         write({name: value})
 
 
