@@ -84,8 +84,9 @@ class Server:
             if any(listener.is_shared for listener in listeners):
                 await self._call_last(listeners)  # noqa: ASYNC102  it is shielded, and has a deadline
             for listener in listeners:
-                # They were let in before the stop, as far as they can tell.
-                self._accept_those_that_wait(listener, most=self.shared.config.backlog + ACCEPTS)
+                if not listener.is_shared:  # else they come to another process, which has time for what they will ask
+                    # They were let in before the stop, as far as they can tell.
+                    self._accept_those_that_wait(listener, most=self.shared.config.backlog + ACCEPTS)
                 listener.close()
             self.begin_stop()
             # A request that had come is in flight only when its connection has looked: the drain must not end before.
