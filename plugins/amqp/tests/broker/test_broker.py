@@ -130,7 +130,7 @@ async def test_what_has_no_place_in_amqp_is_refused_and_disturbs_nobody(envelope
     queue = new_id()
     async with open_amqp() as broker:
         await declare(broker, Queue(name=queue, durable=False))
-        with pytest.raises(EncodeError, match="cannot be written|is nothing that JSON can say"):
+        with pytest.raises(EncodeError, match=r"cannot be written|is nothing that JSON can say"):
             await broker.send(envelope, exchange="")
         await put(broker, queue, "a")
 

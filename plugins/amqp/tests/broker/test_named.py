@@ -122,7 +122,7 @@ def test_of_deadline_and_expiration_the_first_holds() -> None:
     ],
 )
 def test_what_a_property_cannot_be_is_an_error_that_names_it(name: str, value: object) -> None:
-    with pytest.raises(EncodeError, match=f"header .{name}. (must be|is nothing that JSON can say)"):
+    with pytest.raises(EncodeError, match=rf"header .{name}. (must be|is nothing that JSON can say)"):
         write({name: value})
 
 
