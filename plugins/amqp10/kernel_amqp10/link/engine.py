@@ -74,6 +74,10 @@ class Owner(Protocol):
         """Its session is over on both sides, or the connection is."""
         ...
 
+    def close(self) -> None:
+        """Give it up; may be called again."""
+        ...
+
 
 @final
 @attrs.define(eq=False, repr=False)
@@ -251,6 +255,16 @@ class Engine:
     def put_in_order(self) -> None:
         """Have what was said until now go out before what is said from here on."""
         self._transport.pending()
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether a session has not ended on both sides."""
+        return self.over is None and bool(self._owners)
+
+    def end_sessions(self) -> None:
+        """Give up every link; the end that the other side answers comes when it has taken all that was said before."""
+        for owner in list(self._owners):
+            owner.close()
 
     def close(self) -> None:
         """Say the last words; they go out with `data_to_send`."""
