@@ -17,7 +17,7 @@ from .secret import Secret
 MAX_SHOWN: Final = 60
 """Characters of a value that are shown at most."""
 MAX_TEXT: Final = 300
-"""Characters of what somebody else's validator says that are shown at most."""
+"""Characters of what a validator says that are shown at most; of a value that it names, `MAX_SHOWN`."""
 _HUGE_BITS: Final = 128
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -148,7 +148,8 @@ def field_and_text(error: Exception) -> tuple[str, str]:
     message = str(error.args[0]) if error.args else ""
     for pattern, words in _ATTRS_TEXTS:
         if found := pattern.fullmatch(message):
-            return found[1], words.format(*(cut(group) for group in found.groups()))
+            name, rule, *values = found.groups()
+            return name, words.format(name, cut(rule, MAX_TEXT), *map(cut, values))
     return "", cut(message, MAX_TEXT) or type(error).__name__
 
 
