@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
@@ -315,13 +316,17 @@ class Parent:
 
         while True:
             self._look_anew = trio.Event()
-            async for names in changes([folder, *map(Path, self._folders)], self._look_anew):
-                self._generation += 1
-                self.log.info("starting again", component="kernel", changed=names)
-                async with trio.open_nursery() as nursery:
-                    for process in self.processes:
-                        nursery.start_soon(partial(process.end, within=self.grace_period + _MARGIN))
-                self._changed.unpark_all()
+            async with aclosing(changes([folder, *map(Path, self._folders)], self._look_anew)) as found:
+                async for names in found:
+                    await self._start_again(names)
+
+    async def _start_again(self, changed: list[str]) -> None:
+        self._generation += 1
+        self.log.info("starting again", component="kernel", changed=changed)
+        async with trio.open_nursery() as nursery:
+            for process in self.processes:
+                nursery.start_soon(partial(process.end, within=self.grace_period + _MARGIN))
+        self._changed.unpark_all()
 
     async def _roll_when_wanted(self) -> None:
         rolling = Roll(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ _AT_MOST: Final = 250
 """Milliseconds for which a thread waits at a time: a cancellation, and so the end, waits for that thread."""
 
 
-async def changes(folders: Iterable[Path], over: trio.Event) -> AsyncIterator[list[str]]:
+async def changes(folders: Iterable[Path], over: trio.Event) -> AsyncGenerator[list[str]]:
     """Yield what has changed in folders and below, each time that something has, until `over` is set.
 
     What is hidden, and what tools put there, such as `.venv` and `__pycache__`, is not looked at.
@@ -26,10 +27,12 @@ async def changes(folders: Iterable[Path], over: trio.Event) -> AsyncIterator[li
     Cancellation: Is a checkpoint.
     """
     looked_at = _Code()
-    async for found in watchfiles.awatch(
+    watch = watchfiles.awatch(
         *folders, watch_filter=looked_at, debounce=_TOGETHER, step=_AT_REST, stop_event=over, rust_timeout=_AT_MOST
-    ):
-        yield sorted({Path(path).name for _, path in found})
+    )
+    async with aclosing(watch) as all_found:
+        async for found in all_found:
+            yield sorted({Path(path).name for _, path in found})
 
 
 class _Code(watchfiles.DefaultFilter):

@@ -6,8 +6,8 @@ one of that name, to which it compares it first. What a quorum queue counts is n
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 
 import attrs
 import trio
@@ -45,16 +45,17 @@ class Rabbit43:
 
     async def _up(self, near: trio.SocketStream, far: trio.SocketStream, scope: trio.CancelScope) -> None:
         refused = False
-        async for data in frames_of(near):
-            if not refused and (name := self._transient(data)):
-                self.refused.append(name)
-                refused = True
-                close = commands.Connection.Close(541, TEXT, 50, 10)
-                await near.send_all(frame.marshal(close, 0))
-            if refused and data[7:11] == _CLOSE_OK:
-                break
-            if not refused:
-                await far.send_all(data)
+        async with aclosing(frames_of(near)) as frames:
+            async for data in frames:
+                if not refused and (name := self._transient(data)):
+                    self.refused.append(name)
+                    refused = True
+                    close = commands.Connection.Close(541, TEXT, 50, 10)
+                    await near.send_all(frame.marshal(close, 0))
+                if refused and data[7:11] == _CLOSE_OK:
+                    break
+                if not refused:
+                    await far.send_all(data)
         scope.cancel()
 
     def _transient(self, data: bytes) -> str:
@@ -87,7 +88,7 @@ def _as_43(data: bytes) -> bytes:
     return frame.marshal(start, channel)
 
 
-async def frames_of(stream: trio.SocketStream) -> AsyncIterator[bytes]:
+async def frames_of(stream: trio.SocketStream) -> AsyncGenerator[bytes]:
     """Yield what a client begins with, and then one whole frame after the other."""
     buffer, protocol_header = b"", True
     while data := await stream.receive_some(65536):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Final, Self, final
 
@@ -92,11 +92,12 @@ async def pieces(  # noqa: ASYNC911  as below
 ) -> AsyncGenerator[bytes]:
     """Yield data in pieces of one size, the last of which may be shorter; at least one."""
     held = bytearray()
-    async for chunk in _chunks(data):
-        held += chunk
-        while len(held) > size:
-            yield bytes(held[:size])  # noqa: ASYNC911  to send each is a checkpoint
-            del held[:size]
+    async with aclosing(_chunks(data)) as chunks:
+        async for chunk in chunks:
+            held += chunk
+            while len(held) > size:
+                yield bytes(held[:size])  # noqa: ASYNC911  to send each is a checkpoint
+                del held[:size]
     yield bytes(held)
 
 
