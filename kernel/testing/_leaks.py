@@ -16,6 +16,8 @@ import trio
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _PATIENCE: Final = 100
 """Checkpoints that tasks which were cancelled have to end, and what they used to be closed."""
+_LAST_STEPS: Final = 1.0
+"""Seconds that a thread has to end which has told that it does: it tells so while it still runs."""
 
 
 @final
@@ -32,7 +34,7 @@ class _Held:
 def no_leaks() -> Generator[None]:
     """Fail if the process holds more descriptors, threads or child processes after the body than before.
 
-    Threads that trio keeps for later use do not count.
+    Threads that trio keeps for later use do not count; one that is about to end has a second for it.
 
     Raises:
         AssertionError: naming each thing that was left.
@@ -43,9 +45,13 @@ def no_leaks() -> Generator[None]:
 
 
 def _expect_no_more(before: _Held) -> None:
-    left = _left(before, _held())
+    after = _held()
+    left = _left(before, after)
     if left:  # what only a cycle holds is garbage, not a leak; but to collect it takes long, and checks come here often
         gc.collect()
+        for thread in after.threads - before.threads:
+            if thread.is_alive():
+                thread.join(_LAST_STEPS)
         left = _left(before, _held())
     if left:
         raise AssertionError("left behind: " + "; ".join(left))

@@ -604,6 +604,13 @@ def test_a_descriptor_that_only_a_cycle_holds_is_no_leak() -> None:
         Holder()
 
 
+def test_a_thread_has_time_for_its_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("kernel.testing._leaks.gc.collect", go_on.set)  # what is looked at between two looks
+    with no_leaks():
+        threading.Thread(target=go_on.wait, name="late").start()
+
+
 def test_a_thread_that_is_left_is_named() -> None:
     go_on = threading.Event()
     thread = threading.Thread(target=go_on.wait, name="forgotten")
