@@ -43,7 +43,7 @@ class _Lock:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_held = bool(self._waiting.unpark())
+        self._is_held = bool(self._waiting and self._waiting.unpark())
 
 
 class TrioConnection(AsyncConnection[Any]):

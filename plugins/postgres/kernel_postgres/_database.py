@@ -11,7 +11,7 @@ import attrs
 import psycopg
 import trio
 from psycopg import Notify, sql
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import AsyncRowFactory, class_row, tuple_row
 from typing_extensions import override
 
 from kernel.abc import Lease, Leasing, Transactional, check_lease_name
@@ -61,15 +61,19 @@ class Database(Transactional, Leasing):
 
         Cancellation: Is a checkpoint. If cancelled, it happened, or it did not.
         """
-        self._check_task()
-        async with self._pool.seat() as connection:
-            return await run(connection, statement, parameters, tuple_row)
+        return await self._run(statement, parameters, tuple_row)
 
     async def fetch(self, statement: str, parameters: Parameters = (), *, into: type[RowT]) -> list[RowT]:
         """Do the same, and return the rows as objects of a class, whose parameters are called like the columns."""
+        return await self._run(statement, parameters, class_row(into))
+
+    async def _run(self, statement: str, parameters: Parameters, rows: AsyncRowFactory[RowT]) -> list[RowT]:
         self._check_task()
-        async with self._pool.seat() as connection:
-            return await run(connection, statement, parameters, class_row(into))
+        seat = await self._pool.take()
+        try:
+            return await run(seat.connection, statement, parameters, rows)
+        finally:
+            await self._pool.give_back(seat)  # noqa: ASYNC102  it shields what it waits for
 
     @override
     def lease(self, name: str) -> Lease:

@@ -33,6 +33,9 @@ _LONGEST_LOOK: Final = 10.0
 """Seconds between two looks at what has been idle for too long."""
 
 
+_OK: Final = pq.ConnStatus.OK
+_IDLE: Final = pq.TransactionStatus.IDLE
+# A member of an enumeration is looked up in Python, which each statement would do.
 _LAST_WORDS: Final = 8
 """Reads of what the server says without being asked, at most; more is no sign of health."""
 
@@ -61,7 +64,7 @@ class Seat:
         try:
             for _ in range(_LAST_WORDS):
                 if not self._came.poll(0):
-                    return pgconn.status == pq.ConnStatus.OK
+                    return pgconn.status == _OK
                 pgconn.consume_input()  # which raises at the end of what came, if the other side has closed
         except psycopg.OperationalError:
             pass
@@ -140,7 +143,7 @@ class Pool:
     async def give_back(self, seat: Seat) -> None:  # noqa: ASYNC910  nothing to wait for is the rule
         """Give a connection back, as the next task may expect it."""
         pgconn = seat.connection.pgconn
-        is_tidy = pgconn.transaction_status == pq.TransactionStatus.IDLE and not pgconn.pipeline_status
+        is_tidy = pgconn.transaction_status == _IDLE and not pgconn.pipeline_status
         try:
             if not is_tidy and not seat.connection.closed:
                 await self._tidy(seat.connection)

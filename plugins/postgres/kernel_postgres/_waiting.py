@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Generic, TypeAlias, TypeVar, final
+from typing import Final, Generic, TypeAlias, TypeVar, final
 
 import attrs
 import trio
@@ -11,6 +11,12 @@ from psycopg.waiting import Ready, Wait
 
 ResultT = TypeVar("ResultT")
 Connecting: TypeAlias = Generator[tuple[int, Wait], Ready | int, ResultT]
+
+_TO_READ: Final = Wait.R
+_TO_WRITE: Final = Wait.W
+_CAN_READ: Final = Ready.R
+_CAN_WRITE: Final = Ready.W
+# A member of an enumeration is looked up in Python, which each statement would do four times.
 
 
 @final
@@ -62,12 +68,12 @@ async def wait_for(socket: int, state: Wait) -> Ready:
 
     Cancellation: Is a checkpoint.
     """
-    if state == Wait.R:
+    if state == _TO_READ:
         await trio.lowlevel.wait_readable(socket)
-        return Ready.R
-    if state == Wait.W:
+        return _CAN_READ
+    if state == _TO_WRITE:
         await trio.lowlevel.wait_writable(socket)
-        return Ready.W
+        return _CAN_WRITE
     return await _wait_for_either(socket)
 
 
