@@ -5,6 +5,7 @@
 A queue is filled, then a process takes it all: prefetch 100, JSON of about 200 bytes read, each message acknowledged
 after its handler. The kernel's side is a whole service. Each side measures itself, from the first handler to the last.
 Starts a RabbitMQ of its own; with `--idle`, a server that does next to nothing, so that only the two sides count.
+The side `bare` reads nothing and handles nothing: it shows what the server can bring, and what a message costs that.
 """
 
 from __future__ import annotations
@@ -60,33 +61,37 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rabbitmq.conf").write_text(f"stomp.listeners.tcp.1 = 127.0.0.1:{port}\n")
         with running_node(Path(folder), programs, plugins=("rabbitmq_stomp",)):
-            ratio = race(port, arguments.rounds, arguments.messages)
+            server = int((Path(folder) / "pid").read_text())
+            ratio = race(port, arguments.rounds, arguments.messages, server)
     sys.exit(not (ratio >= RATE and seconds <= PARSED))
 
 
-def race(port: int, rounds: int, messages: int) -> float:
+def race(port: int, rounds: int, messages: int, server: int = 0) -> float:
     """Return how many times faster the kernel is, in the median; at port 0, with a server that does next to nothing."""
-    ratios = list[float]()
+    rates = {name: list[float]() for name in SIDES}
     for number in range(rounds):
-        sides = {name: rate(name, port, messages) for name in (SIDES if number % 2 else reversed(SIDES))}
-        ratios.append(sides["kernel"] / sides["stomp.py"])
-        print(", ".join(f"{name} {sides[name]:.0f}/s" for name in SIDES), f"-> {ratios[-1]:.2f}")
-    ratio = statistics.median(ratios)
-    print(f"the kernel consumes {ratio:.2f} times as fast as stomp.py; at least {RATE:g}")
+        for name in SIDES if number % 2 else reversed(SIDES):
+            rates[name].append(rate(name, port, messages, server))
+        print(", ".join(f"{name} {rates[name][-1]:.0f}/s" for name in SIDES))
+    ratio, bare = (
+        statistics.median(one / other for one, other in zip(rates[name], rates["stomp.py"], strict=True))
+        for name in ("kernel", "bare")
+    )
+    print(f"the kernel consumes {ratio:.2f} times as fast as stomp.py; at least {RATE:g}; the server allows {bare:.2f}")
     return ratio
 
 
-SIDES: Final = ("kernel", "stomp.py")
+SIDES: Final = ("kernel", "bare", "stomp.py")
 
 
-def rate(side: str, port: int, messages: int) -> float:
+def rate(side: str, port: int, messages: int, server: int) -> float:
     """Return how many messages a second one side takes."""
     if not port:
         with idle_server(messages) as idle:
             return taken(side, "bench", idle, messages)
     queue = f"bench-{secrets.token_hex(4)}"
     trio.run(partial(fill, queue, port, messages))
-    return taken(side, queue, port, messages)
+    return taken(side, queue, port, messages, server)
 
 
 @contextmanager
@@ -102,21 +107,43 @@ def idle_server(messages: int) -> Generator[int]:
         server.wait()
 
 
-def taken(side: str, queue: str, port: int, messages: int) -> float:
-    """Return how many messages a second one side takes from a queue; says what CPU a message costs it."""
-    rival = [os.environ.get("UV", "uv"), "run", "--quiet", "--script", str(RIVALS / "consume_stomp_py.py")]
-    service = [sys.executable, "-m", "kernel", "run", "--log-level", "error", str(RIVALS / "kernel_stomp.toml")]
-    command = service if side == "kernel" else [*rival, queue, str(messages), str(port)]
+def taken(side: str, queue: str, port: int, messages: int, server: int = 0) -> float:
+    """Return how many messages a second one side takes from a queue; says what CPU a message costs it, and the server."""
     environ = {"BENCH_QUEUE": queue, "BENCH_COUNT": str(messages), "BENCH_PORT": str(port), "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen(command, env={**os.environ, **environ}, cwd=RIVALS, text=True, stdout=subprocess.PIPE)
+    before = cpu_of(server) if server else 0.0
+    process = subprocess.Popen(
+        command(side, queue, port, messages),
+        env={**os.environ, **environ},
+        cwd=RIVALS,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
     try:
         assert process.stdout is not None
         said = json.loads(next(line for line in process.stdout if line.startswith("{")))
     finally:
         process.terminate()
         process.wait()
-    print(f"{side}: {said['cpu'] / said['count'] * 1e6:.0f} us of CPU for each message")
+    share = f", and {(cpu_of(server) - before) / messages * 1e6:.0f} the server" if server else ""
+    print(f"{side}: {said['cpu'] / said['count'] * 1e6:.0f} us of CPU for each message{share}")
     return float(said["count"] / said["wall"])
+
+
+def command(side: str, queue: str, port: int, messages: int) -> list[str]:
+    """Return what runs one side."""
+    if side == "kernel":
+        return [sys.executable, "-m", "kernel", "run", "--log-level", "error", str(RIVALS / "kernel_stomp.toml")]
+    program = {
+        "bare": [sys.executable, str(RIVALS / "bare_stomp.py")],
+        "stomp.py": [os.environ.get("UV", "uv"), "run", "--quiet", "--script", str(RIVALS / "consume_stomp_py.py")],
+    }
+    return [*program[side], queue, str(messages), str(port)]
+
+
+def cpu_of(process: int) -> float:
+    """Return the CPU seconds that a process has taken."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def fill(queue: str, port: int, messages: int) -> None:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import MethodType
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar, cast, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast, final
 
 import attrs
 
@@ -105,8 +105,15 @@ class Intercept(Protocol):
 
 
 WhatT = TypeVar("WhatT", Outgoing, Incoming)
-Around: TypeAlias = Callable[[WhatT, Callable[[], Awaitable[object]]], Awaitable[object]]
-"""Awaits what it is given second, within what stands around it; returns what that returned."""
+ShownT_contra = TypeVar("ShownT_contra", Outgoing, Incoming, contravariant=True)
+
+
+class Around(Protocol[ShownT_contra]):
+    """What stands around something, as one call."""
+
+    def __call__(self, what: ShownT_contra, call: Callable[..., Awaitable[object]], *args: object) -> Awaitable[object]:
+        """Call something with arguments, and await it, within what stands around it; return what that returned."""
+        ...
 
 
 def intercepting(component: str, methods: Sequence[Callable[[Outgoing], object]]) -> Intercept | None:
@@ -141,7 +148,7 @@ def _together(methods: Sequence[Callable[[WhatT], object]], kept: Callable[[What
 
 
 def _within(outer: Around[WhatT], inner: Around[WhatT]) -> Around[WhatT]:
-    return lambda what, call: outer(what, functools.partial(inner, what, call))
+    return lambda what, call, *args: outer(what, inner, what, call, *args)
 
 
 def _layer(method: Callable[[WhatT], object], kept: Callable[[WhatT], object]) -> Around[WhatT]:
@@ -168,13 +175,12 @@ async def _let_go(kept: Callable[[WhatT], object], what: WhatT) -> object:
 def _managed(method: Callable[[WhatT], object], kept: Callable[[WhatT], object], name: str) -> Around[WhatT]:
     """Return what enters what a method returns."""
 
-    async def layer(what: WhatT, call: Callable[[], Awaitable[object]]) -> object:
+    async def layer(what: WhatT, call: Callable[..., Awaitable[object]], *args: object) -> object:
         manager = method(what)
         if not isinstance(manager, AbstractAsyncContextManager):
             raise _no_manager(name, manager)
         async with manager:
-            result = await call()
-            what.result = result
+            result = what.result = await call(*args)
             return result
         return await _let_go(kept, what)
 
@@ -183,8 +189,11 @@ def _managed(method: Callable[[WhatT], object], kept: Callable[[WhatT], object],
 
 # --- functions with a `yield` -----------------------------------------------------------------------------------------
 #
-# They are stepped through here, as the standard library does, for half of its cost. What is raised inside is rare, and
+# They are stepped through here, as the standard library does, for a third of its cost. What is raised inside is rare, and
 # the library knows all that can be wrong with a generator then.
+
+_END: Final = object()
+"""What a step of a generator returns that has ended: as an exception, that takes as long as all else."""
 
 
 def _waiting(
@@ -192,15 +201,14 @@ def _waiting(
 ) -> Around[WhatT]:
     """Return what steps through an async generator."""
 
-    async def layer(what: WhatT, call: Callable[[], Awaitable[object]]) -> object:
+    async def layer(what: WhatT, call: Callable[..., Awaitable[object]], *args: object) -> object:
         generator = function(what)
         try:
             await generator.__anext__()
         except StopAsyncIteration:
             raise _without_yield(name) from None
         try:
-            result = await call()
-            what.result = result
+            result = what.result = await call(*args)
         except BaseException as error:
             manager = asynccontextmanager(lambda: generator)()
             if await manager.__aexit__(type(error), error, error.__traceback__):  # noqa: ASYNC102  the user's code
@@ -219,23 +227,18 @@ def _waiting(
 def _plain(function: Callable[[WhatT], Generator[object]], kept: Callable[[WhatT], object], name: str) -> Around[WhatT]:
     """Return what steps through a generator that waits for nothing."""
 
-    async def layer(what: WhatT, call: Callable[[], Awaitable[object]]) -> object:
+    async def layer(what: WhatT, call: Callable[..., Awaitable[object]], *args: object) -> object:
         generator = function(what)
+        if next(generator, _END) is _END:
+            raise _without_yield(name)
         try:
-            next(generator)
-        except StopIteration:
-            raise _without_yield(name) from None
-        try:
-            result = await call()
-            what.result = result
+            result = what.result = await call(*args)
         except BaseException as error:
             manager = contextmanager(lambda: generator)()
             if manager.__exit__(type(error), error, error.__traceback__):
                 return await _let_go(kept, what)  # noqa: ASYNC102  it is there to be cancelled
             raise
-        try:
-            next(generator)
-        except StopIteration:
+        if next(generator, _END) is _END:
             return result  # noqa: ASYNC910  as the call
         generator.close()
         raise _yields_again(name)

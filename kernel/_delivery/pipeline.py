@@ -226,9 +226,9 @@ class Pipeline(Attempting):
 def _called_within(around: Around[Incoming], instance: Instance, work: Work) -> Awaitable[object]:
     """Call the handler within interceptors, which may ask for the delivery as it may."""
     CURRENT.set(work)
-    method, deliveries = work.route.handler.method, (work.delivery,)
-    incoming = Incoming(work.worker, method, work.payload, deliveries)
-    return around(incoming, functools.partial(_called, instance, work))
+    route = work.route
+    incoming = Incoming(route.pool.spec.id, route.handler.method, work.payload, (work.delivery,))
+    return around(incoming, _called, instance, work)
 
 
 def _called(instance: Instance, work: Work) -> Awaitable[object]:

@@ -1,0 +1,39 @@
+"""A client that does next to nothing: `bare_stomp.py QUEUE COUNT PORT`, prefetch 100.
+
+Bytes are cut at their NULs, nothing is read but what an acknowledgement has to name, and those of one read go out together.
+So it shows what the server can bring: nobody who acknowledges each message takes more from it.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+
+from _meter import Meter
+
+
+def main(queue: str, count: int, port: int) -> None:
+    meter = Meter(count)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\n\0")
+        subscribe = f"SUBSCRIBE\nid:1\ndestination:/amq/queue/{queue}\nack:client-individual\nprefetch-count:100\n\n\0"
+        connection.sendall(subscribe.encode())
+        for frames in heard(connection):
+            names = [frame.partition(b"\nack:")[2].partition(b"\n")[0] for frame in frames if b"\nack:" in frame]
+            if names:
+                connection.sendall(b"".join([b"ACK\nid:%b\n\n\0" % name for name in names]))
+            if any(meter.tick() for _ in names):
+                break
+
+
+def heard(connection: socket.socket) -> Iterator[list[bytes]]:
+    """Return the frames of one read after another; none of them has a body with a NUL."""
+    rest = b""
+    while data := connection.recv(65536):
+        *frames, rest = (rest + data).split(b"\0")
+        yield frames
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
