@@ -60,6 +60,11 @@ class _Heard(Delivery):
     def redelivered(self) -> bool:
         return self._delivery.redelivered
 
+    @property
+    @override
+    def sent(self) -> float | None:
+        return self._delivery.sent
+
     @override
     async def settle(self, outcome: Outcome) -> None:
         await self._delivery.settle(outcome)
@@ -152,8 +157,9 @@ class EventListenerDispatcher(Dispatcher):
             raise StartupError(f"{self._context.id}: {error}") from error
 
     async def _submit_all(self, deliveries: AsyncIterator[Delivery], intake: Intake, listener: Listener) -> None:
+        protocol = self._context.protocol
         async for delivery in deliveries:
-            await intake.submit(_Heard(delivery, listener, self._context.protocol))
+            await intake.submit(_Heard(delivery, listener, protocol))
 
 
 def _together(topologies: Iterable[Topology]) -> Topology:

@@ -13,7 +13,18 @@ import trio
 from typing_extensions import override
 
 from kernel import NO_HEADERS, Envelope, Message, Outgoing
-from kernel.abc import Broker, Context, Driver, Exchange, Topology, Transaction, continued, current_work, telling
+from kernel.abc import (
+    Broker,
+    Context,
+    Driver,
+    Exchange,
+    Protocol,
+    Topology,
+    Transaction,
+    continued,
+    current_work,
+    telling,
+)
 from kernel.errors import SendError, UnknownOutcomeError, check_delay
 
 from ._event import VERSION, spec_of
@@ -46,8 +57,10 @@ class EventSenderConfig:
 class Events:
     """Sends events; what a worker gets from a driver `event_sender`."""
 
-    _context: Context
+    _broker: Broker
+    _protocol: Protocol
     _config: EventSenderConfig
+    _context: Context
 
     def __repr__(self) -> str:
         return f'<Events to "{self._config.exchange}">'
@@ -91,14 +104,17 @@ class Events:
             check_delay(delay, "delay")
         spec, context = spec_of(of or type(event)), self._context
         with telling(context, spec.subject, exchange=self._config.exchange, is_call=False):
-            given = continued(context.protocol, headers)
+            given = continued(self._protocol, headers)
             if spec.version > 1:
                 given = {**given, VERSION: str(spec.version)}
-            if context.intercept is None and self._config.limit is None:
-                return await self._post(spec.subject, event, given, id, delay, transaction)
+            limit = self._config.limit
+            if context.intercept is None and limit is None:
+                envelope = self._envelope(spec.subject, event, given, id, delay)
+                await self._sent(envelope, transaction)
+                return envelope.id
             outgoing = Outgoing(spec.subject, event, dict(given))
             post = functools.partial(self._post, spec.subject, event, outgoing.headers, id, delay, transaction)
-            return await self._post_within(None if transaction is not None else self._config.limit, outgoing, post)
+            return await self._post_within(None if transaction is not None else limit, outgoing, post)
 
     async def _post(
         self,
@@ -108,19 +124,31 @@ class Events:
         id: str,  # noqa: A002  as above
         delay: float,
         transaction: Transaction | None,
-        posted: list[Envelope] | None = None,
+        posted: list[Envelope],
     ) -> str:
         """Send what interceptors have let through, and note it."""
-        envelope = self._context.protocol.encode(Message(subject=subject, payload=event, headers=headers))
-        if id or delay:  # a copy costs much
-            envelope = attrs.evolve(envelope, id=id or envelope.id, delay=delay)
-        if posted is not None:
-            posted.append(envelope)
-        if transaction is not None:
-            await transaction.send(envelope, exchange=self._config.exchange)
-        else:
-            await self._context.broker.send(envelope, exchange=self._config.exchange)
+        envelope = self._envelope(subject, event, headers, id, delay)
+        posted.append(envelope)
+        await self._sent(envelope, transaction)
         return envelope.id
+
+    def _envelope(
+        self,
+        subject: str,
+        event: object,
+        headers: Mapping[str, object],
+        id: str,  # noqa: A002  as above
+        delay: float,
+    ) -> Envelope:
+        envelope = self._protocol.encode(Message(subject=subject, payload=event, headers=headers))
+        if id or delay:  # a copy costs much
+            return attrs.evolve(envelope, id=id or envelope.id, delay=delay)
+        return envelope
+
+    def _sent(self, envelope: Envelope, transaction: Transaction | None) -> Awaitable[object]:
+        if transaction is not None:
+            return transaction.send(envelope, exchange=self._config.exchange)
+        return self._broker.send(envelope, exchange=self._config.exchange)
 
     async def _post_within(self, seconds: float | None, outgoing: Outgoing, post: Callable[..., Awaitable[str]]) -> str:
         """Send within interceptors, if there are any, all of it within the time that a send may take."""
@@ -156,5 +184,6 @@ class EventSenderDriver(Driver[Events]):
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[Events]:
-        await self._context.broker.declare(Topology(exchanges=[Exchange(name=self._config.exchange)]))
-        yield Events(self._context, self._config)
+        broker = self._context.broker
+        await broker.declare(Topology(exchanges=[Exchange(name=self._config.exchange)]))
+        yield Events(broker, self._context.protocol, self._config, self._context)

@@ -183,6 +183,25 @@ async def test_every_listener_gets_every_event_once(broker: dict[str, Any], auto
     )
 
 
+class Late:
+    @listens(HelloEvent)
+    async def on_hello(self, event: HelloEvent, delivery: Delivery) -> None:
+        assert delivery.sent is not None
+        heard.append((delivery.sent, trio.current_time() - delivery.sent))
+        await trio.sleep(3)
+
+
+async def test_a_listener_sees_when_its_event_was_sent(autojump_clock: MockClock) -> None:
+    one_at_a_time = {"heard": {"concurrency": 1}}
+    async with open_kernel(**service({"plugin": "memory"}, Late, **one_at_a_time)) as kernel:
+        began = trio.current_time()
+        await sender(kernel).send(HelloEvent("first"))
+        await sender(kernel).send(HelloEvent("second"))
+        await kernel.wait_settled(2)
+
+    assert heard == [(pytest.approx(began), pytest.approx(0)), (pytest.approx(began), pytest.approx(3))]
+
+
 async def test_an_event_that_nobody_listens_to_is_no_error(broker: dict[str, Any], autojump_clock: MockClock) -> None:
     @event()
     @dataclass
