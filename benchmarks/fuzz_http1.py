@@ -1,6 +1,7 @@
 """Mutates requests and reads them with the core of HTTP/1.1, however they are cut, and with h11.
 
-No exception may leave the core, the verdict may not depend on the cuts, and what both take must be the same.
+No exception may leave the core, the verdict may not depend on the cuts nor on what came before, and what both take must
+be the same.
 
 Starts from the table of the plugin's tests, `test_http1_core.py`. The same seed is the same input.
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "plugins" / "web" / "tests"))
 
-from test_http1_core import mutated, read, read_by_h11, requests
+from test_http1_core import assert_independent, mutated, read, read_by_h11, requests
 
 EVERY: int = 10
 """One in so many inputs is compared with h11, which is slow."""
@@ -45,6 +46,7 @@ def try_one(seed: int, number: int) -> str:
     places = sorted({0, len(data), *(source.randrange(len(data) + 1) for _ in range(3))})
     if read([data[start:end] for start, end in itertools.pairwise(places)]) != whole:
         raise SystemExit(f"input {number}: the verdict depends on the cuts {places}: {data!r}")
+    assert_independent(data)
     if number % EVERY == 0:
         ours, theirs = requests(whole), requests(read_by_h11(data))
         if ours[: len(theirs)] != theirs[: len(ours)]:

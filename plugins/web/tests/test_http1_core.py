@@ -12,7 +12,7 @@ import h11
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_web.http1.head import RefusedError
+from kernel_web.http1.head import Head, RefusedError
 from kernel_web.http1.parser import Parser, State
 
 LIMIT = 2000
@@ -415,6 +415,64 @@ def requests(reading: Reading) -> list[Any]:
     return [one for one in reading if isinstance(one, tuple)]
 
 
+def heads(data: bytes) -> list[tuple[object, ...]]:
+    """Return all that the heads of whole requests say."""
+    parser, found = Parser(LIMIT), list[tuple[object, ...]]()
+    parser.feed(data)
+    while (head := parser.head()) is not None:
+        parser.body()
+        found.append(tuple(getattr(head, name) for name in Head.__slots__))
+        head.headers.clear()  # as an application may: it is no other request's
+    return found
+
+
+SERVED = [data for data, reading in TABLE.items() if reading and isinstance(reading[-1], tuple)]
+
+
+@pytest.mark.parametrize("data", SERVED, ids=lambda value: repr(value)[:60])
+def test_a_head_that_is_known_says_what_it_said(data: bytes) -> None:
+    once = heads(data)
+
+    assert heads(data * 3) == once * 3
+
+
+def first_of(data: bytes) -> bytes:
+    """Return the first head, for another path."""
+    return data[: data.find(b"\r\n\r\n") + 4].replace(b"/", b"/other", 1)
+
+
+FOLLOWING = [(GET + b"\r\n", data) for data in TABLE]
+FOLLOWING += [(first_of(data), data) for data in TABLE if requests(read([first_of(data)])) == read([first_of(data)])]
+
+
+@pytest.mark.parametrize(("first", "data"), FOLLOWING, ids=lambda value: repr(value)[:60])
+def test_what_came_before_does_not_change_the_verdict(first: bytes, data: bytes) -> None:
+    expected = [*read([first]), *read([data])]
+
+    assert read([first + data]) == expected
+    assert read([first, data]) == expected
+
+
+def test_a_head_that_is_known_has_the_limit_of_any_other() -> None:
+    long = b"GET /" + b"a" * LIMIT + GET[5:] + b"\r\n"
+
+    assert read([GET + b"\r\n" + long]) == [*FINE, *read([long])]
+    assert read([long])[-1] == 414
+
+
+def test_a_head_is_forgotten_and_what_has_come_of_the_next_is_not() -> None:
+    parser = Parser(LIMIT)
+    parser.feed(GET + b"\r\n" + GET[:9])
+    parser.head()
+
+    parser.forget()
+    parser.feed(GET[9:] + b"\r\n")
+
+    head = parser.head()
+    assert head is not None
+    assert (head.method, head.target, head.headers) == ("GET", b"/", [(b"host", b"a")])
+
+
 @pytest.mark.slow
 def test_a_mutated_request_is_never_read_in_two_ways() -> None:
     """A short run of benchmarks/fuzz_http1.py: any seed, the same order of inputs."""
@@ -423,6 +481,19 @@ def test_a_mutated_request_is_never_read_in_two_ways() -> None:
         data = mutated(source)
         cut = source.randrange(len(data) + 1)
         assert read([data[:cut], data[cut:]]) == read([data]), data
+        assert_independent(data)
+
+
+def assert_independent(data: bytes) -> None:
+    """Whatever is served is served again, and what follows what is served is read as if nothing had been before."""
+    whole = read([data])
+    if whole and isinstance(whole[-1], tuple):
+        assert read([data + data]) == whole + whole, data
+    one = data.find(b"\r\n\r\n") + 4
+    first = read([data[:one]])
+    if first and isinstance(first[-1], tuple):
+        changed = data.replace(b"a", b"b", 1)
+        assert read([data[:one] + changed]) == [*first, *read([changed])], data
 
 
 def mutated(source: random.Random) -> bytes:

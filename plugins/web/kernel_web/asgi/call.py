@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -91,7 +91,7 @@ class Call(Work):
     def is_complete(self) -> bool:
         """Whether the application has said everything."""
 
-    async def serve(self) -> int:
+    def serve(self) -> Coroutine[object, object, int]:
         """Wait for a slot and run the application.
 
         Returns:
@@ -99,9 +99,11 @@ class Call(Work):
 
         Cancellation: What `stop` cancels ends in `trio.Cancelled`; ask `status_of_stop` what to say then.
         """
+        # One coroutine less for each request, of those that all that it waits for is woken through.
         places = self.route.places
-        if places is None or self.is_websocket:
-            return await self._serve_in_slot()
+        return self._serve_in_slot() if places is None or self.is_websocket else self._serve_in_place(places)
+
+    async def _serve_in_place(self, places: trio.CapacityLimiter) -> int:
         try:
             places.acquire_on_behalf_of_nowait(self)
         except trio.WouldBlock:
@@ -165,8 +167,8 @@ class Call(Work):
         return found[0] if found else None
 
     async def _run(self) -> int:  # noqa: ASYNC910  an application is a checkpoint, or its own fault
-        if self.was_stopped():
-            return self.status_of_stop  # noqa: ASYNC910  suspends only to wait
+        if self._is_cut:
+            return self._is_cut  # noqa: ASYNC910  suspends only to wait
         try:
             hosted = cast("Hosted", self.route.target.hosted())
         except UnavailableError:
@@ -180,7 +182,8 @@ class Call(Work):
         if self.route.timeout and not self.is_websocket:
             self.until = self.shared.clock.now + self.route.timeout
         hosted.begin(self, lasts=self.is_websocket)
-        self._tell_begin()
+        if self.shared.context.hears(RequestBegan):
+            self._tell_begin()
         try:
             await hosted.app(self.scope, self.receive, self.send)
         except BaseException as error:  # whatever an application raises costs only its own client  # noqa: ASYNC103  what was cancelled is raised again
@@ -196,17 +199,16 @@ class Call(Work):
     def _tell_begin(self) -> None:
         """Tell those who want to know that the application is called next, in the task that it is called in."""
         context = self.shared.context
-        if context.hears(RequestBegan):
-            context.emit(
-                RequestBegan(
-                    component=context.id,
-                    worker=f"worker/{self.route.worker}",
-                    method=self.scope.get("method", "websocket"),
-                    path=self.scope["raw_path"].decode("latin-1"),
-                    headers=self.scope["headers"],
-                    request=self.scope,
-                )
+        context.emit(
+            RequestBegan(
+                component=context.id,
+                worker=f"worker/{self.route.worker}",
+                method=self.scope.get("method", "websocket"),
+                path=self.scope["raw_path"].decode("latin-1"),
+                headers=self.scope["headers"],
+                request=self.scope,
             )
+        )
 
     def _judge(self, error: BaseException) -> None:
         if only_gone(error):

@@ -53,8 +53,9 @@ class Hosted(Drains):
     def end(self, work: Work) -> None:
         """Take note that a request has ended."""
         self._works.discard(work)
-        self._lasting.discard(work)
-        if self._idle and not self._works:
+        if self._lasting:
+            self._lasting.discard(work)
+        if not self._works and self._idle:
             self._idle.unpark_all()
 
     @property

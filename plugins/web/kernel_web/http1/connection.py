@@ -81,8 +81,7 @@ class Http1(Speaker):
     async def run(self) -> None:
         try:
             with self.scope:
-                while await self._serve_one():
-                    pass
+                await self._serve_all()
             if self.scope.cancelled_caught and self._exchange is not None:
                 self._exchange.refuse(self._exchange.status_of_stop)
                 await self.channel.flush()
@@ -100,22 +99,24 @@ class Http1(Speaker):
             )
             self._shared.note(record)
 
-    async def _serve_one(self) -> bool:
-        """Serve the next request; return whether there may be another."""
+    async def _serve_all(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Serve one request after the other, as long as there may be another."""
         try:
-            head = await self._next_head()
-            if head is None:
-                return False
+            # Each in two calls: what waits for a client, as most do, is woken through as few coroutines as can be.
+            while (head := await self._next_head()) is not None and await self._serve(head):
+                pass
         except RefusedError as error:
             self._refuse(error.status)
-            return False  # noqa: ASYNC910  suspends only to wait
+
+    async def _serve(self, head: Head) -> bool:
+        """Serve a request; return whether there may be another."""
         shared, target = self._shared, split_target(head.target)
         is_websocket = bool(head.upgrade) and wants_websocket(head)
         route = shared.routes.find(target[0], "" if is_websocket else head.method)
         if not (shared.hosts.allows_all or shared.hosts.allows(head.headers)):
-            return self._answer_without_route(head, 400)
+            return self._answer_without_route(head, 400)  # noqa: ASYNC910  suspends only to wait
         if route is None:
-            return self._answer_without_route(head, 404)
+            return self._answer_without_route(head, 404)  # noqa: ASYNC910  as above
         scope = request_scope(shared, self._base, route, target, head.headers, head.version)
         if is_websocket:
             return await self._upgrade(head, route, scope)
@@ -188,18 +189,13 @@ class Http1(Speaker):
 
     async def _finish(self, exchange: Exchange) -> bool:
         """Send the rest of an answer; return whether the connection goes on."""
-        if self.channel.closed or self.channel.has_unsent:
-            await self.channel.flush()
+        channel, shared = self.channel, self._shared
+        if channel.closed or channel.has_unsent:
+            await channel.flush()
         if exchange.missing and not exchange.gone:
             exchange.skip()
         self._note()
-        if (
-            exchange.framing.last
-            or exchange.missing
-            or self.channel.eof
-            or self._shared.stopping
-            or self._shared.leaving
-        ):
+        if exchange.framing.last or exchange.missing or channel.eof or shared.stopping or shared.leaving:
             return False  # noqa: ASYNC910  suspends only to wait
         self._expect_next()
         return True  # noqa: ASYNC910  as above
@@ -257,6 +253,8 @@ class Http1(Speaker):
         elif self.read_until == self.channel.write_until == inf:  # nobody would ever end it: no state may be so
             self._shared.context.log.error("a connection had no deadline, and is closed")
             self.channel.abort()
+        else:
+            self._parser.forget()
 
     @property
     @override

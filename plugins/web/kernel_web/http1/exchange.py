@@ -12,7 +12,7 @@ from .._application import ASGIMessage
 from ..asgi.call import Call
 from ..asgi.routes import Route
 from ..wire.channel import Channel, ClientGoneError
-from .framing import CONTINUE, Framing, Stage, own_answer
+from .framing import CONTINUE, DONE, HELD, NOTHING, STARTED, Framing, own_answer
 from .head import Head, RefusedError
 from .parser import Parser
 
@@ -85,7 +85,7 @@ class Exchange(Call):
     @property
     @override
     def is_complete(self) -> bool:
-        return self.framing.stage is Stage.DONE
+        return self.framing.stage is DONE
 
     # --- from the client ----------------------------------------------------------------------------------------
 
@@ -113,15 +113,16 @@ class Exchange(Call):
     @override
     async def receive(self) -> ASGIMessage:
         while not (self._told or self.gone):
-            self.pull()
-            if self.gone:
-                break
+            if self.missing:
+                self.pull()
+                if self.gone:
+                    break
             if self._pieces or not self.missing:
                 body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
                 self._pieces.clear()
                 self._told = not self.missing
                 return {"type": "http.request", "body": body, "more_body": self.missing}  # noqa: ASYNC910  it is here
-            if self.head.expects and self.framing.stage in {Stage.NOTHING, Stage.HELD}:
+            if self.head.expects and self.framing.stage in {NOTHING, HELD}:
                 self.head.expects = False
                 await self._channel.write(CONTINUE)
             await self._connection.read_body(self)
@@ -140,24 +141,23 @@ class Exchange(Call):
         if self.gone or self._channel.closed:
             raise ClientGoneError("the client is gone")
         framing, kind = self.framing, message["type"]
-        if framing.stage is Stage.DONE:
+        if framing.stage is DONE:
             await checkpoint()
-        elif kind == "http.response.body" and framing.stage is not Stage.NOTHING:
+        elif kind == "http.response.body" and framing.stage is not NOTHING:
             await checkpoint_if_cancelled()
-            await self._send_body(message.get("body", b""), more=message.get("more_body", False))
-        elif kind == "http.response.start" and framing.stage is Stage.NOTHING:
+            await self._channel.write(self._framed(message.get("body", b""), more=message.get("more_body", False)))
+            if framing.stage is DONE and self._channel.reading:
+                self._channel.wake()  # another task of the application, which need not wait any more
+        elif kind == "http.response.start" and framing.stage is NOTHING:
             framing.start(message)  # type: ignore[arg-type]  # a dict, as ASGI has it
         else:
             raise RuntimeError(f"unexpected {kind}")
 
-    async def _send_body(self, data: bytes, *, more: bool) -> None:
-        framing = self.framing
-        if framing.stage is Stage.HELD:
-            framing.last = framing.last or self.missing or self.shared.stopping or self.shared.leaving
-        framed = framing.body(data, more=more, common=self.shared.clock.common)
-        await self._channel.write(framed)
-        if not more and self._channel.reading:  # another task of the application, which need not wait any more
-            self._channel.wake()
+    def _framed(self, data: bytes, *, more: bool) -> bytes:
+        framing, shared = self.framing, self.shared
+        if framing.stage is HELD:
+            framing.last = framing.last or self.missing or shared.stopping or shared.leaving
+        return framing.body(data, more=more, common=shared.clock.common)
 
     def refuse(self, status: int) -> None:
         """Answer in place of the application, at once and without waiting; cut what has begun. May be called again."""
@@ -165,7 +165,7 @@ class Exchange(Call):
             return
         self.gone = True
         framing = self.framing
-        if framing.stage is Stage.STARTED:
+        if framing.stage is STARTED:
             framing.last = True
             self._channel.abort(reset=True)
             return

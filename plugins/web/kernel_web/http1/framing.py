@@ -18,8 +18,9 @@ from ..asgi.fields import FIELDS
 
 STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_OURS: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
-_NO_BODY: Final = frozenset({204, 304})
+_NOTED: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive", b"content-length"})
+_NO_CONTENT: Final = 204
+_NO_BODY: Final = frozenset({_NO_CONTENT, 304})
 _ENDLESS: Final = -1
 """The body goes on until the connection closes."""
 
@@ -38,6 +39,10 @@ class Stage(enum.Enum):
     DONE = "done"
 
 
+NOTHING, HELD, STARTED, DONE = Stage
+"""By names of their own: in an enumeration, a name takes as long to be found as a function to be called."""
+
+
 @final
 class Framing:
     """One answer."""
@@ -46,7 +51,7 @@ class Framing:
 
     def __init__(self, method: str, version: str) -> None:
         """Begin an answer to a request of that method and version."""
-        self.stage = Stage.NOTHING
+        self.stage = NOTHING
         self.status = 0
         self.sent = 0
         """Bytes of body."""
@@ -70,7 +75,7 @@ class Framing:
             raise WrongAnswerError(f"an answer cannot have the status {status}")
         self.status = int(status)
         self._start = message
-        self.stage = Stage.HELD
+        self.stage = HELD
 
     def body(self, data: bytes, *, more: bool, common: bytes) -> bytes:
         """Take `http.response.body`; return what is to be sent.
@@ -84,14 +89,13 @@ class Framing:
             WrongAnswerError: if a header, or the length of the body, is not what it may be. If the answer had started,
                 nothing that follows can put it right.
         """
-        if self.stage is Stage.HELD:
+        head = b""
+        if self.stage is HELD:
             head = self._head(data, more=more, common=common)
-            self.stage = Stage.STARTED
-        else:
-            head = b""
+            self.stage = STARTED
         framed = self._framed(data, more=more)
         if not more:
-            self.stage = Stage.DONE
+            self.stage = DONE
         return head + framed
 
     def _framed(self, data: bytes, *, more: bool) -> bytes:
@@ -130,13 +134,13 @@ class Framing:
         length: int | None = None
         for name, value in self._start.get("headers", ()):
             low = name.lower()
-            if low == b"content-length":
-                length = _length(value, length)
-                if self.status == HTTPStatus.NO_CONTENT:
+            if low in _NOTED:
+                if low != b"content-length":
+                    self.last = self.last or b"close" in value.lower()
                     continue
-            elif low in _OURS:
-                self.last = self.last or b"close" in value.lower()
-                continue
+                length = _length(value, length)
+                if self.status == _NO_CONTENT:
+                    continue
             lines.append(b"%b: %b\r\n" % (low, value))
         block = b"".join(lines)
         if FIELDS.fullmatch(block) is None:

@@ -66,6 +66,24 @@ class Head:
                 noted.setdefault(name, []).append(value)
         self._judge(noted)
 
+    def again(self, method: bytes, target: bytes) -> Head:
+        """Return a head that differs from this one in method and path alone, which no verdict on it depends on.
+
+        Args:
+            method: Of the other.
+            target: Of the other; this one's is in origin form as well.
+        """
+        twin = Head.__new__(Head)
+        twin.method = method.decode()
+        twin.target = target
+        twin.version = self.version
+        twin.length = self.length
+        twin.keep_alive = self.keep_alive
+        twin.expects = self.expects
+        twin.upgrade = self.upgrade
+        twin.headers = self.headers.copy()
+        return twin
+
     def _judge(self, noted: dict[bytes, list[bytes]]) -> None:
         if self.version not in {"1.1", "1.0"}:
             raise RefusedError(505, "neither HTTP/1.1 nor HTTP/1.0")

@@ -21,11 +21,14 @@ import re
 from collections.abc import Callable
 from typing import ClassVar, Final, final
 
-from ..asgi.fields import FIELDS
+from ..asgi.fields import FIELDS, TOKEN
 from .head import CHUNKED, HEAD, LINE, Head, RefusedError
 
 _BARE: Final = re.compile(rb"(?<!\r)\n").search
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?+\r\n").match
+_ASKED: Final = re.compile(rb"(%b) (/[\x21\x22\x24-\x7e]*+)" % TOKEN).match
+_TAIL_BYTES: Final = 2048
+"""Of a head that is kept, to know it again."""
 _LINE_BYTES: Final = 1024
 """Of the line before a chunk, extensions included."""
 _FRAMING_BYTES: Final = 16 * 1024
@@ -45,11 +48,15 @@ class State(enum.Enum):
     BROKEN = "broken"
 
 
+_HEAD: Final = State.HEAD
+"""By a name of its own: in an enumeration, a name takes as long to be found as a function to be called."""
+
+
 @final
 class Parser:
     """The requests of one connection."""
 
-    __slots__ = ("_at", "_buffer", "_framing", "_left", "_limit", "_payload", "_seen", "state")
+    __slots__ = ("_at", "_buffer", "_framing", "_left", "_limit", "_payload", "_seen", "_tail", "_twin", "state")
 
     def __init__(self, limit: int) -> None:
         """Begin with a head.
@@ -67,6 +74,10 @@ class Parser:
         """Bytes of the body, or of the chunk, that have not come."""
         self._payload = 0
         self._framing = 0
+        self._tail = b""
+        """Of a head that was found to be right, from the blank after its path on."""
+        self._twin: Head | None = None
+        """What it was read as; the application has another, and may change it. None if none is kept."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes."""
@@ -89,13 +100,15 @@ class Parser:
         Raises:
             RefusedError: if it never will.
         """
-        if self.state is not State.HEAD:
+        if self.state is not _HEAD:
             raise RefusedError(400, "the connection is broken")
         while self._buffer.startswith(b"\r\n", self._at):  # RFC 9112, 2.2
             self._at += 2
         if self._at:
             self._buffer, self._at, self._seen = self._buffer[self._at :], 0, 0
         buffer = self._buffer
+        if self._twin is not None and not self._seen and (head := self._again(buffer, self._twin)) is not None:
+            return head
         end = buffer.find(b"\r\n\r\n", self._seen)
         if end < 0 and not buffer:
             return None
@@ -107,17 +120,37 @@ class Parser:
                 return None
         return self._begin(found, end + 4)
 
+    def _again(self, buffer: bytes, twin: Head) -> Head | None:
+        """Return the next head if all but its method and path is that of the last one; that is what most clients say."""
+        asked = _ASKED(buffer)
+        end = asked.end() + len(self._tail) if asked is not None else 0
+        if asked is None or end > self._limit or not buffer.startswith(self._tail, asked.end()):
+            return None
+        return self._expect_body(twin.again(asked[1], asked[2]), end)
+
     def _begin(self, found: re.Match[bytes], end: int) -> Head:
-        self._at, self._seen = end, 0
         try:
             head = Head(*found.groups())
         except RefusedError:
             self.state = State.BROKEN
             raise
+        method, target, blank = found[1], found[2], found.end(2)
+        if target[:1] == b"/" and end - blank <= _TAIL_BYTES:
+            self._tail, self._twin = self._buffer[blank:end], head.again(method, target)
+        return self._expect_body(head, end)
+
+    def _expect_body(self, head: Head, end: int) -> Head:
+        self._at, self._seen = end, 0
         if head.length:
             self._left, self._payload, self._framing = max(0, head.length), 0, 0
             self.state = State.CHUNK_SIZE if head.length == CHUNKED else State.SIZED
         return head
+
+    def forget(self) -> None:
+        """Keep nothing of what has been asked for: nobody knows when the client will speak again."""
+        if self._twin is not None:
+            self._tail, self._twin = b"", None
+            self._buffer, self._at = self._buffer[self._at :], 0
 
     def _judge(self, buffer: bytes, end: int) -> None:
         """Raise a `RefusedError` if what has come cannot become a head, whatever follows.

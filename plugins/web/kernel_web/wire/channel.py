@@ -95,22 +95,17 @@ class Channel:
             await self._turn.park()
             return None
         self.reading = True
+        self._spent = 0
         try:
-            return await self._read()
+            # Waits even if there is something: one read a turn, so that nobody starves.
+            await wait_readable(self.fd)
+            return self.read_nowait()
+        except trio.ClosedResourceError:  # closed, or woken
+            return self.read_nowait()  # noqa: ASYNC910  suspends only to wait
         finally:
             self.reading = False
             if self._turn:
                 self._turn.unpark_all()
-
-    async def _read(self) -> bytes | None:
-        # Waits even if there is something: one read a turn, so that nobody starves.
-        self._spent = 0
-        try:
-            await wait_readable(self.fd)
-        except trio.ClosedResourceError:
-            if self.closed:
-                return b""  # noqa: ASYNC910  suspends only to wait
-        return self.read_nowait()  # noqa: ASYNC910  suspends only to wait
 
     def read_nowait(self) -> bytes | None:
         """Return what has come from the client, nothing at its end, None if nothing has."""
