@@ -7,6 +7,7 @@ that Python or the kernel needs, and two manifests in one process must not get e
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import sysconfig
 from collections.abc import Generator, Iterable, Iterator
@@ -115,13 +116,25 @@ def modules_in(directory: Path | None) -> list[str]:
 def name_fault(module: str, directory: Path | None) -> str:
     """Return why a module beside the manifest cannot be had by its name; empty if it can, or stands elsewhere."""
     name = module.partition(".")[0]
-    if directory is None or not _stands_in(name, directory):
+    if directory is None or _is_loaded_from(name, directory) or not _stands_in(name, directory):
         return ""
     if name in sys.stdlib_module_names:
         return f'"{name}" is the name of a module of Python itself; rename the one beside the manifest'
     if name in NEEDED:
         return f'"{name}" is the name of a module that the kernel needs; rename the one beside the manifest'
     return _in_the_way(name, directory)
+
+
+def _is_loaded_from(name: str, directory: Path) -> bool:
+    """Return whether a module is the one beside the manifest, as it is for all of its workers but the first.
+
+    To find that out by what links lead to costs more than all else that is done to import a worker.
+    """
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None or name in sys.stdlib_module_names or name in NEEDED:
+        return False
+    folder = directory.absolute()
+    return file in {os.path.join(folder, f"{name}.py"), os.path.join(folder, name, "__init__.py")}
 
 
 def _stands_in(name: str, directory: Path) -> bool:

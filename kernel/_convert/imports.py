@@ -35,10 +35,11 @@ def import_object(path: str, *, directory: Path | None) -> object:
     module, _, name = path.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         raise NotImportableError('must be "module:Name"')
+    directory = directory and directory.absolute()
     if fault := name_fault(module, directory):
         raise NotImportableError(fault)
     with first_on_path(directory):
-        return _find(module, name, directory and directory.absolute())
+        return _find(module, name, directory)
 
 
 def _find(module: str, name: str, directory: Path | None) -> object:

@@ -6,9 +6,10 @@ is found out where and why.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, get_args
 
 from .._core.words import toml_path
 from ..errors import ConversionError
@@ -61,6 +62,12 @@ def converter_at(at: At, annotation: object, policy: Policy = MESSAGES) -> Calla
     """
     if annotation is inspect.Parameter.empty:
         return _same
+    if isinstance(annotation, type) and not get_args(annotation):
+        return _converter_of_class(at, annotation, policy)
+    return _converter(at, annotation, policy)
+
+
+def _converter(at: At, annotation: object, policy: Policy) -> Callable[[object], object]:
     try:
         compiled = compile_type(annotation, policy)
     except TypeError as error:
@@ -78,6 +85,10 @@ def converter_at(at: At, annotation: object, policy: Policy = MESSAGES) -> Calla
         raise ConversionError(problems)
 
     return convert
+
+
+_converter_of_class = functools.lru_cache(maxsize=1024)(_converter)
+"""As compiled types are kept: thousands of handlers ask for a few classes."""
 
 
 def _same(payload: object) -> object:

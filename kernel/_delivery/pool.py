@@ -31,7 +31,6 @@ class Instance:
     leaving: bool = attrs.field(default=False, init=False)
     is_withheld: bool = attrs.field(default=False, init=False)
     """Whether it is given no more calls, and finishes those that it has."""
-    idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
 
 @final
@@ -53,8 +52,8 @@ class Pool(Target):
     """How often the worker became another one: what was made for an earlier one is not for this."""
     returns: bool = attrs.field(default=False, init=False)
     """Whether it is being replaced, so that it is worth to wait for an instance."""
-    _awaited: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    """Where those wait who want what an instance is hosted as."""
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    """Where those wait who want no place: what an instance is hosted as, or its last call to end. Each looks itself."""
 
     @property
     def name(self) -> str:
@@ -82,7 +81,7 @@ class Pool(Target):
     async def wait_hosted(self) -> object:
         await trio.lowlevel.checkpoint()
         while self.returns and not (self._ready or self.closed):
-            await self._awaited.park()
+            await self._changed.park()
         return self.hosted()
 
     def close(self, reason: str) -> None:
@@ -91,7 +90,7 @@ class Pool(Target):
         if self.switch is not None:
             self.switch.void()
         self._waiting.unpark_all()
-        self._awaited.unpark_all()
+        self._changed.unpark_all()
 
     # --- a worker that becomes another one ------------------------------------------------------------------------
 
@@ -108,7 +107,7 @@ class Pool(Target):
     async def _wait_until_idle(self, instance: Instance) -> None:
         await trio.lowlevel.checkpoint()
         while instance.calls:
-            await instance.idle.park()
+            await self._changed.park()
         if isinstance(instance.hosted, Drains):
             await instance.hosted.drain()
 
@@ -130,14 +129,14 @@ class Pool(Target):
     def settle(self, *, returns: bool) -> None:
         """Say whether it is being replaced; who waits for that alone is told."""
         self.returns = returns
-        self._awaited.unpark_all()
+        self._changed.unpark_all()
 
     @asynccontextmanager
     async def offering(self, instance: Instance) -> AsyncGenerator[None]:
         """Give calls to an instance while inside; on the way out cancel and await those that still run."""
         self._ready.append(instance)
         self._waiting.unpark_all()
-        self._awaited.unpark_all()
+        self._changed.unpark_all()
         try:
             yield
         finally:
@@ -147,7 +146,7 @@ class Pool(Target):
             for call in instance.calls:
                 call.cancel()
             while instance.calls:
-                await instance.idle.park()  # noqa: ASYNC102  not shielded: the deadline of the life is the bound
+                await self._changed.park()  # noqa: ASYNC102  not shielded: the deadline of the life is the bound
 
     def calls(self) -> list[tuple[trio.CancelScope, Delivery]]:
         """Return the calls that are under way. May be called from any thread."""
@@ -182,7 +181,7 @@ class Pool(Target):
         if self._waiting:
             self._waiting.unpark()
         if (instance.leaving or instance.is_withheld) and not instance.calls:
-            instance.idle.unpark_all()
+            self._changed.unpark_all()
 
 
 def _room(instance: Instance) -> int:

@@ -31,6 +31,8 @@ from .._manifest.tables import Report, under
 from .asked import asked_by
 
 VARIADIC: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+_PRETENDS: Final = frozenset({"__wrapped__", "__signature__", "_partialmethod", "__partialmethod__"})
+"""Attributes of functions whose signature is said to be another one."""
 _AS_IT_IS: Final = (Parameter.empty, object, Any, dict, Mapping)
 
 
@@ -111,12 +113,17 @@ class Argument:
         Raises:
             Exception: whatever evaluating it raises.
         """
+        annotation = self.parameter.annotation
+        if isinstance(annotation, type) and not typing.get_args(annotation):  # most are, and nothing is to be looked up
+            return annotation
         holder = types.SimpleNamespace(__annotations__={self.name: self.parameter.annotation})
         return typing.get_type_hints(holder, globalns=self.namespace, include_extras=True)[self.name]
 
 
 def arguments_of(use: Callable[..., object], label: str, report: Report) -> list[Argument]:
     """Return the parameters of a function, or of a class's constructor, reporting a signature that cannot be read."""
+    if isinstance(use, type) and _is_made_of_nothing(use):
+        return []
     try:
         parameters = inspect.signature(use).parameters.values()
     except (ValueError, TypeError, NameError) as error:
@@ -125,15 +132,27 @@ def arguments_of(use: Callable[..., object], label: str, report: Report) -> list
     return [Argument(parameter.name, parameter, _namespace(use, parameter.name)) for parameter in parameters]
 
 
+def _is_made_of_nothing(cls: type[object]) -> bool:
+    """Return whether a class has no constructor, which takes `inspect` longer to find out than to read most of them."""
+    is_plain = cls.__init__ is object.__init__ and cls.__new__ is object.__new__ and type(cls).__call__ is type.__call__
+    return is_plain and not (hasattr(cls, "__signature__") or cls.__text_signature__)
+
+
 def returned_by(use: Callable[..., object]) -> Argument | None:
     """Return what a function returns, as if it were an argument; None if that is not annotated."""
     try:
-        annotation = inspect.signature(use).return_annotation
+        annotation = _return_annotation(use)
     except (ValueError, TypeError, NameError):  # `arguments_of` reports it
         return None
     if annotation is inspect.Signature.empty:
         return None
     return Argument("result", Parameter("result", Parameter.KEYWORD_ONLY, annotation=annotation), _namespace(use, ""))
+
+
+def _return_annotation(use: Callable[..., object]) -> object:
+    if isinstance(use, types.FunctionType) and _PRETENDS.isdisjoint(vars(use)):
+        return use.__annotations__.get("return", inspect.Signature.empty)  # its parameters have been read before
+    return inspect.signature(use).return_annotation
 
 
 def _namespace(use: Callable[..., object], name: str) -> dict[str, object]:

@@ -67,8 +67,9 @@ class Child:
     """Whether its `inner` brings in work from outside, and so is the first thing that a stop cancels."""
     resident: bool = False
     """Whether it is there for others only, so that the service has ended when all that are not have."""
-    withhold: Callable[[], Awaitable[None] | None] | None = None
-    """Has it given no new work; returns what waits until it has finished what it has, if it has any."""
+    withhold: Callable[[object], Awaitable[None] | None] | None = None
+    """Has the object that lives it given no new work; returns what waits until that has finished what it has, if it has
+    any."""
     group: Group | None = None
     units: tuple[Unit[Child], ...] = ()
     """The services inside the service that it belongs to, from the innermost out."""

@@ -50,7 +50,8 @@ class Life:
     """The object that lives it."""
     error: BaseException | None = attrs.field(default=None, init=False)
     """What ended it, as far as that is known before it has closed."""
-    _shields: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+    _shields: set[trio.CancelScope] | None = attrs.field(default=None, init=False)
+    """None for the many lives that shield nothing."""
 
     @property
     def is_ready(self) -> bool:
@@ -151,18 +152,19 @@ class Life:
         """
         now, last = trio.current_time(), self.whole.deadline if self.is_ready or self.stopping else math.inf
         last = max(last, now + self.stop_timeout * (1 - CLOSING_SHARE))
+        shields = self._shields = set() if self._shields is None else self._shields
         with trio.CancelScope(deadline=min(now + seconds, last), shield=True) as scope:
-            self._shields.add(scope)
+            shields.add(scope)
             try:
                 yield
             finally:
-                self._shields.remove(scope)
+                shields.remove(scope)
         if scope.cancelled_caught:
             raise trio.TooSlowError
 
     def _close_within(self, since: float) -> None:
         self.whole.deadline = min(self.whole.deadline, since + self.stop_timeout * CLOSING_SHARE)
-        for scope in self._shields:
+        for scope in self._shields or ():
             scope.deadline = min(scope.deadline, self.whole.deadline)
         self.patience.deadline = min(self.patience.deadline, since + self.stop_timeout)
         self.start.cancel()

@@ -447,7 +447,7 @@ class Supervisor:
         """Let a child finish the work that others have given it."""
         if child.withhold is None or child.life is None or self._hastened or drain_until <= trio.current_time():
             return  # noqa: ASYNC910  as above
-        left = child.withhold()
+        left = child.withhold(child.life.component)
         if left is not None:
             if child.state in USABLE:
                 self._move(child, State.DRAINING)

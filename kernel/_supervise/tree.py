@@ -309,8 +309,7 @@ class Tree:
         child.accepts = isinstance(spec, DispatcherSpec) and not spec.cls.surrounds
         child.resident = is_resident(spec)
         if isinstance(spec, WorkerSpec):
-            pool = self.pools[spec.name]
-            child.withhold = lambda: None if child.life is None else pool.withhold(child.life.component)
+            child.withhold = self.pools[spec.name].withhold
 
     def _concurrency(self, spec: WorkerSpec) -> int:
         if spec.concurrency is not None:
