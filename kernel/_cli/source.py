@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
@@ -16,8 +16,10 @@ from .._convert.folder import on_path
 from .._core.spec import Plan
 from .._manifest.manifest import Manifest, load, outline
 from .._manifest.registry import Registry
-from .._plan.options import ServiceOption, options_of
 from .._plan.plan import resolve
+
+if TYPE_CHECKING:
+    from .._plan.options import ServiceOption
 
 _STEADY: Final = 100_000_000
 """Nanoseconds for which a file has not been written to that is complete."""
@@ -94,6 +96,8 @@ class Source:
         Raises:
             ManifestError: if the manifest cannot be read.
         """
+        from .._plan.options import options_of  # noqa: PLC0415  only who asks for help pays for it
+
         with on_path(Path(self.path).parent):
             manifest = outline(self.path, overrides=self.overrides, overlays=self.overlays)
             return "\n".join(_lines(self.path, options_of(manifest, registry)))

@@ -17,6 +17,7 @@ from typing import Final, Protocol, cast, final
 import attrs
 
 from .envelope import NO_HEADERS, Envelope, Message, Outcome
+from .fields import ByFields
 
 MAX_DEATHS: Final = 16
 """Earlier deaths that a dead letter tells of: the latest ones."""
@@ -53,8 +54,8 @@ class Capability(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Exchange:
+@attrs.frozen(kw_only=True, eq=False)
+class Exchange(ByFields):
     """Where senders send: it copies each message to every queue bound with a pattern that matches the subject."""
 
     name: str
@@ -75,8 +76,8 @@ def check_window(_: object, attribute: attrs.Attribute[float], value: float) -> 
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Queue:
+@attrs.frozen(kw_only=True, eq=False)
+class Queue(ByFields):
     """Where messages wait for consumers; each message goes to one of them."""
 
     name: str
@@ -112,8 +113,8 @@ class Queue:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Binding:
+@attrs.frozen(kw_only=True, eq=False)
+class Binding(ByFields):
     """Ties a queue to an exchange."""
 
     queue: str
@@ -123,8 +124,8 @@ class Binding:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Topology:
+@attrs.frozen(kw_only=True, eq=False)
+class Topology(ByFields):
     """Exchanges, queues and bindings that must exist."""
 
     exchanges: Sequence[Exchange] = ()
@@ -133,8 +134,8 @@ class Topology:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Subscription:
+@attrs.frozen(kw_only=True, eq=False)
+class Subscription(ByFields):
     """A wish to consume from a queue."""
 
     queue: str

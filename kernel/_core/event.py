@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from .fields import ByFields
+
 if TYPE_CHECKING:
     from attrs import frozen as frozen
 else:
-    frozen = partial(attrs.define, unsafe_hash=True)
+    frozen = partial(attrs.define, eq=False)
     """For events that are made of every message: frozen for type checkers alone, as an envelope is, since to set the
     fields of a class that refuses to be changed takes as long as to handle many a message."""
 
 
 @frozen(kw_only=True)
-class Event:
+class Event(ByFields):
     """The base of all events. Plugins may define their own."""
 
     component: str

@@ -11,6 +11,7 @@ import attrs
 from attrs.validators import and_, ge, gt, le, min_len
 
 from ..errors import MAX_DELAY
+from .fields import ByFields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,8 +97,8 @@ class Verdict(enum.Enum):
     FAIL = "fail"
 
 
-@attrs.frozen(kw_only=True)
-class Backoff:
+@attrs.frozen(kw_only=True, eq=False)
+class Backoff(ByFields):
     """How waits grow from one try to the next."""
 
     backoff_initial: float = attrs.field(default=1.0, validator=ge(0))
@@ -110,7 +111,7 @@ class Backoff:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class RetryPolicy(Backoff):
     """The `retry` table of a worker: what happens to a delivery whose handler raised."""
 
@@ -122,7 +123,7 @@ class RetryPolicy(Backoff):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class RestartPolicy(Backoff):
     """The `restart` table of a component or group in the manifest."""
 
@@ -210,8 +211,8 @@ class RestartHistory:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class LogFilePolicy:
+@attrs.frozen(kw_only=True, eq=False)
+class LogFilePolicy(ByFields):
     """`[logging.file]`: a file that the log goes to in place of standard error."""
 
     path: str = attrs.field(validator=min_len(1))
@@ -225,8 +226,8 @@ class LogFilePolicy:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class LogPolicy:
+@attrs.frozen(kw_only=True, eq=False)
+class LogPolicy(ByFields):
     """`[logging]`: what is logged, and how; the command line may say otherwise."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"

@@ -6,12 +6,13 @@ from typing import final
 
 import attrs
 
+from .fields import ByFields
 from .lifecycle import State
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Usage:
+@attrs.frozen(kw_only=True, eq=False)
+class Usage(ByFields):
     """How the connections, or the places, of a driver are used at one moment."""
 
     used: int
@@ -24,8 +25,8 @@ class Usage:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class ComponentSnapshot:
+@attrs.frozen(kw_only=True, eq=False)
+class ComponentSnapshot(ByFields):
     """One component at one moment."""
 
     id: str
@@ -53,8 +54,8 @@ class ComponentSnapshot:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Snapshot:
+@attrs.frozen(kw_only=True, eq=False)
+class Snapshot(ByFields):
     """A service at one moment. Secrets in reasons and errors are masked. Times are seconds."""
 
     service: str

@@ -102,7 +102,7 @@ class RequestBegan(Passage):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class RequestFailed(Passage):
     """The application that a request, or a websocket, was for has raised. `RequestDone` follows."""
 

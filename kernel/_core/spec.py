@@ -18,6 +18,7 @@ from .components import Dispatcher, Driver, Protocol
 from .contract import Contract
 from .envelope import Message
 from .event import Event
+from .fields import ByFields
 from .policies import BatchPolicy, KillSwitchPolicy, LogPolicy, RatePolicy, RestartPolicy, RetryPolicy
 from .secret import Secret
 
@@ -35,8 +36,8 @@ class Strategy(enum.Enum):
     REST_FOR_ONE = "rest_for_one"
 
 
-@attrs.frozen(kw_only=True, repr=False)
-class ComponentSpec:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ComponentSpec(ByFields):
     """What the supervisor knows of every component."""
 
     id: str
@@ -64,8 +65,8 @@ class ComponentSpec:
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
-class ProtocolSpec:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ProtocolSpec(ByFields):
     """A protocol; it has no life of its own, so the supervisor does not know it."""
 
     name: str
@@ -78,7 +79,7 @@ class ProtocolSpec:
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DriverSpec(ComponentSpec):
     """A driver; `driver` and `protocol` are what it uses in turn (a publisher uses a broker)."""
 
@@ -95,7 +96,7 @@ class DriverSpec(ComponentSpec):
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DispatcherSpec(ComponentSpec):
     """A dispatcher and the workers that it feeds."""
 
@@ -115,8 +116,8 @@ class DispatcherSpec(ComponentSpec):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class HandlerSpec:
+@attrs.frozen(kw_only=True, eq=False)
+class HandlerSpec(ByFields):
     """One handler of a worker, its signature already looked at."""
 
     method: str
@@ -165,8 +166,8 @@ class Asked(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class InterceptorSpec:
+@attrs.frozen(kw_only=True, eq=False)
+class InterceptorSpec(ByFields):
     """What stands around the sends of a driver, or the calls of handlers; it has an object for each life of those."""
 
     name: str
@@ -181,7 +182,7 @@ class InterceptorSpec:
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class WorkerSpec(ComponentSpec):
     """A worker: a class (an object per instance) or an async function.
 
@@ -227,8 +228,8 @@ class WorkerSpec(ComponentSpec):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class GroupSpec:
+@attrs.frozen(kw_only=True, eq=False)
+class GroupSpec(ByFields):
     """Workers that belong together."""
 
     name: str
@@ -240,8 +241,8 @@ class GroupSpec:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class HookSpec:
+@attrs.frozen(kw_only=True, eq=False)
+class HookSpec(ByFields):
     """A function that receives events as they happen."""
 
     name: str
@@ -273,8 +274,8 @@ class Zone(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class StageHook:
+@attrs.frozen(kw_only=True, eq=False)
+class StageHook(ByFields):
     """A method that is called at a stage."""
 
     component: str
@@ -286,8 +287,8 @@ class StageHook:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class StageSpec:
+@attrs.frozen(kw_only=True, eq=False)
+class StageSpec(ByFields):
     """A named point in the life of a service at which components do something besides opening and closing."""
 
     name: str
@@ -302,8 +303,8 @@ class StageSpec:
 
 
 @final
-@attrs.frozen
-class Wait:
+@attrs.frozen(eq=False)
+class Wait(ByFields):
     """One bounded wait of the stop, for the proof that they fit."""
 
     what: str
@@ -311,8 +312,8 @@ class Wait:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class StopBudget:
+@attrs.frozen(kw_only=True, eq=False)
+class StopBudget(ByFields):
     """The longest that a stop can take, and why."""
 
     waits: tuple[Wait, ...]
@@ -325,8 +326,8 @@ class StopBudget:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Value:
+@attrs.frozen(kw_only=True, eq=False)
+class Value(ByFields):
     """One effective value and where it came from, for `kernel plan`."""
 
     path: str
@@ -343,8 +344,8 @@ def _unplaced(_at: tuple[str, ...], text: str) -> Problem:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class ServiceSpec:
+@attrs.frozen(kw_only=True, eq=False)
+class ServiceSpec(ByFields):
     """A service inside the service: its components are `kind/NAME/name`."""
 
     name: str
@@ -374,8 +375,8 @@ def is_resident(spec: AnySpec) -> bool:
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
-class Plan:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Plan(ByFields):
     """A manifest resolved against the installed plugins: everything is checked, nothing is open."""
 
     path: str

@@ -29,6 +29,8 @@ GROUPS: Final[Mapping[str, str]] = {
 """Kind -> entry-point group."""
 _KINDS: Final = {group: kind for kind, group in GROUPS.items()}
 CONTRACTS: Final[Mapping[str, type[Component]]] = {"driver": Driver, "protocol": Protocol, "dispatcher": Dispatcher}
+_METADATA: Final = ("METADATA", "PKG-INFO", "")
+"""Files of a distribution that may say what it is, as `importlib.metadata` knows them."""
 _CONFIGS: Final = ("Config", "BrokerOptions", "WorkerOptions")
 _PREFIX: Final = "trio-kernel-"
 _SHIPPED: Final[Mapping[str, str]] = {
@@ -209,17 +211,27 @@ def discover() -> Registry:
         Plugin(kind=kind, name=entry.name, distribution=owner[0], version=owner[1], value=entry.value)
         for kind, group in GROUPS.items()
         for entry in entry_points.select(group=group)
-        for owner in [owners.setdefault(id(entry.dist), _owner(entry.dist))]
+        for owner in [owners.get(id(entry.dist)) or owners.setdefault(id(entry.dist), _owner(entry.dist))]
     ]
     return Registry(tuple(sorted(plugins, key=lambda plugin: (plugin.kind, plugin.name, plugin.distribution))))
 
 
 def _owner(distribution: metadata.Distribution | None) -> tuple[str, str]:
     try:
-        found = distribution.metadata if distribution else None
+        found = _header(distribution) if distribution else {}
     except Exception:  # noqa: BLE001 -- a broken distribution that nobody asked for must not stop the service
-        found = None
-    return (found["Name"] or "unknown", found["Version"] or "unknown") if found else ("unknown", "unknown")
+        found = {}
+    return found.get("name") or "unknown", found.get("version") or "unknown"
+
+
+def _header(distribution: metadata.Distribution) -> dict[str, str]:
+    """Return the first fields of a distribution's metadata, by their names in lower case.
+
+    `Distribution.metadata` reads the description that follows too, as if all of it were mail: half of a `discover`.
+    """
+    text = next(filter(None, map(distribution.read_text, _METADATA)), "")
+    fields = [line.partition(":") for line in text.partition("\n\n")[0].splitlines()]
+    return {name.lower(): value.strip() for name, _, value in reversed(fields)}
 
 
 def _given(kind: str, name: str, value: object) -> Plugin:

@@ -49,7 +49,7 @@ class Post:
 
 def check_contracts(ground: Ground, wiring: Wiring, workers: Mapping[str, Hired]) -> None:
     """Report where drivers and the handlers of the same service that get what they send do not agree."""
-    posts = list(_posts(wiring, workers)) if wiring.contracts else []
+    posts = list(_posts(wiring, workers))
     for name, contract in wiring.contracts.items():
         driver = wiring.drivers[name].driver
         for text in problems(contract, [post for post in posts if post.driver == driver]):

@@ -135,7 +135,8 @@ def arguments_of(use: Callable[..., object], label: str, report: Report) -> list
 def _is_made_of_nothing(cls: type[object]) -> bool:
     """Return whether a class has no constructor, which takes `inspect` longer to find out than to read most of them."""
     is_plain = cls.__init__ is object.__init__ and cls.__new__ is object.__new__ and type(cls).__call__ is type.__call__
-    return is_plain and not (hasattr(cls, "__signature__") or cls.__text_signature__)
+    says = hasattr(cls, "__signature__") or any(base.__text_signature__ for base in cls.__mro__[:-1])
+    return is_plain and not says
 
 
 def returned_by(use: Callable[..., object]) -> Argument | None:

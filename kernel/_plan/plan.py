@@ -40,7 +40,6 @@ from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
-from .between import check_contracts
 from .contracts import with_contracts
 from .depends import depends_on
 from .found import with_found_workers
@@ -51,7 +50,6 @@ from .interceptors import drivers_of, read_interceptors
 from .services import joined, read_services, refused_answers, secrets_in, with_stages_of, with_tables_of
 from .staff import Hired, fed_by, hire, read_groups, shape_of
 from .stages import read_stages, with_stages
-from .values import list_values
 from .wiring import Ground, Wired, Wiring, stop_timeout_of, wire, with_lent
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -115,7 +113,10 @@ def _resolve(
     ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
     warn_of_holds(ground, wiring, workers)
-    check_contracts(ground, wiring, workers)
+    if wiring.contracts:
+        from .between import check_contracts  # noqa: PLC0415  most manifests name no contract, and every start pays
+
+        check_contracts(ground, wiring, workers)
     groups = read_groups(ground)
     resolve_inner = functools.partial(_resolve, processes=ground.processes)
     parts = read_services(ground, wiring, resolve_inner, problems) if tables.services else []
@@ -161,6 +162,8 @@ def _resolve(
 def _values(
     ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired], parts: Sequence[Part]
 ) -> list[Value]:
+    from .values import list_values  # noqa: PLC0415  only `kernel plan` asks, and every start would pay
+
     return [*list_values(ground, name, wiring, workers), *(value for part in parts for value in part.values())]
 
 

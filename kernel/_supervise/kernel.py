@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
@@ -31,7 +31,9 @@ from .stages import Stages
 from .step import Steps
 from .supervisor import Supervisor
 from .tree import PAUSED, Tree
-from .why import Cause, Deadline, causes, deadlines
+
+if TYPE_CHECKING:
+    from .why import Cause, Deadline
 
 
 class ExitStatus(enum.IntEnum):
@@ -126,10 +128,14 @@ class Kernel:
 
         In the event loop, `Cause.located` adds to each the line of code.
         """
+        from .why import causes  # noqa: PLC0415  a service that nobody asks would pay for it at its start
+
         return list(causes(self._tree, self.snapshot(), self.now()))
 
     def deadlines(self) -> dict[str, Deadline]:
         """Return for each component that is on its way somewhere how long that may take. From any thread."""
+        from .why import deadlines  # noqa: PLC0415  as above
+
         return deadlines(self._tree, self.now())
 
     def taken(self) -> dict[str, int]:

@@ -36,6 +36,8 @@ ONLY_RUNNING = {
     "kernel._control.client",
     "kernel._control.server",
 }
+ONLY_ASKED = {"kernel._plan.between", "kernel._plan.options", "kernel._plan.values", "kernel._supervise.why"}
+"""Of no use to a check, nor to a service that names no contract and that nobody looks into."""
 MANY = 1000
 
 
@@ -52,7 +54,7 @@ def test_check_loads_the_plugins_of_the_manifest(checked: set[str]) -> None:
 
 
 def test_check_loads_nothing_that_only_a_running_service_needs(checked: set[str]) -> None:
-    assert not checked & (HEAVY | ONLY_RUNNING)
+    assert not checked & (HEAVY | ONLY_RUNNING | ONLY_ASKED)
 
 
 def test_the_kernel_alone_does_not_need_trio_to_resolve() -> None:

@@ -147,3 +147,15 @@ def test_a_module_of_python_is_loaded_before_one_beside_the_manifest_can_hide_it
         found = importlib.import_module("colorsys")
 
     assert hasattr(found, "rgb_to_hls")
+
+
+def test_a_module_that_is_a_link_is_imported_once(tmp_path: Path) -> None:
+    """As Kubernetes mounts what is configured; imported anew for each worker, they would share nothing."""
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "shop_beside_linked.py").write_text("class One: ...\nclass Two: ...\n")
+    (tmp_path / "shop_beside_linked.py").symlink_to("..data/shop_beside_linked.py")
+
+    one = import_object("shop_beside_linked:One", directory=tmp_path)
+    import_object("shop_beside_linked:Two", directory=tmp_path)
+
+    assert import_object("shop_beside_linked:One", directory=tmp_path) is one

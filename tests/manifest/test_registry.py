@@ -107,6 +107,22 @@ def test_a_distribution_with_damaged_metadata_harms_nobody_else(install: Install
     assert str(discover().find("driver", "memory")).startswith("trio-kernel-memory==")
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "Metadata-Version: 2.4\nName: x-said\nVersion: 3\n\nName: x-another\n",
+        "Version: 3\nname:x-said\nSummary: Name: x-another\n Version: 4\n",
+        "Name: x-said\r\nVersion: 3\r\n\r\nVersion: 4\r\n",
+        "Name: x-said\nVersion: 3\nName: x-another",
+    ],
+)
+def test_a_distribution_is_called_as_its_metadata_begin(install: Install, tmp_path: Path, metadata: str) -> None:
+    install("x-said", "[kernel.drivers]\nsaid = x_said:Good\n")
+    (tmp_path / "x_said-1.0.dist-info" / "METADATA").write_bytes(metadata.encode())
+
+    assert str(discover().find("driver", "said")) == "x-said==3"
+
+
 def test_no_allow_list_allows_everything() -> None:
     registry = discover()
 

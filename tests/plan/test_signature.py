@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import typing
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import Any, Never, Self
 
 import attrs
 import pytest
 
 from kernel import Envelope, handles
-from kernel._plan.injection import Offer
+from kernel._plan.injection import Offer, arguments_of, returned_by
 from kernel._plan.signature import Role, Shape, inspect_worker
 from kernel.abc import Delivery
 from kernel.errors import ConversionError
@@ -393,3 +395,90 @@ def test_names_of_extras_do_not_matter_when_they_are_annotated_otherwise() -> No
         async def created(self, payload: object, envelope: int = 0) -> None: ...
 
     assert look(Worker).handlers[0].envelope_parameter is None
+
+
+class Nothing:
+    pass
+
+
+class Documented:
+    """Documented(size)
+    --
+
+    Looks like a class of C.
+    """
+
+
+class Derived(Documented):
+    pass
+
+
+class Constructed(Nothing):
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+
+class Allocated:
+    def __new__(cls, store: Store) -> Self:
+        return super().__new__(cls)
+
+
+class Calling(type):
+    def __call__(cls, store: Store) -> object:
+        return super().__call__()
+
+
+class Called(metaclass=Calling):
+    pass
+
+
+class Abstract(ABC):  # noqa: B024  its metaclass is what matters
+    pass
+
+
+class Generically(typing.Generic[typing.TypeVar("T")]):
+    pass
+
+
+class Described:
+    __signature__ = inspect.Signature([inspect.Parameter("store", inspect.Parameter.KEYWORD_ONLY, annotation=Store)])
+
+
+@pytest.mark.parametrize(
+    "cls", [Nothing, Documented, Derived, Constructed, Allocated, Called, Abstract, Generically, Described, Config]
+)
+def test_a_class_asks_for_what_inspect_says(cls: type[object]) -> None:
+    asked = [argument.parameter for argument in arguments_of(cls, "it", lambda _at, _text: None)]
+
+    assert asked == list(inspect.signature(cls).parameters.values())
+
+
+def answers(payload: object) -> int:
+    return 1
+
+
+def decorated(payload: object) -> str:
+    return ""
+
+
+class Partly:
+    def _method(self, payload: object, *, number: int = 1) -> int:
+        return number
+
+    method = functools.partialmethod(_method, number=2)
+
+
+functools.update_wrapper(decorated, answers)
+pretending = functools.wraps(answers)(lambda payload: None)
+pretending.__signature__ = inspect.Signature(return_annotation=bytes)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "use", [answers, decorated, pretending, Partly.method, functools.partial(answers, 1), Nothing, Partly()._method]
+)
+def test_a_function_answers_what_inspect_says(use: Any) -> None:
+    returned = returned_by(use)
+
+    assert (returned.parameter.annotation if returned else inspect.Signature.empty) == inspect.signature(
+        use
+    ).return_annotation
