@@ -5,10 +5,12 @@
 Each server is a process of its own and gets what the same client sends, so that a line compares servers alone:
 
 - ZeroMQ: a REQ socket of pyzmq, one call after the other, with service-framework's bodies, to a REP loop on bare pyzmq,
-  to service-framework, and to a `zmq_reply` with the protocol `service_framework`;
+  to service-framework, and to a `zmq_reply` with the protocol `service_framework`; and 16 connections as of 16 REQ
+  sockets, one call after the other on each, to the same three;
 - websockets: 16 connections, one call after the other on each, with micro-framework's bodies, to micro-framework, and to
-  a `websocket` with `ufw_websocket`; and with those of JSON-RPC to a `websocket` with `jsonrpc`. The client is a loop on
-  bare sockets, since any library takes longer for a call than the servers.
+  a `websocket` with `ufw_websocket`; and with those of JSON-RPC to a `websocket` with `jsonrpc`.
+
+The client with 16 connections is a loop on bare sockets, since any library takes longer for a call than the servers.
 
 Printed are calls a second (the middle of the rounds), CPU of the server for each, its CPU at 50 calls a second and while
 nothing is asked, and what of the bounds is met, as medians of the ratios of each round.
@@ -48,6 +50,7 @@ JSONRPC: Final[dict[str, Any]] = {"jsonrpc": "2.0", "id": 1, "method": "sum.add"
 
 Call: TypeAlias = Callable[[int, float, float], int]
 """Calls what listens on a port for so many seconds, each so many seconds after the one before, and returns how often."""
+Bound: TypeAlias = "tuple[str, str, str, Callable[[Figures, Figures], float], float]"
 
 BARE = """
 import sys, msgpack, zmq
@@ -152,15 +155,34 @@ def call_zmq(port: int, seconds: float, pause: float) -> int:
     return count
 
 
+def call_as_reqs() -> Call:
+    """Return what calls from `CALLERS` connections, each as a REQ socket does. Source: ZeroMQ RFC 23, ZMTP 3.0."""
+    library: Any = msgpack
+    body: bytes = library.packb({"args": {"sku": "tea", "amount": 2}, "workflow_id": "w"})
+    return call_many(greeted, bytes([1, 0, 0, len(body)]) + body, b"return_args", head=4)
+
+
 def call_websockets(body: dict[str, Any], good: bytes) -> Call:
     """Return what calls from `CALLERS` connections; an answer has to hold what is good."""
     text = json.dumps(body).encode()
-    frame = bytes([0x81, 0x80 | len(text)]) + bytes(4) + text  # masked with zeros
+    masked = bytes([0x81, 0x80 | len(text)]) + bytes(4) + text  # with zeros
+    return call_many(connected, masked, good, head=2)
+
+
+def call_many(connect: Callable[[int], socket.socket], frame: bytes, good: bytes, *, head: int) -> Call:
+    """Return what calls from `CALLERS` connections.
+
+    Args:
+        connect: Connects to a port.
+        frame: What is sent for a call.
+        good: What an answer has to hold.
+        head: Bytes before the body of an answer; the last of them is its length.
+    """
 
     def call(port: int, seconds: float, pause: float) -> int:
-        callers = [connected(port) for _ in range(CALLERS)]
+        callers = [connect(port) for _ in range(CALLERS)]
         try:
-            return calls(callers if not pause else callers[:1], frame, good, (seconds, pause))
+            return calls(callers if not pause else callers[:1], frame, good, head, (seconds, pause))
         finally:
             for caller in callers:
                 caller.close()
@@ -168,10 +190,26 @@ def call_websockets(body: dict[str, Any], good: bytes) -> Call:
     return call
 
 
-def connected(port: int) -> socket.socket:
-    """Return a connection after the handshake of websockets."""
+def greeted(port: int) -> socket.socket:
+    """Return a connection after the handshake of ZMTP, without keys."""
+    connection = opened(port)
+    connection.sendall(b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + bytes(32))
+    connection.recv(64, socket.MSG_WAITALL)
+    ready = b"\5READY" + b"\x0bSocket-Type" + (3).to_bytes(4) + b"REQ"
+    connection.sendall(bytes([4, len(ready)]) + ready)
+    connection.recv(connection.recv(2, socket.MSG_WAITALL)[1], socket.MSG_WAITALL)
+    return connection
+
+
+def opened(port: int) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def connected(port: int) -> socket.socket:
+    """Return a connection after the handshake of websockets."""
+    connection = opened(port)
     connection.sendall(
         b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -183,7 +221,7 @@ def connected(port: int) -> socket.socket:
     return connection
 
 
-def calls(callers: list[socket.socket], frame: bytes, good: bytes, times: tuple[float, float]) -> int:
+def calls(callers: list[socket.socket], frame: bytes, good: bytes, head: int, times: tuple[float, float]) -> int:
     count, (seconds, pause) = 0, times
     by_number = {caller.fileno(): caller for caller in callers}
     until = time.perf_counter() + seconds
@@ -194,7 +232,7 @@ def calls(callers: list[socket.socket], frame: bytes, good: bytes, times: tuple[
         while time.perf_counter() < until:
             for key, _ in selector.select(0.1):
                 answer = by_number[key.fd].recv(4096)  # comes in one piece, as short as it is
-                assert answer[1] == len(answer) - 2, answer
+                assert answer[head - 1] == len(answer) - head, answer
                 assert good in answer
                 count += 1
                 time.sleep(pause)
@@ -240,15 +278,17 @@ def measured(server: Server, seconds: float) -> Figures:
 
 def servers() -> dict[str, Server]:
     peer = ["uv", "run", "--quiet", "--script"]
-    call_ufw = call_websockets(UFW, b'"data"')
+    over_zmq: dict[str, Callable[[int, str], list[str]]] = {
+        "bare": lambda port, _: [sys.executable, "-c", BARE, str(port)],
+        "service-framework": lambda port, _: [*peer, str(PEERS / "service_framework_peer.py"), "--serve", str(port)],
+        "ours": lambda port, folder: ours(
+            "zmq_reply", "service_framework", f'bind = ["127.0.0.1:{port}"]\nsubject = "quote"', "quote", folder
+        ),
+    }
+    call_reqs, call_ufw = call_as_reqs(), call_websockets(UFW, b'"data"')
     return {
-        "zmq bare": Server(lambda port, _: [sys.executable, "-c", BARE, str(port)], call_zmq),
-        "zmq service-framework": Server(
-            lambda port, _: [*peer, str(PEERS / "service_framework_peer.py"), "--serve", str(port)], call_zmq),
-        "zmq ours": Server(
-            lambda port, folder: ours(
-                "zmq_reply", "service_framework", f'bind = ["127.0.0.1:{port}"]\nsubject = "quote"', "quote", folder),
-            call_zmq),
+        **{f"zmq {name}": Server(command, call_zmq) for name, command in over_zmq.items()},
+        **{f"zmq x{CALLERS} {name}": Server(command, call_reqs) for name, command in over_zmq.items()},
         "websocket micro-framework": Server(
             lambda port, _: [*peer, str(PEERS / "micro_websocket.py"), "serve", str(port), str(CALLERS)], call_ufw),
         "websocket ours": Server(
@@ -259,11 +299,18 @@ def servers() -> dict[str, Server]:
     }  # fmt: skip
 
 
-BOUNDS: Final[list[tuple[str, str, str, Callable[[Figures, Figures], float], float]]] = [
-    ("zmq ours", "zmq bare", "rate", lambda us, them: us.rate / them.rate, 0.4),
-    ("zmq ours", "zmq service-framework", "rate", lambda us, them: us.rate / them.rate, 4),
-    ("zmq ours", "zmq service-framework", "1 / CPU a call", lambda us, them: them.cpu / us.cpu, 10),
+def bounds_of_zmq(ours_: str, bare: str, theirs: str) -> list[Bound]:
+    return [
+        (ours_, bare, "rate", lambda us, them: us.rate / them.rate, 0.4),
+        (ours_, theirs, "rate", lambda us, them: us.rate / them.rate, 4),
+        (ours_, theirs, "1 / CPU a call", lambda us, them: them.cpu / us.cpu, 10),
+    ]
+
+
+BOUNDS: Final[list[Bound]] = [
+    *bounds_of_zmq("zmq ours", "zmq bare", "zmq service-framework"),
     ("zmq ours", "zmq service-framework", "1 / CPU at 50/s", lambda us, them: them.paced / max(us.paced, 0.01), 10),
+    *bounds_of_zmq(*(f"zmq x{CALLERS} {name}" for name in ("ours", "bare", "service-framework"))),
     ("websocket ours", "websocket micro-framework", "rate", lambda us, them: us.rate / them.rate, 3),
     ("JSON-RPC ours", "websocket micro-framework", "rate", lambda us, them: us.rate / them.rate, 3),
 ]

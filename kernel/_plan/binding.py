@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter
 from itertools import islice
 from types import GenericAlias
-from typing import Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, TypeGuard, cast, final
 
 import attrs
 
@@ -60,6 +60,11 @@ class Binder:
     """`**kwargs`, which takes all that is left over as one dict."""
     reserved: frozenset[str]
     """Names that the kernel gives itself: no call may set them."""
+    names: frozenset[str] | None = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: _names_of(self), takes_self=True),  # noqa: PLW0108  defined below
+    )
+    """Those of all arguments, if each may be given by name; None if a payload needs a closer look all the same."""
 
     def __call__(self, payload: object) -> Arguments:
         """Return the arguments converted, and so divided that the handler can be called with them.
@@ -69,6 +74,8 @@ class Binder:
         Raises:
             ArgumentsError: with everything that does not fit.
         """
+        if self._is_usual(payload):
+            return self._bind_usual(payload)
         given = read_arguments(payload)
         values = {slot.name: value for slot, value in zip(self.slots[: self.by_position], given.args, strict=False)}
         problems: list[str] = []
@@ -84,6 +91,17 @@ class Binder:
         leading = self.slots[: self.by_position if rest else self.only_by_position]
         args = [values.pop(slot.name) for slot in leading if slot.name in values]
         return Arguments((*args, *rest), {**values, **others})
+
+    def _is_usual(self, payload: object) -> TypeGuard[Mapping[str, object]]:
+        """Whether a payload is an object that names each of the parameters, and nothing else."""
+        return type(payload) is dict and payload.keys() == self.names
+
+    def _bind_usual(self, payload: Mapping[str, object]) -> Arguments:
+        problems: list[str] = []
+        values = {slot.name: _convert(slot, payload[slot.name], problems) for slot in self.slots}
+        if problems:
+            raise ArgumentsError(_first(problems))
+        return Arguments((), values)
 
     def _take_rest(self, surplus: tuple[object, ...], problems: list[str]) -> tuple[object, ...]:
         if not surplus:
@@ -117,6 +135,11 @@ class Binder:
         if any(slot.name == name for slot in self.slots[: self.only_by_position]):
             return f"{name}: must be given by position"
         return f"{toml_path((), (name,))}: is unexpected; there are: {listed(slot.name for slot in self.slots)}"
+
+
+def _names_of(binder: Binder) -> frozenset[str] | None:
+    names = frozenset(binder.by_name)
+    return None if binder.only_by_position or names == _SHAPE else names
 
 
 def read_arguments(payload: object) -> Arguments:

@@ -7,6 +7,7 @@ What it writes for a type that MessagePack does not have is a map with a mark in
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from importlib import import_module
@@ -56,13 +57,19 @@ class ServiceFrameworkProtocol(Protocol):
     ) -> None:
         self._limits = attrs.asdict(config)
         self._make_id = make_id
+        self._workflows: Final = dict[int, tuple[weakref.ref[Envelope], object]]()
+        """Of the requests that were decoded and still exist, by their `id()`: to read a body again for its answer
+        takes as long as all else that is done for that."""
 
     @override
     def decode(self, envelope: Envelope) -> Message:
         fields = self._fields(envelope)
         if not isinstance(fields.get("args"), dict):
             raise DecodeError("body is no map with args, which is a map too")
-        headers = {**envelope.headers, WORKFLOW_HEADER: str(fields.get("workflow_id"))}
+        workflow = fields.get("workflow_id")
+        if envelope.reply_to:
+            self._remember(envelope, workflow)
+        headers = {**envelope.headers, WORKFLOW_HEADER: str(workflow)}
         return Message(subject=envelope.subject, payload=fields["args"], headers=headers)
 
     @override
@@ -120,8 +127,15 @@ class ServiceFrameworkProtocol(Protocol):
             correlation_id=request.correlation_id,
         )
 
+    def _remember(self, request: Envelope, workflow: object) -> None:
+        key, workflows = id(request), self._workflows
+        workflows[key] = weakref.ref(request, lambda _: workflows.pop(key, None)), workflow
+
     def _asked(self, request: Envelope) -> object:
         """Return the id of the workflow that a request belongs to, as it came; None if it cannot be read."""
+        known = self._workflows.get(id(request))
+        if known is not None and known[0]() is request:
+            return known[1]
         try:
             return self._fields(request).get("workflow_id")
         except DecodeError:

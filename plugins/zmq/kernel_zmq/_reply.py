@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, cast, final
 
 import attrs
@@ -178,8 +178,11 @@ class ReplyDispatcher(Dispatcher):
     def _bring_in(self, request: Request) -> None:
         """Have a request handled at once if nothing stands before it; else it waits for `accept`."""
         if self._intake is not None and not self._waiting and not self._is_submitting:
-            with suppress(trio.WouldBlock):
+            try:
                 self._intake.submit_nowait(RequestDelivery(request, self._finish), revocable_as=request.name)
+            except trio.WouldBlock:
+                pass
+            else:
                 return
         self._waiting.append(request)
         self._has_come.unpark()

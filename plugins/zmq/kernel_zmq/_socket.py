@@ -34,6 +34,8 @@ class Socket:
         self._descriptor: Final = cast("int", raw.getsockopt(zmq.FD))
         self._led_for = 0
         """What the one waits for who waits on the descriptor; 0 if nobody does."""
+        self._is_told = False
+        """Whether that one has been told to look, and has not run yet."""
         self._waiting: Final = {flag: trio.lowlevel.ParkingLot() for flag in (_IN, _OUT)}
 
     def recv_nowait(self) -> list[bytes]:
@@ -42,6 +44,13 @@ class Socket:
         Raises:
             trio.WouldBlock: if there is none.
         """
+        frames = self._take()
+        if frames is None:
+            raise trio.WouldBlock
+        return frames
+
+    def _take(self) -> list[bytes] | None:
+        """Return the next message; None if there is none, and then the descriptor tells of the next that comes."""
         try:
             frame = self.raw.recv(_NOW, copy=False)
             frames = [frame.bytes]
@@ -49,7 +58,7 @@ class Socket:
                 frame = self.raw.recv(_NOW, copy=False)
                 frames.append(frame.bytes)
         except zmq.Again:
-            raise trio.WouldBlock from None
+            return None
         finally:
             self._look()
         return frames
@@ -79,8 +88,9 @@ class Socket:
             next one.
         """
         await pace.step()
-        await self._wait(_IN)
-        return self.recv_nowait()
+        while (frames := self._take()) is None:
+            await self._wait(_IN)
+        return frames
 
     async def recv(self) -> list[bytes]:
         """Wait for the next message.
@@ -88,11 +98,9 @@ class Socket:
         Cancellation: Is a checkpoint. If cancelled, the message is there for the next one.
         """
         await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                return self.recv_nowait()
-            except trio.WouldBlock:
-                await self._wait(_IN)
+        while (frames := self._take()) is None:
+            await self._wait(_IN)
+        return frames
 
     async def send(self, parts: Sequence[bytes]) -> None:
         """Send a message as soon as there is room.
@@ -104,13 +112,14 @@ class Socket:
             try:
                 self.send_nowait(parts)
             except trio.WouldBlock:
-                await self._wait(_OUT)
+                if not self._events() & _OUT:  # unlike a receive that finds nothing, a send does not look for news
+                    await self._wait(_OUT)
             else:
                 return
 
     def _look(self) -> None:
-        """Wake those who wait for what can be done now, if anybody waits."""
-        if self._led_for:
+        """Wake those who wait for what can be done now, if anybody waits who has not been told to look."""
+        if self._led_for and not self._is_told:
             self._events()
 
     def _events(self) -> int:
@@ -120,26 +129,26 @@ class Socket:
             for flag, lot in self._waiting.items():
                 if events & flag and lot:
                     lot.unpark_all()
-            if events & self._led_for:
+            if events & self._led_for and not self._is_told:
+                self._is_told = True
                 trio.lowlevel.notify_closing(self._descriptor)  # which wakes who waits on it; nothing is closed
         return events
 
-    async def _wait(self, flag: int) -> None:  # noqa: ASYNC910  see below
-        """Wait until something can be done.
+    async def _wait(self, flag: int) -> None:  # noqa: ASYNC910  who is told that it closes has waited too
+        """Wait until something may be possible that was found not to be, after all news of it had been looked at.
 
-        Cancellation: Is a checkpoint unless it can be done at once; those who call it had one.
+        Cancellation: Is a checkpoint.
         """
-        while not self._events() & flag:
-            if self._led_for:
-                await self._waiting[flag].park()
-                continue
-            self._led_for = flag
-            try:
-                await trio.lowlevel.wait_readable(self._descriptor)
-            except trio.ClosedResourceError:  # somebody else has taken note of the change
-                pass
-            finally:
-                self._led_for = 0
-                for lot in self._waiting.values():  # to look, and so that one of them leads
-                    if lot:
-                        lot.unpark_all()
+        if self._led_for:
+            await self._waiting[flag].park()
+            return
+        self._led_for = flag
+        try:
+            await trio.lowlevel.wait_readable(self._descriptor)
+        except trio.ClosedResourceError:  # somebody else has taken note of the change
+            pass
+        finally:
+            self._led_for, self._is_told = 0, False
+            for lot in self._waiting.values():  # to look, and so that one of them leads
+                if lot:
+                    lot.unpark_all()
