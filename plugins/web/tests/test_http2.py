@@ -157,6 +157,36 @@ async def test_a_client_that_says_goodbye_gets_what_it_asked_for(web: Any) -> No
     assert end is None
 
 
+@pytest.mark.parametrize("count", [2, 3, 40])
+async def test_answers_that_are_ready_at_once_all_leave_before_the_goodbye(web: Any, count: int) -> None:
+    ids = range(1, 2 * count, 2)
+    async with web(small, h2c=True) as service:
+        client = await open_client(service)
+        goodbye = GoAwayFrame(0, error_code=CODES.NO_ERROR)
+        await client.send(*(client.request(number, path=b"/%d" % number) for number in ids), goodbye)
+        answers = [await client.next(DataFrame, GoAwayFrame) for _ in ids]
+        last = await client.next(GoAwayFrame)
+        await client.stream.aclose()
+
+    assert sorted((frame.stream_id, frame.data) for frame in answers) == [(at, b"/%d" % at) for at in ids]
+    assert last.last_stream_id == ids[-1]
+
+
+async def test_an_answer_leaves_whatever_becomes_of_the_others(web: Any) -> None:
+    async def one_of_two(scope: Any, receive: Any, send: Any) -> None:
+        await (waits if scope["path"] == "/waits" else small)(scope, receive, send)
+
+    async with web(one_of_two, h2c=True) as service:
+        client = await open_client(service)
+        await client.send(client.request(1, path=b"/waits"), client.request(3), RstStreamFrame(1, CODES.CANCEL))
+        answer = await client.next(DataFrame)
+        await client.send(client.request(5, path=b"/waits"), client.request(7))
+        other = await client.next(DataFrame)
+        await client.stream.aclose()
+
+    assert [(frame.stream_id, frame.data) for frame in (answer, other)] == [(3, b"/"), (7, b"/")]
+
+
 async def test_an_idle_connection_ends_with_a_goodbye(web: Any, autojump_clock: trio.testing.MockClock) -> None:
     async with web(small, h2c=True, keep_alive_timeout=5) as service:
         client = await open_client(service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import final
 
 from typing_extensions import override
@@ -36,11 +37,12 @@ class Upgraded(Carrier):
         return self._channel.reading
 
     @override
-    async def read(self) -> bytes | None:
-        if self._opening:
-            opening, self._opening = self._opening, b""
-            return opening  # noqa: ASYNC910  it is here
-        return await self._channel.read()
+    def read(self) -> Coroutine[object, object, bytes | None]:
+        return self._read_opening() if self._opening else self._channel.read()
+
+    async def _read_opening(self) -> bytes:
+        opening, self._opening = self._opening, b""
+        return opening  # noqa: ASYNC910  it is here
 
     @override
     async def accept(self, headers: list[tuple[bytes, bytes]]) -> None:
@@ -63,16 +65,21 @@ class Upgraded(Carrier):
         self._channel.write_nowait(own_answer(status, self._clock.common, is_last=True))
 
     @override
-    async def write(self, data: bytes) -> None:
-        await self._channel.write(data)
+    def write(self, data: bytes) -> Coroutine[object, object, None]:
+        return self._channel.write(data)
 
     @override
     def write_nowait(self, data: bytes) -> None:
         self._channel.write_nowait(data)
 
+    @property
     @override
-    async def flush(self) -> None:
-        await self._channel.flush()
+    def is_behind(self) -> bool:
+        return self._channel.has_unsent or self._channel.closed
+
+    @override
+    def flush(self) -> Coroutine[object, object, None]:
+        return self._channel.flush()
 
     @override
     def wake(self) -> None:

@@ -25,7 +25,7 @@ from ..asgi.shared import Record, Shared
 from ..asgi.speaker import Speaker
 from ..websocket.handshake import refusal
 from ..websocket.socket import WebSocket
-from ..wire.channel import Channel
+from ..wire.channel import Channel, ClientGoneError
 from .allowance import Allowance
 from .lane import Lane
 from .protocol import Fields, brings_nothing, build_protocol, is_sound, parted
@@ -54,6 +54,7 @@ class Http2(Speaker):
     __slots__ = (
         "_base",
         "_closing",
+        "_is_due",
         "_lanes",
         "_nursery",
         "_opening",
@@ -61,6 +62,7 @@ class Http2(Speaker):
         "_read_until",
         "_running",
         "_shared",
+        "_writers",
         "allowance",
         "channel",
         "protocol",
@@ -76,6 +78,10 @@ class Http2(Speaker):
         self._lanes: dict[int, tuple[Stream | WebSocket, Lane]] = {}
         """By the id of their stream; gone as soon as the client has nothing to do with them any more."""
         self._closing = False
+        self._is_due = False
+        """Whether a task is about to send what h2 has to say."""
+        self._writers = 0
+        """Tasks that are about to, or do."""
         self._patience = LINGER_BYTES
         """Bytes that are read after the goodbye, so that it arrives."""
         self._read_until = shared.clock.now + shared.config.header_timeout
@@ -124,7 +130,7 @@ class Http2(Speaker):
             return
         for event in events:
             self._take(event)
-        if self.protocol.client_leaves and not self._running:
+        if self.protocol.client_leaves and not self._is_busy:
             self._close()
 
     def _take(self, event: h2.events.Event) -> None:
@@ -185,7 +191,7 @@ class Http2(Speaker):
         if route is None or status:
             scope = {**self._base, "method": method, "raw_path": target[1], "headers": fields}
             shared.note(Record({**scope, "http_version": "2"}, "", time.perf_counter(), status))
-            give(lane, status, self._common(), is_head=method == "HEAD")
+            give(lane, status, shared.clock.fields, is_head=method == "HEAD")
             if not lane.ended:
                 lane.reset(ErrorCodes.NO_ERROR)
             return
@@ -209,11 +215,11 @@ class Http2(Speaker):
     def _open_websocket(self, lane: Lane, scope: dict[str, Any], route: Route) -> None:
         status = refusal(scope["headers"])
         if status:
-            give(lane, status, self._common())
+            give(lane, status, self._shared.clock.fields)
             return
         scope["type"] = "websocket"
         scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
-        tunnel = Tunnel(lane, self._common())
+        tunnel = Tunnel(lane, self._shared.clock.fields)
         socket = WebSocket(self._shared, scope, route, tunnel, scope["headers"])
 
         async def run() -> None:
@@ -248,18 +254,19 @@ class Http2(Speaker):
         sent = call.sent if isinstance(call, Stream) else 0
         self._shared.note(Record(call.scope, call.worker, call.began, call.status, lane.arrived, sent))
 
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a request runs, or the last of an answer has yet to be sent."""
+        return bool(self._running) or self._writers > 0
+
     def _after(self) -> None:
         """Go on without a request that has ended."""
-        if self._running or self._closing:
+        if self._is_busy or self._closing:
             return
         if self._shared.stopping or self.protocol.client_leaves or self.channel.eof:
             self._close()
         else:
             self._read_until = self._shared.clock.now + self._shared.config.keep_alive_timeout
-
-    def _common(self) -> Fields:
-        lines = self._shared.clock.common.split(b"\r\n")[:-1]
-        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
 
     # --- what lanes ask for -------------------------------------------------------------------------------------
 
@@ -301,6 +308,30 @@ class Http2(Speaker):
         if data:
             await self.channel.write(data)
 
+    def flush_soon(self) -> bool:
+        """Send what h2 has to say once other requests had their turn; return whether that will be so.
+
+        The last of many answers that are ready in one turn leaves in one piece. Who has more to say sends by itself, so
+        that what gathers here has a bound.
+        """
+        if len(self._running) < 2 or self.channel.has_unsent or self._nursery is None:
+            return False
+        if not self._is_due:
+            self._is_due = True
+            self._writers += 1
+            self._nursery.start_soon(self._write)
+        return True
+
+    async def _write(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        self._is_due = False
+        try:
+            await self.flush()
+        except ClientGoneError:
+            pass
+        finally:
+            self._writers -= 1
+            self._after()
+
     def flush_nowait(self) -> None:
         """Send what h2 has to say, as far as the client takes it at once; the rest leaves later."""
         self.channel.write_nowait(self.protocol.data_to_send())
@@ -332,7 +363,7 @@ class Http2(Speaker):
         for call in list(self._running):
             if isinstance(call, WebSocket):
                 call.go_away()
-        if not self._running:
+        if not self._is_busy:
             self._close()
         elif not self._closing:
             self._say_goodbye()

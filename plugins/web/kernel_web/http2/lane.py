@@ -7,9 +7,9 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol, final
 
 import h2.exceptions
-from trio.lowlevel import ParkingLot
 
 from ..wire.channel import Channel, ClientGoneError
+from ..wire.lot import Lot
 from .allowance import Allowance
 from .protocol import Fields
 from .protocol import Protocol as H2Protocol
@@ -41,6 +41,10 @@ class Carrying(Protocol):
 
     async def flush(self) -> None:
         """Send what h2 has to say; waits while the client does not take it."""
+
+    def flush_soon(self) -> bool:
+        """Send what h2 has to say once others have had their turn; return whether that will be so."""
+        ...
 
     def flush_nowait(self) -> None:
         """Send what h2 has to say, as far as the client takes it at once."""
@@ -79,7 +83,7 @@ class Lane:
         """Whether somebody waits for the client to send."""
         self.write_until = inf
         """When the client must have taken something more."""
-        self._lot = ParkingLot()
+        self._lot = Lot()
 
     # --- from the client ----------------------------------------------------------------------------------------
 
@@ -120,8 +124,7 @@ class Lane:
 
     def wake(self) -> None:
         """Let whoever waits look again."""
-        if self._lot:
-            self._lot.unpark_all()
+        self._lot.unpark_all()
 
     # --- to the client ------------------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class Lane:
             self.lose()
             raise ClientGoneError("the client is gone") from error
 
-    async def send(self, data: bytes, *, is_last: bool = False) -> None:
+    async def send(self, data: bytes, *, is_last: bool = False) -> None:  # noqa: ASYNC910  suspends only to wait
         """Send bytes; waits while the client does not take them.
 
         Raises:
@@ -153,6 +156,8 @@ class Lane:
             if piece or at == size:
                 self._put_data(data[at : at + piece], is_last=is_last and at + piece == size)
                 at += piece
+                if is_last and at == size and self._connection.flush_soon():
+                    return  # noqa: ASYNC910  as above
                 await self._connection.flush()
                 if at == size:
                     return

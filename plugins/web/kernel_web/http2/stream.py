@@ -244,11 +244,7 @@ class Stream(Call):
             raise WrongAnswerError("a header of the answer is not allowed")
         if self._left is None and length is not None and not self._may_have_no_body():
             fields.append((b"content-length", b"%d" % length))
-        return [(b":status", b"%d" % status), *fields, *self._common()]
-
-    def _common(self) -> Fields:
-        lines = self.shared.clock.common.split(b"\r\n")[:-1]
-        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        return [(b":status", b"%d" % status), *fields, *self.shared.clock.fields]
 
     async def _send_trailers(self, message: ASGIMessage) -> None:
         more = message.get("more_trailers", False)
@@ -279,7 +275,7 @@ class Stream(Call):
             self.lane.reset(ErrorCodes.INTERNAL_ERROR)
             return
         self._stage, self.status = _Stage.DONE, status
-        give(self.lane, status, self._common(), is_head=self._is_head)
+        give(self.lane, status, self.shared.clock.fields, is_head=self._is_head)
         self.lane.wake()
 
 

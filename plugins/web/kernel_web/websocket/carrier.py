@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 
 from .._application import ASGIMessage
 
 
 class Carrier(ABC):
-    """What a websocket goes over."""
+    """What a websocket goes over.
+
+    What is asked for with each message may return the coroutine of another, and need not be one more.
+    """
 
     __slots__ = ()
 
@@ -18,7 +22,7 @@ class Carrier(ABC):
         """Whether somebody waits for the client at this moment."""
 
     @abstractmethod
-    async def read(self) -> bytes | None:
+    def read(self) -> Coroutine[object, object, bytes | None]:
         """Return what the client sent next, nothing at its end, None if woken."""
 
     @abstractmethod
@@ -34,7 +38,7 @@ class Carrier(ABC):
         """Answer the handshake with a status."""
 
     @abstractmethod
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Coroutine[object, object, None]:
         """Send bytes; waits while the client does not take them.
 
         Raises:
@@ -45,8 +49,13 @@ class Carrier(ABC):
     def write_nowait(self, data: bytes) -> None:
         """Send bytes, as many as the client takes at once; the rest leaves later."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether `flush` has anything to do, or to say."""
+        return True
+
     @abstractmethod
-    async def flush(self) -> None:
+    def flush(self) -> Coroutine[object, object, None]:
         """Wait until the client has taken everything.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -18,6 +18,11 @@ _CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011,
 _SMALL: Final = 512
 """Bytes of a message below which it is not worth compressing."""
 _TAIL: Final = b"\x00\x00\xff\xff"
+_WHOLE_TEXT: Final = 0x81
+_WHOLE: Final = frozenset({_WHOLE_TEXT, 0x82})
+"""The first byte of a message in one frame, which is not compressed."""
+_SMALL_HEAD: Final = 6
+"""Bytes of the head of a frame whose length needs no more than one."""
 NO_STATUS: Final = 1005
 BROKEN: Final = 1002
 NOT_UTF8: Final = 1007
@@ -34,6 +39,10 @@ class Opcode(enum.IntEnum):
     CLOSE = 8
     PING = 9
     PONG = 10
+
+
+TEXT: Final = Opcode.TEXT
+"""By names of their own: in an enumeration, a name takes as long to be found as a function to be called."""
 
 
 class BrokenFrameError(Exception):
@@ -98,12 +107,27 @@ class Frames:
         self._size = 0
         self._closed = False
 
-    def feed(self, data: bytes) -> Iterator[Event]:
-        """Take bytes, however they are cut, and yield what they say.
+    def feed(self, data: bytes) -> Iterable[Event]:
+        """Take bytes, however they are cut, and return what they say, to be gone through at once.
 
         Raises:
-            BrokenFrameError: if the client broke the protocol. What came before is yielded first.
+            BrokenFrameError: if the client broke the protocol, now or while what came before is gone through.
         """
+        message = self._whole(data)
+        return self._each(data) if message is None else (message,)
+
+    def _whole(self, data: bytes) -> str | bytes | None:
+        """Return a message that comes alone, whole and small, as most do; None for anything else."""
+        size = len(data) - _SMALL_HEAD
+        if not 0 <= size <= _CONTROL_BYTES or self._buffer or self._closed or self._kind is not None:
+            return None
+        first, second = data[0], data[1]
+        if first not in _WHOLE or second != 0x80 | size or size > self._limit:
+            return None
+        payload = _unmasked(data[_SMALL_HEAD:], data[2:_SMALL_HEAD])
+        return _text(payload) if first == _WHOLE_TEXT else payload
+
+    def _each(self, data: bytes) -> Iterator[Event]:
         if not self._closed:
             self._buffer += data
         while not self._closed and (frame := self._frame()) is not None:
@@ -181,7 +205,7 @@ class Frames:
         kind, self._kind, self._size, self._parts = self._kind, None, 0, bytearray()
         if self._compressed:
             data = self._inflated(data)
-        return _text(data) if kind == Opcode.TEXT else data
+        return _text(data) if kind == TEXT else data
 
     def _inflated(self, data: bytes) -> bytes:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -12,14 +12,15 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
-from trio.lowlevel import ParkingLot, checkpoint
+from trio.lowlevel import checkpoint
 from typing_extensions import override
 
 from .._application import ASGIMessage
 from ..asgi.call import Call
 from ..wire.channel import ClientGoneError
+from ..wire.lot import Lot
 from .carrier import Carrier
-from .frames import BrokenFrameError, Close, Event, Frames, Opcode, Ping, Pong, close_frame, frame
+from .frames import TEXT, BrokenFrameError, Close, Event, Frames, Opcode, Ping, Pong, close_frame, frame
 from .handshake import Headers, deflate_window, values
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class _State(enum.Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+_ASKED, _REFUSING, _REFUSED, _OPEN, _CLOSING, _CLOSED = _State
+"""By names of their own: in an enumeration, a name takes as long to be found as a function to be called."""
 
 
 @final
@@ -82,7 +87,7 @@ class WebSocket(Call):
         super().__init__(shared, scope, route)
         self._carrier = carrier
         self._headers = headers
-        self._state = _State.ASKED
+        self._state = _ASKED
         self._frames: Frames | None = None
         self._window = 0
         self._inbox: deque[tuple[ASGIMessage, int]] = deque([({"type": "websocket.connect"}, 0)])
@@ -95,7 +100,7 @@ class WebSocket(Call):
         """Whether the application wants to be told of a stop, and closes by itself."""
         self.status = 0
         """Of the answer to its handshake; 0 if there is none."""
-        self._lot = ParkingLot()
+        self._lot = Lot()
         self._scope = trio.CancelScope()
         self._task = trio.lowlevel.current_task()
         self.ping_at = self.pong_until = self.close_until = inf
@@ -108,7 +113,7 @@ class WebSocket(Call):
     @property
     @override
     def is_complete(self) -> bool:
-        return self._state not in {_State.ASKED, _State.REFUSING}
+        return self._state not in {_ASKED, _REFUSING}
 
     @override
     def cancel(self) -> None:
@@ -141,10 +146,10 @@ class WebSocket(Call):
     async def _end(self, status: int) -> None:
         """See that the client learns how it ended."""
         await checkpoint()
-        if self._state is _State.ASKED and status:
-            self._state, self.status = _State.REFUSED, status
+        if self._state is _ASKED and status:
+            self._state, self.status = _REFUSED, status
             self._carrier.refuse(status)
-        elif self._state is _State.OPEN:
+        elif self._state is _OPEN:
             self._close(_code(status))
         self.gone = True
         try:
@@ -152,7 +157,7 @@ class WebSocket(Call):
         except ClientGoneError:
             return
         self.close_until = self.shared.clock.now + CLOSE_TIMEOUT
-        while self._state is _State.CLOSING and self.close_until < inf:
+        while self._state is _CLOSING and self.close_until < inf:
             await self._lot.park()
 
     def look(self, now: float) -> None:
@@ -160,10 +165,10 @@ class WebSocket(Call):
         if self.close_until <= now:
             self.close_until = inf
             self._lot.unpark_all()
-        elif self._state is _State.OPEN and self.pong_until <= now and self._carrier.is_reading:
+        elif self._state is _OPEN and self.pong_until <= now and self._carrier.is_reading:
             self._close(FAILED, "no answer to a ping")
             self._lose(LOST)
-        elif self._state is _State.OPEN and self.ping_at <= now:
+        elif self._state is _OPEN and self.ping_at <= now:
             config = self.shared.config
             self._carrier.write_nowait(frame(Opcode.PING, b""))
             self.ping_at = now + config.websocket_ping
@@ -171,15 +176,15 @@ class WebSocket(Call):
 
     def go_away(self) -> None:
         """Close because the service stops; the application is told. One that has asked for that closes by itself."""
-        if self._state is _State.OPEN and self._asks_stop:
+        if self._state is _OPEN and self._asks_stop:
             self._inbox.append(({"type": "websocket.stop"}, 0))
             self._lot.unpark_all()
-        elif self._state is _State.OPEN:
+        elif self._state is _OPEN:
             self._close(GOING_AWAY, "the service stops")
             self._lose(GOING_AWAY, "the service stops")
 
     def _close(self, code: int, reason: str = "") -> None:
-        self._state = _State.CLOSING
+        self._state = _CLOSING
         self._carrier.write_nowait(close_frame(code, reason))
 
     def _lose(self, code: int, reason: str = "") -> None:
@@ -192,52 +197,58 @@ class WebSocket(Call):
     # --- from the client ----------------------------------------------------------------------------------------
 
     async def _read(self) -> None:  # noqa: ASYNC910  suspends only to wait
-        while self._state is not _State.CLOSED:
+        while self._state is not _CLOSED:
             if self._is_full:
                 await self._lot.park()
                 continue
             data = await self._carrier.read()
             try:
-                await self._take_in(data or b"")
+                if data and len(data) > TURN_BYTES:
+                    await self._take_in(data)
+                elif data:
+                    self._feed(data)
+                if self._carrier.is_behind:
+                    await self._carrier.flush()
             except ClientGoneError:
                 data = b""
             if data is not None and not data:
-                self._state = _State.CLOSED if self.is_complete else self._state
+                self._state = _CLOSED if self.is_complete else self._state
                 self._lose(LOST)
                 return
 
     async def _take_in(self, data: bytes) -> None:  # noqa: ASYNC910  suspends only to wait
         """Take what the client sent, a piece a turn: thousands of small frames may have come at once."""
-        for at in range(0, max(1, len(data)), TURN_BYTES):
+        for at in range(0, len(data), TURN_BYTES):
             if at:
                 await checkpoint()
-            await self._feed(data[at : at + TURN_BYTES])
+            self._feed(data[at : at + TURN_BYTES])
+            await self._carrier.flush()
 
     @property
     def _is_full(self) -> bool:
-        return self._state is not _State.CLOSING and max(self._queued, len(self._early)) >= QUEUE_BYTES
+        return self._state is not _CLOSING and max(self._queued, len(self._early)) >= QUEUE_BYTES
 
-    async def _feed(self, data: bytes) -> None:
-        """Take what the client sends."""
-        if self._frames is None:
+    def _feed(self, data: bytes) -> None:
+        """Take what the client sends; what is to be said to that waits for a `flush`."""
+        frames = self._frames
+        if frames is None:
             self._early += data
-            return  # noqa: ASYNC910  suspends only to wait
+            return
         try:
-            for event in self._frames.feed(data):
+            for event in frames.feed(data):
                 self._take(event)
         except BrokenFrameError as error:
-            if self._state is _State.OPEN:
+            if self._state is _OPEN:
                 self._close(error.code, error.reason)
                 self._lose(error.code, error.reason)
-            self._state = _State.CLOSED  # RFC 6455, 7.1.7: nothing that it says any more is waited for
-            self._frames.ignore()
+            self._state = _CLOSED  # RFC 6455, 7.1.7: nothing that it says any more is waited for
+            frames.ignore()
             self._lot.unpark_all()
-        await self._carrier.flush()
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Close):
             self._take_close(event)
-        elif self._state is not _State.OPEN or isinstance(event, Pong):
+        elif self._state is not _OPEN or isinstance(event, Pong):
             self.pong_until = inf
         elif isinstance(event, Ping):
             self._carrier.write_nowait(frame(Opcode.PONG, event.payload))
@@ -245,9 +256,9 @@ class WebSocket(Call):
             self._put(event)
 
     def _take_close(self, event: Close) -> None:
-        if self._state is _State.OPEN:
+        if self._state is _OPEN:
             self._carrier.write_nowait(close_frame(event.code))
-        self._state = _State.CLOSED
+        self._state = _CLOSED
         self._lose(event.code, event.reason)
 
     def _put(self, message: str | bytes) -> None:
@@ -255,8 +266,7 @@ class WebSocket(Call):
         size = MESSAGE_BYTES + len(message) * (1 if kind == "bytes" or message.isascii() else 4)
         self._inbox.append(({"type": "websocket.receive", kind: message}, size))
         self._queued += size
-        if self._lot:
-            self._lot.unpark_all()
+        self._lot.unpark_all()
 
     @override
     async def receive(self) -> ASGIMessage:
@@ -280,21 +290,21 @@ class WebSocket(Call):
     async def send(self, message: ASGIMessage) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         kind = message["type"]
-        if self._state is _State.OPEN and kind == "websocket.send":
+        if self._state is _OPEN and kind == "websocket.send":
             await self._carrier.write(self._framed(message))
-        elif self._state is _State.OPEN and kind == "websocket.close":
+        elif self._state is _OPEN and kind == "websocket.close":
             self._close(message.get("code", NORMAL), message.get("reason") or "")
             self._lose(message.get("code", NORMAL))
             await self._carrier.flush()
-        elif self.gone or self._state in {_State.CLOSING, _State.CLOSED}:
+        elif self.gone or self._state in {_CLOSING, _CLOSED}:
             raise ClientGoneError("the client is gone")
-        elif self._state is _State.ASKED and kind == "websocket.accept":
+        elif self._state is _ASKED and kind == "websocket.accept":
             await self._accept(message)
-        elif self._state is _State.ASKED and kind == "websocket.close":
-            self._state, self.status = _State.REFUSED, 403
+        elif self._state is _ASKED and kind == "websocket.close":
+            self._state, self.status = _REFUSED, 403
             self._carrier.refuse(403)
             self._lose(LOST)
-        elif self._state in {_State.ASKED, _State.REFUSING} and kind.startswith("websocket.http.response."):
+        elif self._state in {_ASKED, _REFUSING} and kind.startswith("websocket.http.response."):
             await self._respond(message)
         else:
             raise RuntimeError(f"unexpected {kind}")
@@ -303,7 +313,7 @@ class WebSocket(Call):
         text = message.get("text")
         if text is None:
             return frame(Opcode.BINARY, message["bytes"], window=self._window)
-        return frame(Opcode.TEXT, text.encode(), window=self._window)
+        return frame(TEXT, text.encode(), window=self._window)
 
     async def _accept(self, message: ASGIMessage) -> None:
         config, headers = self.shared.config, [(name.lower(), value) for name, value in message.get("headers", ())]
@@ -314,24 +324,25 @@ class WebSocket(Call):
             if self._window:
                 headers.append((b"sec-websocket-extensions", answer))
         await self._carrier.accept(headers)
-        self._state, self.status = _State.OPEN, 101
+        self._state, self.status = _OPEN, 101
         self._asks_stop = bool(message.get("stop"))
         self._frames = Frames(config.websocket_max_bytes, inflates=self._window > 0)
         if config.websocket_ping:
             self.ping_at = self.shared.clock.now + config.websocket_ping
         early, self._early = self._early, b""
         if early:
-            await self._feed(early)
+            self._feed(early)
+            await self._carrier.flush()
             self._lot.unpark_all()
         if self.shared.stopping:  # it was only asked when all others were told
             self.go_away()
 
     async def _respond(self, message: ASGIMessage) -> None:
-        self._state = _State.REFUSING
+        self._state = _REFUSING
         self.status = message.get("status", self.status)
         await self._carrier.respond({**message, "type": message["type"].removeprefix("websocket.")})
         if message["type"].endswith("body") and not message.get("more_body", False):
-            self._state = _State.REFUSED
+            self._state = _REFUSED
             self._lose(LOST)
 
 

@@ -15,9 +15,10 @@ from math import inf
 from typing import Any, Final, final
 
 import trio
-from trio.lowlevel import ParkingLot, checkpoint, notify_closing, wait_readable, wait_writable
+from trio.lowlevel import checkpoint, notify_closing, wait_readable, wait_writable
 
 from .clock import Clock
+from .lot import Lot
 from .proxy import BYTES_MAX, length_of
 from .tls import Tls
 
@@ -66,7 +67,7 @@ class Channel:
         self._write_timeout = write_timeout
         self.tls: Tls | None = None
         self._out: deque[memoryview] = deque()
-        self._turn = ParkingLot()
+        self._turn = Lot()
         """Who waits for another task that reads or writes, or for whatever is new."""
         self._flushing = False
         self._spent = 0
@@ -104,7 +105,7 @@ class Channel:
             return self.read_nowait()  # noqa: ASYNC910  suspends only to wait
         finally:
             self.reading = False
-            if self._turn:
+            if self._turn.tasks:
                 self._turn.unpark_all()
 
     def read_nowait(self) -> bytes | None:
@@ -280,8 +281,7 @@ class Channel:
         """Let whoever waits for this client look again."""
         if not self.closed:
             notify_closing(self.fd)
-        if self._turn:
-            self._turn.unpark_all()
+        self._turn.unpark_all()
 
     def shut(self) -> None:
         """Say that nothing more will be sent; call it when all is."""

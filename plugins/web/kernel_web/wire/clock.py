@@ -17,7 +17,7 @@ _LOOKS: Final = 5
 class Clock:
     """Moved by whoever looks at the deadlines, every `tick` seconds."""
 
-    __slots__ = ("common", "date", "now", "tick")
+    __slots__ = ("common", "date", "fields", "now", "tick")
 
     def __init__(self, shortest: float, *, server_header: bool = False) -> None:
         """Begin now.
@@ -33,6 +33,8 @@ class Clock:
         """As ISO 8601 has it, in UTC."""
         self.common = b""
         """The header lines that every answer of HTTP/1.1 has."""
+        self.fields: list[tuple[bytes, bytes]] = []
+        """The same for HTTP/2."""
         self.move(server_header=server_header)
 
     def move(self, *, server_header: bool) -> None:
@@ -41,4 +43,5 @@ class Clock:
         moment = time.gmtime()
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", moment).encode()
         self.date = time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)
-        self.common = b"date: %b\r\n%b" % (date, b"server: kernel\r\n" if server_header else b"")
+        self.fields = [(b"date", date), *([(b"server", b"kernel")] if server_header else ())]
+        self.common = b"".join([b"%b: %b\r\n" % field for field in self.fields])
