@@ -7,6 +7,7 @@ import json
 import logging
 import urllib.parse
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -54,6 +55,39 @@ def test_a_secret_is_found_in_every_form(secret: str, form: Callable[[str], str]
     assert not any(part in masked for part in ("yellow", "feathers", "ellow-f", "low\\\\", "thers", "eWVsbG93", "ZWF0"))
 
 
+ESCAPES: list[Callable[[Any], str]] = [
+    repr,
+    json.dumps,
+    lambda value: json.dumps(value, ensure_ascii=False),
+    lambda value: repr(str(value).encode(errors="surrogatepass")),
+    lambda value: repr([{"value": value}]),
+    lambda value: json.dumps({"value": [value]}),
+]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_secret_is_found_however_often_what_it_stands_in_was_escaped(seed: int) -> None:
+    random = Random(seed)
+    for _ in range(200):
+        secret = "pw4aZ" + "".join(random.choices("aZ0\"\\'\n\t üé€😀/+&\x00$", k=random.randrange(3, 20)))
+        text = random.choice(["", "x ", "pw=", "\\", '"', "a\n"]) + secret + random.choice(["", "; y", "\\", '"', "'"])
+        escapes = random.choices(ESCAPES, k=random.randrange(6))
+        for escape in escapes:
+            text = escape(text)
+
+        masked = masks(secret).applied(text)
+
+        assert "***" in masked, (secret, text)
+        assert "pw4" not in masked, (secret, text)
+        if escapes and escapes[-1] in (ESCAPES[1], ESCAPES[2], ESCAPES[5]):
+            json.loads(masked)
+
+
+def test_a_run_of_backslashes_is_gone_through_once() -> None:
+    for secret in ('\\"abcdefghijkl', '"abcdefgh"ijklm', 'üabcdefgh"ijklm\\'):
+        masks(secret).applied("\\" * 1_000_000 + "abcdefghijkl abcdefghij")  # from each of them: for hours
+
+
 def test_each_line_of_a_long_secret_is_one() -> None:
     masked = masks(LINES).applied(f"  {LINES.splitlines()[1]}\n    feathers0123456789ab\n")
 
@@ -69,6 +103,7 @@ def test_a_secret_that_is_too_short_to_be_told_from_chance_masks_nothing(text: s
 
 def test_a_short_secret_is_masked_as_a_word_alone() -> None:
     assert masks("order").applied("order=order reorder orders order.created") == "***=*** reorder orders ***.created"
+    assert masks("order").applied(json.dumps({"a": "\norder €order"})) == r'{"a": "\n*** \u20ac***"}'
 
 
 def test_the_longest_secret_is_masked_first() -> None:
