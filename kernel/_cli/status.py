@@ -62,7 +62,7 @@ def _process(one: Json, style: Style) -> str:
     """Return the tree of one process of several."""
     if "components" in one:
         return tree_text({**one, "service": f"{one['service']}.{one['number']}"}, style)
-    return f"process {one['number']} is {one['state']}, restarted {one['restarts']} times"
+    return _absent(one)
 
 
 def _load(one: Json) -> str:
@@ -108,7 +108,12 @@ def causes_text(answer: Json) -> str:
 def _causes_of_process(one: Json) -> str:
     if "causes" in one:
         return causes_text({**one, "service": f"{one['service']}.{one['number']}"})
-    return f"process {one['number']} is {one['state']}, restarted {one['restarts']} times"
+    return _absent(one)
+
+
+def _absent(process: Json) -> str:
+    restarts = process["restarts"]
+    return f"process {process['number']} is {process['state']}{f', restarts: {restarts}' * bool(restarts)}"
 
 
 def _cause(cause: Json) -> Iterator[str]:

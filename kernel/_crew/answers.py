@@ -61,6 +61,8 @@ async def _answer(parent: Parent, request: dict[str, object]) -> object:
             f"of one process only, such as --service {parent.planned['service']}.0; of all: {listed(sorted({*_EACH, *_WHOLE}))}"
         )
     told = await _ask_each(parent, order, request)
+    for answer in told.values():
+        answer.pop("manifest", None)  # it is said once, of the whole
     processes = [
         {"number": slot.number, **(told.get(slot.number) or _absent(parent, slot.number))} for slot in parent.slots
     ]
@@ -89,8 +91,6 @@ async def _ask_each(parent: Parent, order: str, arguments: Mapping[str, object])
             nursery.start_soon(ask, process)
     if order in _EACH and (refused or not told):
         raise RefusedError(refused[0] if refused else "no process runs")
-    for answer in told.values():
-        answer.pop("manifest", None)
     return told
 
 
@@ -120,6 +120,7 @@ def _service(parent: Parent, told: Mapping[int, Any]) -> dict[str, object]:
 
 
 def _absent(parent: Parent, number: int) -> dict[str, object]:
-    process = parent.slots[number].process
-    state = "not ready" if process is None else "does not answer"
-    return {"pid": 0 if process is None else process.pid, "state": state, "restarts": parent.slots[number].restarts}
+    slot = parent.slots[number]
+    process = slot.fresh or slot.process
+    state = "not running" if process is None else "unanswering" if process.is_ready else "starting"
+    return {"pid": 0 if process is None else process.pid, "state": state, "restarts": slot.restarts}

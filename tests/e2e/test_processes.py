@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trio
 
-from ._crew import CLEAN, CUT, FAILED, INVALID, PATIENCE, RUN, TWO, pair, patient, pids, runs, wait_gone
+from ._crew import CLEAN, CUT, FAILED, INVALID, PATIENCE, RUN, SITE, TWO, WEB, pair, patient, pids, runs, wait_gone
 from ._service import GRACE, LOOP, MARGIN, launched
 
 __all__ = ["patient"]
@@ -309,3 +309,24 @@ def test_what_is_inside_cannot_be_shared_either(tmp_path: Path) -> None:
     assert done.returncode == INVALID
     assert "inner.toml:1" in done.stderr
     assert "keeps its queues in one process" in done.stderr
+
+
+# --- what one asks of all of them -------------------------------------------------------------------------------------
+
+
+COMMANDS = ("ps", "tree", "why", "plan --diff", "reload", "pause web", "resume web", "restart web", "log-level info")
+
+
+async def test_what_is_asked_of_all_is_answered_in_text_and_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    async with pair(tmp_path, WEB, SITE):
+        for command in COMMANDS:
+            for form in ([], ["--json"]):
+                asked = [sys.executable, "-m", "kernel", *command.split(), *form]
+                done = await trio.run_process(asked, capture_stdout=True, capture_stderr=True, check=False)
+
+                assert (done.returncode, done.stderr) == (0, b""), command
+                assert done.stdout, command
+                assert not form or json.loads(done.stdout), command
