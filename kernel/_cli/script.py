@@ -64,7 +64,7 @@ def run_shell(plan: Plan, *, everything: bool, log_level: str) -> int:
     shell = Shell(plan, everything=everything)
     plan = attrs.evolve(shell.plan, log=attrs.evolve(plan.log, file=None))  # as above
     result = run_service(plan, ServiceOptions(log_level=log_level), shows=False)
-    return int(result.status) or int(shell.failed)
+    return int(result.status) or shell.status
 
 
 def _command(script: Script) -> click.Command:

@@ -107,7 +107,8 @@ def _read(plan: Plan, path: str, report: Callable[[tuple[str, ...], str], None])
         report((), str(error))
         return None
     if not inspect.isroutine(found) or inspect.isasyncgenfunction(found) or inspect.isgeneratorfunction(found):
-        report((), f"must name a function, plain or async; this is an instance of {type(found).__qualname__}")
+        kind = "a generator function" if inspect.isroutine(found) else f"an instance of {type(found).__qualname__}"
+        report((), f"must name a function, plain or async; this is {kind}")
         return None
     function = cast("Callable[..., object]", found)
     parameters = arguments_of(function, path, report)

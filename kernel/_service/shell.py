@@ -36,8 +36,8 @@ class Shell:
     """
 
     def __init__(self, plan: Plan, *, everything: bool) -> None:
-        self.failed = False
-        """Whether something that came from a pipe raised."""
+        self.status = 0
+        """1 if something that came from a pipe raised; what `sys.exit` was called with."""
         drivers = {spec.name: id_ for id_, spec in plan.components.items() if isinstance(spec, DriverSpec)}
         ids = plan.components if everything else drivers.values()
         worker = guest(plan, free_id(plan, "shell"), self._session, drivers=drivers)
@@ -46,8 +46,11 @@ class Shell:
 
     async def _session(self, **drivers: object) -> None:
         console = _Console(_at_hand(drivers), self)
-        # In a thread: who waits for a line of a terminal waits for somebody.
-        await trio.to_thread.run_sync(console.session, self._banner(drivers), abandon_on_cancel=True)
+        try:
+            # In a thread: who waits for a line of a terminal waits for somebody.
+            await trio.to_thread.run_sync(console.session, self._banner(drivers), abandon_on_cancel=True)
+        except SystemExit as error:
+            self.status = console.exited(error.code)
 
     def _banner(self, drivers: Mapping[str, object]) -> str:
         names = ", ".join(drivers) or "no drivers"
@@ -72,6 +75,7 @@ class _Console(code.InteractiveConsole):
         self._names = names
         self._shell = shell
         self._is_terminal = sys.stdin.isatty()
+        self._is_ended = False
         self.compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
     def session(self, banner: str) -> None:
@@ -82,14 +86,24 @@ class _Console(code.InteractiveConsole):
             _keep_history()
         else:
             self.interact("", exitmsg="")
+            if self.buffer:
+                self._fail(f"the input ends inside of a statement, which is not run: {self.buffer[0]}\n")
+
+    def exited(self, code: object) -> int:
+        """Return the status of `sys.exit`, as Python has it."""
+        if code is None or isinstance(code, int):
+            return code or 0
+        self.write(f"{code}\n")
+        return 1
 
     @override
     def raw_input(self, prompt: str = "") -> str:
         if self._is_terminal:
             return super().raw_input(prompt)
         line = sys.stdin.readline()
-        if not line:
+        if not line and (self._is_ended or not self.buffer):
             raise EOFError
+        self._is_ended = not line  # an empty line ends a block that nothing follows
         return line.rstrip("\n")
 
     @override
@@ -106,10 +120,14 @@ class _Console(code.InteractiveConsole):
         except trio.Cancelled:
             raise EOFError from None
         except BaseException:  # noqa: BLE001  of whoever types: it is shown, and the next line may be better
-            self._shell.failed |= not self._is_terminal
+            self._fail()
             self.showtraceback()
         finally:
             sys.stdout.flush()
+
+    def _fail(self, text: str = "") -> None:
+        self._shell.status = int(not self._is_terminal)
+        self.write(text)
 
     async def _run(self, compiled: types.CodeType) -> None:
         made = types.FunctionType(compiled, self._names)()
@@ -119,7 +137,7 @@ class _Console(code.InteractiveConsole):
 
     @override
     def showsyntaxerror(self, filename: str | None = None, **given: object) -> None:
-        self._shell.failed |= not self._is_terminal
+        self._fail()
         self.write("".join(traceback.format_exception_only(sys.exception())))
 
     @override

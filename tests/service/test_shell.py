@@ -85,6 +85,29 @@ def test_what_fails_is_shown_and_the_rest_goes_on(folder: Path) -> None:
     assert "shell.py" not in done.stderr
 
 
+def test_a_block_that_nothing_follows_is_run(folder: Path) -> None:
+    done = shell(folder, typed="for i in range(2):\n    print(i)")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n1\n", "")
+
+
+@pytest.mark.parametrize("cut", ["await orders.publish('x',", "if True:\n    (1 +", "x = {"])
+def test_what_is_cut_off_is_not_run_and_told(folder: Path, cut: str) -> None:
+    done = shell(folder, typed=f"1 + 1\n{cut}")
+
+    assert (done.returncode, done.stdout) == (1, "2\n")
+    assert "the input ends inside of a statement, which is not run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "said"), [("", 0, ""), ("3", 3, ""), ("'no stock'", 1, "no stock\n"), ("None", 0, "")]
+)
+def test_exit_ends_it_with_its_status(folder: Path, given: str, status: int, said: str) -> None:
+    done = shell(folder, typed=f"import sys\nsys.exit({given})\nprint('on')\n")
+
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+
+
 def test_sources_are_open_if_they_are_asked_for(folder: Path) -> None:
     done = shell(
         folder,
