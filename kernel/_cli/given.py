@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -67,9 +66,9 @@ def source_of(words: Sequence[str], overlays: Sequence[str], overrides: Sequence
 
 def beside(path: str) -> AbstractContextManager[None]:
     """Return what finds the modules beside a manifest while inside."""
-    from .._convert.folder import on_path  # noqa: PLC0415  as above
+    from .._convert.folder import folder_of, on_path  # noqa: PLC0415  as above
 
-    return on_path(Path(path).parent)
+    return on_path(folder_of(path))
 
 
 def installed() -> Registry:

@@ -7,12 +7,11 @@ import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
-from .._convert.folder import on_path
+from .._convert.folder import folder_of, on_path
 from .._core.spec import Plan
 from .._manifest.manifest import Manifest, load, outline
 from .._manifest.registry import Registry
@@ -98,7 +97,7 @@ class Source:
         """
         from .._plan.options import options_of  # noqa: PLC0415  only who asks for help pays for it
 
-        with on_path(Path(self.path).parent):
+        with on_path(folder_of(self.path)):
             manifest = outline(self.path, overrides=self.overrides, overlays=self.overlays)
             return "\n".join(_lines(self.path, options_of(manifest, registry)))
 

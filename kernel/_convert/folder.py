@@ -29,6 +29,12 @@ _OF_TESTS: Final = ("conftest", "test_")
 """What pytest may have imported from anywhere; no service imports it."""
 
 
+def folder_of(manifest: str | Path) -> Path:
+    """Return where what a manifest names is looked for: beside it, or, if it comes from a pipe, where one works."""
+    path = Path(manifest)
+    return Path() if path.is_fifo() else path.parent
+
+
 @contextmanager
 def on_path(directory: Path) -> Generator[None]:
     """Find the modules of a manifest's folder first, while inside: when its service is planned and while it runs.

@@ -8,6 +8,7 @@ from typing import Final, final
 
 import attrs
 
+from .._convert.folder import folder_of
 from .._convert.strict import FromOutside, is_table
 from .._core.words import listed
 from .layers import Layer, lay_over, paths_in
@@ -41,7 +42,7 @@ class Way:
     @classmethod
     def of(cls, path: Path, file: str) -> Way:
         """Begin at the outermost manifest."""
-        return cls(path.parent, ((path.resolve(), file),))
+        return cls(folder_of(path), ((path.resolve(), file),))
 
     def fault(self, path: Path, file: str) -> str:
         """Return why a manifest cannot be run inside the last one; empty if it can."""

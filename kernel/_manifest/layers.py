@@ -12,6 +12,7 @@ from typing import Final, final
 
 import attrs
 
+from .._convert.folder import folder_of
 from .._convert.strict import is_table
 from .._core.words import listed, shown
 from ..errors import ManifestError, Problem
@@ -75,7 +76,7 @@ def read_layers(path: Path, *, file: str, overlays: Sequence[str | Path]) -> Lay
     Raises:
         ManifestError: if a file cannot be had or is not TOML; the first problem of the manifest and of each overlay.
     """
-    files = _Files(path.parent)
+    files = _Files(folder_of(path))
     problems: list[Problem] = []
     result = Layer({}, Lines())
     try:
@@ -110,7 +111,7 @@ def _extended(files: _Files, top: Layer, path: Path, file: str) -> Layer:
         place = lowest.lines.line(_EXTENDS)
         if not isinstance(name, str) or not name:
             raise _problem(file, place, f"must be the path of a manifest in a string, got {shown(name)}")
-        path, base = path.parent / name, str(Path(file).parent / name)
+        path, base = folder_of(path) / name, str(folder_of(file) / name)
         if fault := files.admit(path, base):
             raise _problem(file, place, fault)
         try:

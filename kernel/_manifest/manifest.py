@@ -17,6 +17,7 @@ from typing import Final, cast, final
 
 import attrs
 
+from .._convert.folder import folder_of
 from .._convert.strict import is_array, is_table
 from .._core.secret import Secret
 from .._core.words import did_you_mean, listed, shown, toml_path, unknown
@@ -116,7 +117,7 @@ def load(
     file = str(path)
     layer = read_layers(Path(path), file=file, overlays=overlays)
     whole = _build(
-        layer, file=file, directory=Path(path).parent, environ=environ, overrides=overrides, arguments=arguments
+        layer, file=file, directory=folder_of(path), environ=environ, overrides=overrides, arguments=arguments
     )
     return with_services(whole, environ=environ)
 
@@ -130,7 +131,7 @@ def outline(path: str, *, overrides: Sequence[str] = (), overlays: Sequence[str 
     layer = read_layers(Path(path), file=path, overlays=overlays)
     problems: list[Problem] = []
     tables, _ = override(layer.tables, overrides, problems)
-    whole = Manifest(path=path, directory=Path(path).parent, tables=tables, lines=layer.lines)
+    whole = Manifest(path=path, directory=folder_of(path), tables=tables, lines=layer.lines)
     problems += _misshapen(whole)
     arguments = declared(_argument_table(tables), lambda at, text: problems.append(whole.problem((*AT, *at), text)))
     whole = attrs.evolve(whole, arguments=tuple(arguments), takers=tuple(takers(tables)))

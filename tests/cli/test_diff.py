@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ._service import SERVICE, kernel
 
+NAMED = """
+import attrs
+from kernel import Secret
+
+@attrs.frozen
+class Keys:
+    password: Secret
+
+class Named:
+    Config = Keys
+    def __init__(self, config: Keys) -> None: ...
+    async def run(self) -> None: ...
+"""
 INNER = '[kernel]\nname = "inner"\n[workers.cook]\nuse = "tea:run"\n'
 SERVICES = '[services.kitchen]\nmanifest = "inner.toml"\n'
 
@@ -68,6 +83,29 @@ def test_overlays_and_values_of_the_command_line_are_for_both(both: tuple[Path, 
 
     assert same.stdout.splitlines()[0] == "restarts worker/loop"
     assert json.loads(as_json.stdout)["changed"] == ["worker/loop"]
+
+
+def test_what_comes_from_a_pipe_finds_what_it_names_where_one_works(both: tuple[Path, Path]) -> None:
+    old, new = both
+    (old.parent / "pw").write_text("a secret of the shop")
+    (old.parent / "pw").chmod(0o600)
+    (old.parent / "base.toml").write_text(SERVICE)
+    pw = "[workers.cook2]\nuse = 'tea:Named'\n[workers.cook2.config]\npassword = { file = 'pw' }\n"
+    (old.parent / "tea.py").write_text((old.parent / "tea.py").read_text() + NAMED)
+    for path in both:
+        path.write_text("[kernel]\nextends = 'base.toml'\n" + pw)
+    with old.open("rb") as file:
+        told = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m kernel plan --diff <(cat) {new.name}"],
+            stdin=file,
+            cwd=old.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert (told.returncode, told.stdout, told.stderr) == (0, "new.toml: nothing would change\n", "")
 
 
 def test_what_a_running_service_could_not_take_over_is_refused(both: tuple[Path, Path]) -> None:
