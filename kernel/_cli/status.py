@@ -172,6 +172,9 @@ def reload_text(answer: Mapping[str, Any]) -> str:
     return "\n".join([head, *(f"  {id_}: {reason}" for id_, reason in answer["failed"].items())])
 
 
+_UNSEEN: Final = "         no value that is shown differs: what a secret holds does"
+
+
 def diff_text(answer: Mapping[str, Any]) -> str:
     """Return what a reload would do, component by component, with the values that differ, or are said of a new one."""
     lines: list[str] = []
@@ -180,7 +183,8 @@ def diff_text(answer: Mapping[str, Any]) -> str:
             follows = word == "restarts" and id_ not in answer["changed"]
             lines.append(f"{word:8} {id_}{', with what it depends on' * follows}")
             values: list[Mapping[str, Any]] = [] if word == "ends" else answer["values"]
-            lines += [_value_text(value) for value in values if _is_of(value["path"], id_) and _is_said(value)]
+            said = [_value_text(value) for value in values if _is_of(value["path"], id_) and _is_said(value)]
+            lines += said or [_UNSEEN] * (word == "restarts" and not follows)
     shown = [*answer["added"], *answer["removed"], *answer["restarted"]]
     rest = [
         value for value in answer["values"] if _is_said(value) and not any(_is_of(value["path"], id_) for id_ in shown)

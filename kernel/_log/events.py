@@ -206,6 +206,8 @@ def _write_reload(log: FilteringBoundLogger, event: Event) -> None:
     elif isinstance(event, KernelReloaded):
         names = ("restarted", "added", "removed", "failed")
         told = {name: getattr(event, name) for name in names if getattr(event, name)}
+        if event.failed:
+            told["failed"] = [f"{id_}: {reason}" for id_, reason in event.failed]
         if event.undone:
             bound.error("not reloaded, all is taken back", **told)
         else:

@@ -108,6 +108,22 @@ def test_what_comes_from_a_pipe_finds_what_it_names_where_one_works(both: tuple[
     assert (told.returncode, told.stdout, told.stderr) == (0, "new.toml: nothing would change\n", "")
 
 
+def test_a_secret_that_has_changed_is_told_without_it(both: tuple[Path, Path]) -> None:
+    folder = both[0].parent
+    (folder / "tea.py").write_text((folder / "tea.py").read_text() + NAMED)
+    for number, path in enumerate(both):
+        (folder / f"pw{number}").write_text(f"a secret of the shop, {number}")
+        (folder / f"pw{number}").chmod(0o600)
+        secret = f"[workers.named.config]\npassword = {{ file = 'pw{number}' }}\n"
+        path.write_text(f"{SERVICE}[workers.named]\nuse = 'tea:Named'\n{secret}")
+    told = kernel("plan", "--diff", "old.toml", "new.toml")
+
+    assert told.stdout.splitlines() == [
+        "restarts worker/named",
+        "         no value that is shown differs: what a secret holds does",
+    ]
+
+
 def test_what_a_running_service_could_not_take_over_is_refused(both: tuple[Path, Path]) -> None:
     _old, new = both
     new.write_text(SERVICE.replace('"shop"', '"other"'))
