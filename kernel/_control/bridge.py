@@ -27,6 +27,7 @@ class _Reply(Generic[T]):
     done: trio.Event = attrs.field(factory=trio.Event, init=False)
     value: T | None = attrs.field(default=None, init=False)
     error: Exception | None = attrs.field(default=None, init=False)
+    is_left: bool = attrs.field(default=False, init=False)
 
     def send(self) -> None:
         """Wake who waits. Called in the other loop, which may outlive this one."""
@@ -53,11 +54,13 @@ class Bridge:
         """Call a function that does not wait, and return what it returns.
 
         Raises:
-            RefusedError: if the loop does not get to it in time; it may call it later.
+            RefusedError: if the loop does not get to it in time; then it is not called.
         """
         reply = _Reply[T](trio.lowlevel.current_trio_token())
 
         def make() -> None:
+            if reply.is_left:  # who was told no may have done something else by now
+                return
             try:
                 reply.value = call(*arguments)
             except Exception as error:  # noqa: BLE001  it is raised where it was asked for
@@ -67,6 +70,7 @@ class Bridge:
         self._soon(make)
         with trio.move_on_after(ANSWERS_WITHIN):
             return await reply.wait()
+        reply.is_left = True
         raise RefusedError("the event loop of the service is blocked: see `kernel why`")
 
     async def run(self, call: Callable[..., Awaitable[T]], *arguments: object) -> T:

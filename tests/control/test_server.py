@@ -20,8 +20,10 @@ import outcome
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from kernel._control import places, server, wire
+from kernel._control.bridge import Bridge
 from kernel._control.client import RefusedError, UnansweredError, ask
 from kernel._control.orders import LOCATED, ORDERS, Nothing, Order
 from kernel._control.places import Place, listed
@@ -305,6 +307,23 @@ async def test_it_answers_while_the_event_loop_is_blocked(tmp_path: Path) -> Non
     assert ps["state"] == "blocked"
     assert why["causes"][0]["what"] == "the event loop is blocked, so nothing else goes on"
     assert why["blocked_at"].startswith(__file__) or "subprocess" in why["blocked_at"]
+
+
+async def test_what_a_blocked_loop_did_not_get_to_is_not_done_later() -> None:
+    called: list[str] = []
+    async with trio.open_nursery() as nursery:
+        bridge = Bridge(trio.lowlevel.current_trio_token(), nursery)
+
+        def ask() -> None:
+            with pytest.raises(RefusedError, match="blocked"):
+                trio.run(bridge.ask, called.append, "late", clock=MockClock(autojump_threshold=0))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()  # which blocks this loop
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert called == []
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
-from kernel import current_delivery
+from kernel import Retry, current_delivery
 
 _CAUGHT: Final = "__kernel_catches__"
 CatcherT = TypeVar("CatcherT", bound="Callable[..., object]")
@@ -58,6 +58,13 @@ def caught(worker: object, error: Exception, happened: object) -> object:
     delivery = current_delivery()
     catcher: Any = getattr(worker, name)
     return catcher(error, happened, 1 if delivery is None else delivery.attempt)
+
+
+def reasoned(made: object, error: Exception) -> object:
+    """Return what a method has made of an exception; a retry that gives no reason has the exception for one."""
+    if isinstance(made, Retry) and not made.reason:
+        return Retry(made.after, f"{type(error).__name__}: {error}")
+    return made
 
 
 def async_catchers_of(cls: type[object]) -> Iterable[str]:

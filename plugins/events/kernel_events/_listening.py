@@ -12,7 +12,7 @@ import attrs
 
 from kernel import handles, patterns_of
 
-from ._catching import caught
+from ._catching import caught, reasoned
 from ._event import EventSpec, spec_of
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
@@ -125,7 +125,7 @@ def _catching(function: FunctionT, cls: type[object]) -> FunctionT:
             return await function(self, happened, **more)
         except Exception as error:  # noqa: BLE001  what nobody catches is raised again
             made = caught(self, error, happened)
-            return await made if inspect.isawaitable(made) else made  # noqa: ASYNC910  the listener has waited
+            return reasoned(await made if inspect.isawaitable(made) else made, error)  # noqa: ASYNC910  the listener has waited
 
     return cast("FunctionT", listener)
 
@@ -138,7 +138,7 @@ def _catching_there(function: Callable[..., object]) -> Callable[..., object]:
         try:
             return function(self, happened, **more)
         except Exception as error:  # noqa: BLE001  as above
-            return caught(self, error, happened)
+            return reasoned(caught(self, error, happened), error)
 
     return listener
 

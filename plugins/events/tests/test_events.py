@@ -394,6 +394,7 @@ async def test_what_a_listener_in_a_pool_raises_is_caught_there(autojump_clock: 
 
     assert heard == [("x", HelloEvent("x"), 1), ("x", HelloEvent("x"), 2)]
     assert [type(event.outcome).__name__ for event in settled] == ["Retry", "Ack"]
+    assert settled[0].outcome == Retry(1.0, "ValueError: x")
 
 
 class FailsWithPlain:
