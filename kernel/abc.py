@@ -58,5 +58,6 @@ from ._core.lease import Leasing as Leasing
 from ._core.lease import check_lease_name as check_lease_name
 from ._core.sending import continued as continued
 from ._core.sending import telling as telling
+from ._core.topologies import topologies as topologies
 from ._core.transaction import Transaction as Transaction
 from ._core.transaction import Transactional as Transactional

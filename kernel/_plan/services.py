@@ -10,11 +10,11 @@ import attrs
 
 from .._convert.folder import add_to_path
 from .._convert.strict import is_table
-from .._core.components import Candidate
 from .._core.contract import Contract
 from .._core.router import pattern_matches
 from .._core.secret import Secret
 from .._core.spec import AnySpec, DispatcherSpec, Plan, ServiceSpec, StageSpec, WorkerSpec
+from .._core.topologies import topologies_of
 from .._core.words import did_you_mean, listed
 from .._manifest.manifest import Manifest
 from .._manifest.registry import Registry
@@ -224,11 +224,8 @@ def _answers(spec: DispatcherSpec, components: Mapping[str, AnySpec], service: s
     ]
     if spec.driver is None or not subjects:
         return
-    candidates = {
-        worker.name.rpartition("/")[2]: Candidate(worker=worker.use, options=worker.options) for worker in workers
-    }
-    found = (spec.cls.topology(spec.config), spec.cls.worker_topology(spec.config, candidates, service=service))
-    bindings = [binding for topology in found if topology is not None for binding in topology.bindings]
+    found = topologies_of(spec, components, service=service)
+    bindings = [binding for topology in found for binding in topology.bindings]
     for id_, subject in subjects:
         yield _Answers(
             worker=id_,

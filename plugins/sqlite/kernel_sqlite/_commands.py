@@ -67,14 +67,14 @@ def _configured(manifest: str | None, driver: str | None) -> SqliteConfig:
 
     path = manifest or os.environ.get("KERNEL_MANIFEST") or "kernel.toml"
     plan = resolve(load(path, environ=os.environ), discover())
-    found = {
-        spec.name: spec.config
-        for spec in plan.components.values()
-        if getattr(spec, "cls", None) is SqliteDriver and driver in (None, spec.name)
-    }
+    there = {spec.name: spec.config for spec in plan.components.values() if getattr(spec, "cls", None) is SqliteDriver}
+    found = {name: config for name, config in there.items() if driver in (None, name)}
     if len(found) != 1:
-        names = ", ".join(sorted(found)) or "none"
-        raise click.UsageError(f"{path} has not exactly one such `sqlite` driver ({names}): name it with --driver")
+        names = ", ".join(sorted(there)) or "none"
+        wrong = (
+            "has several `sqlite` drivers, name one with --driver" if found else f'has no `sqlite` driver "{driver}"'
+        )
+        raise click.UsageError(f"{path} {wrong if there else 'has no `sqlite` driver'}; it has: {names}")
     config = next(iter(found.values()))
     assert isinstance(config, SqliteConfig)
     return evolve(config, path=str(plan.directory / config.path))
@@ -154,11 +154,11 @@ def list_queues(store: Store, *, as_json: bool) -> None:
 
 
 def _ago(at: object, now: float) -> str:
-    """Return for how long nobody was seen to consume a queue; services note that each quarter of an hour."""
+    """Return how long ago a queue was last seen to be consumed; services note that each quarter of an hour."""
     if not isinstance(at, float):
         return "-"
-    hours = max(0.0, now - at) / 3600
-    return "now" if hours < 0.3 else f"{hours:.1f} h ago"
+    minutes = max(0.0, now - at) / 60
+    return f"{minutes:.0f} min ago" if minutes < 60 else f"{minutes / 60:.1f} h ago"
 
 
 def _aligned(rows: list[list[str]]) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,8 +161,8 @@ async def test_list_tells_when_queues_were_consumed(open_sqlite: OpenSqlite, pat
             shown = await trio.to_thread.run_sync(listed, path)
             rows = await trio.to_thread.run_sync(listed, path, "--json")
 
-    columns = [line.split() for line in shown.splitlines()[1:]]
-    assert [(row[0], row[5]) for row in columns] == [("new", "now"), ("old", "-"), ("dead", "-")]
+    columns = [re.split("  +", line) for line in shown.splitlines()[1:]]
+    assert [(row[0], row[5]) for row in columns] == [("new", "0 min ago"), ("old", "-"), ("dead", "-")]
     assert [row["queue"] for row in json.loads(rows) if row["consumed"] is not None] == ["new"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Final, final
@@ -137,19 +137,31 @@ async def carry(link: Link, queue: str, write: Callable[[Delivered], Letter], *,
 
     Raises:
         KernelError: if one cannot be read, or is not taken where it goes; it stays, and those before it are carried.
+            At the end, if there are some that are too large; they stay, and all others are carried.
 
     Cancellation: Is a checkpoint. What is in hand may be there twice.
     """
-    done = 0
+    done, large = 0, list[TooLarge]()
     async with taking(link, queue, prefetch=min(limit, _PREFETCH) or 1) as source, link.open_channel() as sending:
         await sending.confirm_select()
         while done < limit and (message := await source.take()) is not None:
             if isinstance(message, TooLarge):
-                raise KernelError(f"a message of {message.size} bytes is larger than `max_message_bytes`: it stays")
+                large.append(message)
+                continue
             await _send(sending, write(message))
             source.done(message)
             done += 1
+    if large:
+        raise KernelError(_staying(done, large))
     return done
+
+
+def _staying(done: int, large: Sequence[TooLarge]) -> str:
+    most = max(message.size for message in large)
+    return (
+        f"{done} messages moved; {len(large)} stay, since they are larger than `max_message_bytes` of the driver, with "
+        f"{most} bytes at most: let it be larger for this, or `purge` the queue of what is left"
+    )
 
 
 async def _send(channel: LinkChannel, letter: Letter) -> None:

@@ -137,7 +137,10 @@ def retry(service: Service, *, name: str, to: str, limit: int) -> None:
 @_of_service
 def move(service: Service, *, name: str, to: str, limit: int) -> None:
     """Move the messages of queue NAME to queue TO, as they are."""
-    done = _ask(service, partial(looking.move, queue=service.emptied(name), to=service.name(to), limit=limit))
+    source, target = service.emptied(name), service.name(to)
+    if source == target:
+        raise click.UsageError(f'"{source}" is where they are already')
+    done = _ask(service, partial(looking.move, queue=source, to=target, limit=limit))
     click.echo(f"{done} messages moved")
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import attrs
 import click
 import structlog
 
 from kernel import Plan, discover, load, resolve
-from kernel.abc import Dispatcher, Queue, Topology
+from kernel.abc import Queue, topologies
 
 from .._config import AmqpConfig
 from .._settings import link_settings
@@ -83,14 +83,12 @@ def read_service(manifest: str | None, driver: str | None, driver_class: type[ob
     """
     path = manifest or os.environ.get("KERNEL_MANIFEST") or "kernel.toml"
     plan = resolve(load(path, environ=os.environ), discover())
-    found = [
-        spec
-        for spec in plan.components.values()
-        if getattr(spec, "cls", None) is driver_class and driver in {None, spec.name}
-    ]
+    there = [spec for spec in plan.components.values() if getattr(spec, "cls", None) is driver_class]
+    found = [spec for spec in there if driver in {None, spec.name}]
     if len(found) != 1:
-        names = ", ".join(sorted(spec.name for spec in found)) or "none"
-        raise click.UsageError(f"{path} has not exactly one such `amqp` driver ({names}): name it with --driver")
+        names = ", ".join(sorted(spec.name for spec in there)) or "none"
+        wrong = "has several `amqp` drivers, name one with --driver" if found else f'has no `amqp` driver "{driver}"'
+        raise click.UsageError(f"{path} {wrong if there else 'has no `amqp` driver'}; it has: {names}")
     (spec,) = found
     config: object = getattr(spec, "config", None)
     assert isinstance(config, AmqpConfig)
@@ -107,22 +105,13 @@ def _service(plan: Plan, driver: str, config: AmqpConfig) -> Service:
     )
     config = names.of_config(config)
     catalog = Catalog(config, driver, structlog.get_logger())
-    topologies = [names.of_topology(topology) for topology in _topologies(plan, driver)]
-    bindings = [binding_of(binding) for topology in topologies for binding in topology.bindings]
+    declared = [names.of_topology(topology) for topology in topologies(plan, driver)]
+    bindings = [binding_of(binding) for topology in declared for binding in topology.bindings]
     for name, table in config.queues.items():
         bindings += bindings_of(name, table.bindings, is_exchange=False)
     return Service(
         settings=settings,
-        queues=catalog.meant(topologies),
+        queues=catalog.meant(declared),
         bindings=list(dict.fromkeys(bindings)),
         names=names,
     )
-
-
-def _topologies(plan: Plan, driver: str) -> Iterator[Topology]:
-    for spec in plan.components.values():
-        cls: Any = getattr(spec, "cls", None)
-        if isinstance(cls, type) and issubclass(cls, Dispatcher) and getattr(spec, "driver", None) == driver:
-            topology = cls.topology(getattr(spec, "config", None))
-            if topology is not None:
-                yield topology

@@ -107,7 +107,8 @@ def fill(name: str, *texts: str, options: AmqpOptions | None = None, dead: int =
         async with open_amqp() as broker:
             await broker.declare(topology_of(name, options))
             for text in texts:
-                await broker.send(Envelope(subject=f"a.{text}", body=text.encode(), id=text), exchange=name)
+                short = text[:20]
+                await broker.send(Envelope(subject=f"a.{short}", body=text.encode(), id=short), exchange=name)
             async with broker.subscribe(Subscription(queue=name, prefetch=1)) as deliveries:
                 for _ in range(dead):
                     await (await take(deliveries)).settle(DeadLetter("no use"))
@@ -178,6 +179,69 @@ def test_move_keeps_what_a_message_is_about(place: Place) -> None:
     place.output("move", place.name, f"{place.name}.dead")
 
     assert drained(f"{place.name}.dead", 3) == [(f"a.{text}", text.encode(), 1) for text in "xyz"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_what_is_too_large_stays_and_keeps_nothing_back(place: Place, at: int) -> None:
+    texts = ["x", "y"]
+    texts.insert(at, "z" * 2000)
+    fill(place.name, *texts, dead=3)
+    manifest = place.path.read_text(encoding="utf-8")
+    place.path.write_text(manifest.replace('"amqp"', '"amqp"\nmax_message_bytes = 1000', 1), encoding="utf-8")
+    done = place.run("retry", f"{place.name}.dead")
+
+    assert (done.exit_code, "2 messages moved; 1 stay" in done.output, "2000 bytes" in done.output) == (1, True, True)
+    assert place.counts() == {place.name: 2, f"{place.name}.dead": 1}
+
+
+def test_nothing_is_moved_to_where_it_is(place: Place) -> None:
+    fill(place.name, "x")
+    done = place.run("move", place.name, place.name)
+
+    assert (done.exit_code, "where they are already" in done.output) == (2, True)
+
+
+LISTENING = """
+[drivers.rabbit]
+plugin = "amqp"
+[protocols.json]
+[dispatchers.heard]
+plugin = "event_listener"
+driver = "rabbit"
+protocol = "json"
+[workers.greeter]
+use = "listening_workers:Greeter"
+dispatcher = "heard"
+"""
+GREETER = """
+import attrs
+from kernel_events import event, listens
+@event(name="NAME")
+@attrs.frozen
+class Hello:
+    text: str
+class Greeter:
+    @listens(Hello)
+    async def on_hello(self, hello: Hello) -> None: ...
+"""
+
+
+def test_list_counts_what_listeners_of_events_declare(place: Place) -> None:
+    place.path.write_text(LISTENING, encoding="utf-8")
+    (place.path.parent / "listening_workers.py").write_text(GREETER.replace("NAME", place.name), encoding="utf-8")
+
+    queue, dead = sorted(place.counts())
+
+    assert (queue.endswith("on_hello"), dead) == (True, f"{queue}.dead")
+
+
+def test_a_driver_that_there_is_not_is_named_with_those_there_are(place: Place) -> None:
+    done = place.run("list", "--driver", "rabbti")
+
+    assert (done.exit_code, done.output.splitlines()[-1]) == (
+        2,
+        f'Error: {place.path} has no `amqp` driver "rabbti"; it has: rabbit',
+    )
 
 
 def test_what_nobody_takes_stays(place: Place) -> None:
