@@ -10,7 +10,7 @@ import pytest
 import wsproto.connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_web.websocket.frames import BrokenFrameError, Close, Frames, Ping, Pong, close_frame, frame
+from kernel_web.websocket.frames import MOST_FRAMES, BrokenFrameError, Close, Frames, Ping, Pong, close_frame, frame
 from kernel_web.websocket.handshake import accept_key, deflate_window, refusal
 from wsproto.extensions import PerMessageDeflate
 
@@ -180,3 +180,18 @@ async def test_a_client_that_can_is_served_compressed(web: Any) -> None:
     assert b"sec-websocket-extensions: permessage-deflate; server_no_context_takeover" in head
     assert received[0] == 0xC1
     assert zlib.decompressobj(-15).decompress(received[2:] + b"\x00\x00\xff\xff") == text
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"])
+@pytest.mark.parametrize(("limit", "most"), [(100_000, MOST_FRAMES), (4_194_304, 65_536)])
+def test_a_message_comes_in_so_many_frames_and_no_more(piece: bytes, limit: int, most: int) -> None:
+    first, middle, last = masked(0x02, piece), masked(0x00, piece), masked(0x80, piece)
+
+    def sent(count: int) -> Any:
+        frames = Frames(limit, inflates=False)
+        return [*frames.feed(first), *frames.feed(middle * (count - 2)), *frames.feed(last)]
+
+    assert sent(most) == [piece * most]
+    assert sent(most // 2) == [piece * (most // 2)]
+    with pytest.raises(BrokenFrameError, match="too many frames"):
+        sent(most + 1)

@@ -27,6 +27,8 @@ NO_STATUS: Final = 1005
 BROKEN: Final = 1002
 NOT_UTF8: Final = 1007
 TOO_BIG: Final = 1009
+MOST_FRAMES: Final = 16_384
+"""Frames in which a message may come, and more if it may have more than 64 bytes for each: empty ones never end."""
 
 
 @final
@@ -87,7 +89,18 @@ Event: TypeAlias = str | bytes | Ping | Pong | Close
 class Frames:
     """What a client sends."""
 
-    __slots__ = ("_buffer", "_closed", "_compressed", "_inflates", "_kind", "_limit", "_parts", "_size")
+    __slots__ = (
+        "_buffer",
+        "_closed",
+        "_compressed",
+        "_count",
+        "_inflates",
+        "_kind",
+        "_limit",
+        "_most_frames",
+        "_parts",
+        "_size",
+    )
 
     def __init__(self, limit: int, *, inflates: bool) -> None:
         """Begin.
@@ -97,6 +110,7 @@ class Frames:
             inflates: Whether messages may be compressed.
         """
         self._limit = limit
+        self._most_frames = max(MOST_FRAMES, limit // 64)
         self._inflates = inflates
         self._buffer = bytearray()
         self._kind: int | None = None
@@ -105,6 +119,8 @@ class Frames:
         self._parts = bytearray()
         """What has come of a message whose last frame has not: bytes are all that a frame costs, and an empty one nothing."""
         self._size = 0
+        self._count = 0
+        """Frames of it: empty ones would come for ever without its growing."""
         self._closed = False
 
     def feed(self, data: bytes) -> Iterable[Event]:
@@ -183,6 +199,9 @@ class Frames:
         if opcode != Opcode.CONTINUATION:
             self._kind, self._compressed = opcode, bool(first & 0x40)
         self._size += len(payload)
+        self._count += 1
+        if self._count > self._most_frames:
+            raise BrokenFrameError(TOO_BIG, "the message has too many frames")
         if is_last:
             return self._message(bytes(self._parts) + payload if self._parts else payload)
         self._parts += payload
@@ -202,7 +221,7 @@ class Frames:
         return Close(code, _text(payload[2:]))
 
     def _message(self, data: bytes) -> str | bytes:
-        kind, self._kind, self._size, self._parts = self._kind, None, 0, bytearray()
+        kind, self._kind, self._size, self._count, self._parts = self._kind, None, 0, 0, bytearray()
         if self._compressed:
             data = self._inflated(data)
         return _text(data) if kind == TEXT else data
