@@ -133,13 +133,18 @@ def message_text(message: Json) -> str:
     told = (
         f"{message['worker'] or 'nobody'}, attempt {message['attempt']}, id {message['id']}, {message['bytes']} bytes"
     )
-    headers = "".join(f"\n    {key}: {value}" for key, value in message["headers"].items())
-    return printable(f"{head}  ({told}){headers}\n    {message['body']}")
+    headers = [f"    {key}: {value}" for key, value in message["headers"].items()]
+    # Line by line: who sent it must not write lines of his own here.
+    return "\n".join(map(_one_line, [f"{head}  ({told})", *headers, f"    {message['body']}"]))
 
 
 def printable(text: str) -> str:
     """Return a text that no terminal obeys: what is no printable character is escaped, but for line breaks."""
-    return "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.split("\n"))
+    return "\n".join(map(_one_line, text.split("\n")))
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def lasting(seconds: float) -> str:

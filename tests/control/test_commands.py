@@ -315,10 +315,13 @@ def test_messages_that_were_not_shown_are_counted() -> None:
     assert status.message_text({"missed": 7}) == "... 7 more"
 
 
-def test_a_terminal_obeys_no_message() -> None:
+@pytest.mark.parametrize("evil", ["\x1b]0;x\x07", "\n", "\r", "\x9b31m", "\x00", "\u2028", "\x85"])
+def test_a_terminal_obeys_no_message_and_a_message_writes_no_lines_of_its_own(evil: str) -> None:
     message = {
-        "subject": "a\x1b[2J", "id": "1", "attempt": 1, "worker": "", "outcome": "ack", "seconds": 0.1,
-        "headers": {"a\x07": "\x1b]0;x"}, "bytes": 1, "body": "\x9b31m\n\x00",
+        "subject": f"a{evil}", "id": f"1{evil}", "attempt": 1, "worker": "", "outcome": "ack", "seconds": 0.1,
+        "headers": {f"a{evil}": f"b{evil}"}, "bytes": 1, "body": f"c{evil}",
     }  # fmt: skip
 
-    assert all(line.isprintable() for line in status.message_text(message).split("\n"))
+    lines = status.message_text(message).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == 3
