@@ -45,6 +45,7 @@ class Ours:
     sender: SenderLink = attrs.field(init=False)
     arrived: list[Arrived] = attrs.field(factory=list, init=False)
     seen: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    lost: list[Exception] = attrs.field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.engine = Engine(self.proton, SETTINGS, lambda: None)
@@ -65,6 +66,7 @@ class Ours:
 
     def _lose(self, error: Exception) -> None:
         self.seen["lost"] += 1
+        self.lost.append(error)
 
     def _refuse(self, size: int) -> None:
         self.seen["too large"] += 1
@@ -93,8 +95,13 @@ def messages(proton: Proton) -> list[bytes]:
     return [*(write_letter(proton, RABBITMQ, letter, now=0.0) for letter in letters), bytes(foreign.encode()), b"junk"]
 
 
-def record(proton: Proton) -> list[bytes]:
-    """Return what a server says to our side, in turns with it: no answer comes before its question."""
+def record(proton: Proton, *, ends: bool = False) -> list[bytes]:
+    """Return what a server says to our side, in turns with it: no answer comes before its question.
+
+    Args:
+        proton: The package.
+        ends: Whether it ends the link that it sends on, and says why.
+    """
     ours, said = Ours(proton), list[bytes]()
     module: Any = proton
     transport, connection, collector = (
@@ -112,6 +119,10 @@ def record(proton: Proton) -> list[bytes]:
             transport.push(data)
         while (event := collector.peek()) is not None:
             _serve(module, event, letters)
+            if ends and event.type is module.Event.LINK_FLOW and not letters:
+                event.link.condition = module.Condition("amqp:not-found", "there is none")
+                event.link.close()
+                ends = False
             collector.pop()
         if (pending := transport.pending()) > 0:
             data = transport.peek(pending)

@@ -5,6 +5,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import pytest
+from kernel_amqp10._errors import EndClosedError
 
 from .fuzzing import Ours, messages, play, record
 
@@ -40,6 +41,26 @@ def test_an_address_that_is_no_text_ends_the_connection_and_raises_nothing(proto
     ours.hear(*(data.replace(b"/amq/queue/in", b"/amq/\xffueue/in") for data in record(proton)))
 
     assert "cannot be read" in (ours.engine.over or "")
+
+
+@pytest.mark.parametrize("name", [b"amqp:not-found", b"amqp:not-foun\xff"])
+@pytest.mark.parametrize("text", [b"there is none", b"there is non\xff"])
+def test_a_reason_that_is_no_text_ends_the_link_and_not_the_connection(
+    name: bytes, text: bytes, proton: Proton
+) -> None:
+    ours = Ours(proton)
+    ours.take_all()
+    ours.hear(*(_changed(data, name, text) for data in [*record(proton, ends=True)]))
+
+    assert ours.engine.over is None
+    assert ours.seen["lost"] == 1
+    assert isinstance(ours.lost[0], EndClosedError)
+    is_text = b"\xff" not in name + text
+    assert str(ours.lost[0]).endswith("amqp:not-found there is none" if is_text else "it is no UTF-8")
+
+
+def _changed(data: bytes, name: bytes, text: bytes) -> bytes:
+    return data.replace(b"amqp:not-found", name).replace(b"there is none", text)
 
 
 def test_a_connection_that_is_over_leaves_nothing_behind(proton: Proton) -> None:

@@ -283,11 +283,11 @@ class Engine:
         self.is_open = True
 
     def _connection_closed(self, _: EngineEvent) -> None:
-        why = told(self._connection.remote_condition)
+        why = told(lambda: self._connection.remote_condition)
         self._fail(f"the broker closed the connection{': ' + why if why else ''}")
 
     def _transport_failed(self, _: EngineEvent) -> None:
-        self._fail(told(self._transport.condition) or "the transport failed")
+        self._fail(told(lambda: self._transport.condition) or "the transport failed")
 
     def _fail(self, why: str) -> None:
         if self.over is None:
@@ -313,18 +313,26 @@ class Engine:
 
     def _end(self, end: ProtonSession | ProtonLink) -> None:
         owner = _owner(end)
-        condition = end.remote_condition
         if owner is not None:
             end.close()
-            name = "" if condition is None else condition.name
-            owner.lost(EndClosedError(name, "" if condition is None else condition.description or ""))
+            owner.lost(EndClosedError(*_read(lambda: end.remote_condition)))
 
 
-def told(condition: Condition | None) -> str:
+def told(condition: Callable[[], Condition | None]) -> str:
     """Return what a condition says, on one line."""
-    if condition is None:
-        return ""
-    return " ".join(f"{condition.name} {condition.description or ''}".split())[:500]
+    return " ".join(" ".join(_read(condition)).split())[:500]
+
+
+def _read(condition: Callable[[], Condition | None]) -> tuple[str, str]:
+    """Return what a condition is called, and what it says.
+
+    That it is no text must not end the connection: whoever made the broker say it would connect again, and ask again.
+    """
+    try:
+        found = condition()
+    except ValueError:
+        return "", "for a reason that cannot be read: it is no UTF-8"
+    return ("", "") if found is None else (found.name, found.description or "")
 
 
 def _owner(end: ProtonSession | ProtonLink) -> Owner | None:

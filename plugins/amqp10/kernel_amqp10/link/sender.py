@@ -176,7 +176,7 @@ class SenderLink:
         sent.said = said
         self.engine.note_seen(sent.taken)
         if said is Said.REJECTED:
-            sent.why = told(delivery.remote.condition)
+            sent.why = told(lambda: delivery.remote.condition)
         delivery.settle()
         sent.answer()
 
