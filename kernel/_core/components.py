@@ -183,6 +183,9 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
     """The type that the resource of `driver = "..."` must have (often `Broker`); None if no driver is needed."""
     speaks: ClassVar[bool] = False
     """Whether `protocol = "..."` must be given."""
+    driver_fix: ClassVar[str] = ""
+    """What to write in the table for a driver to be used, where that depends on the configuration: a few words, such as
+    "write `once = true`". It is shown to who names a driver that would not be used."""
     surrounds: ClassVar[bool] = False
     """Whether it surrounds the service: it is up before everything else starts, but for what it stands on itself, and
     closes after everything else has. For what looks on, such as probes and metrics; it keeps no service running. A
@@ -474,6 +477,18 @@ class Dispatcher(Component):
     def check_worker(cls, worker: object, options: object) -> Iterable[str]:
         """Yield what keeps this dispatcher from using a worker (its class or function, not an instance)."""
         return ()
+
+    @classmethod
+    def only_subject(cls, config: object, name: str) -> str | None:
+        """Return the subject of all that it brings, if there is one; None if there may be others.
+
+        A handler for something else would never be called, so `kernel check` refuses it. Pure: no I/O.
+
+        Args:
+            config: An instance of its `Config`.
+            name: The dispatcher's, without its kind.
+        """
+        return None
 
     @classmethod
     def check_workers(cls, config: object, workers: Mapping[str, Candidate]) -> Iterable[str]:

@@ -17,6 +17,7 @@ from .._core.stacks import where
 from ..abc import Intake, Target, Work
 from .attempt import Verdict
 from .bucket import Bucket
+from .in_a_row import Rows
 from .judge import owned
 from .leash import Attempting
 from .runners import Ended, Errand, Revocable, Runners
@@ -66,6 +67,8 @@ class KernelIntake(Intake):
     """What the pipeline does not run, and whether it takes a slot."""
     tap: Tap | None = attrs.field(default=None, init=False)
     """Is told of each delivery that was settled."""
+    failures: Rows = attrs.field(factory=Rows, init=False)
+    """Of its workers, in a row."""
     _rounds: int = attrs.field(default=0, init=False)
     """How often `TURN` slots were taken."""
     _entered: int = attrs.field(default=0, init=False)
@@ -371,6 +374,10 @@ class KernelIntake(Intake):
 
     def _tell(self, delivery: Delivery, verdict: Verdict, began: float) -> None:
         is_usual = verdict.error is None and isinstance(verdict.outcome, Ack)
+        if is_usual:
+            self.failures.handled(verdict.worker)
+        elif verdict.error is not None:
+            self.failures.failed(verdict.worker, verdict.error, trio.current_time())
         if self.tap is not None:
             self.tap(verdict.worker, delivery, verdict.outcome, trio.current_time() - began)
         kind = DeliveryDone if is_usual else DeliverySettled

@@ -14,7 +14,8 @@ from .._core.broker import Capability
 from .._core.components import Candidate
 from .._core.executor import Executor
 from .._core.policies import Restart
-from .._core.spec import Filter, GroupSpec
+from .._core.router import Router
+from .._core.spec import Filter, GroupSpec, HandlerSpec
 from .._core.words import did_you_mean, listed
 from .._manifest.tables import DispatcherTable, DriverTable, Entry, Report, RetryTable, WorkerTable, section, under
 from ..errors import PluginError, PluginNotFoundError
@@ -342,6 +343,29 @@ def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hir
         if not _fans_out(wired.entry):
             _check_patterns(ground, fed.get(name, []))
         _check_together(ground, wired, cls, fed.get(name, []))
+        if cls is not None and wired.config is not None and (subject := cls.only_subject(wired.config, name)):
+            _check_called(ground, wired, subject, fed.get(name, []), workers)
+
+
+def _check_called(
+    ground: Ground, wired: Wired, subject: str, fed: Sequence[Hired], workers: Mapping[str, Hired]
+) -> None:
+    """Report the handlers that nothing is for, where all that a dispatcher brings has one subject."""
+    last_resorts = {worker.failure_worker for worker in workers.values()}
+    hired = [worker for worker in fed if worker.shape is not None and worker.entry.name not in last_resorts]
+    for together in ([worker] for worker in hired) if _fans_out(wired.entry) else [hired]:
+        handlers = [(worker, handler) for worker in together if worker.shape for handler in worker.shape.handlers]
+        routes = {pattern: handler for _, handler in reversed(handlers) for pattern in handler.patterns}
+        called = Router[HandlerSpec].of(routes.items()).match(subject)
+        for worker, handler in handlers:
+            if handler is not called:
+                _report_uncalled(ground, wired, subject, worker, handler)
+
+
+def _report_uncalled(ground: Ground, wired: Wired, subject: str, worker: Hired, handler: HandlerSpec) -> None:
+    what = f"{handler.method}, for {listed(handler.patterns)}," if handler.method else f"for {listed(handler.patterns)}"
+    text = f'{what} would never be called: all that {wired.entry.id} brings has the subject "{subject}"'
+    ground.report((*worker.entry.at, "use"), f"{text}, and one handler is called with it")
 
 
 def _fans_out(entry: Entry[DriverTable]) -> bool:

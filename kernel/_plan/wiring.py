@@ -372,7 +372,8 @@ def _driver_faults(wired: Wired, cls: type[Component], table: DriverTable, wirin
     if (needs := _needs(wired, cls)) is None:
         if table.driver is not None:
             how = " as it is configured here" if _depends_on_config(cls) else ""
-            yield ("driver",), f'plugin "{plugin}" uses no driver{how}'
+            fix = f": {cls.driver_fix}, or take out `driver`" if cls.driver_fix else ""
+            yield ("driver",), f'plugin "{plugin}" uses no driver{how}{fix}'
         return
     fitting = [name for name in wiring.drivers if name != wired.entry.name and _provides(wiring, name, needs)]
     wants = f'plugin "{plugin}" needs a driver that provides {needs.__name__}'

@@ -26,6 +26,8 @@ from .tree import Tree
 
 LONG: Final = 5.0
 """Seconds after which a handler is told of while nothing else is wrong."""
+_IN_A_ROW: Final = 3
+"""Deliveries that have to fail, and none between be handled, before that is told of."""
 _SHOWN: Final = 10
 """Deliveries of a dispatcher that are told one by one: the oldest."""
 _TASKS: Final = 20
@@ -104,6 +106,7 @@ def causes(tree: Tree, snapshot: Snapshot, now: float) -> Iterator[Cause]:
             yield Cause(component=child.id, what=what, seconds=seconds, until=until, then=then, task=task)
     for spec in tree.plan.components.values():
         if isinstance(spec, DispatcherSpec):
+            yield from _failing(tree, spec, now)
             yield from _handlers(tree, spec, now)
 
 
@@ -162,6 +165,18 @@ def _switch(tree: Tree, child: Child) -> KillSwitch | None:
     """Return the kill switch that pauses a worker."""
     pool = tree.pools.get(child.id.removeprefix("worker/").partition("[")[0])
     return pool.switch if pool is not None and pool.switch and pool.switch.state is SwitchState.OPEN else None
+
+
+def _failing(tree: Tree, spec: DispatcherSpec, now: float) -> Iterator[Cause]:
+    """Yield the workers of a dispatcher that fail at all that it brings; the dispatcher, if it is for none of them."""
+    intake = tree.intakes.get(spec.id)
+    for worker, row in [] if intake is None else intake.failures.longer_than(_IN_A_ROW):
+        what = f"failed at the last {row.count} deliveries" + (f" of {spec.id}" if worker else " that it brought")
+        yield Cause(
+            component=worker or spec.id,
+            what=f"{what}, at the last with {tree.masks.applied(row.error)}",
+            seconds=max(0.0, now - row.since),
+        )
 
 
 def _handlers(tree: Tree, spec: DispatcherSpec, now: float) -> Iterator[Cause]:

@@ -12,8 +12,10 @@ import attrs
 import pytest
 import trio
 
+from kernel import handles
 from kernel._supervise.why import Cause
 from kernel.abc import Context, Driver, NoConfig
+from kernel.errors import NoWorkerError
 from kernel.testing import open_kernel
 
 from ._shop import shop
@@ -327,3 +329,50 @@ async def test_a_component_that_has_failed_for_good(autojump_clock: Any) -> None
         causes = said(kernel)
 
     assert causes["worker/fails"].what == "has failed for good: ValueError: no boxes"
+
+
+async def test_a_worker_that_fails_at_everything(autojump_clock: Any) -> None:
+    async def broken(payload: Any) -> None:
+        if payload != "good":
+            raise ValueError(f"no boxes for {payload}")
+
+    packer = {"use": "packer", "dispatcher": "work", "retry": {"attempts": 1}}
+    async with open_kernel(**shop(broken, workers={"packer": packer}), expected=ValueError) as kernel:
+        for number in range(2):
+            await kernel.publish("orders", "a.b", number)
+        await kernel.wait_settled(2)
+        few = said(kernel)
+        for number in range(2, 200):
+            await kernel.publish("orders", "a.b", number)
+        await kernel.wait_settled(200)
+        await trio.sleep(5)
+        causes = kernel.kernel.why()
+        await kernel.publish("orders", "a.b", "good")
+        await kernel.wait_settled(201)
+        afterwards = said(kernel)
+
+    [cause] = causes
+    assert (few, afterwards) == ({}, {})
+    assert cause.component == "worker/packer"
+    assert cause.what == (
+        "failed at the last 200 deliveries of dispatcher/work, at the last with ValueError: no boxes for 199"
+    )
+    assert cause.seconds >= 5.0
+
+
+async def test_a_dispatcher_that_brings_what_no_worker_takes(autojump_clock: Any) -> None:
+    class Packer:
+        @handles("a.b")
+        async def pack(self, payload: Any) -> None:
+            await trio.lowlevel.checkpoint()
+
+    async with open_kernel(**shop(Packer), expected=NoWorkerError) as kernel:
+        for _ in range(3):
+            await kernel.publish("orders", "x.y", 1)
+        await kernel.wait_settled(3)
+        [cause] = kernel.kernel.why()
+
+    assert cause.component == "dispatcher/work"
+    assert cause.what == (
+        "failed at the last 3 deliveries that it brought, at the last with NoWorkerError: no worker handles 'x.y'"
+    )

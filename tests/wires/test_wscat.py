@@ -1,4 +1,7 @@
-"""JSON-RPC by hand: wscat, a program of npm's that knows nothing but websockets, in front of both kinds of listener."""
+"""JSON-RPC by hand: wscat, a program of npm's that knows nothing but websockets, in front of both kinds of listener.
+
+And as a server that our client calls: the test reads what wscat prints, and types the answers.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
+import attrs
 import pytest
 import trio
 
 from kernel import Listening, answers
 from kernel._manifest.registry import Registry, discover
 from kernel.abc import Delivery
+from kernel.errors import RemoteError, UnknownOutcomeError
 from kernel.testing import open_kernel
 
 pytestmark = pytest.mark.slow
@@ -116,3 +121,89 @@ async def test_who_is_refused_is_told_the_status(wscat: str, at_a_door: bool) ->
         said = await said_by(wscat, url, lines=100)
 
     assert "Unexpected server response: 403" in " ".join(said)
+
+
+@final
+@attrs.frozen
+class Hand:
+    """Who sits in front of a wscat that listens."""
+
+    process: trio.Process
+    _read: bytearray = attrs.field(factory=bytearray, init=False)
+
+    async def read(self) -> dict[str, Any]:
+        """Return the next message that it prints."""
+        assert self.process.stdout is not None
+        while b"\n" not in self._read:
+            part = await self.process.stdout.receive_some()
+            assert part, "wscat has ended"
+            self._read.extend(part)
+        line, _, rest = bytes(self._read).partition(b"\n")
+        self._read[:] = rest
+        told: dict[str, Any] = json.loads(line.lstrip(b"> "))
+        return told
+
+    async def type(self, message: object) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(json.dumps(message).encode() + b"\n")
+
+
+@asynccontextmanager
+async def listening(program: str, port: int) -> AsyncGenerator[Hand]:
+    pipe = subprocess.PIPE
+    process = await trio.lowlevel.open_process(
+        [program, "--no-color", "--listen", str(port)], stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT
+    )
+    try:
+        with trio.fail_after(30):
+            yield Hand(process)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+def calling(port: int) -> Any:
+    driver = {"plugin": "websocket_client", "url": f"ws://127.0.0.1:{port}/", "protocol": "jsonrpc"}
+    return open_kernel({"kernel": {"name": "ours"}, "drivers": {"rpc": driver}})
+
+
+async def test_we_call_it_as_a_server_and_get_what_is_typed_in_any_order(wscat: str, port: int) -> None:
+    got: dict[str, Any] = {}
+    async with listening(wscat, port) as hand, calling(port) as service:
+        rpc = service.resource("driver/rpc")
+
+        async def ask(name: str) -> None:
+            got[name] = await rpc.call("quote", {"sku": name})
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "tea")
+            first = await hand.read()
+            nursery.start_soon(ask, "salt")
+            second = await hand.read()
+            await hand.type({"jsonrpc": "2.0", "result": 2, "id": second["id"]})
+            await hand.type({"jsonrpc": "2.0", "result": 1, "id": first["id"]})
+
+    assert got == {"tea": 1, "salt": 2}
+    assert {**first, "id": 0} == {"jsonrpc": "2.0", "method": "quote", "params": {"sku": "tea"}, "id": 0}
+    assert {**second, "id": 0} == {"jsonrpc": "2.0", "method": "quote", "params": {"sku": "salt"}, "id": 0}
+
+
+async def test_an_error_that_is_typed_is_raised_and_an_end_leaves_the_outcome_unknown(wscat: str, port: int) -> None:
+    async with listening(wscat, port) as hand, calling(port) as service:
+        rpc = service.resource("driver/rpc")
+        async with trio.open_nursery() as nursery:
+
+            async def ask(kind: type[Exception], text: str) -> None:
+                with pytest.raises(kind, match=text):
+                    await rpc.quote("tea")
+
+            nursery.start_soon(ask, RemoteError, "no tea")
+            asked = await hand.read()
+            await hand.type({"jsonrpc": "2.0", "error": {"code": 7, "message": "no tea"}, "id": asked["id"]})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, UnknownOutcomeError, "connection")
+            await hand.read()
+            hand.process.kill()
+
+    assert asked["params"] == ["tea"]

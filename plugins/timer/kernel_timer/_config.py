@@ -107,6 +107,16 @@ class TimerConfig:
     """Subject of the ticks; empty means `tick.` and the name of the dispatcher."""
 
 
+def subject_of(config: TimerConfig, name: str) -> str:
+    """Return the subject of the ticks of a timer.
+
+    Args:
+        config: Its table.
+        name: Its name.
+    """
+    return config.subject or f"tick.{name}"
+
+
 def problems(config: TimerConfig) -> Iterator[str]:
     """Yield what is wrong with the fields of a configuration together."""
     if (config.interval is None) == (config.cron is None):

@@ -18,7 +18,7 @@ from kernel.abc import Context, Dispatcher, Intake, Leasing
 from kernel.errors import StartupError
 
 from ._clock import VirtualClock, WallClock, wall_clock
-from ._config import TimerConfig, problems
+from ._config import TimerConfig, problems, subject_of
 from ._tick import Tick, TickDelivery, TickFailed, TickSkipped
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class TimerDispatcher(Dispatcher):
     """
 
     Config: ClassVar[type[object]] = TimerConfig
+    driver_fix: ClassVar[str] = "write `once = true` to have a tick once in a cluster"
 
     def __init__(self, *, config: TimerConfig, context: Context, wall: WallClock | None = None) -> None:
         self._config = config
@@ -59,6 +60,11 @@ class TimerDispatcher(Dispatcher):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("TimerConfig", config))
+
+    @classmethod
+    @override
+    def only_subject(cls, config: object, name: str) -> str | None:
+        return subject_of(cast("TimerConfig", config), name)
 
     @classmethod
     @override
@@ -198,7 +204,7 @@ class TimerDispatcher(Dispatcher):
         assert_never(outcome)
 
     def _envelope(self, tick: Tick, turn: Turn | None) -> Envelope:
-        subject = self._config.subject or f"tick.{self._context.name}"
+        subject = subject_of(self._config, self._context.name)
         headers = {"timer-scheduled": tick.scheduled.isoformat(), "timer-missed": tick.missed}
         if turn is None:
             return Envelope(subject=subject, headers=headers)

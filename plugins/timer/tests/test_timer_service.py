@@ -9,7 +9,7 @@ import pytest
 import trio
 from kernel_timer import Tick, TickSkipped
 
-from kernel import Ack
+from kernel import Ack, handles
 from kernel.errors import PlanError
 from kernel.testing import open_kernel
 
@@ -72,7 +72,10 @@ async def test_ticks_of_a_service_survive_its_restart(autojump_clock: MockClock,
             {"timer": {"driver": None}},
             'is missing: plugin "timer" needs a driver that provides Leasing; there are: place',
         ),
-        ({"timer": {"once": False}}, 'plugin "timer" uses no driver as it is configured here'),
+        (
+            {"timer": {"once": False}},
+            "as it is configured here: write `once = true` to have a tick once in a cluster, or take out `driver`",
+        ),
         ({"timer": {"interval": 0}}, "interval must be above 0"),
     ],
 )
@@ -90,3 +93,57 @@ async def test_a_timer_that_fires_once_needs_a_driver_with_leases(
             pass
 
     assert [text in str(problem) for problem in caught.value.problems] == [True]
+
+
+class Two:
+    """Has more handlers than a timer has subjects."""
+
+    @handles("tick.clock")
+    async def often(self, tick: Tick) -> None: ...
+
+    @handles("tick.nightly", "tick.other")
+    async def seldom(self, tick: Tick) -> None: ...
+
+
+class Every:
+    """Would be called with every tick, if nothing fitted better."""
+
+    @handles("tick.*")
+    async def each(self, tick: Tick) -> None: ...
+
+
+NEVER = (
+    'would never be called: all that dispatcher/clock brings has the subject "{}", and one handler is called with it'
+)
+
+
+@pytest.mark.parametrize(
+    ("workers", "timer", "uncalled"),
+    [
+        (["Two"], {}, [("tick.clock", "seldom, for tick.nightly, tick.other,")]),
+        (["Two"], {"subject": "tick.other"}, [("tick.other", "often, for tick.clock,")]),
+        (
+            ["Two", "Every"],
+            {},
+            [("tick.clock", "each, for tick.*,"), ("tick.clock", "seldom, for tick.nightly, tick.other,")],
+        ),
+        (["Two", "Every"], {"fan_out": True}, [("tick.clock", "seldom, for tick.nightly, tick.other,")]),
+        (["Two"], {"subject": "x"}, [("x", "often, for tick.clock,"), ("x", "seldom, for tick.nightly, tick.other,")]),
+        (["Every"], {}, []),
+    ],
+)
+async def test_a_handler_that_no_tick_is_for_is_an_error(
+    workers: list[str], timer: dict[str, object], uncalled: list[tuple[str, str]]
+) -> None:
+    manifest = {
+        "dispatchers": {"clock": {"plugin": "timer", "interval": 1e6, **timer}},
+        "workers": {use.lower(): {"use": f"{__name__}:{use}", "dispatcher": "clock"} for use in workers},
+    }
+    problems: list[str] = []
+    try:
+        async with open_kernel(manifest):
+            pass
+    except PlanError as error:
+        problems = [problem.text for problem in error.problems]
+
+    assert sorted(problems) == sorted(f"{what} {NEVER.format(subject)}" for subject, what in uncalled)

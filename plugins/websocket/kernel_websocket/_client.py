@@ -205,12 +205,14 @@ class WebSocketClientDriver(Driver[WebSocketClient]):
         self, nursery: trio.Nursery, stream: BoundedStream, url: SplitResult, config: WebSocketClientConfig
     ) -> WebSocketConnection:
         token = [] if config.token is None else [(b"Authorization", f"Bearer {config.token.reveal()}".encode())]
+        # Ours last: many a server takes the first of whatever it is offered, and knows no extensions.
+        offered = list(reversed(cast("Format", self._context.protocol).subprotocols))
         return await wrap_client_stream(
             nursery,
             cast("RawStream", stream),  # any stream will do, as `wrap_server_stream` says
             url.netloc.rpartition("@")[2],
             (url.path or "/") + (f"?{url.query}" if url.query else ""),
-            subprotocols=list(cast("Format", self._context.protocol).subprotocols),
+            subprotocols=offered,
             extra_headers=token,
             max_message_size=config.max_bytes,
         )

@@ -42,6 +42,8 @@ class WebSocketDispatcher(Dispatcher):
         self._shaking: Final = dict[BoundedStream, None]()
         """Of those that have not said yet what they want, the oldest first."""
 
+    driver_fix: ClassVar[str] = "take out `port` to be served at the door"
+
     @classmethod
     @override
     def needs_with(cls, config: object) -> type[object] | None:

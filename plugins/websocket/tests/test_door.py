@@ -201,3 +201,11 @@ async def test_neither_a_port_nor_a_door_is_an_error_of_the_manifest() -> None:
     with pytest.raises(PlanError, match="needs a driver that provides WebSocketDoor"):
         async with open_kernel(manifest, registry=registry()):
             raise AssertionError("it started")
+
+
+async def test_a_port_and_a_door_are_an_error_that_says_what_to_write() -> None:
+    manifest = tables()
+    manifest["dispatchers"]["calls"]["port"] = 0
+    with pytest.raises(PlanError, match="take out `port` to be served at the door, or take out `driver`"):
+        async with open_kernel(manifest, registry=registry()):
+            raise AssertionError("it started")
