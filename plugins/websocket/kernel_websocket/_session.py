@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context as Variables
@@ -49,6 +48,15 @@ class RequestDelivery(Delivery):
     _request: Request
     _finish: Callable[[Request, Outcome], None]
     _settled: bool = attrs.field(default=False, init=False)
+    is_submitted: bool = attrs.field(default=False, init=False)
+    """Whether the intake knows of it, and can revoke it."""
+    is_given_up: bool = attrs.field(default=False, init=False)
+    """Whether nobody wanted it any more before that."""
+
+    @property
+    def key(self) -> str:
+        """What its answer, and a cancellation of it, is named by; empty if it has neither."""
+        return self._request.key
 
     @property
     @override
@@ -95,12 +103,16 @@ class Place:
     _variables: Variables
     """Context variables of their handlers: not those of the task that has read them."""
 
-    def put(self, delivery: Delivery, name: str) -> None:
+    def put(self, delivery: RequestDelivery, name: str) -> None:
         """Have a request handled as soon as there is a slot."""
         self._variables.run(self._waiting.start_soon, self._submit, delivery, name)
 
-    async def _submit(self, delivery: Delivery, name: str) -> None:
-        await self.intake.submit(delivery, revocable_as=name)
+    async def _submit(self, delivery: RequestDelivery, name: str) -> None:
+        if delivery.is_given_up:
+            await delivery.settle(Ack())
+        else:
+            delivery.is_submitted = True
+            await self.intake.submit(delivery, revocable_as=name)
 
 
 @final
@@ -139,8 +151,8 @@ class Session:
         self._service: Final = service
         self._prefix: Final = f"{number}/"
         self._pending: Final = trio.CapacityLimiter(1 if protocol.is_serial else max_pending)
-        self._keys: Final = Counter[str]()
-        """Those of requests under way, and of how many: a peer may give one to several, and notifications have none."""
+        self._under_way: Final = dict[RequestDelivery, None]()
+        """Requests; a peer may give one key to several, and notifications have none."""
         self._place: Final = place
         self._settled: Final = settled
         self._intake: Intake | None = None
@@ -165,7 +177,7 @@ class Session:
                         await self._take_all(body)
             finally:
                 self.line.end()
-                self._revoke_all()
+                self._revoke(list(self._under_way))
 
     async def _take_all(self, body: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -183,8 +195,7 @@ class Session:
             case Answer():
                 self.line.answered(item)
             case Cancel(key=key):
-                if self._intake is not None:
-                    self._intake.revoke(self._prefix + key)
+                self._revoke([delivery for delivery in self._under_way if delivery.key == key])
             case Request():
                 await self.line.wait_read()
                 await self._pending.acquire_on_behalf_of(item)
@@ -197,15 +208,14 @@ class Session:
 
     def _begin(self, request: Request, batch: Batch, place: Place) -> None:
         self._intake = place.intake
-        self._keys[request.key] += 1
 
         def finish(request: Request, outcome: Outcome) -> None:
-            self._keys[request.key] -= 1
-            if not self._keys[request.key]:
-                del self._keys[request.key]
+            del self._under_way[delivery]
             self._finish(request, outcome, batch)
 
-        place.put(RequestDelivery(self.line, request, finish), self._prefix + request.key)
+        delivery = RequestDelivery(self.line, request, finish)
+        self._under_way[delivery] = None
+        place.put(delivery, self._prefix + request.key)
 
     def _finish(self, request: Request, outcome: Outcome, batch: Batch) -> None:
         self._pending.release_on_behalf_of(request)
@@ -234,7 +244,10 @@ class Session:
     def _send_batch(self, answers: Sequence[bytes]) -> None:
         self.line.send(self._protocol.write_batch(answers))
 
-    def _revoke_all(self) -> None:
-        for key in list(self._keys):
-            if self._intake is not None:
-                self._intake.revoke(self._prefix + key)
+    def _revoke(self, deliveries: Sequence[RequestDelivery]) -> None:
+        """Have nobody handle what nobody waits for; its task may not have come to submit it."""
+        for delivery in deliveries:
+            if not delivery.is_submitted:
+                delivery.is_given_up = True
+            elif self._intake is not None:
+                self._intake.revoke(self._prefix + delivery.key)

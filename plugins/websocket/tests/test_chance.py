@@ -21,6 +21,7 @@ from kernel.errors import KernelError
 from kernel.testing import open_proxy
 
 from .service import calling, serving, url_of
+from .strangers import REQUEST, masked, raw, read_head
 
 pytestmark = pytest.mark.slow
 SEEDS = range(int(os.environ.get("KERNEL_CHANCES", "2")))
@@ -156,3 +157,23 @@ async def test_a_cancelled_callee_ends_within_one_round_trip() -> None:
             left += [Desk.running[name] for name in names]
 
     assert set(left) == {0}
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["cancels", "leaves"])
+async def test_what_is_given_up_as_soon_as_it_is_asked_for_is_not_handled_for_ever(leaves: bool) -> None:
+    ask, knock = (
+        masked(0x81, b'{"jsonrpc": "2.0", "method": "desk.wait", "params": ["%d", %d], "id": %d}' % (*what,))
+        for what in ((1, 1000, 1), (2, 0, 2))
+    )
+    take_back = masked(0x81, b'{"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 1}}')
+    Desk.running.clear()
+    async with serving({"desk": Desk}) as service:
+        for _ in range(30):
+            async with raw(url_of(service)) as stream:
+                await stream.send_all(REQUEST)
+                await read_head(stream)
+                with trio.fail_after(5):
+                    await stream.send_all(ask + (masked(0x88, (1000).to_bytes(2)) if leaves else take_back + knock))
+                    assert await stream.receive_some()  # it has read all of that
+                    while +Desk.running:
+                        await trio.lowlevel.checkpoint()
