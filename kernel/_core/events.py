@@ -276,7 +276,7 @@ class EventHub:
         A hook of the first asks by returning a function, which is called as a hook is. So the second is made for those
         who care for this one of many, and for those who have subscribed to all.
         """
-        ends: list[Hook] = []
+        ends: list[Hook] | None = None  # of most there are none
         for hook in self.hears(type(event)):
             try:
                 end = hook(event)
@@ -284,8 +284,8 @@ class EventHub:
                 self._drop(hook, error)
             else:
                 if end is not None and callable(end):
-                    ends.append(cast("Hook", end))
-        return partial(self._end, ends) if ends else None
+                    ends = [*(ends or ()), cast("Hook", end)]
+        return None if ends is None else partial(self._end, ends)
 
     def _end(self, ends: Sequence[Hook], event: Event) -> None:
         for end in reversed(ends):

@@ -27,7 +27,9 @@ def continued(protocol: Protocol, headers: Mapping[str, object]) -> Mapping[str,
     delivery = current_delivery()
     inherited = protocol.continued(delivery.envelope) if delivery is not None else None
     along = carried()
-    return {**(inherited or {}), **along, **headers} if inherited or along else headers
+    if not (inherited or along):
+        return headers
+    return {**(inherited or {}), **along, **headers} if inherited or headers else along  # nothing to put together
 
 
 def telling(context: Context, subject: str, *, exchange: str = "", is_call: bool) -> AbstractContextManager[None]:
@@ -49,11 +51,11 @@ class _Told(AbstractContextManager[None]):
     _subject: str
     _exchange: str
     _is_call: bool
-    _before: Mapping[str, object] = attrs.field(factory=carried, init=False)
-    _end: Callable[[Event], None] | None = attrs.field(default=None, init=False)
+    _before: Mapping[str, object] = attrs.field(init=False)
+    _end: Callable[[Event], None] | None = attrs.field(init=False)
 
     def __enter__(self) -> None:
-        context = self._context
+        context, self._before = self._context, carried()
         self._end = context.begin(
             Sending(component=context.id, subject=self._subject, exchange=self._exchange, is_call=self._is_call)
         )

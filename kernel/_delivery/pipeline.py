@@ -201,8 +201,7 @@ class Pipeline(Attempting):
 
     def _told(self, instance: Instance, work: Work) -> Awaitable[object]:
         method = work.route.handler.method
-        call = functools.partial(self.called, instance, work)
-        return tell_of(self.hub, work.worker, method, (work.delivery,), call)
+        return tell_of(self.hub, work.worker, method, (work.delivery,), self.called, instance, work)
 
     async def _bury(self, verdict: Verdict, letter: DeadLetter, delivery: Delivery, last_resort: Route) -> Verdict:
         """Give what would be dead-lettered to the failure worker; if that fails too, it is dead-lettered."""

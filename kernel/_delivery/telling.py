@@ -21,9 +21,10 @@ def tell_of(
     worker: str,
     method: str,
     deliveries: Sequence[Delivery],
-    call: Callable[[], Awaitable[object]],
+    call: Callable[..., Awaitable[object]],
+    *arguments: object,
 ) -> Awaitable[object]:
-    """Call a handler, and tell of it in the task in which that is; what the handler raises goes on.
+    """Call a handler with its arguments, and tell of it in the task in which that is; what the handler raises goes on.
 
     Most who hear of the beginning do not care for the end: then nothing stands between the caller and the handler.
     """
@@ -31,8 +32,8 @@ def tell_of(
     if hub.hears(HandlerCalled):
         end = hub.begin(HandlerCalled(component=worker, method=method, deliveries=deliveries))
     if end is None and not hub.hears(HandlerDone):
-        return call()
-    return _told(hub, worker, method, deliveries, call, end)
+        return call(*arguments)
+    return _told(hub, worker, method, deliveries, end, call, *arguments)
 
 
 async def _told(
@@ -40,12 +41,13 @@ async def _told(
     worker: str,
     method: str,
     deliveries: Sequence[Delivery],
-    call: Callable[[], Awaitable[object]],
     end: Callable[[Event], None] | None,
+    call: Callable[..., Awaitable[object]],
+    *arguments: object,
 ) -> object:
     began, error = trio.current_time(), None
     try:
-        return await call()
+        return await call(*arguments)
     except BaseException as raised:
         error = raised
         raise

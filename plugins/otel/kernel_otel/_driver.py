@@ -45,13 +45,13 @@ class OtelDriver(Driver[object]):
     async def _open(self) -> AsyncGenerator[TracerProvider]:
         import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
 
-        from ._provider import provider_for  # noqa: PLC0415  as above
+        from ._provider import bound_of, provider_for  # noqa: PLC0415  as above
         from ._tracing import Tracing  # noqa: PLC0415  as above
 
         await trio.lowlevel.checkpoint()
         provider = provider_for(self._config, self._context.service)
         try:
-            with Tracing(self._context, provider.get_tracer("kernel"), self._config.sample).hearing():
+            with Tracing(self._context, provider.get_tracer("kernel"), bound_of(provider.sampler)).hearing():
                 yield provider
         finally:
             # A thread sends; who is not there to take it must not hold up the end.

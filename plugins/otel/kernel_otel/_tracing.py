@@ -6,12 +6,11 @@ begins with `kernel.`.
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from random import getrandbits, random
+from random import getrandbits
 from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
@@ -24,7 +23,7 @@ from typing_extensions import override
 from kernel import HandlerCalled, RequestBegan, RequestDone, Sending, carried, carry
 from kernel.abc import hearing
 
-from ._provider import IS_DRAWN
+from ._provider import DRAWN
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
@@ -35,11 +34,16 @@ if TYPE_CHECKING:
 
 _SERVER_ERROR: Final = 500
 _HEADER: Final = "traceparent"
+_CARRIED: Final = frozenset({_HEADER, "tracestate", "baggage"})
+"""What may be carried along where what is not recorded goes on without the SDK."""
 _UNRECORDED: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
 _SPAN_KEY: Final = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, contexts.Context())))
 """What a context has its span under."""
 _UNRECORDED_FLAGS: Final = frozenset("02468ace")
 """Last digits of them."""
+_ID_BITS: Final = 128
+_LOW_HALF: Final = 2**64 - 1
+"""What samplers look at of an id, by the specification."""
 _TEXT_MAX: Final = 8 * 1024
 """Characters of a traceback."""
 
@@ -74,11 +78,17 @@ class Tracing:
 
     context: Context
     tracer: Tracer
-    sample: float | None = None
-    """The share of traces that begin here which are recorded; None has the sampler of the tracer decide each."""
-    _is_w3c: bool = attrs.field(factory=lambda: "tracecontext" in _propagators(), init=False)
+    bound: int | None = None
+    """What the low half of the id of a trace that begins here is below, if it is recorded; None has the sampler of the
+    tracer decide about each span, whoever has begun its trace."""
+    _is_foretold: bool = attrs.field(init=False)
+    """Whether what is not recorded can be told without the SDK."""
     _requests: dict[int, _Open] = attrs.field(factory=dict[int, _Open], init=False)
     """By the identity of the request, which lives until its end is told."""
+
+    def __attrs_post_init__(self) -> None:
+        fields = propagate.get_global_textmap().fields
+        self._is_foretold = self.bound is not None and _HEADER in fields and fields <= _CARRIED
 
     def hearing(self) -> AbstractContextManager[None]:
         """Make spans while inside."""
@@ -95,9 +105,10 @@ class Tracing:
     def _called(self, event: HandlerCalled) -> Callable[[HandlerDone], None] | None:
         deliveries = event.deliveries
         is_one = len(deliveries) == 1
-        if is_one and self._is_w3c and (header := self._unrecorded(deliveries[0].envelope.headers)):
+        if is_one and self._is_foretold and (header := self._unrecorded(deliveries[0].envelope.headers)):
             carry({_HEADER: header})
-            contexts.attach(_within(_Unrecorded(header)))
+            within = {**contexts.get_current(), _SPAN_KEY: _Unrecorded(header)}
+            contexts.attach(contexts.Context(within))
             return None
         parents = [_extracted(one) for one in deliveries]
         links = [Link(sent) for one in parents if (sent := trace.get_current_span(one).get_span_context()).is_valid]
@@ -112,7 +123,7 @@ class Tracing:
     # --- messages and calls ---------------------------------------------------------------------------------------
 
     def _sending(self, event: Sending) -> Callable[[Sent], None] | None:
-        if self._is_w3c and self._goes_unrecorded():
+        if self._is_foretold and self._goes_unrecorded():
             return None
         kind = SpanKind.CLIENT if event.is_call else SpanKind.PRODUCER
         verb = "call" if event.is_call else "send"
@@ -195,20 +206,19 @@ class Tracing:
 
     def _drawn(self) -> str:
         """Decide about a trace that would begin here: return what says that it is not recorded, or nothing."""
-        if self.sample is None:
+        drawn = getrandbits(_ID_BITS)
+        if drawn & _LOW_HALF < (self.bound or 0):
+            DRAWN.set(drawn)
             return ""
-        if random() < self.sample:
-            IS_DRAWN.set(True)
-            return ""
-        ids = f"{getrandbits(192):048x}"
-        return f"00-{ids[:32]}-{ids[32:]}-00"
+        ids = drawn.to_bytes(16, "big").hex()
+        return f"00-{ids}-{ids[16:]}-00"  # there is no span that the second one could be confused with
 
     # --- spans ----------------------------------------------------------------------------------------------------
 
     def _start(self, name: str, kind: SpanKind, parent: TraceContext, links: Sequence[Link]) -> _Open:
         """Start a span, and have what follows in this context belong to it."""
         span = self.tracer.start_span(name, parent, kind, links=links)
-        IS_DRAWN.set(False)
+        DRAWN.set(0)
         within = trace.set_span_in_context(span, parent)
         along: dict[str, str] = {}
         propagate.inject(along, within)
@@ -241,16 +251,6 @@ class Tracing:
         span.set_attribute("error.type", name)
         span.add_event("exception", attributes)
         span.set_status(Status(StatusCode.ERROR, mask(f"{name}: {text}")[:200]))
-
-
-def _propagators() -> str:
-    return os.environ.get("OTEL_PROPAGATORS", "tracecontext,baggage")
-
-
-def _within(span: Span) -> TraceContext:
-    """Return the current context with a span in it, which is nearly always all that is in it."""
-    current = contexts.get_current()
-    return trace.set_span_in_context(span, current) if current else contexts.Context({_SPAN_KEY: span})
 
 
 def _put_back(opened: _Open) -> None:

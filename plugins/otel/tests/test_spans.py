@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,10 +12,14 @@ import httpx
 import pytest
 import trio
 from kernel_otel import OtelConfig, OtelDriver
-from opentelemetry import trace
+from kernel_otel._provider import bound_of
+from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from kernel import HandlerCalled, Listening, handles
@@ -121,6 +126,16 @@ def spans_of(running: RunningService) -> InMemorySpanExporter:
     return exporter
 
 
+def headers_of(running: RunningService) -> list[str]:
+    """Return the `traceparent` of each message that a handler is called with, as they come."""
+    seen: list[str] = []
+    running.kernel.hub.subscribe(
+        lambda event: seen.append(str(event.deliveries[0].envelope.headers["traceparent"])),  # type: ignore[attr-defined]
+        HandlerCalled,
+    )
+    return seen
+
+
 def by_name(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return {span.name: span for span in exporter.get_finished_spans()}
 
@@ -175,11 +190,11 @@ async def test_what_begins_here_is_sampled(sample: float, count: int) -> None:
     assert len([name for name in spans if name != "own"]) == count
 
 
-@pytest.mark.parametrize("propagators", ["tracecontext,baggage", "baggage"])
+@pytest.mark.parametrize("propagator", [propagate.get_global_textmap(), W3CBaggagePropagator()], ids=["w3c", "baggage"])
 async def test_the_share_of_what_begins_with_a_message_is_that_of_the_manifest(
-    propagators: str, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+    propagator: TextMapPropagator, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_PROPAGATORS", propagators)
+    monkeypatch.setattr(propagate, "propagator", propagator)
     random.seed(17)
     async with open_kernel(one_worker("Plain") | {"drivers": manifest(sample=0.5)["drivers"]}) as running:
         exporter = spans_of(running)
@@ -189,6 +204,74 @@ async def test_the_share_of_what_begins_with_a_message_is_that_of_the_manifest(
         names = [span.name for span in exporter.get_finished_spans()]
 
     assert 150 < names.count("send events") < 250  # five standard deviations; a share of a share would be 100
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+async def test_what_begins_here_is_recorded_by_its_id_as_every_service_of_the_same_share_would(
+    share: float, autojump_clock: object
+) -> None:
+    async with open_kernel(one_worker("Plain") | {"drivers": manifest(sample=share)["drivers"]}) as running:
+        seen = headers_of(running)
+        for _ in range(100):
+            await running.publish("events", "x", None)
+        await running.wait_settled(100)
+
+    bound = TraceIdRatioBased.get_bound_for_rate(share)
+    ids = [header.split("-") for header in seen]
+    assert [bool(int(flags, 16) & 1) for _, _, _, flags in ids] == [int(id_[16:], 16) < bound for _, id_, _, _ in ids]
+    assert len({id_ for _, id_, _, _ in ids}) == 100
+
+
+@pytest.mark.parametrize(
+    ("sampler", "share", "own", "unrecorded", "recorded"),
+    [
+        ("always_on", "", 2, 2, 2),
+        ("always_off", "", 0, 0, 0),
+        ("traceidratio", "1.0", 2, 2, 2),
+        ("traceidratio", "0.0", 0, 0, 0),
+        ("parentbased_always_on", "", 2, 1, 2),
+        ("parentbased_always_off", "", 0, 0, 1),
+        ("parentbased_traceidratio", "1.0", 2, 1, 2),
+        ("parentbased_traceidratio", "0.0", 0, 0, 1),
+    ],
+)
+async def test_a_sampler_of_the_environment_decides(
+    sampler: str, share: str, own: int, unrecorded: int, recorded: int,
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(
+        trace, "get_tracer_provider", trace.NoOpTracerProvider
+    )  # this one is not to stay the global one
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", share)
+    counts: list[int] = []
+    async with open_kernel(one_worker("Plain")) as running:
+        exporter, seen = spans_of(running), headers_of(running)
+        for number, headers in enumerate([{}, {"traceparent": f"{PARENT[:-1]}0"}, {"traceparent": PARENT}], 1):
+            await running.publish("events", "x", None, headers=headers)
+            await running.wait_settled(number)
+            counts.append(len(exporter.get_finished_spans()))
+
+    assert [counts[0], *(after - before for before, after in itertools.pairwise(counts))] == [own, unrecorded, recorded]
+    assert int(seen[0][-2:], 16) & 1 == (own > 0)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "bound"),
+    [
+        (ParentBased(TraceIdRatioBased(0.25)), 2**62),
+        (ParentBased(TraceIdRatioBased(1e-9)), round(1e-9 * 2**64)),
+        (ParentBased(ALWAYS_ON), 2**64),
+        (ParentBased(ALWAYS_OFF), 0),
+        (ParentBased(ALWAYS_OFF, remote_parent_not_sampled=ALWAYS_ON), None),
+        (ParentBased(ALWAYS_ON, local_parent_sampled=TraceIdRatioBased(0.5)), None),
+        (TraceIdRatioBased(0.25), None),
+        (ALWAYS_OFF, None),
+    ],
+    ids=lambda value: value.get_description() if isinstance(value, Sampler) else str(value),
+)
+def test_only_what_does_as_others_did_is_foretold(sampler: Sampler, bound: int | None) -> None:
+    assert bound_of(sampler) == bound
 
 
 async def test_what_the_user_traces_belongs_to_what_is_not_recorded(autojump_clock: object) -> None:
