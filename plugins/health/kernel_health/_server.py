@@ -25,6 +25,8 @@ HEAD_MAX: Final = 8 * 1024
 _BACKLOG: Final = 64
 _TICK: Final = 0.5
 """Seconds between two looks at connections that have taken too long, and calls of `on_tick`, at most."""
+_GIVE_WAY: Final = 0.0001
+"""Seconds in which the main thread gets the interpreter lock, before an answer is made."""
 
 Respond = Callable[[str, str], Answer]
 """Method, path -> what is answered."""
@@ -125,6 +127,9 @@ class ProbeServer:
         words = received.split(b"\n", 1)[0].decode("latin-1").rstrip("\r").split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
             return Answer(HTTPStatus.BAD_REQUEST, b"")
+        # The main thread may have been woken by a signal that this answer is about, and wait for the lock: it gets none
+        # in the short calls of the system between two answers, and only asks for it after 5 ms.
+        time.sleep(_GIVE_WAY)
         try:
             made = self.respond(words[0], words[1].partition("?")[0])
         except Exception:  # noqa: BLE001  a probe gets an answer, whatever is wrong
