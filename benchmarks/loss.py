@@ -16,6 +16,7 @@ causes are in hand at a time, and the broker is in trouble all the while (`tests
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,7 +132,11 @@ async def attempt(node: Node, management: str, system: str, trial: Trial) -> Ver
             await broker.declare(Topology(queues=[Queue(name=queue)]))
             await fill(broker, queue, trial)
         runner = Runner(SYSTEMS[system](place), ROOT, place.folder / "log")
-        return await endure(trial, runner, Effects(place.effects), lambda: node.waiting(queue))
+        verdict = await endure(trial, runner, Effects(place.effects), lambda: node.waiting(queue))
+        if not verdict.holds:
+            shutil.copytree(place.folder, kept := Path(tempfile.mkdtemp(prefix="loss-kept-")), dirs_exist_ok=True)
+            print(f"what it wrote, and the effects, are in {kept}", file=sys.stderr)
+        return verdict
 
 
 HEAD = """

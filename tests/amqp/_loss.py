@@ -106,7 +106,12 @@ async def fill(broker: Broker, queue: str, trial: Trial) -> None:
 
 
 def manifest(address: str, queue: str, trial: Trial, effects: Path, *, broker: str = 'plugin = "amqp"') -> str:
-    """Return the service that a trial is for; `broker` is what its driver's table says besides the address."""
+    """Return the service that a trial is for; `broker` is what its driver's table says besides the address.
+
+    It tries a message more often than there are kills. By default a message is put aside with which three processes
+    have died, as is promised, and what is in hand together stays together: three kills that hit the same messages look
+    like a loss of all of them.
+    """
     return f"""
 [kernel]
 name = "loss"
@@ -128,6 +133,7 @@ stop_timeout = 1.5
 use = "tests.amqp._loss_worker:Work"
 dispatcher = "work"
 config = {{ effects = "{effects}" }}
+retry = {{ attempts = {trial.times + 1} }}
 stop_timeout = 1.0
 """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,13 @@ async def attempt(node: Node, trial: Trial, folder: Path) -> Verdict:
 
 def test_what_is_missing_is_lost_and_what_is_there_twice_was_run_twice() -> None:
     assert judge(4, b"000000000\n000000003\n000000003\n000000003\n") == (2, 2)
+
+
+@pytest.mark.parametrize("times", [1, 3, 50])
+def test_what_every_kill_hits_is_not_put_aside(times: int) -> None:
+    service = tomllib.loads(manifest("127.0.0.1:1", "q", attrs.evolve(SHORT, times=times), Path("effects")))
+
+    assert service["workers"]["work"]["retry"]["attempts"] > times
 
 
 @pytest.mark.slow
