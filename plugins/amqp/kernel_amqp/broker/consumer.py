@@ -6,6 +6,7 @@ It is long, since what a delivery may come to, and what its channel may, meet in
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
@@ -401,11 +402,16 @@ class Consumer(AsyncIterator[Delivery], Desk):
         return can_note and is_suspect(event) and not self._spared.take(self._wish.queue, event)
 
     async def _note(self, delivery: AmqpDelivery) -> None:  # noqa: ASYNC910  the channel may be gone
-        """Have a message come again with a note that counts; hand it out as it is where that cannot be."""
-        is_sent = False
-        with trio.move_on_after(_PATIENCE):
+        """Have a message come again with a note that counts; hand it out as it is where that cannot be.
+
+        Once the broker may have the copy, its confirm is waited for however long it takes: who handed the message out
+        as well would have it handled twice.
+        """
+        is_sent, crashes = False, next_count(delivery.event)
+        with trio.move_on_after(_PATIENCE) as patience:
+            wait_on = partial(setattr, patience, "deadline", math.inf)
             try:
-                await self._post.note(delivery, queue=self._wish.queue, crashes=next_count(delivery.event))
+                await self._post.note(delivery, queue=self._wish.queue, crashes=crashes, on_written=wait_on)
                 is_sent = True
             except (KernelError, ValueError) as error:
                 self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)

@@ -6,6 +6,7 @@ What one message does to its channel disturbs those of no other exchange.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, final
 
 import attrs
@@ -91,11 +92,19 @@ class Outbox:
     _lanes: OrderedDict[str, _Lane] = attrs.field(factory=OrderedDict[str, _Lane], init=False)
 
     async def publish(
-        self, properties: Properties, body: bytes, *, exchange: str, routing_key: str, mandatory: bool
+        self,
+        properties: Properties,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str,
+        mandatory: bool,
+        on_written: Callable[[], None] | None = None,
     ) -> None:
         """Send a message; returns when the broker has confirmed it.
 
-        Waits for a connection, and while the broker takes no messages.
+        Waits for a connection, and while the broker takes no messages. `on_written` is called when that is over: from
+        here on, the broker may have it.
 
         Raises:
             UnroutableError: if there is no such exchange; if mandatory, and no queue is bound.
@@ -115,7 +124,12 @@ class Outbox:
             try:
                 held = lane.held or await self._open(lane)
                 await held.channel.publish(
-                    exchange=exchange, routing_key=routing_key, properties=properties, body=body, mandatory=mandatory
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=properties,
+                    body=body,
+                    mandatory=mandatory,
+                    on_written=on_written,
                 )
             except (LinkLostError, ChannelClosedError) as error:
                 lane.closed = True

@@ -92,8 +92,12 @@ class Post:
         if after > 0:
             await self.postponer.publish(letter, body, exchange="", routing_key=queue, delay=after, kind=kind)
 
-    async def note(self, delivery: AmqpDelivery, *, queue: str, crashes: int) -> None:
+    async def note(
+        self, delivery: AmqpDelivery, *, queue: str, crashes: int, on_written: Callable[[], None] | None = None
+    ) -> None:
         """Send the copy of a delivery that notes how often a process has died with it, to its queue.
+
+        `on_written` is called when the broker may have it.
 
         Raises: as `again`, and UnroutableError, QueueFullError if the queue does not take it.
 
@@ -101,7 +105,9 @@ class Post:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         letter = write_noted(delivery.event, delivery.envelope, crashes=crashes, now=trio.current_time())
-        await self.outbox.publish(letter, delivery.event.body, exchange="", routing_key=queue, mandatory=True)
+        await self.outbox.publish(
+            letter, delivery.event.body, exchange="", routing_key=queue, mandatory=True, on_written=on_written
+        )
 
     async def bury(self, delivery: AmqpDelivery, *, queue: str, grave: str, reason: str) -> None:
         """Send the dead letter of a delivery; a queue for it that is gone is made again if it was declared here.

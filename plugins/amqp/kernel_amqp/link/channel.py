@@ -86,7 +86,14 @@ class LinkChannel:
         await self.call(commands.Confirm.Select())
 
     async def publish(
-        self, *, exchange: str, routing_key: str, properties: Properties, body: bytes, mandatory: bool = False
+        self,
+        *,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        body: bytes,
+        mandatory: bool = False,
+        on_written: Callable[[], None] | None = None,
     ) -> None:
         """Publish a message; return when the broker has taken responsibility for it.
 
@@ -101,6 +108,7 @@ class LinkChannel:
             body: Its bytes; any number of frames.
             mandatory: Whether it is an error that no queue gets it. Give such a message a `message_id`: returns do
                 not say which publish they belong to, and equal ones are told apart by order alone.
+            on_written: Called when it is in the write buffer: from here on, the broker may have it.
 
         Raises:
             ReturnedError: if it is mandatory and no queue is bound for it.
@@ -127,6 +135,8 @@ class LinkChannel:
                 self._confirms.expect_return(number, mark_of(exchange, routing_key, properties))
             taken = writer.taken
             writer.wrote(len(body))
+            if on_written is not None:
+                on_written()
         finally:
             if must_wait:
                 writer.room.redeem(len(body))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+import math
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import attrs
 import pytest
 import trio
 from kernel_amqp import AmqpBroker, AmqpOptions
+from kernel_amqp.broker.consumer import Consumer
 from kernel_amqp.broker.crashes import FORGIVEN, FORGIVEN_NOTED, Spared, next_count
 from kernel_amqp.core import Delivered, Properties
+from trio.testing import MockClock
 
-from kernel import Ack, Envelope, Retry, Return, new_id
+from kernel import Ack, Envelope, Pace, Retry, Return, new_id
 from kernel.abc import Delivery, Queue, Subscription, Topology
 
 from ..bench import delete, depth, open_amqp, take
@@ -61,6 +66,47 @@ def test_what_may_have_been_on_its_way_when_a_connection_broke_is_spared_as_ofte
 
     assert not spared.take("other", delivered())
     assert [spared.take("q", delivered()) for _ in range(4)] == [True, True, True, False]
+
+
+@attrs.define
+class SlowBroker:
+    """What a consumer sends with and settles on: confirms a note late, and takes it after some time or never."""
+
+    taken_after: float
+    confirmed_after: float
+    copies: int = 0
+    acked: list[int] = attrs.field(factory=list[int])
+    channel: Any = attrs.field(default=attrs.Factory(lambda self: self, takes_self=True))
+    closed: None = None
+
+    async def note(self, _: object, *, queue: str, crashes: int, on_written: Callable[[], object] = bool) -> None:
+        await trio.sleep(self.taken_after)
+        on_written()
+        self.copies += 1
+        await trio.sleep(self.confirmed_after)
+
+    def ack(self, tag: int) -> None:
+        self.acked.append(tag)
+
+
+@pytest.mark.parametrize(
+    ("taken_after", "confirmed_after", "copies", "handed_out"),
+    [(0.0, 0.1, 1, 0), (0.0, 20.0, 1, 0), (3.0, 3.0, 1, 0), (math.inf, 0.0, 0, 1)],
+)
+async def test_a_suspect_is_handed_out_or_comes_again_with_its_note_and_never_both(
+    taken_after: float, confirmed_after: float, copies: int, handed_out: int, autojump_clock: MockClock
+) -> None:
+    slow: Any = SlowBroker(taken_after, confirmed_after)
+    async with trio.open_nursery() as nursery:
+        wish = Subscription(queue="q", prefetch=1)
+        consumer = Consumer(wish, Queue(name="q"), slow, Pace(), nursery.start_soon, Spared(), "shop")
+        consumer.start(slow)
+        consumer.take_in(delivered())
+        with trio.move_on_after(60):
+            await anext(consumer)
+            handed_out -= 1
+
+    assert (slow.copies, slow.acked, handed_out) == (copies, [1] * copies, 0)
 
 
 # --- against the real broker ----------------------------------------------------------------------------------------
