@@ -22,19 +22,16 @@ _HUGE_BITS: Final = 128
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # The texts of attrs' own validators, which name the field (the caller names it better) and speak Python.
-_ATTRS_TEXTS: Final = tuple(
-    (re.compile(pattern, re.DOTALL), words)
-    for pattern, words in (
-        (r"'(\w+)' must be >= (.+): (.+)", "must be at least {1}, got {2}"),
-        (r"'(\w+)' must be <= (.+): (.+)", "must be at most {1}, got {2}"),
-        (r"'(\w+)' must be > (.+): (.+)", "must be more than {1}, got {2}"),
-        (r"'(\w+)' must be < (.+): (.+)", "must be less than {1}, got {2}"),
-        (r"Length of '(\w+)' must be >= (\d+): (\d+)", "must have a length of at least {1}, got {2}"),
-        (r"Length of '(\w+)' must be <= (\d+): (\d+)", "must have a length of at most {1}, got {2}"),
-        (r"'(\w+)' must be in [\[({{]+(.*?),?[\])}}]+ \(got (.+)\)", "must be one of {1}, got {2}"),
-        (r"'(\w+)' must match regex '(.*)' \((.+) doesn't\)", "must match {1}, got {2}"),
-        (r"'(\w+)' (must .+)", "{1}"),
-    )
+_ATTRS_TEXTS: Final = (
+    (r"'(\w+)' must be >= (.+): (.+)", "must be at least {1}, got {2}"),
+    (r"'(\w+)' must be <= (.+): (.+)", "must be at most {1}, got {2}"),
+    (r"'(\w+)' must be > (.+): (.+)", "must be more than {1}, got {2}"),
+    (r"'(\w+)' must be < (.+): (.+)", "must be less than {1}, got {2}"),
+    (r"Length of '(\w+)' must be >= (\d+): (\d+)", "must have a length of at least {1}, got {2}"),
+    (r"Length of '(\w+)' must be <= (\d+): (\d+)", "must have a length of at most {1}, got {2}"),
+    (r"'(\w+)' must be in [\[({{]+(.*?),?[\])}}]+ \(got (.+)\)", "must be one of {1}, got {2}"),
+    (r"'(\w+)' must match regex '(.*)' \((.+) doesn't\)", "must match {1}, got {2}"),
+    (r"'(\w+)' (must .+)", "{1}"),
 )
 
 
@@ -147,7 +144,7 @@ def field_and_text(error: Exception) -> tuple[str, str]:
     """Return what a validator found in plain words: the field that it names (empty if none) and the text."""
     message = str(error.args[0]) if error.args else ""
     for pattern, words in _ATTRS_TEXTS:
-        if found := pattern.fullmatch(message):
+        if found := re.fullmatch(pattern, message, re.DOTALL):
             name, rule, *values = found.groups()
             return name, words.format(name, cut(rule, MAX_TEXT), *map(cut, values))
     return "", cut(message, MAX_TEXT) or type(error).__name__

@@ -20,7 +20,6 @@ import tomli
 
 from .._convert.strict import is_array, is_table
 from ..errors import ManifestError, Problem
-from .hints import syntax_hint
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
@@ -154,6 +153,8 @@ def parse_text(text: str, *, file: str) -> tuple[dict[str, object], Lines]:
     try:
         tables: dict[str, object] = tomli.loads(text)
     except tomli.TOMLDecodeError as exc:
+        from .hints import syntax_hint  # noqa: PLC0415  most manifests are TOML, and every start would pay
+
         hint = _NO_MANIFEST if file.endswith(".py") else syntax_hint(text, exc.lineno, exc.msg)
         raise _error(file, exc.lineno, f"{exc.msg} (column {exc.colno}){hint}") from exc
     except (ValueError, RecursionError, OverflowError) as exc:  # pragma: no cover -- caught above, in tomli of today

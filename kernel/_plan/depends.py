@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .._core.words import did_you_mean, listed
-from .inside import Part
 from .wiring import Ground, refer
+
+if TYPE_CHECKING:
+    from .inside import Part
 
 _KINDS: Final = ("driver", "dispatcher", "worker")
 """Of components that are started and stopped."""

@@ -160,8 +160,3 @@ def _fault_of_annotation(cls: type[object], method: str, label: str, report: Rep
         return None
     given = _GIVEN[method].__name__
     return f'"{shown.name}" of {label} is given the {given}, and cannot be {annotation.__qualname__}'
-
-
-def drivers_of(specs: Mapping[str, tuple[InterceptorSpec, ...]]) -> dict[str, tuple[str, ...]]:
-    """Return the drivers that the interceptors of each component use, by its id."""
-    return {id_: tuple(driver for one in several for driver in one.drivers.values()) for id_, several in specs.items()}

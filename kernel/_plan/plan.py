@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast
 
 import attrs
 
@@ -40,23 +40,29 @@ from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
-from .contracts import with_contracts
 from .depends import depends_on
-from .found import with_found_workers
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
 from .holds import warn_of_holds
-from .inside import Part
-from .interceptors import drivers_of, read_interceptors
-from .services import joined, read_services, refused_answers, secrets_in, with_stages_of, with_tables_of
+from .seldom import (
+    Interceptors,
+    check_contracts,
+    read_interceptors,
+    read_services,
+    refused_answers,
+    with_contracts,
+    with_found_workers,
+)
 from .staff import Hired, fed_by, hire, read_groups, shape_of
 from .stages import read_stages, with_stages
+from .whole import joined, secrets_in, with_stages_of, with_tables_of
 from .wiring import Ground, Wired, Wiring, stop_timeout_of, wire, with_lent
+
+if TYPE_CHECKING:
+    from .inside import Part
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _TOLERANCE: Final = 1e-6
 """Seconds that adding floats may be off."""
-_Interceptors: TypeAlias = Mapping[str, tuple[InterceptorSpec, ...]]
-"""Id of a component -> its interceptors."""
 
 
 def resolve(manifest: Manifest, registry: Registry) -> Plan:
@@ -90,12 +96,7 @@ def _resolve(
     """
     problems: list[Problem] = []
     warnings = list(manifest.warnings)
-    manifest = with_found_workers(
-        manifest,
-        registry,
-        lambda at, text: problems.append(manifest.problem(at, text)),
-        lambda at, text: warnings.append(manifest.problem(at, text)),
-    )
+    manifest = with_found_workers(manifest, registry, problems, warnings)
     tables = read_tables(manifest, lambda at, text: problems.append(manifest.problem(at, text)))
     tables = with_lent(tables, lent) if lent else tables
     ground = Ground(
@@ -113,13 +114,9 @@ def _resolve(
     ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
     warn_of_holds(ground, wiring, workers)
-    if wiring.contracts:
-        from .between import check_contracts  # noqa: PLC0415  most manifests name no contract, and every start pays
-
-        check_contracts(ground, wiring, workers)
+    check_contracts(ground, wiring, workers)
     groups = read_groups(ground)
-    resolve_inner = functools.partial(_resolve, processes=ground.processes)
-    parts = read_services(ground, wiring, resolve_inner, problems) if tables.services else []
+    parts = read_services(ground, wiring, functools.partial(_resolve, processes=ground.processes), problems)
     interceptors = read_interceptors(ground, wiring)
     lives = _lives(ground, wiring, workers, groups, parts, interceptors)
     order = start_order(edges_of(lives))
@@ -131,8 +128,7 @@ def _resolve(
         raise PlanError(problems)
     services = joined(part.services for part in parts)
     specs = _specs(lives, wiring, workers, interceptors, joined(part.components for part in parts))
-    if parts:
-        problems += refused_answers(manifest, name, services, specs)
+    problems += refused_answers(manifest, name, services, specs)
     if problems:
         raise PlanError(problems)
     return Plan(
@@ -162,7 +158,7 @@ def _resolve(
 def _values(
     ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired], parts: Sequence[Part]
 ) -> list[Value]:
-    from .values import list_values  # noqa: PLC0415  only `kernel plan` asks, and every start would pay
+    from .values import list_values  # noqa: PLC0415  only `kernel plan` asks
 
     return [*list_values(ground, name, wiring, workers), *(value for part in parts for value in part.values())]
 
@@ -189,11 +185,14 @@ def _lives(
     workers: Mapping[str, Hired],
     groups: Sequence[GroupSpec],
     parts: Sequence[Part],
-    interceptors: _Interceptors,
+    interceptors: Interceptors,
 ) -> dict[str, ComponentSpec]:
     """Return what the supervisor needs of every component, in the order of the manifest's kinds."""
     uses, after = _uses(wiring, workers), _after(workers, groups)
-    intercepted = drivers_of(interceptors)
+    intercepted = {
+        id_: tuple(driver for one in several for driver in one.drivers.values())
+        for id_, several in interceptors.items()
+    }
     lives: dict[str, ComponentSpec] = {}
     inner: dict[str, ComponentSpec] = {id_: spec for part in parts for id_, spec in part.components.items()}
     known = {entry.id for entry in ground.tables.with_lives() if entry.table is not None}
@@ -348,7 +347,7 @@ def _specs(
     lives: Mapping[str, ComponentSpec],
     wiring: Wiring,
     workers: Mapping[str, Hired],
-    interceptors: _Interceptors,
+    interceptors: Interceptors,
     inner: Mapping[str, AnySpec],
 ) -> dict[str, AnySpec]:
     specs: dict[str, AnySpec] = {id_: attrs.evolve(spec, after=lives[id_].after) for id_, spec in inner.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Final, TypeAlias, TypeVar, final
+from typing import Final, TypeAlias, final
 
 import attrs
 
@@ -12,8 +12,7 @@ from .._convert.folder import add_to_path
 from .._convert.strict import is_table
 from .._core.contract import Contract
 from .._core.router import pattern_matches
-from .._core.secret import Secret
-from .._core.spec import AnySpec, DispatcherSpec, Plan, ServiceSpec, StageSpec, WorkerSpec
+from .._core.spec import AnySpec, DispatcherSpec, Plan, ServiceSpec, WorkerSpec
 from .._core.topologies import topologies_of
 from .._core.words import did_you_mean, listed
 from .._manifest.manifest import Manifest
@@ -30,8 +29,6 @@ _OF_THE_PROCESS: Final[Mapping[str, frozenset[str]]] = {
     "logging": frozenset(),
 }
 """Tables and those of their keys, all if none is named, that hold for a process as a whole."""
-KeyT = TypeVar("KeyT")
-ValueT = TypeVar("ValueT")
 
 
 def read_services(ground: Ground, wiring: Wiring, resolve: Resolve, problems: list[Problem]) -> list[Part]:
@@ -99,37 +96,6 @@ def _after_others(ground: Ground, part: Part, parts: Sequence[Part]) -> Part:
         return part
     components = {id_: attrs.evolve(spec, uses=(*spec.uses, *depends)) for id_, spec in part.components.items()}
     return attrs.evolve(part, components=components)
-
-
-def secrets_in(manifest: Manifest) -> Iterator[Secret]:
-    """Yield every secret of a manifest and of those inside of it."""
-    yield from manifest.secrets()
-    for inner in manifest.services.values():
-        yield from secrets_in(inner)
-
-
-def joined(mappings: Iterable[Mapping[KeyT, ValueT]]) -> dict[KeyT, ValueT]:
-    """Return mappings of different keys as one."""
-    return {key: value for mapping in mappings for key, value in mapping.items()}
-
-
-def with_tables_of(parts: Sequence[Part], own: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the tables of all components, by the names that they have in the whole."""
-    tables = dict(own)
-    for part in parts:
-        for section, named in part.tables.items():
-            known = tables.get(section)
-            tables[section] = {**(known if is_table(known) else {}), **named}
-    return tables
-
-
-def with_stages_of(parts: Sequence[Part], own: Sequence[StageSpec]) -> tuple[StageSpec, ...]:
-    """Return the stages of all: what is outside is there first and last, since what is inside may use it."""
-    if not parts:
-        return tuple(own)
-    inner = [stage for part in parts for stage in part.stages]
-    rising = [stage for stage in (*own, *inner) if stage.is_rising]
-    return (*rising, *(stage for stage in (*inner, *own) if not stage.is_rising))
 
 
 def _borrowed(ground: Ground, wiring: Wiring, service: str, inner: str, outer: str) -> Wired:

@@ -36,7 +36,19 @@ ONLY_RUNNING = {
     "kernel._control.client",
     "kernel._control.server",
 }
-ONLY_ASKED = {"kernel._plan.between", "kernel._plan.options", "kernel._plan.values", "kernel._supervise.why"}
+ONLY_ASKED = {
+    "kernel._manifest.hints",
+    "kernel._plan.agreement",
+    "kernel._plan.between",
+    "kernel._plan.contracts",
+    "kernel._plan.found",
+    "kernel._plan.inside",
+    "kernel._plan.interceptors",
+    "kernel._plan.options",
+    "kernel._plan.services",
+    "kernel._plan.values",
+    "kernel._supervise.why",
+}
 """Of no use to a check, nor to a service that names no contract and that nobody looks into."""
 MANY = 1000
 
