@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import parent_process
 from typing import Any, Final, TypeAlias, final
 
@@ -80,7 +81,20 @@ def begin(kept: tuple[str, ...], level: int) -> None:
             del os.environ[name]
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all; the parent decides
     logging.getLogger().setLevel(level)
+    keep_pipes()
     die_with_parent()
+
+
+def keep_pipes() -> None:
+    """Have no program that a handler starts inherit what was passed to this process.
+
+    The parent sees that this process has died when nobody has the other end of its pipes any more: a program that goes on
+    with one of them would hide it.
+    """
+    for name in os.listdir("/dev/fd"):
+        if int(name) > sys.stderr.fileno():
+            with suppress(OSError):  # that of the folder itself, which is closed by now
+                os.set_inheritable(int(name), False)  # noqa: FBT003
 
 
 def die_with_parent() -> None:

@@ -19,7 +19,7 @@ from kernel.abc import PlainWorker
 from kernel.errors import DeliveryError, RemoteError
 from kernel.testing import fake_context, open_kernel
 
-from ._workers import die, spin, where
+from ._workers import die, leave, spin, where
 from .conftest import OpenPool, manifest
 
 PROCESSES = {"plugin": "process_pool", "processes": 1}
@@ -61,6 +61,17 @@ async def test_a_process_that_dies_is_noticed_and_buried_and_another_goes_on(how
 
     assert after not in {before, os.getpid()}
     assert state(after) == ""
+
+
+async def test_a_process_that_dies_is_noticed_while_a_program_goes_on_that_it_has_started(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    async with driver().open() as pool:
+        await pool.call(function(where), "", [None], {})
+        try:
+            with trio.fail_after(20), pytest.raises(ProcessDiedError, match="exit status 3"):
+                await pool.call(function(leave), "", [str(file)], {})
+        finally:
+            os.kill(int(file.read_text()), signal.SIGKILL)
 
 
 async def test_a_delivery_whose_process_dies_is_tried_again_with_its_attempt_counted() -> None:
