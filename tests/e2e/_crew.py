@@ -51,6 +51,11 @@ def pids(service: Service) -> list[int]:
     return [int(pid) for pid in re.findall(r"process/\d: ready pid=(\d+)", service.err)]
 
 
+def pid_of(service: Service, number: int) -> int:
+    """The process with a number, which need not have become ready in that order; the last one that has."""
+    return int(re.findall(rf"process/{number}: ready pid=(\d+)", service.err)[-1])
+
+
 async def wait_ready(service: Service, count: int) -> list[int]:
     """Wait until so many processes have become ready, one after the other; return them."""
     with trio.move_on_after(PATIENCE):

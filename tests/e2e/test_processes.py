@@ -16,7 +16,23 @@ from typing import Any
 import pytest
 import trio
 
-from ._crew import CLEAN, CUT, FAILED, INVALID, PATIENCE, RUN, SITE, TWO, WEB, pair, patient, pids, runs, wait_gone
+from ._crew import (
+    CLEAN,
+    CUT,
+    FAILED,
+    INVALID,
+    PATIENCE,
+    RUN,
+    SITE,
+    TWO,
+    WEB,
+    pair,
+    patient,
+    pid_of,
+    pids,
+    runs,
+    wait_gone,
+)
 from ._service import GRACE, LOOP, MARGIN, launched
 
 __all__ = ["patient"]
@@ -238,7 +254,7 @@ async def test_probes_and_scrapes_are_answered_for_all(tmp_path: Path) -> None:
         )
         both = [await get(health, path) for path in ("/live", "/ready", "/status")]
         scraped = await get(metrics, "/metrics")
-        os.kill(pids(service)[1], signal.SIGKILL)
+        os.kill(pid_of(service, 1), signal.SIGKILL)
         await service.wait_said("was killed by SIGKILL")
         one = [await get(health, path) for path in ("/live", "/ready", "/status")]
 
