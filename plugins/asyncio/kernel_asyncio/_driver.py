@@ -50,6 +50,7 @@ class AsyncioDriver(Driver[AsyncioLoop]):
             exit_timeout=self._context.stop_timeout / 2,
             on_error=self._tell,
         ) as loop:
+            self._context.report_usage(loop.usage)
             yield loop
 
     def _tell(self, message: str, error: BaseException | None) -> None:

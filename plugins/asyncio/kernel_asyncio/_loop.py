@@ -13,6 +13,7 @@ import outcome
 import trio
 from typing_extensions import override
 
+from kernel import Usage
 from kernel.abc import Executor, PlainWorker
 from kernel.errors import UnavailableError
 
@@ -65,6 +66,7 @@ class AsyncioLoop(Executor):
     calls_async: ClassVar[bool] = True
 
     _loop: Any
+    _tasks: int
     _cancel_timeout: float
     _context: Context
     """That of the loop."""
@@ -126,6 +128,10 @@ class AsyncioLoop(Executor):
 
     def _soon(self, function: Callable[..., object], *args: object) -> None:
         self._loop.call_soon(function, *args, context=self._context)
+
+    def usage(self) -> Usage:
+        """Return how many tasks make a call now. May be called from any thread."""
+        return Usage(used=len(self._made), waiting=self._queue.qsize(), limit=self._tasks)
 
     def close(self) -> None:
         """Have the tasks end when they are cancelled."""
@@ -208,7 +214,7 @@ async def open_loop(
             on_error(str(told.get("message", "")), told.get("exception"))
 
         loop.set_exception_handler(handle)
-        opened = AsyncioLoop(loop, cancel_timeout, copy_context())
+        opened = AsyncioLoop(loop, tasks, cancel_timeout, copy_context())
         serving: list[asyncio.Task[None]] = []
 
         async def start() -> None:  # noqa: ASYNC910  as above

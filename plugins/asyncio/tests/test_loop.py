@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+import attrs
 import pytest
 import trio
+import trio.testing
 from kernel_asyncio import AsyncioConfig, AsyncioDriver, AsyncioLoop, AsyncioTaskFailed, _library
 
-from kernel import Event, current_delivery
+from kernel import Event, Usage, current_delivery
 from kernel.errors import RemoteError
 from kernel.testing import OpenKernel, check_driver, fake_context
 
@@ -48,6 +51,28 @@ async def test_what_asyncio_returns_and_raises_comes_back() -> None:
         assert await aio.run(double, 4) == 8
         with pytest.raises(ZeroDivisionError):
             await aio.run(fail)
+
+
+async def test_whoever_looks_sees_how_many_tasks_make_a_call() -> None:
+    asked: list[Callable[[], Usage]] = []
+    begun, go = trio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        begun.set()
+        await go.wait()
+
+    context = attrs.evolve(fake_context("driver/aio"), report_usage=asked.append)
+    async with AsyncioDriver(config=AsyncioConfig(tasks=1), context=context).open() as aio:
+        [look] = asked
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(aio.run, hold)
+            await begun.wait()
+            nursery.start_soon(aio.run, hold)
+            await trio.testing.wait_all_tasks_blocked()
+
+            assert look() == Usage(used=1, waiting=1, limit=1)
+            go.set()
+        assert look() == Usage(used=0, limit=1)
 
 
 async def test_each_call_has_the_context_variables_of_its_caller_and_of_no_other() -> None:

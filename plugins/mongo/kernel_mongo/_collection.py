@@ -36,6 +36,8 @@ class Mongo:
     _executor: Executor
     batch: int
     """Documents that an iteration asks for at a time."""
+    calls: int = attrs.field(default=0, init=False)
+    """How many are under way."""
 
     def __getitem__(self, name: str) -> Collection:
         return Collection(self, name)
@@ -57,8 +59,12 @@ class Mongo:
             unknown.
         """
         worker = PlainWorker(id=self._component, use=function, is_function=True, arguments={})
-        with translated(self._component):
-            return cast("ResultT", await self._executor.call(worker, "", (self.database, *args), {}))
+        self.calls += 1
+        try:
+            with translated(self._component):
+                return cast("ResultT", await self._executor.call(worker, "", (self.database, *args), {}))
+        finally:
+            self.calls -= 1
 
 
 @final

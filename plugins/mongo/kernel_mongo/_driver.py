@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, ClassVar, Final, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 import trio
 from typing_extensions import override
@@ -17,6 +17,9 @@ from kernel.errors import StartupError, UnavailableError
 from ._collection import Database, Mongo
 from ._config import IndexTable, MongoConfig, problems
 from ._errors import shortened
+
+if TYPE_CHECKING:
+    from ._pools import Pools
 
 _LOGIN_FAILED: Final = frozenset({13, 18, 8000})
 """Codes of `Unauthorized`, `AuthenticationFailed` and Atlas's own. Source: MongoDB, error codes."""
@@ -54,12 +57,14 @@ class MongoDriver(Driver[Mongo]):
         executor = self._context.driver
         if not isinstance(executor, Executor) or not executor.calls_async:
             raise StartupError(f'{self._context.id} needs a driver with plugin = "asyncio" as its driver')
-        client = await trio.to_thread.run_sync(self._client)
+        pools = _pools(self._config)
+        client = await trio.to_thread.run_sync(self._client, pools)
         mongo = Mongo(client[self._config.database], self._context.id, executor, self._config.batch)
         try:
             await self._prepare(mongo)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, mongo)
+                self._context.report_usage(lambda: pools.usage(mongo.calls))
                 yield mongo
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
@@ -70,11 +75,12 @@ class MongoDriver(Driver[Mongo]):
             with trio.move_on_after(self._context.stop_timeout / 2, shield=True):
                 await mongo.run(_close)
 
-    def _client(self) -> Any:  # noqa: ANN401  pymongo's, of a module that is imported when it is needed
+    def _client(self, pools: Pools) -> Any:  # noqa: ANN401  pymongo's, of a module that is imported when it is needed
         config, path = self._config, self._context.path
         options: dict[str, Any] = {
             "appname": self._context.service,
             "connect": False,
+            "event_listeners": [pools],
             "maxPoolSize": config.pool_max,
             "minPoolSize": config.pool_min,
             "connectTimeoutMS": int(config.connect_timeout * 1000),
@@ -145,6 +151,12 @@ async def _make_index(database: Database, index: IndexTable) -> None:  # noqa: A
     if index.expire_after is not None:
         options["expireAfterSeconds"] = int(index.expire_after)
     await database[index.collection].create_index(list(index.keys.items()), **options)
+
+
+def _pools(config: MongoConfig) -> Pools:
+    from ._pools import Pools  # noqa: PLC0415  it imports pymongo
+
+    return Pools(config.pool_max)
 
 
 def _library() -> Any:  # noqa: ANN401  heavy: `kernel check` needs none of it

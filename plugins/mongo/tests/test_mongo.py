@@ -16,7 +16,7 @@ from kernel_mongo import IndexTable, Mongo, MongoConfig, MongoDriver
 from kernel_mongo._config import problems
 from pymongo.errors import DuplicateKeyError
 
-from kernel import ComponentFailed, Secret, State, StateChanged
+from kernel import ComponentFailed, Secret, State, StateChanged, Usage
 from kernel.errors import StartupError, UnavailableError
 from kernel.testing import OpenKernel, check_driver, fake_context
 
@@ -191,6 +191,30 @@ async def test_an_exhausted_pool_waits_inside_the_callers_deadline(open_mongo: O
                 await mongo["held"].find_one({})
         assert scope.cancelled_caught
         nursery.cancel_scope.cancel()
+
+
+async def test_whoever_looks_sees_how_the_connections_are_used(server: Server, open_kernel: OpenKernel) -> None:
+    seen = trio.Event()
+
+    async def ask(database: Any) -> None:
+        while not seen.is_set():
+            await database["held"].find_one({})
+
+    def used() -> Usage | None:
+        return next(one.usage for one in service.kernel.snapshot().components if one.id == "driver/mongo")
+
+    async def until(wanted: Usage) -> None:
+        with trio.fail_after(20):
+            while used() != wanted:  # noqa: ASYNC110  it happens in asyncio
+                await trio.sleep(0.001)
+
+    async with open_kernel(manifest(server, pool_max=1)) as service, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(service.resource("driver/mongo").run, ask)
+        await until(Usage(used=1, waiting=2, limit=1))
+        seen.set()
+
+        await until(Usage(used=0, idle=1, limit=1))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class S3Driver(Driver[ObjectStore]):
             store = ObjectStore(client, self._config, Health(self._context))
             if self._config.bucket and self._config.check:
                 await self._greet(store)
+            self._context.report_usage(store.usage)
             yield store
 
     async def _greet(self, store: ObjectStore) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 import attrs
 import trio
 
+from kernel import Usage
 from kernel.errors import UnavailableError
 
 from ._config import S3Config
@@ -53,6 +54,7 @@ class ObjectStore:
     """aiobotocore's own, for whatever else the service can do."""
     _config: S3Config
     _health: Health
+    _under_way: int = attrs.field(default=0, init=False)
 
     async def put(
         self,
@@ -77,7 +79,7 @@ class ObjectStore:
         """
         told = {"Bucket": self._bucket(bucket), "Key": key}
         how = {"ContentType": content_type, "Metadata": dict(metadata or {})}
-        with self._asking(told["Bucket"], key):
+        with self._using(told["Bucket"], key):
             if isinstance(data, bytes) and len(data) <= self._config.part_size:
                 answer = await self.client.put_object(**told, **how, Body=Body(data))
                 return _bare(answer["ETag"])
@@ -120,10 +122,11 @@ class ObjectStore:
         Cancellation: Is a checkpoint; so is each piece.
         """
         name = self._bucket(bucket)
-        with self._asking(name, key):
-            answer = await self.client.get_object(Bucket=name, Key=key)
-        async with answer["Body"] as body, aclosing(self._read(body, name, key)) as content:
-            yield content
+        with self._counted():
+            with self._asking(name, key):
+                answer = await self.client.get_object(Bucket=name, Key=key)
+            async with answer["Body"] as body, aclosing(self._read(body, name, key)) as content:
+                yield content
 
     async def _read(self, body: Any, bucket: str, key: str) -> AsyncGenerator[bytes]:  # noqa: ANN401  aiobotocore's
         with self._asking(bucket, key):
@@ -136,7 +139,7 @@ class ObjectStore:
         Cancellation: Is a checkpoint.
         """
         name = self._bucket(bucket)
-        with self._asking(name, key):
+        with self._using(name, key):
             answer = await self.client.head_object(Bucket=name, Key=key)
         return ObjectInfo(
             key=key,
@@ -153,7 +156,7 @@ class ObjectStore:
         Cancellation: Is a checkpoint.
         """
         name = self._bucket(bucket)
-        with self._asking(name, key):
+        with self._using(name, key):
             await self.client.delete_object(Bucket=name, Key=key)
 
     async def list(self, prefix: str = "", *, bucket: str = "") -> AsyncGenerator[ObjectInfo]:
@@ -165,7 +168,7 @@ class ObjectStore:
         """
         name = self._bucket(bucket)
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=prefix)
-        with self._asking(name, prefix):
+        with self._using(name, prefix):
             async for page in pages:
                 for one in page.get("Contents", ()):
                     size, etag, modified = one["Size"], _bare(one["ETag"]), one["LastModified"]
@@ -201,14 +204,33 @@ class ObjectStore:
 
         Cancellation: Is a checkpoint.
         """
-        with self._asking(self._config.bucket, ""):
+        with self._using(self._config.bucket, ""):
             await self.client.head_bucket(Bucket=self._config.bucket)
+
+    def usage(self) -> Usage:
+        """Return how many requests are under way now. May be called from any thread."""
+        limit, under_way = self._config.max_connections, self._under_way
+        return Usage(used=min(under_way, limit), waiting=max(0, under_way - limit), limit=limit)
 
     def _bucket(self, given: str) -> str:
         name = given or self._config.bucket
         if not name:
             raise ValueError("no bucket: give one with the call, or `bucket` in the driver's table")
         return name
+
+    @contextmanager
+    def _using(self, bucket: str, key: str) -> Generator[None]:
+        """Do both that follow, as whatever makes a request does."""
+        with self._counted(), self._asking(bucket, key):
+            yield
+
+    @contextmanager
+    def _counted(self) -> Generator[None]:
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
     @contextmanager
     def _asking(self, bucket: str, key: str) -> Generator[None]:

@@ -18,6 +18,7 @@ import trio
 from kernel_s3 import ObjectStore, S3Config, S3Driver
 
 from kernel import Event, Secret
+from kernel.abc import Context
 from kernel.testing import fake_context
 
 SECRET: Final = "correct-horse-battery"
@@ -101,7 +102,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
         opened.kill()
 
 
-def driver(server: Server, events: list[Event] | None = None, **config: Any) -> S3Driver:
+def driver(
+    server: Server, events: list[Event] | None = None, context: Context | None = None, **config: Any
+) -> S3Driver:
     settings = {
         "endpoint_url": server.url,
         "bucket": BUCKET,
@@ -110,7 +113,7 @@ def driver(server: Server, events: list[Event] | None = None, **config: Any) -> 
         "secret_key": Secret(SECRET),
         **config,
     }
-    return S3Driver(config=S3Config(**settings), context=fake_context("driver/archive", events=events))
+    return S3Driver(config=S3Config(**settings), context=context or fake_context("driver/archive", events=events))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import ssl
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import attrs
 import httpx
 import pytest
 import trio
+import trio.testing
 import trustme
 from kernel_s3 import ObjectMissingError, ObjectStore, ObjectTooLargeError, S3Config, S3Error
 from kernel_s3._config import SMALLEST_PART, problems
 
-from kernel import Event, Secret, State, StateChanged
+from kernel import Event, Secret, State, StateChanged, Usage
 from kernel.errors import StartupError, UnavailableError
-from kernel.testing import check_driver
+from kernel.testing import check_driver, fake_context
 
 from .conftest import BUCKET, OpenStore, Server, driver
 
@@ -235,6 +236,23 @@ async def test_who_waits_for_a_connection_waits_inside_its_own_deadline(open_sto
                 await store.get("busy")
         assert scope.cancelled_caught
         await use(store)
+
+
+async def test_whoever_looks_sees_how_many_requests_are_under_way(server: Server) -> None:
+    asked: list[Callable[[], Usage]] = []
+    context = attrs.evolve(fake_context("driver/archive"), report_usage=asked.append)
+    async with driver(server, context=context, max_connections=1).open() as store, trio.open_nursery() as nursery:
+        [look] = asked
+        await store.put("busy", b"x" * 3_000_000)
+        assert look() == Usage(used=0, limit=1)
+        async with store.stream("busy") as content:
+            await anext(content)
+            nursery.start_soon(store.get, "busy")
+            await trio.testing.wait_all_tasks_blocked()
+
+            assert look() == Usage(used=1, waiting=1, limit=1)
+            nursery.cancel_scope.cancel()
+    assert look() == Usage(used=0, limit=1)
 
 
 async def test_a_server_that_is_killed_is_told_of_and_found_again(server: Server) -> None:
