@@ -174,7 +174,8 @@ def reload_text(answer: Mapping[str, Any]) -> str:
         head = "not reloaded, all is taken back"
     else:
         head = f"reloaded in {answer['seconds']:.2f} s; {'; '.join(parts) or 'nothing restarted'}"
-    return "\n".join([head, *(f"  {id_}: {reason}" for id_, reason in answer["failed"].items())])
+    failed = [f"  {id_}: {reason}" for id_, reason in answer["failed"].items()]
+    return "\n".join([head, *failed, *map("left at {}".format, answer["left"])])
 
 
 _UNSEEN: Final = "         no value that is shown differs: what a secret holds does"
@@ -196,6 +197,7 @@ def diff_text(answer: Mapping[str, Any]) -> str:
     ]
     if rest:
         lines += ["changes while it runs", *map(_value_text, rest)]
+    lines += map("leaves at {}".format, answer["left"])
     return "\n".join(lines or [f"{answer['manifest']}: nothing would change"])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from .._core.changes import Changes
 from .._core.events import KernelReloaded
 from .._core.spec import Plan, Value
+from .._supervise.leftovers import foretold
 
 
 def reload_as_json(event: KernelReloaded) -> Mapping[str, object]:
@@ -17,6 +18,7 @@ def reload_as_json(event: KernelReloaded) -> Mapping[str, object]:
         "removed": event.removed,
         "restarted": event.restarted,
         "failed": dict(event.failed),
+        "left": event.left,
         "undone": event.undone,
         "seconds": round(event.seconds, 3),
     }
@@ -32,6 +34,7 @@ def changes_as_json(old: Plan, new: Plan, changes: Changes) -> Mapping[str, obje
         "added": changes.added,
         "removed": changes.removed,
         "restarted": changes.restarted,
+        "left": foretold(old, new, changes),
         "values": [one for one in differing if one["old"] != one["new"]],
     }
 

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Final, Protocol, cast, final
 
 import attrs
+import trio
 
 from .envelope import NO_HEADERS, Envelope, Message, Outcome
 from .fields import ByFields
@@ -268,6 +269,24 @@ class Broker(ABC):
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
+
+    async def retire(self, topology: Topology) -> Sequence[str] | None:
+        """Note that no dispatcher of the service asks for queues and bindings any more, after a reload without them.
+
+        For a broker that forgets all with the process, so that it is then as after a restart. Nothing that waits may
+        be lost by it.
+
+        Args:
+            topology: Queues and bindings that were declared.
+
+        Returns:
+            What is left of them, with what to do, for the log and for who asked for the reload; None if all of it
+            stays as it was, so that `Driver.remains` is what can be said.
+
+        Cancellation: Is a checkpoint. If cancelled, any part of it may have been done.
+        """
+        await trio.lowlevel.checkpoint()
+        return None
 
     async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
         """Return the first messages of a queue without taking them; they must not be settled.

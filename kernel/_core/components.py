@@ -291,6 +291,28 @@ class Driver(Component, Generic[ResourceT_co]):
         return ()
 
     @classmethod
+    def remains(cls, config: object, topology: Topology) -> Iterable[str]:
+        """Yield what of a topology stays at the broker once no manifest asks for it, each with how to end it.
+
+        `kernel plan --diff` and a reload show it. By default, nothing if the broker is not `DURABLE`. Pure: no I/O.
+
+        Args:
+            config: An instance of `Config`.
+            topology: Queues, and bindings of these and of others, that a reload leaves out.
+        """
+        if Capability.DURABLE not in cls.capabilities_of(config):
+            return
+        names = [queue.name for queue in topology.queues]
+        for name in names:
+            yield f'queue "{name}" stays, bound as it was, and fills unless somebody consumes it: delete it at the broker'
+        for one in topology.bindings:
+            if one.queue not in names:
+                yield (
+                    f'queue "{one.queue}" stays bound to exchange "{one.exchange}" by "{one.pattern}":'
+                    " unbind it at the broker"
+                )
+
+    @classmethod
     def hold_limit(cls, config: object) -> float:
         """Return the seconds after which what was taken and not settled is taken for lost; infinite if it never is.
 

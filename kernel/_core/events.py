@@ -71,7 +71,9 @@ class KernelReloaded(Event):
     restarted: tuple[str, ...] = ()
     """What was changed, and what restarted with it."""
     failed: tuple[tuple[str, str], ...] = ()
-    """What is not up, each with the reason."""
+    """What is not up, and what was to end and has been left behind, each with the reason."""
+    left: tuple[str, ...] = ()
+    """What stays at brokers although the manifest asks for it no more: `driver/name: ...`, each with what to do."""
     undone: bool = False
     """Whether it is again what it was before, since something essential of the new manifest cannot start."""
     seconds: float = 0.0

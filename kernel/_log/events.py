@@ -212,3 +212,5 @@ def _write_reload(log: FilteringBoundLogger, event: Event) -> None:
             bound.error("not reloaded, all is taken back", **told)
         else:
             (bound.warning if event.failed else bound.info)("reloaded", seconds=round(event.seconds, 3), **told)
+        for text in event.left:
+            bound.warning("the manifest asks for it no more", left=text)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, final
 
 import attrs
@@ -13,11 +13,14 @@ from .._core.changes import Changes
 from .._core.events import ComponentFailed, Event, KernelReloaded, StateChanged
 from .._core.lifecycle import FINAL, State
 from .._core.spec import DispatcherSpec, DriverSpec, Plan, Zone
+from .._core.stacks import where
 from .._core.words import listed
 from .._delivery.failure import describe
-from ..abc import Protocol
+from ..abc import Broker, Protocol, Topology
+from ..errors import SendError, UnavailableError
 from .child import Child, obstacles_of, serves
 from .files import files_of
+from .leftovers import leftovers, remains
 from .lives import declare
 from .stages import FAILED, Stages
 from .tree import Tree
@@ -97,6 +100,7 @@ class Steps:
             changes=_undoing(step.changes),
             files=self.files,
         )
+        tried = step.plan
         is_risen = await self._apply(step, was)
         failed = await self._settle(step) if is_risen else {}
         if not is_risen or any(child.state is State.FAILED and child.essential for child in self._tried):
@@ -105,8 +109,10 @@ class Steps:
             step = was
         self._tried.clear()
         self._release(step)
-        self._finish_soon(step)
         done, undone = step.changes, step is was
+        failed |= self._hanging(step)
+        left = await self._retire(tried if undone else was.plan, step)
+        self._finish_soon(step)
         return KernelReloaded(
             component="kernel",
             changed=done.changed,
@@ -114,6 +120,7 @@ class Steps:
             removed=done.added if undone else done.removed,
             restarted=done.restarted,
             failed=tuple(failed.items()),
+            left=left,
             undone=undone,
         )
 
@@ -203,6 +210,25 @@ class Steps:
                 with trio.move_on_after(driver.start_timeout):
                     await declare(self.tree, driver, self.tree.value(id_), only=step.started)
 
+    async def _retire(self, old: Plan, step: Step) -> tuple[str, ...]:
+        """Tell brokers that go on what nobody asks for any more; return what is left there, with what to do.
+
+        Only once it is certain which plan is in force: until then, whatever is sent goes to the queues of both.
+        """
+        await trio.lowlevel.checkpoint()
+        left: list[str] = []
+        for id_, topology in leftovers(old, step.plan, step.changes).items():
+            told = None if id_ in step.stopped else await self._retire_at(id_, topology)
+            left += [f"{id_}: {text}" for text in (remains(old, id_, topology) if told is None else told)]
+        return tuple(left)
+
+    async def _retire_at(self, id_: str, topology: Topology) -> Sequence[str] | None:
+        broker, spec = self.tree.value(id_), self.tree.plan.components[id_]
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(spec.start_timeout), suppress(SendError, UnavailableError):
+            return await broker.retire(topology) if isinstance(broker, Broker) else None
+        return None
+
     # --- afterwards -----------------------------------------------------------------------------------------------
 
     async def _settle(self, step: Step) -> dict[str, str]:
@@ -216,7 +242,12 @@ class Steps:
             moved.unpark_all()
 
         def is_settled(child: Child) -> bool:
-            if serves(child) or child.state is State.FAILED or child.error is not errors.get(child):
+            if (
+                serves(child)
+                or child.left_behind
+                or child.state is State.FAILED
+                or child.error is not errors.get(child)
+            ):
                 return True
             return any(one not in errors or (is_settled(one) and not serves(one)) for one in obstacles_of(child))
 
@@ -229,6 +260,16 @@ class Steps:
         finally:
             forget()
         return {child.id: _why(child) for child in children if not serves(child)}
+
+    def _hanging(self, step: Step) -> dict[str, str]:
+        """Return what was to end and does not, with where it is; it is among the children until it has ended."""
+        known = {id_ for spec in step.plan.components.values() for id_ in self.tree.ids(spec)}
+        everyone = self.tree.supervisor.children.values()
+        return {
+            child.id: _why(child)
+            for child in everyone
+            if child.left_behind and child.id not in known and child.id.partition("[")[0] in step.stopped
+        }
 
     def _release(self, step: Step) -> None:
         for pool in self.tree.pools_of(step.started):
@@ -266,6 +307,9 @@ def _undoing(found: Changes) -> Changes:
 
 def _why(child: Child) -> str:
     """Return the state of what is not up, and why it is not."""
+    if child.left_behind:
+        place = f", at {where(child.task)}" if child.task is not None else ""
+        return f"left behind: it did not close within stop_timeout = {child.stop_timeout:g} s{place}"
     waits_for = listed(dict.fromkeys(one.id for one in obstacles_of(child)))
     error = "" if child.error is None else describe(child.error)
     reasons = [

@@ -143,3 +143,34 @@ def test_another_number_of_manifests_is_refused_with_what_there_may_be(
 
     assert told.returncode == 2
     assert "two manifests, OLD and NEW; or none" in told.stderr
+
+
+OVER_A_FILE = """
+[kernel]
+name = "shop"
+[drivers.file]
+plugin = "sqlite"
+path = "q.db"
+[dispatchers.work]
+plugin = "consumer"
+driver = "file"
+protocol = "json"
+queue = "work"
+bindings = ["a.*"]
+[workers.packer]
+use = "tea:run"
+[workers.hand]
+use = "pack:pack"
+dispatcher = "work"
+"""
+
+
+def test_that_a_queue_stays_that_nobody_asks_for_any_more_is_told_with_what_ends_it(both: tuple[Path, Path]) -> None:
+    old, new = both
+    (old.parent / "pack.py").write_text("async def pack(payload: str) -> None: ...\n")
+    old.write_text(OVER_A_FILE)
+    new.write_text(OVER_A_FILE.replace('queue = "work"', 'queue = "other"'))
+    told = kernel("plan", "--diff", "old.toml", "new.toml")
+
+    assert told.stdout.splitlines()[-1].startswith('leaves at driver/file: queue "work" stays in the file')
+    assert told.stdout.splitlines()[-1].endswith("`kernel queue delete work --file q.db` ends it")

@@ -479,3 +479,20 @@ async def test_a_startup_error_of_a_protocol_changes_nothing(autojump_clock: Any
             await service.kernel.reload(attrs.evolve(plan, protocols=protocols))
 
         assert service.kernel.is_ready
+
+
+@pytest.mark.parametrize("essential", [False, True])
+async def test_what_was_taken_out_and_does_not_close_is_told_of(essential: bool, autojump_clock: Any) -> None:
+    shop = changed(drivers__second={"plugin": "shelf", "size": 99, "essential": essential})
+    async with opened(shop) as service:
+        told = await service.kernel.reload(planned(shop, drivers__second=None))
+        began = trio.current_time()
+        again = await service.kernel.reload(planned(shop, drivers__second__size=2))
+        seconds = trio.current_time() - began
+
+    reason = dict(told.failed)["driver/second"]
+    assert told.removed == ("driver/second",)
+    assert reason.startswith("left behind: it did not close within stop_timeout = ")
+    assert "_reloaded.py:" in reason
+    assert again.failed == told.failed
+    assert seconds < 10

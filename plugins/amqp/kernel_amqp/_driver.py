@@ -19,7 +19,7 @@ from kernel.errors import ConflictError, KernelError, StartupError
 from ._config import AmqpConfig
 from ._settings import link_settings
 from ._tables import AmqpOptions
-from .broker.advice import advice, problems_of
+from .broker.advice import advice, problems_of, remains
 from .broker.broker import AmqpBroker
 from .broker.catalog import Catalog
 from .broker.declaring import Step, perform
@@ -80,6 +80,12 @@ class AmqpDriver(Driver[Broker]):
     def advise(cls, config: object, topologies: Sequence[Topology]) -> Iterable[str]:
         assert isinstance(config, AmqpConfig)
         return advice(config, topologies)
+
+    @classmethod
+    @override
+    def remains(cls, config: object, topology: Topology) -> Iterable[str]:
+        assert isinstance(config, AmqpConfig)
+        return remains(config, topology)
 
     @classmethod
     @override

@@ -66,6 +66,12 @@ class MemoryBroker(Broker):
         self._store.send(envelope, exchange=exchange, mandatory=mandatory)
 
     @override
+    async def retire(self, topology: Topology) -> Sequence[str]:
+        await self._pace.step()
+        self._check()
+        return self._store.retire(topology)
+
+    @override
     async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
         await self._pace.step()
         self._check()

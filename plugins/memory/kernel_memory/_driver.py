@@ -11,7 +11,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel.abc import Broker, Capability, Context, Driver
+from kernel.abc import Broker, Capability, Context, Driver, Topology
 
 from ._broker import MemoryBroker
 
@@ -58,6 +58,15 @@ class MemoryDriver(Driver[Broker]):
             "keeps its queues in one process, so that each of several would have its own: "
             'write plugin = "sqlite", or that of a broker of its own such as "amqp", or processes = 1'
         )
+
+    @classmethod
+    @override
+    def remains(cls, config: object, topology: Topology) -> Iterable[str]:
+        for queue in topology.queues:
+            yield (
+                f'queue "{queue.name}" is unbound, and nobody consumes it; what waits in it then stays there until the'
+                " service ends"
+            )
 
     @classmethod
     @override

@@ -28,9 +28,9 @@ class MemoryExchange:
         self._bindings[pattern, queue] = None
         self._routes.clear()
 
-    def unbind(self, queue: str) -> None:
-        """Forget a queue."""
-        for binding in [binding for binding in self._bindings if binding[1] == queue]:
+    def unbind(self, queue: str, pattern: str | None = None) -> None:
+        """Forget a queue, or one of its patterns."""
+        for binding in [one for one in self._bindings if one[1] == queue and pattern in {None, one[0]}]:
             del self._bindings[binding]
         self._routes.clear()
 

@@ -70,6 +70,19 @@ class Store:
             exchange.unbind(queue.spec.name)
         queue.clear()
 
+    def retire(self, topology: Topology) -> list[str]:
+        """Unbind what nobody asks for any more; return what waits where nobody reads it.
+
+        A queue stays, with what waits in it: a manifest that names it again has that handled. One that is consumed all
+        the same keeps its bindings, too.
+        """
+        queues = [queue for spec in topology.queues if (queue := self._queues.get(spec.name)) is not None]
+        busy = {queue.spec.name for queue in queues if queue.consumers}
+        for binding in topology.bindings:
+            if binding.queue not in busy and binding.exchange in self._exchanges:
+                self._exchanges[binding.exchange].unbind(binding.queue, binding.pattern)
+        return [_unread(queue) for queue in queues if queue.spec.name not in busy and len(queue)]
+
     def close(self) -> None:
         """Remove everything; what was under way counts as returned."""
         self.closed = True
@@ -165,6 +178,13 @@ class Store:
         limit = self.max_length if spec.max_length is None else spec.max_length
         seen = Seen(spec.deduplication_window, self.deduplication_limit) if spec.deduplication_window else None
         return MemoryQueue(spec, limit, self.timers, self._expire, seen)
+
+
+def _unread(queue: MemoryQueue) -> str:
+    return (
+        f'queue "{queue.spec.name}" is bound no more and nobody consumes it: {len(queue)} messages wait in it until the'
+        " service ends; give it to a dispatcher again to have them handled"
+    )
 
 
 def _compare(kind: str, wanted: Exchange | Queue, existing: Exchange | Queue) -> None:

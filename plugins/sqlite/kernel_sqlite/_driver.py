@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,7 +13,7 @@ from typing import ClassVar, Final, final
 import trio
 from typing_extensions import override
 
-from kernel.abc import Broker, Capability, Context, Driver
+from kernel.abc import Broker, Capability, Context, Driver, Topology
 
 from ._access import Access
 from ._broker import SqliteBroker
@@ -74,6 +75,24 @@ class SqliteDriver(Driver[Broker]):
         assert isinstance(config, SqliteConfig)
         if config.transaction_timeout > config.lease / 2:
             yield "`transaction_timeout` must be at most half of `lease`, which is not renewed during a transaction"
+
+    @classmethod
+    @override
+    def remains(cls, config: object, topology: Topology) -> Iterable[str]:
+        assert isinstance(config, SqliteConfig)
+        names, at = [queue.name for queue in topology.queues], f"--file {shlex.quote(config.path)}"
+        for name in names:
+            yield (
+                f'queue "{name}" stays in the file, bound as it was, and fills unless another service consumes it;'
+                f" `kernel queue delete {shlex.quote(name)} {at}` ends it"
+            )
+        for one in topology.bindings:
+            if one.queue not in names:
+                words = " ".join(map(shlex.quote, (one.queue, one.exchange, one.pattern)))
+                yield (
+                    f'queue "{one.queue}" stays bound to exchange "{one.exchange}" by "{one.pattern}";'
+                    f" `kernel queue unbind {words} {at}` ends it"
+                )
 
     @override
     def open(self) -> AbstractAsyncContextManager[SqliteBroker]:

@@ -1,7 +1,8 @@
-"""What `kernel check` says of queues and of the way to the broker, before anything is connected. Pure."""
+"""What `kernel check` says of queues and of the way to the broker, and a reload of what stays there. Pure."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from kernel.abc import Queue, Topology
@@ -37,6 +38,23 @@ def advice(config: AmqpConfig, topologies: Sequence[Topology]) -> Iterator[str]:
             ' `options.type = "quorum"` or "classic". Such queues of earlier versions have `max_priority = 9`: say so,'
             " or move what is in them with `kernel rabbitmq renew`"
         )
+
+
+def remains(config: AmqpConfig, topology: Topology) -> Iterator[str]:
+    """Yield what stays on the broker once no manifest asks for it, with how to end it."""
+    names = [queue.name for queue in topology.queues]
+    of = Names(config.prefix).of
+    for name in names:
+        yield (
+            f'queue "{of(name)}" stays, bound as it was, and fills unless another service consumes it;'
+            f" `kernel rabbitmq delete {shlex.quote(name)}` ends it"
+        )
+    for one in topology.bindings:
+        if one.queue not in names:
+            yield (
+                f'queue "{of(one.queue)}" stays bound to exchange "{of(one.exchange)}" by "{one.pattern}":'
+                " unbind it at the broker"
+            )
 
 
 def _said(topology: Topology) -> list[Queue]:
