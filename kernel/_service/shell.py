@@ -44,7 +44,7 @@ class Shell:
         self._name = plan.name
         self.plan = part_of(plan, ids, user=worker)
 
-    async def _session(self, **drivers: object) -> None:
+    async def _session(self, **drivers: object) -> None:  # noqa: ASYNC910  the thread is waited for
         console = _Console(_at_hand(drivers), self)
         try:
             # In a thread: who waits for a line of a terminal waits for somebody.
