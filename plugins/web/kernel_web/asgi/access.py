@@ -9,7 +9,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from .events import RequestDone
+from .record import Record
 
 LINES_MAX: Final = 20_000
 """Lines that may wait to be written; more are dropped and counted."""
@@ -32,10 +32,10 @@ class AccessLog:
     dropped: int = attrs.field(default=0, init=False)
     """Lines for which there was no room."""
 
-    def add(self, event: RequestDone, date: str) -> None:
+    def add(self, record: Record, date: str) -> None:
         """Take a request that has ended at a moment."""
         if len(self._lines) < LINES_MAX:
-            self._lines.append(_as_json(event, date) if self._as_json else _as_text(event, date))
+            self._lines.append(_as_json(record, date) if self._as_json else _as_text(record, date))
         else:
             self.dropped += 1
 
@@ -61,17 +61,19 @@ class AccessLog:
                 return
 
 
-def _as_text(event: RequestDone, date: str) -> str:
-    path = event.path.replace('"', "%22")
-    asked = f'"{event.method} {path} HTTP/{event.version}"'
-    client, worker, name = event.client or "-", event.worker or "-", event.request_id or "-"
-    return f"{client} [{date}] {asked} {event.status} {event.sent} {event.seconds:.6f} {worker} {name}\n"
-
-
-def _as_json(event: RequestDone, date: str) -> str:  # by hand, since each request pays for it
+def _as_text(record: Record, date: str) -> str:
+    path = record.path.replace('"', "%22")
     return (
-        f'{{"time": "{date}", "client": {_quoted(event.client)}, "method": {_quoted(event.method)}, '
-        f'"path": {_quoted(event.path)}, "version": {_quoted(event.version)}, "status": {event.status}, '
-        f'"received": {event.received}, "sent": {event.sent}, "seconds": {event.seconds:.6f}, '
-        f'"worker": {_quoted(event.worker)}, "request_id": {_quoted(event.request_id)}}}\n'
+        f'{record.client or "-"} [{date}] "{record.method} {path} HTTP/{record.scope["http_version"]}" '
+        f"{record.status} {record.sent} {record.seconds:.6f} {record.worker or '-'} {record.name or '-'}\n"
+    )
+
+
+def _as_json(record: Record, date: str) -> str:  # by hand, since each request pays for it
+    return (
+        f'{{"time": "{date}", "client": {_quoted(record.client)}, "method": {_quoted(record.method)}, '
+        f'"path": {_quoted(record.path)}, "version": {_quoted(record.scope["http_version"])}, '
+        f'"status": {record.status}, "received": {record.received}, "sent": {record.sent}, '
+        f'"seconds": {record.seconds:.6f}, "worker": {_quoted(record.worker)}, '
+        f'"request_id": {_quoted(record.name)}}}\n'
     )

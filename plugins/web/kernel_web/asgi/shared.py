@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import time
-from typing import Any, Final, final
+from typing import final
 
 import attrs
 import trio
 
-from kernel import new_id
 from kernel.abc import Context, Intake
 
 from .._config import WebConfig
@@ -17,51 +14,8 @@ from ..wire.clock import Clock
 from .access import AccessLog
 from .events import RequestDone, SlotsTaken, ThreadsTaken
 from .peers import Hosts, Proxies
+from .record import Record
 from .routes import Routes
-
-
-@final
-@attrs.define(eq=False, repr=False)
-class Record:
-    """What is known of a request that has ended."""
-
-    scope: dict[str, Any]
-    """Its own, or what there was of it."""
-    worker: str
-    began: float
-    """By `time.perf_counter`, which costs less than the time of the loop."""
-    status: int
-    received: int = 0
-    sent: int = 0
-
-    def event(self, component: str) -> RequestDone:
-        """Return it as an event of a dispatcher."""
-        scope, client = self.scope, self.scope.get("client")
-        return RequestDone(
-            component=component,
-            worker=f"worker/{self.worker}" if self.worker else "",
-            method=scope.get("method", "websocket"),
-            path=scope["raw_path"].decode("latin-1"),
-            version=scope["http_version"],
-            status=self.status,
-            seconds=time.perf_counter() - self.began,
-            received=self.received,
-            sent=self.sent,
-            client=str(client[0]) if client else "",
-            request_id=request_id(scope["headers"]),
-            request=scope,
-        )
-
-
-def request_id(headers: list[tuple[bytes, bytes]]) -> str:
-    """Return what a request is called by whoever sent it, or a new name."""
-    for name, told in headers:  # a generator would cost as much as the rest
-        if name == b"x-request-id":
-            return told.decode() if _NAME(told) else new_id()
-    return new_id()
-
-
-_NAME: Final = re.compile(rb"[0-9A-Za-z._:/+=-]{1,128}").fullmatch
 
 
 @final
@@ -124,9 +78,10 @@ class Shared:
 
     def note(self, record: Record) -> None:
         """Tell those who want to know of a request that has ended."""
-        if not self.watches:
-            return
-        event = record.event(self.context.id)
-        self.context.emit(event)
+        hears = self.context.hears(RequestDone)
+        if hears or self.access is not None:
+            record.end()
+        if hears:  # an event takes longer to be made than a line of the log
+            self.context.emit(record.event(self.context.id))
         if self.access is not None:
-            self.access.add(event, self.clock.date)
+            self.access.add(record, self.clock.date)

@@ -19,9 +19,10 @@ from typing import Any, Final, final
 import trio
 from typing_extensions import override
 
+from ..asgi.record import Record
 from ..asgi.routes import Route
 from ..asgi.scope import request_scope, split_target
-from ..asgi.shared import Record, Shared
+from ..asgi.shared import Shared
 from ..asgi.speaker import Speaker
 from ..websocket.socket import WebSocket
 from ..wire.channel import Channel

@@ -19,9 +19,10 @@ from hyperframe.frame import GoAwayFrame
 from typing_extensions import override
 
 from ..asgi.call import only_gone
+from ..asgi.record import Record
 from ..asgi.routes import Route
 from ..asgi.scope import request_scope, split_target
-from ..asgi.shared import Record, Shared
+from ..asgi.shared import Shared
 from ..asgi.speaker import Speaker
 from ..websocket.handshake import refusal
 from ..websocket.socket import WebSocket
