@@ -141,11 +141,11 @@ def read_letter(proton: Proton, addresses: Addresses, data: bytes, *, now: float
     try:
         check_sections(data)
         message.decode(data)
-        table = cast("Mapping[str, object]", message.properties or {})
+        table, count = cast("Mapping[str, object]", message.properties or {}), message.delivery_count
         return Letter(
             envelope=_envelope(addresses, message, table, now=now),
-            attempts=_attempts(table) + min(message.delivery_count, 1 << 20),
-            is_again=message.delivery_count > 0 or not (addresses.is_counting or message.first_acquirer),
+            attempts=_attempts(table) + min(count, 1 << 20),
+            is_again=count > 0 or not (addresses.is_counting or message.first_acquirer),
             sent=message.creation_time,
         )
     except Exception as error:
@@ -159,7 +159,7 @@ def _envelope(addresses: Addresses, message: ProtonMessage, table: Mapping[str, 
         headers=_headers(table) if table else NO_HEADERS,
         id=_text(message.id) or new_id(),
         content_type=_media_type(message.content_type),
-        reply_to=addresses.name_of(str(message.reply_to or "")),
+        reply_to=addresses.name_of(str(reply_to)) if (reply_to := message.reply_to) else "",  # most want no answer
         correlation_id=_text(message.correlation_id),
         priority=min(message.priority, 9),
         deadline=read_deadline(table[DEADLINE_HEADER], now=now) if DEADLINE_HEADER in table else math.inf,
