@@ -428,10 +428,9 @@ def test_a_stall_is_in_the_log_while_it_lasts_and_an_event_afterwards(ending: En
 
     run(plan(worker), log=Log(LogSettings(sink=Stream(stream))).logger(), hub=hub)
 
-    [event] = blocked
+    [event] = [one for one in blocked if one.where.startswith(__file__)]  # a busy machine can hold it up elsewhere
     assert "the event loop is blocked" in during[0]
     assert event.where in during[0]
-    assert event.where.startswith(__file__)
     assert event.seconds >= 0.3
 
 
