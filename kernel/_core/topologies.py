@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from .broker import Topology
 from .components import Candidate
 from .spec import AnySpec, DispatcherSpec, Plan, WorkerSpec
+
+if TYPE_CHECKING:
+    from .broker import Topology
 
 
 def topologies(plan: Plan, driver: str) -> Iterator[Topology]:
