@@ -15,7 +15,6 @@ from contextvars import ContextVar
 from typing import Final, Protocol, cast, final
 
 import attrs
-import trio
 
 from .envelope import NO_HEADERS, Envelope, Message, Outcome
 from .fields import ByFields
@@ -285,6 +284,8 @@ class Broker(ABC):
 
         Cancellation: Is a checkpoint. If cancelled, any part of it may have been done.
         """
+        import trio  # noqa: PLC0415  who only reads a manifest needs no event loop
+
         await trio.lowlevel.checkpoint()
         return None
 

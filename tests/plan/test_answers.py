@@ -430,8 +430,11 @@ def test_the_plan_shows_what_can_be_called() -> None:
 
     registry = Registry((*discover().plugins, *Registry.of({"workers": {"desk": Desk}}).plugins))
     tables = {
-        "dispatchers": {"clock": {"plugin": "timer", "interval": 1.0}},
-        "workers": {"desk": {"use": "desk", "dispatcher": "clock"}},
+        "drivers": {"queue": {"plugin": "memory"}},
+        "dispatchers": {
+            "incoming": {"plugin": "consumer", "driver": "queue", "protocol": "json", "queue": "q", "bindings": ["#"]},
+        },
+        "workers": {"desk": {"use": "desk", "dispatcher": "incoming"}},
     }
     plan = resolve(from_mapping(tables), registry)
     [desk] = [row for row in plan_as_json(plan, registry)["components"] if row["name"] == "desk"]  # type: ignore[attr-defined]

@@ -264,9 +264,9 @@ def test_a_method_that_does_not_exist_is_an_error_at_once(method: str) -> None:
     early.fail("driver/queue", method, error=OSError())
     faulty(Store(), late, "driver/queue")
 
-    with pytest.raises(ValueError, match=r"has no method .*; it has: declare, peek, send, subscribe$"):
+    with pytest.raises(ValueError, match=r"has no method .*; it has: declare, peek, retire, send, subscribe$"):
         faulty(Store(), early, "driver/queue")
-    with pytest.raises(ValueError, match=r"has no method .*; it has: declare, peek, send, subscribe$"):
+    with pytest.raises(ValueError, match=r"has no method .*; it has: declare, peek, retire, send, subscribe$"):
         late.stall("driver/queue", method)
 
 
