@@ -54,7 +54,7 @@ class Capability(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Exchange(ByFields):
     """Where senders send: it copies each message to every queue bound with a pattern that matches the subject."""
 
@@ -76,7 +76,7 @@ def check_window(_: object, attribute: attrs.Attribute[float], value: float) -> 
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Queue(ByFields):
     """Where messages wait for consumers; each message goes to one of them."""
 
@@ -113,7 +113,7 @@ class Queue(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Binding(ByFields):
     """Ties a queue to an exchange."""
 
@@ -124,7 +124,7 @@ class Binding(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Topology(ByFields):
     """Exchanges, queues and bindings that must exist."""
 
@@ -134,7 +134,7 @@ class Topology(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Subscription(ByFields):
     """A wish to consume from a queue."""
 

@@ -12,7 +12,7 @@ from .fields import ByFields
 if TYPE_CHECKING:
     from attrs import frozen as frozen
 else:
-    frozen = partial(attrs.define, eq=False)
+    frozen = partial(attrs.define, eq=False, repr=False)
     """For events that are made of every message: frozen for type checkers alone, as an envelope is, since to set the
     fields of a class that refuses to be changed takes as long as to handle many a message."""
 

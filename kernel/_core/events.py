@@ -23,7 +23,7 @@ from .lifecycle import State, SwitchState
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class StateChanged(Event):
     """A component moved along its lifecycle."""
 
@@ -33,7 +33,7 @@ class StateChanged(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ComponentFailed(Event):
     """A component's life ended in an error."""
 
@@ -43,7 +43,7 @@ class ComponentFailed(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Listening(Event):
     """A component accepts connections."""
 
@@ -52,7 +52,7 @@ class Listening(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class KernelReady(Event):
     """The service is ready for the first time."""
 
@@ -60,7 +60,7 @@ class KernelReady(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class KernelReloaded(Event):
     """The service has read its manifest again, and is what it says; all that is named are ids, in start order."""
 
@@ -81,7 +81,7 @@ class KernelReloaded(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ReloadFailed(Event):
     """The manifest was read again and is not taken: the service goes on as it was."""
 
@@ -90,7 +90,7 @@ class ReloadFailed(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class StopRequested(Event):
     """The service was told to stop."""
 
@@ -98,7 +98,7 @@ class StopRequested(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class KernelStopped(Event):
     """The last event of a service."""
 
@@ -109,7 +109,7 @@ class KernelStopped(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DrainTimedOut(Event):
     """Deliveries were still in flight at the drain deadline, or when their dispatcher broke, and were cancelled."""
 
@@ -118,7 +118,7 @@ class DrainTimedOut(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class StopTimedOut(Event):
     """A component did not stop within its `stop_timeout` and was left behind."""
 
@@ -127,7 +127,7 @@ class StopTimedOut(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class GracePeriodOver(Event):
     """The grace period is over, and the service waits for what it cannot end; `kernel run` ends the process now."""
 
@@ -136,7 +136,7 @@ class GracePeriodOver(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class LoopBlocked(Event):
     """Something kept the event loop from running."""
 
@@ -146,7 +146,7 @@ class LoopBlocked(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class KillSwitchChanged(Event):
     """A worker is paused because too many of its calls failed, is tried, or goes on. The component is the worker."""
 
@@ -181,7 +181,7 @@ class DeliveryDone(DeliverySettled):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DeliveryRevoked(Event):
     """A delivery was acknowledged because nobody waits for it any more. The component is the dispatcher."""
 
@@ -192,7 +192,7 @@ class DeliveryRevoked(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SettleFailed(Event):
     """The source did not take the outcome; it will deliver again. The component is the dispatcher.
 
@@ -208,7 +208,7 @@ class SettleFailed(Event):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class HookFailed(Event):
     """A hook raised, and so has missed an event. Told of its 1st, 10th, 100th failure and so on."""
 

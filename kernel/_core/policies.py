@@ -97,7 +97,7 @@ class Verdict(enum.Enum):
     FAIL = "fail"
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Backoff(ByFields):
     """How waits grow from one try to the next."""
 
@@ -111,7 +111,7 @@ class Backoff(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RetryPolicy(Backoff):
     """The `retry` table of a worker: what happens to a delivery whose handler raised."""
 
@@ -123,7 +123,7 @@ class RetryPolicy(Backoff):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RestartPolicy(Backoff):
     """The `restart` table of a component or group in the manifest."""
 
@@ -211,7 +211,7 @@ class RestartHistory:
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class LogFilePolicy(ByFields):
     """`[logging.file]`: a file that the log goes to in place of standard error."""
 
@@ -226,7 +226,7 @@ class LogFilePolicy(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class LogPolicy(ByFields):
     """`[logging]`: what is logged, and how; the command line may say otherwise."""
 

@@ -11,7 +11,7 @@ from .lifecycle import State
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Usage(ByFields):
     """How the connections, or the places, of a driver are used at one moment."""
 
@@ -25,7 +25,7 @@ class Usage(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ComponentSnapshot(ByFields):
     """One component at one moment."""
 
@@ -54,7 +54,7 @@ class ComponentSnapshot(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Snapshot(ByFields):
     """A service at one moment. Secrets in reasons and errors are masked. Times are seconds."""
 

@@ -102,7 +102,7 @@ class RequestBegan(Passage):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RequestFailed(Passage):
     """The application that a request, or a websocket, was for has raised. `RequestDone` follows."""
 

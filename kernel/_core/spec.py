@@ -69,6 +69,8 @@ class ComponentSpec(ByFields):
 class ProtocolSpec(ByFields):
     """A protocol; it has no life of its own, so the supervisor does not know it."""
 
+    __repr__ = object.__repr__  # it holds what nobody may see in a traceback
+
     name: str
     cls: type[Protocol]
     config: object
@@ -116,7 +118,7 @@ class DispatcherSpec(ComponentSpec):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class HandlerSpec(ByFields):
     """One handler of a worker, its signature already looked at."""
 
@@ -166,7 +168,7 @@ class Asked(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class InterceptorSpec(ByFields):
     """What stands around the sends of a driver, or the calls of handlers; it has an object for each life of those."""
 
@@ -228,7 +230,7 @@ class WorkerSpec(ComponentSpec):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class GroupSpec(ByFields):
     """Workers that belong together."""
 
@@ -241,7 +243,7 @@ class GroupSpec(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class HookSpec(ByFields):
     """A function that receives events as they happen."""
 
@@ -274,7 +276,7 @@ class Zone(enum.Enum):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class StageHook(ByFields):
     """A method that is called at a stage."""
 
@@ -287,7 +289,7 @@ class StageHook(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class StageSpec(ByFields):
     """A named point in the life of a service at which components do something besides opening and closing."""
 
@@ -303,7 +305,7 @@ class StageSpec(ByFields):
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Wait(ByFields):
     """One bounded wait of the stop, for the proof that they fit."""
 
@@ -312,7 +314,7 @@ class Wait(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class StopBudget(ByFields):
     """The longest that a stop can take, and why."""
 
@@ -326,7 +328,7 @@ class StopBudget(ByFields):
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Value(ByFields):
     """One effective value and where it came from, for `kernel plan`."""
 
@@ -344,7 +346,7 @@ def _unplaced(_at: tuple[str, ...], text: str) -> Problem:
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ServiceSpec(ByFields):
     """A service inside the service: its components are `kind/NAME/name`."""
 
@@ -378,6 +380,8 @@ def is_resident(spec: AnySpec) -> bool:
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Plan(ByFields):
     """A manifest resolved against the installed plugins: everything is checked, nothing is open."""
+
+    __repr__ = object.__repr__  # it holds what nobody may see in a traceback
 
     path: str
     """Of the manifest, as it is shown."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from kernel import Event
+from kernel import Event, discover, resolve
 from kernel._core.fields import ByFields
+from kernel._manifest.manifest import from_mapping
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Place(ByFields):
     row: int
     items: object = ()
     note: str = attrs.field(default="", eq=False)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Other(Place):
     pass
 
@@ -54,3 +55,32 @@ def test_equal_values_are_one_key() -> None:
 def test_what_holds_what_has_no_hash_has_none() -> None:
     with pytest.raises(TypeError, match="unhashable"):
         hash(Place(1, []))
+
+
+@attrs.frozen
+class OfAttrs:
+    row: int
+    items: object = ()
+    note: str = ""
+    hidden: str = attrs.field(default="x", repr=False)
+
+
+@attrs.frozen(eq=False, repr=False)
+class ByBase(ByFields):
+    row: int
+    items: object = ()
+    note: str = ""
+    hidden: str = attrs.field(default="x", repr=False)
+
+
+def test_a_value_is_shown_as_attrs_shows_it() -> None:
+    shown = repr(ByBase(1, [OfAttrs(2)], "a'b"))
+
+    assert shown == repr(OfAttrs(1, [OfAttrs(2)], "a'b")).replace("OfAttrs", "ByBase", 1)
+
+
+def test_a_plan_shows_nothing_of_what_it_holds() -> None:
+    plan = resolve(from_mapping({"protocols": {"json": {}}}), discover())
+
+    assert repr(plan) == object.__repr__(plan)
+    assert all(repr(one) == object.__repr__(one) for one in plan.protocols.values())
