@@ -61,6 +61,7 @@ class KillSwitch:
             else:
                 self._probe()
                 return True  # noqa: ASYNC910  whoever calls goes on to a call, which is one
+            await trio.lowlevel.checkpoint_if_cancelled()  # it may have been, in the turn in which it was let in
         return False  # noqa: ASYNC910
 
     def leave(self, *, is_probe: bool, failed: bool | None) -> None:

@@ -172,7 +172,20 @@ class Pool(Target):
             if instance is not None:
                 return instance
             await self._waiting.park()
+            await self._heed_cancellation()
         return None
+
+    async def _heed_cancellation(self) -> None:
+        """Have who was let in and cancelled in one turn call nothing, and let the next in instead.
+
+        Cancellation: Is a checkpoint only if cancelled.
+        """
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            if self._waiting:
+                self._waiting.unpark()
+            raise
 
     def give_back(self, instance: Instance, call: trio.CancelScope) -> None:
         """Give a place back after a call."""

@@ -60,7 +60,7 @@ class Feed:
 
 @asynccontextmanager
 async def running(
-    worker: Any, *, table: dict[str, object] | None = None, **dispatcher: object
+    worker: Any, *, table: dict[str, object] | None = None, expected: Any = (), **dispatcher: object
 ) -> AsyncGenerator[tuple[Feed, Any]]:
     feed = Feed()
     registry = Registry.of({
@@ -73,7 +73,7 @@ async def running(
         "dispatchers": {"feed": {"protocol": "plain", **dispatcher}},
         "workers": {"worker": {"use": "worker", "dispatcher": "feed", **(table or {})}},
     }
-    async with open_kernel(manifest, registry=registry) as service:
+    async with open_kernel(manifest, registry=registry, expected=expected) as service:
         yield feed, service
 
 
@@ -162,6 +162,57 @@ async def test_what_waits_for_its_slot_is_revoked_without_a_call(autojump_clock:
     assert other.outcomes == [Ack()]
     assert sleeper.log == ["one began", "one done"]
     assert revoked(service) == [("dispatcher/feed", other.envelope.id, "a.b")]
+
+
+@pytest.mark.parametrize("of_dispatcher", [True, False], ids=["slots for all", "a slot less"])
+async def test_what_is_revoked_as_its_place_becomes_free_is_not_called(
+    of_dispatcher: bool, autojump_clock: MockClock
+) -> None:
+    """In one turn, in either order, which trio draws; who waits behind it is called instead."""
+    sleeper = Sleeper(1.0)
+    async with running(sleeper.worker, table={"concurrency": 1}, concurrency=3 - (not of_dispatcher)) as (
+        feed,
+        _service,
+    ):
+        for number in range(30):
+            names = [f"{place}{number}" for place in ("one", "other", "third")]
+            one, other, third = (feed.put(name) for name in names)
+            await trio.sleep(0.5)
+            await trio.sleep(0.5)  # as long as the first one sleeps
+            feed.revoke(names[1])
+            for parcel_ in (one, other, third):
+                await parcel_.settled.wait()
+
+    assert [line for line in sleeper.log if line.startswith("other")] == []
+    assert sleeper.log.count("third29 done") == 1
+
+
+async def test_what_is_revoked_as_a_kill_switch_lets_it_in_is_not_called(autojump_clock: MockClock) -> None:
+    """As the call that tries the worker ends; which of them that is, trio draws."""
+    calls: list[str] = []
+
+    async def worker(payload: str) -> None:
+        calls.append(payload)
+        await trio.sleep(0.5)
+        if payload.startswith("bad"):
+            raise ValueError(payload)
+
+    switch = {"failure_rate": 0.5, "minimum": 1, "window": 10.0, "pause": 1.0}
+    table = {"kill_switch": switch, "retry": {"attempts": 1}, "concurrency": 4}
+    async with running(worker, table=table, concurrency=4, expected=ValueError) as (feed, _service):
+        for number in range(30):
+            await feed.put(f"bad{number}").settled.wait()
+            paused = trio.current_time()
+            waiting = [feed.put(f"{name}{number}") for name in ("first", "other", "last")]
+            await trio.sleep_until(paused + 1.0 + 0.5)
+            feed.revoke(f"other{number}")
+            calls.append(f"revoked other{number}")
+            for one in waiting:
+                await one.settled.wait()
+
+    begun = {call: at for at, call in enumerate(calls)}
+    assert [call for call, at in begun.items() if at > begun.get(f"revoked {call}", len(calls))] == []
+    assert {"first29", "last29"} <= begun.keys()
 
 
 async def test_what_goes_back_because_accepting_stops_is_forgotten(autojump_clock: MockClock) -> None:
