@@ -178,7 +178,7 @@ def reload_text(answer: Mapping[str, Any]) -> str:
     return "\n".join([head, *failed, *map("left at {}".format, answer["left"])])
 
 
-_UNSEEN: Final = "         no value that is shown differs: what a secret holds does"
+_UNSEEN: Final = "         no value of its own that is shown differs: a secret, a file, or what it uses or feeds does"
 
 
 def diff_text(answer: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ class _Reply(Generic[T]):
     value: T | None = attrs.field(default=None, init=False)
     error: Exception | None = attrs.field(default=None, init=False)
     is_left: bool = attrs.field(default=False, init=False)
+    """Whether who asked has been told that nothing is done."""
 
     def send(self) -> None:
         """Wake who waits. Called in the other loop, which may outlive this one."""

@@ -120,7 +120,7 @@ def test_a_secret_that_has_changed_is_told_without_it(both: tuple[Path, Path]) -
 
     assert told.stdout.splitlines() == [
         "restarts worker/named",
-        "         no value that is shown differs: what a secret holds does",
+        "         no value of its own that is shown differs: a secret, a file, or what it uses or feeds does",
     ]
 
 

@@ -275,7 +275,7 @@ def test_a_secret_is_read_again_and_never_shown(tmp_path: Path) -> None:
         assert none.endswith("nothing restarted\n")
         assert diff.splitlines() == [
             "restarts worker/loop",
-            "         no value that is shown differs: what a secret holds does",
+            "         no value of its own that is shown differs: a secret, a file, or what it uses or feeds does",
         ]
         assert told.endswith("restarted: worker/loop\n")
 
