@@ -311,6 +311,84 @@ async def test_a_handshake_that_fails_or_stalls_is_closed_quietly(web: Any, keys
     assert service.logs == []
 
 
+class Hasty:
+    """A client that says something in the segment that ends its handshake, as a busy machine makes of every client."""
+
+    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+        self.stream = stream
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    async def say(self, data: bytes, *, leaves: bool) -> bytes:
+        with trio.fail_after(3):
+            while not self._shakes():
+                await self.stream.send_all(self._outgoing.read())
+                self._incoming.write(await self.stream.receive_some())
+            if data:
+                self._tls.write(data)
+            if leaves:
+                with pytest.raises(ssl.SSLWantReadError):
+                    self._tls.unwrap()
+            await self.stream.send_all(self._outgoing.read())
+            return await self._read_all()
+
+    def _shakes(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    async def _read_all(self) -> bytes:
+        said = b""
+        while received := await self.stream.receive_some():
+            self._incoming.write(received)
+            try:
+                while piece := self._tls.read(1 << 16):
+                    said += piece
+            except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                pass
+        return said
+
+
+def first_of_h2() -> bytes:
+    protocol = h2.connection.H2Connection()
+    protocol.initiate_connection()
+    protocol.send_headers(
+        1, [(":method", "GET"), (":path", "/"), (":scheme", "https"), (":authority", "a")], end_stream=True
+    )
+    return protocol.data_to_send()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("opening", ["http1", "h2", "big", "half", "leaves", "says nothing"])
+async def test_what_comes_right_behind_the_handshake_is_taken(
+    web: Any, keys: Keys, opening: str, version: ssl.TLSVersion
+) -> None:
+    context = keys.client("h2" if opening == "h2" else "http/1.1")
+    context.maximum_version = version
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    said = {
+        "http1": head + b"\r\n",
+        "h2": first_of_h2(),
+        "big": head + b"Content-Length: 40000\r\n\r\n" + b"b" * 40_000,
+        "half": b"GET / HT",
+        "leaves": head + b"\r\n",
+        "says nothing": b"",
+    }[opening]
+    async with (
+        web(echo, tls=keys.config, h2=True, header_timeout=0.3, keep_alive_timeout=0.3) as service,
+        await service.connect() as stream,
+    ):
+        answer = await Hasty(stream, context).say(said, leaves=opening in {"leaves", "says nothing"})
+        await service.wait_connections(0)
+
+    shown = {"http1": b"https 1.1", "leaves": b"https 1.1", "big": b"b" * 40_000, "h2": b"https 2"}
+    assert shown.get(opening, b"") in answer
+    assert bool(answer) == (opening in shown)
+    assert service.logs == []
+
+
 async def test_a_handshake_does_not_hold_the_stop(web: Any, keys: Keys) -> None:
     async with web(echo, tls=keys.config) as service, await service.connect():
         await service.wait_connections(1)

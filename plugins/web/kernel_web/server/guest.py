@@ -73,8 +73,10 @@ class Guest:
                 return None
             introduction = told
         if server.tls is not None:
-            if not await channel.shake_hands(server.tls):
+            said = await channel.shake_hands(server.tls)
+            if said is None:
                 return None
+            opening = said
             is_h2 = channel.tls is not None and channel.tls.alpn == _ALPN_H2
         elif server.shared.config.h2c:
             opening = await self._read_opening()

@@ -158,8 +158,8 @@ class Channel:
                 return got  # noqa: ASYNC910  suspends only to wait
         return b""  # noqa: ASYNC910  suspends only to wait
 
-    async def shake_hands(self, context: ssl.SSLContext) -> bool:
-        """Agree with the client on TLS; return whether that went well."""
+    async def shake_hands(self, context: ssl.SSLContext) -> bytes | None:
+        """Agree with the client on TLS; return what it has said right behind, None if that did not go well."""
         tls = Tls(context)
         while not self.closed:
             try:
@@ -170,14 +170,24 @@ class Channel:
                 continue
             except OSError:
                 self._push(tls.pending())  # what is wrong
-                return False  # noqa: ASYNC910  suspends only to wait
+                return None  # noqa: ASYNC910  suspends only to wait
             self._push(tls.pending())
             if done is None:
-                return False  # noqa: ASYNC910  suspends only to wait
+                return None  # noqa: ASYNC910  suspends only to wait
             if done:
                 self.tls = tls
-                return True  # noqa: ASYNC910  suspends only to wait
-        return False  # noqa: ASYNC910  suspends only to wait
+                return self._said_behind(tls)  # noqa: ASYNC910  suspends only to wait
+        return None  # noqa: ASYNC910  suspends only to wait
+
+    def _said_behind(self, tls: Tls) -> bytes | None:
+        """Return what came with the end of the handshake: nothing will tell that it is there."""
+        try:
+            plain = tls.decrypt(b"")
+        except OSError:  # an SSLError is one
+            self._push(tls.pending())
+            return None
+        self.eof = tls.ended
+        return plain
 
     # --- writing ------------------------------------------------------------------------------------------------
 
