@@ -210,6 +210,24 @@ async def test_who_does_not_say_so_is_not_served(web: Any, opening: bytes, confi
     assert called == []
 
 
+@pytest.mark.parametrize("opening", [b"", LINE[:9], LINE, LINE + b"GET / HT"])
+@pytest.mark.parametrize("is_encrypted", [True, False])
+async def test_a_stop_waits_for_no_introduction(
+    web: Any, authority: trustme.CA, tmp_path: Any, opening: bytes, is_encrypted: bool
+) -> None:
+    tls = {"tls": tls_of(authority, tmp_path)} if is_encrypted else {}
+    async with (
+        web(show, stop_timeout=60, **{**TRUSTED, "header_timeout": 60}, **tls) as service,
+        await service.connect() as stream,
+    ):
+        await stream.send_all(opening)
+        await service.wait_connections(1)
+        took = await service.stop()
+
+    assert took < 5
+    assert service.logs == []
+
+
 async def drained(stream: trio.SocketStream) -> bytes:
     try:
         return b"".join([chunk async for chunk in stream])

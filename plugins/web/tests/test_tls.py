@@ -13,6 +13,7 @@ import h2.events
 import httpx
 import pytest
 import trio
+import trio.testing
 import trustme
 from cryptography.hazmat.primitives import serialization
 from kernel_web import TlsConfig
@@ -619,3 +620,67 @@ async def test_a_preface_that_is_wrong_ends_the_connection_and_says_why(web: Any
         await trio.aclose_forcefully(stream)
 
     assert said.endswith(b"\0\0\x08\7\0\0\0\0\0" + bytes(7) + b"\1")  # GOAWAY, PROTOCOL_ERROR
+
+
+class ByHand:
+    """A TLS client whose bytes leave when the test says so, in pieces that the test makes."""
+
+    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+        self.stream = stream
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+
+    async def shake_hands(self) -> None:
+        """Do so, and keep back what would end it."""
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self.stream.send_all(self.outgoing.read())
+                self.incoming.write(await self.stream.receive_some())
+            else:
+                return
+
+    async def flush(self) -> None:
+        await self.stream.send_all(self.outgoing.read())
+
+    async def read_all(self) -> bytes:
+        said = b""
+        with trio.fail_after(3):
+            async for data in self.stream:
+                self.incoming.write(data)
+                try:
+                    while piece := self.tls.read():
+                        said += piece
+                except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                    pass
+        return said
+
+
+GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+async def test_what_is_no_tls_behind_a_handshake_ends_the_connection(web: Any, keys: Keys) -> None:
+    async with web(echo, tls=keys.config) as service, await service.connect() as stream:
+        client = ByHand(stream, keys.client("http/1.1"))
+        await client.shake_hands()
+        await stream.send_all(client.outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+        await service.wait_connections(0)
+
+    assert service.logs == []
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_stop_in_a_handshake_drops_nothing_that_was_asked(web: Any, keys: Keys, is_whole: bool) -> None:
+    async with web(echo, tls=keys.config) as service, await service.connect() as stream:
+        client = ByHand(stream, keys.client("http/1.1"))
+        await client.shake_hands()
+        await trio.testing.wait_all_tasks_blocked()
+        if is_whole:
+            client.tls.write(GET_AND_CLOSE)
+            await client.flush()
+        service.accepting.cancel()
+        said = await client.read_all()
+
+    assert said[:12] == (b"HTTP/1.1 200" if is_whole else b"")
+    assert service.logs == []

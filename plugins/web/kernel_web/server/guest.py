@@ -129,10 +129,8 @@ class Guest:
         """Begin to stop."""
         if self._speaker is not None:
             self._speaker.stop()
-        elif self._server.tls is not None:
-            self.channel.abort()
         else:
-            self.channel.wake()
+            self.channel.hurry()
 
     def abort(self) -> None:
         """Close at once, whatever it is doing."""

@@ -43,6 +43,7 @@ class Channel:
     __slots__ = (
         "_clock",
         "_flushing",
+        "_is_hurried",
         "_out",
         "_recv",
         "_send",
@@ -70,6 +71,7 @@ class Channel:
         self._turn = Lot()
         """Who waits for another task that reads or writes, or for whatever is new."""
         self._flushing = False
+        self._is_hurried = False
         self._spent = 0
         self.reading = False
         """Whether somebody waits for the client."""
@@ -142,15 +144,16 @@ class Channel:
         got = b""
         while not self.closed:
             try:
-                await wait_readable(self.fd)
+                await self._wait_unless_hurried()
                 seen = self._socket.recv(BYTES_MAX, socket.MSG_PEEK)
                 size = length_of(got + seen)
                 wanted = len(seen) if size is None else min(len(seen), size - len(got))
                 got += self._recv(wanted) if seen else b""
-            except (BlockingIOError, trio.ClosedResourceError):
+            except BlockingIOError:
+                if self._is_hurried:
+                    break
                 continue
             except OSError:
-                self.abort()
                 break
             if not seen:
                 break
@@ -159,35 +162,46 @@ class Channel:
         return b""  # noqa: ASYNC910  suspends only to wait
 
     async def shake_hands(self, context: ssl.SSLContext) -> bytes | None:
-        """Agree with the client on TLS; return what it has said right behind, None if that did not go well."""
+        """Agree with the client on TLS; return what it said besides, which the socket will not tell; None if that fails."""
         tls = Tls(context)
         while not self.closed:
             try:
-                await wait_readable(self.fd)
+                await self._wait_unless_hurried()
                 data = self._recv(READ_BYTES)
                 done = tls.shake(data) if data else None
-            except (BlockingIOError, trio.ClosedResourceError):
+            except BlockingIOError:
+                if self._is_hurried:
+                    break
                 continue
             except OSError:
                 self._push(tls.pending())  # what is wrong
-                return None  # noqa: ASYNC910  suspends only to wait
+                break
             self._push(tls.pending())
             if done is None:
-                return None  # noqa: ASYNC910  suspends only to wait
+                break
             if done:
                 self.tls = tls
                 return self._said_behind(tls)  # noqa: ASYNC910  suspends only to wait
         return None  # noqa: ASYNC910  suspends only to wait
 
     def _said_behind(self, tls: Tls) -> bytes | None:
-        """Return what came with the end of the handshake: nothing will tell that it is there."""
         try:
             plain = tls.decrypt(b"")
-        except OSError:  # an SSLError is one
-            self._push(tls.pending())
+        except OSError:
             return None
+        self._push(tls.pending())
         self.eof = tls.ended
         return plain
+
+    async def _wait_unless_hurried(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        if not self._is_hurried:
+            with suppress(trio.ClosedResourceError):  # closed, or woken
+                await wait_readable(self.fd)
+
+    def hurry(self) -> None:
+        """Let nobody wait any more for an introduction, or the rest of a handshake, that has not come."""
+        self._is_hurried = True
+        self.wake()
 
     # --- writing ------------------------------------------------------------------------------------------------
 
