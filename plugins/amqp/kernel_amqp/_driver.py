@@ -112,7 +112,7 @@ class AmqpDriver(Driver[Broker]):
                 try:
                     yield wires.broker
                 finally:
-                    wires.close()
+                    await wires.aclose()  # noqa: ASYNC102  it shields itself
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -188,9 +188,12 @@ class _Wires:
         except ConflictError as error:
             raise StartupError(f"{self._context.id}: {error}") from error
 
-    def close(self) -> None:
-        """Refuse everything from here on."""
-        self.broker.close()
+    async def aclose(self) -> None:
+        """Refuse everything from here on.
+
+        Cancellation: Shielded for at most 2 s, in which the broker answers what it has got.
+        """
+        await self.broker.aclose()
         self._sending.close()
         self._consuming.close()
 

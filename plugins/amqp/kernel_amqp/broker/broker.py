@@ -27,6 +27,7 @@ from .conflicts import consume_error
 from .consumer import Consumer
 from .crashes import Spared
 from .declaring import perform, queue_step
+from .errands import Errands
 from .headers import SUBJECT
 from .leases import PREFIX, AmqpLease
 from .letters import write_letter
@@ -72,6 +73,7 @@ class AmqpBroker(Broker, Leasing):
     _post: Post = attrs.field(init=False)
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _spared: Spared = attrs.field(factory=Spared, init=False)
+    _errands: Errands = attrs.field(factory=Errands, init=False)
     _progress: dict[str, Progress] = attrs.field(factory=dict[str, Progress], init=False)
     """Of streams, by name."""
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
@@ -190,17 +192,29 @@ class AmqpBroker(Broker, Leasing):
         await trio.lowlevel.checkpoint()
         return queue is not None
 
-    def close(self) -> None:
-        """End all subscriptions."""
+    async def aclose(self) -> None:
+        """End all subscriptions, and wait for the answers to what was sent for their deliveries.
+
+        Cancellation: Shielded for at most 2 s.
+        """
         for consumer in self._consumers:
             consumer.end(lambda: UnavailableError("the connection to the broker is closed"))
+        await self._errands.aclose()
 
     async def _join(self, subscription: Subscription, progress: Progress | None) -> Consumer:
         while True:
             session = await self._consuming.session()
             queue = self._catalog.queue(subscription.queue)
             consumer = Consumer(
-                subscription, queue, self._post, self._pace, self._start, self._spared, self._service, progress
+                subscription,
+                queue,
+                self._post,
+                self._pace,
+                self._start,
+                self._spared,
+                self._service,
+                progress,
+                self._errands,
             )
             try:
                 await self._consume(session, consumer, subscription.queue, queue)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from functools import partial
 from typing import Final, final
 
@@ -22,10 +22,13 @@ from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, 
 
 from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
 from ..core import Delivered, TooLarge
+from ..link.channel import OnWritten
+from ..link.receipts import Receipt
 from ..link.session import Held
 from .crashes import Spared, crashes_of, is_noted, is_suspect, next_count
 from .delays import bounded
 from .delivery import AmqpDelivery, Desk
+from .errands import Errand, Errands
 from .post import Post, is_hopeless
 from .shelf import OrderedShelf, PlainShelf, Shelf
 from .streams import Progress, is_wanted, place_of, stream_arguments
@@ -63,6 +66,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _service: str
     _stream: Progress | None = None
     """How far it has come, of a stream."""
+    _errands: Errands = attrs.field(factory=Errands)
     _shelf: Shelf = attrs.field(init=False)
     _ordered: OrderedShelf | None = attrs.field(default=None, init=False)
     """What waits for its retry does so in this process: of an ordered queue, and of a stream."""
@@ -76,8 +80,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _taken: set[AmqpDelivery] = attrs.field(factory=set[AmqpDelivery], init=False)
     """Handed out and not settled; no more than `prefetch`."""
-    _telling: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
-    """Of those who have an outcome to send; no more than were delivered and not settled."""
+    _telling: set[Errand] = attrs.field(factory=set[Errand], init=False)
+    """Outcomes that are being sent in tasks of their own; no more than were delivered and not settled."""
 
     def __attrs_post_init__(self) -> None:
         if self._spec is not None and (self._spec.partition_by or self._stream is not None):
@@ -138,8 +142,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._spared.add(self._wish.queue, delivery.event)
         if isinstance(error, LinkLostError):
             self._spared.lose(self._wish.queue, self.prefetch - len(known))
-        for scope in self._telling:
-            scope.cancel()
+        for errand in self._telling:
+            errand.scope.cancel()
         text = f'the channel that consumed from queue "{self._wish.queue}" is gone: {error}'
         self._can_renew = isinstance(error, LinkLostError) and not self._is_exclusive()
         self.end(lambda: UnavailableError(text))
@@ -232,48 +236,60 @@ class Consumer(AsyncIterator[Delivery], Desk):
             return
         delivery.settled = True
         self._check(delivery)
-        is_over = False
+        is_over, errand = False, Errand()
         try:
             with trio.move_on_after(_PATIENCE):
-                is_over = await self._tell(delivery, outcome)
+                is_over = await self._tell(delivery, outcome, errand)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome))
+            self._start(partial(self._tell_later, delivery, outcome, errand))
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome))
+            self._start(partial(self._tell_later, delivery, outcome, errand))
 
-    async def _tell_later(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
+    async def _tell_later(self, delivery: AmqpDelivery, outcome: Outcome, errand: Errand) -> None:
         """Send an outcome as soon as that is possible, or until the channel is gone."""
-        with trio.CancelScope() as scope:
-            self._telling.add(scope)
-            try:
-                await self._tell_again(delivery, outcome)
-            finally:
-                self._telling.discard(scope)
-        if scope.cancelled_caught:
+        with self._going_on(delivery, errand):
+            await self._tell_again(delivery, outcome, errand)
+
+    @contextlib.contextmanager
+    def _going_on(self, delivery: AmqpDelivery, errand: Errand) -> Generator[None]:
+        """Go on with an errand in a task of its own, for as long as the channel is there that brought the delivery."""
+        self._telling.add(errand)
+        try:
+            with self._errands.running(errand):
+                yield
+        finally:
+            self._telling.discard(errand)
+        if errand.scope.cancelled_caught:
             self._end(delivery)
 
     async def _tell_again(  # noqa: ASYNC910  the channel may be gone
-        self, delivery: AmqpDelivery, outcome: Outcome
+        self, delivery: AmqpDelivery, outcome: Outcome, errand: Errand
     ) -> None:
-        wait = _BACKOFF_INITIAL
+        """Send an outcome again and again; nothing of which the broker has, or may still take, what was sent before."""
+        wait, errand.is_kept = _BACKOFF_INITIAL, True
         with contextlib.suppress(UnknownOutcomeError):  # the channel is gone
+            if await errand.is_taken():
+                self._ack(delivery)
+                return
             while self._held is not None and self._held.channel.closed is None:
                 await trio.sleep(wait * random.uniform(0.5, 1.0))
-                if await self._tell(delivery, outcome):
+                if await self._tell(delivery, outcome, errand):
                     return
                 wait = min(2 * wait, _BACKOFF_MAX)
             self._check(delivery)
 
-    async def _tell(self, delivery: AmqpDelivery, outcome: Outcome) -> bool:
+    async def _tell(self, delivery: AmqpDelivery, outcome: Outcome, errand: Errand) -> bool:
         """Send an outcome and be done with the delivery; return False if that has to be tried again.
 
         Raises:
             UnknownOutcomeError: if the channel is gone.
         """
+        errand.receipt = None
         try:
-            await self._send(delivery, outcome)
+            await self._send(delivery, outcome, errand.written)
         except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
+            errand.receipt = None
             if not is_hopeless(error):
                 self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
                 return False  # noqa: ASYNC910  it comes from the broker
@@ -293,20 +309,20 @@ class Consumer(AsyncIterator[Delivery], Desk):
         )
         self._nack(delivery, requeue=False)
 
-    async def _send(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
+    async def _send(self, delivery: AmqpDelivery, outcome: Outcome, on_written: OnWritten) -> None:
         """Send what an outcome needs before the delivery is acknowledged."""
         queue = self._wish.queue
         match outcome:
             case Ack(reply) if reply is not None:
-                await self._post.reply(reply, exchange=self._wish.reply_exchange)
+                await self._post.reply(reply, exchange=self._wish.reply_exchange, on_written=on_written)
             case Return():
-                await self._post.note(
-                    delivery, queue=queue, crashes=crashes_of(delivery.event.properties.headers or {})
-                )
+                crashes = crashes_of(delivery.event.properties.headers or {})
+                await self._post.note(delivery, queue=queue, crashes=crashes, on_written=on_written)
             case Retry(after):
-                await self._post.again(delivery, queue=queue, after=after, spec=self._spec)
+                await self._post.again(delivery, queue=queue, after=after, spec=self._spec, on_written=on_written)
             case DeadLetter(reason) if self._spec is not None:
-                await self._post.bury(delivery, queue=queue, grave=self._spec.dead_letters, reason=reason)
+                grave = self._spec.dead_letters
+                await self._post.bury(delivery, queue=queue, grave=grave, reason=reason, on_written=on_written)
             case _:
                 raise AssertionError(f"{outcome} takes no waiting")
 
@@ -407,16 +423,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
         Once the broker may have the copy, its confirm is waited for however long it takes: who handed the message out
         as well would have it handled twice.
         """
-        is_sent, crashes = False, next_count(delivery.event)
-        with trio.move_on_after(_PATIENCE) as patience:
-            wait_on = partial(setattr, patience, "deadline", math.inf)
-            try:
-                await self._post.note(delivery, queue=self._wish.queue, crashes=crashes, on_written=wait_on)
-                is_sent = True
-            except (KernelError, ValueError) as error:
-                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
-        with contextlib.suppress(UnknownOutcomeError):
-            if is_sent:
+        errand = Errand()
+        with self._going_on(delivery, errand), contextlib.suppress(UnknownOutcomeError):
+            if await self._send_note(delivery, errand):
                 self._ack(delivery)
             elif self._left or self._error is not None:
                 self._nack(delivery, requeue=True)
@@ -426,10 +435,29 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 self._shelf.put(delivery)
                 self._waiting.unpark_all()
 
+    async def _send_note(self, delivery: AmqpDelivery, errand: Errand) -> bool:
+        """Send the copy with a note; return whether the broker has it."""
+        with trio.move_on_after(_PATIENCE) as patience:
+
+            def written(receipt: Receipt) -> None:
+                errand.written(receipt)
+                patience.deadline = math.inf
+
+            try:
+                await self._post.note(
+                    delivery, queue=self._wish.queue, crashes=next_count(delivery.event), on_written=written
+                )
+            except (KernelError, ValueError) as error:
+                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+            else:
+                return True
+        return False  # noqa: ASYNC910  it comes from the broker
+
     async def _return_noted(self, delivery: AmqpDelivery) -> None:  # noqa: ASYNC910  the channel may be gone
-        with contextlib.suppress(UnknownOutcomeError):
-            if not await self._tell(delivery, Return()):
-                await self._tell_later(delivery, Return())
+        errand = Errand()
+        with self._going_on(delivery, errand), contextlib.suppress(UnknownOutcomeError):
+            if not await self._tell(delivery, Return(), errand):
+                await self._tell_again(delivery, Return(), errand)
 
     def _refuse(self, event: TooLarge) -> None:
         """Put aside what is too large to be read; the broker does it, with the bytes that we do not have."""

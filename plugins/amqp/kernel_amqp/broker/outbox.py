@@ -6,7 +6,6 @@ What one message does to its channel disturbs those of no other exchange.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final, final
 
 import attrs
@@ -16,6 +15,7 @@ from kernel.errors import EncodeError, KernelError, QueueFullError, UnknownOutco
 
 from .._errors import ChannelClosedError, ConfirmLateError, LinkLostError, RefusedError, ReturnedError
 from ..core import EncodingError, Properties
+from ..link.channel import OnWritten
 from ..link.keeper import Keeper
 from ..link.session import Held, Session
 from .conflicts import NOT_FOUND, is_about, send_error
@@ -99,12 +99,12 @@ class Outbox:
         exchange: str,
         routing_key: str,
         mandatory: bool,
-        on_written: Callable[[], None] | None = None,
+        on_written: OnWritten | None = None,
     ) -> None:
         """Send a message; returns when the broker has confirmed it.
 
         Waits for a connection, and while the broker takes no messages. `on_written` is called when that is over: from
-        here on, the broker may have it.
+        here on, the broker may have it, and its answer is waited for however long that takes.
 
         Raises:
             UnroutableError: if there is no such exchange; if mandatory, and no queue is bound.
@@ -112,7 +112,8 @@ class Outbox:
             EncodeError: if something of it has no place in AMQP.
             SendError: if this user must not send there, or the broker takes no such message.
             UnknownOutcomeError: if the connection broke, or the channel for another message's sake, before the
-                broker answered; if it has not answered within 30 s after the message was written.
+                broker answered; if it has not answered within 30 s after the message was written, and there is no
+                `on_written`.
             UnavailableError: if the driver is closed.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, final
 
 import attrs
@@ -14,6 +15,7 @@ from kernel.abc import Queue
 from kernel.errors import ConflictError, EncodeError, QueueFullError, SendError, UnknownOutcomeError, UnroutableError
 
 from ..core import TooLarge
+from ..link.channel import OnWritten
 from .delays import Kind
 from .delivery import AmqpDelivery
 from .events import MessageDropped
@@ -33,7 +35,10 @@ _FULL_WAIT: Final = 1.0
 @final
 @attrs.define(eq=False, repr=False)
 class Post:
-    """Sends for those who settle. Each method may be called again where it is not certain that something was sent."""
+    """Sends for those who settle.
+
+    Of what the broker may have, `on_written` gets the receipt: what has none, or one that says no, can be sent again.
+    """
 
     component: str
     log: FilteringBoundLogger
@@ -45,7 +50,7 @@ class Post:
     delay_queues: Kind
     """What delay queues may be where the target takes everything."""
 
-    async def reply(self, reply: Envelope, *, exchange: str) -> None:
+    async def reply(self, reply: Envelope, *, exchange: str, on_written: OnWritten | None = None) -> None:
         """Send an answer; if nobody can get it, it is dropped, with an event.
 
         Raises:
@@ -60,14 +65,27 @@ class Post:
             # To this address RabbitMQ delivers, and returns the message as well.
             is_direct = reply.subject.startswith(_DIRECT)
             await self.outbox.publish(
-                letter, reply.body, exchange=exchange, routing_key=reply.subject, mandatory=not is_direct
+                letter,
+                reply.body,
+                exchange=exchange,
+                routing_key=reply.subject,
+                mandatory=not is_direct,
+                on_written=on_written,
             )
         except UnknownOutcomeError:
             raise
         except (SendError, EncodeError, ValueError) as error:
             self.drop(reply, queue=reply.subject, reason=f"no way to answer: {error}")
 
-    async def again(self, delivery: AmqpDelivery, *, queue: str, after: float, spec: Queue | None) -> None:
+    async def again(
+        self,
+        delivery: AmqpDelivery,
+        *,
+        queue: str,
+        after: float,
+        spec: Queue | None,
+        on_written: OnWritten | None = None,
+    ) -> None:
         """Send the copy of a delivery that its queue gets after some seconds.
 
         Raises:
@@ -84,20 +102,22 @@ class Post:
         )
         if after <= 0:
             try:
-                await self.outbox.publish(letter, body, exchange="", routing_key=queue, mandatory=True)
+                await self.outbox.publish(
+                    letter, body, exchange="", routing_key=queue, mandatory=True, on_written=on_written
+                )
             except QueueFullError:
                 after, kind = _FULL_WAIT, "quorum"
             except UnroutableError:
                 self.drop(delivery.envelope, queue=queue, reason="its queue is gone")
         if after > 0:
-            await self.postponer.publish(letter, body, exchange="", routing_key=queue, delay=after, kind=kind)
+            await self.postponer.publish(
+                letter, body, exchange="", routing_key=queue, delay=after, kind=kind, on_written=on_written
+            )
 
     async def note(
-        self, delivery: AmqpDelivery, *, queue: str, crashes: int, on_written: Callable[[], None] | None = None
+        self, delivery: AmqpDelivery, *, queue: str, crashes: int, on_written: OnWritten | None = None
     ) -> None:
         """Send the copy of a delivery that notes how often a process has died with it, to its queue.
-
-        `on_written` is called when the broker may have it.
 
         Raises: as `again`, and UnroutableError, QueueFullError if the queue does not take it.
 
@@ -109,7 +129,15 @@ class Post:
             letter, delivery.event.body, exchange="", routing_key=queue, mandatory=True, on_written=on_written
         )
 
-    async def bury(self, delivery: AmqpDelivery, *, queue: str, grave: str, reason: str) -> None:
+    async def bury(
+        self,
+        delivery: AmqpDelivery,
+        *,
+        queue: str,
+        grave: str,
+        reason: str,
+        on_written: OnWritten | None = None,
+    ) -> None:
         """Send the dead letter of a delivery; a queue for it that is gone is made again if it was declared here.
 
         Raises:
@@ -123,13 +151,21 @@ class Post:
         letter = write_dead_letter(
             delivery.event, delivery.envelope, reason=reason, queue=queue, attempts=delivery.attempt
         )
-        body = delivery.event.body
+        send = partial(
+            self.outbox.publish,
+            letter,
+            delivery.event.body,
+            exchange="",
+            routing_key=grave,
+            mandatory=True,
+            on_written=on_written,
+        )
         try:
-            await self.outbox.publish(letter, body, exchange="", routing_key=grave, mandatory=True)
+            await send()
         except UnroutableError:
             if not await self.redeclare(grave):  # noqa: ASYNC120  of the two, being cancelled counts
                 raise
-            await self.outbox.publish(letter, body, exchange="", routing_key=grave, mandatory=True)
+            await send()
 
     def refuse(self, event: TooLarge, *, queue: str, is_lost: bool) -> None:
         """Say that a message was too large to be read, and whether nobody has it."""

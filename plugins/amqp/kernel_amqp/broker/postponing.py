@@ -12,6 +12,7 @@ from kernel.errors import UnroutableError
 
 from .._errors import LinkLostError
 from ..core import Properties
+from ..link.channel import OnWritten
 from ..link.keeper import Keeper
 from .declaring import Step, exchange_look, exists, perform
 from .delays import DelayExchange, DelayQueue, Kind, round_up
@@ -39,9 +40,17 @@ class Postponer:
     """One declares at a time, so that many who need a place do not all do it, each on a channel of its own."""
 
     async def publish(
-        self, properties: Properties, body: bytes, *, exchange: str, routing_key: str, delay: float, kind: Kind
+        self,
+        properties: Properties,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str,
+        delay: float,
+        kind: Kind,
+        on_written: OnWritten | None = None,
     ) -> None:
-        """Send a message that `exchange` is to get after `delay` seconds.
+        """Send a message that `exchange` is to get after `delay` seconds; `on_written` as in `Outbox.publish`.
 
         Raises:
             UnroutableError: if there is no such exchange.
@@ -61,7 +70,12 @@ class Postponer:
             try:
                 # The plugin's exchange holds a message in no queue, and so would return it.
                 await self._outbox.publish(
-                    properties, body, exchange=place.name, routing_key=routing_key, mandatory=not self._uses_plugin
+                    properties,
+                    body,
+                    exchange=place.name,
+                    routing_key=routing_key,
+                    mandatory=not self._uses_plugin,
+                    on_written=on_written,
                 )
             except UnroutableError:
                 self._until.pop(place, None)  # somebody has removed it

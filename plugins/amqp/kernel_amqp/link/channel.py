@@ -17,9 +17,11 @@ from .._errors import ChannelClosedError, LinkLostError
 from ..core import Channel, ChannelState, Delivered, Properties, Returned, TooLarge, with_names
 from .calls import Calls
 from .confirms import Confirms, mark_of
+from .receipts import Receipt
 from .writer import Writer
 
 ClosedError: TypeAlias = ChannelClosedError | LinkLostError
+OnWritten: TypeAlias = Callable[[Receipt], None]
 _CLOSE_TIMEOUT: Final = 2.0
 """Seconds that leaving a channel waits for the broker's answer."""
 
@@ -93,7 +95,7 @@ class LinkChannel:
         properties: Properties,
         body: bytes,
         mandatory: bool = False,
-        on_written: Callable[[], None] | None = None,
+        on_written: OnWritten | None = None,
     ) -> None:
         """Publish a message; return when the broker has taken responsibility for it.
 
@@ -108,12 +110,14 @@ class LinkChannel:
             body: Its bytes; any number of frames.
             mandatory: Whether it is an error that no queue gets it. Give such a message a `message_id`: returns do
                 not say which publish they belong to, and equal ones are told apart by order alone.
-            on_written: Called when it is in the write buffer: from here on, the broker may have it.
+            on_written: Called when it is in the write buffer: from here on, the broker may have it, and its answer is
+                waited for however long that takes. What it is called with has the answer for whoever waits later.
 
         Raises:
             ReturnedError: if it is mandatory and no queue is bound for it.
             RefusedError: if the broker did not take it.
-            ConfirmLateError: if it has not answered within 30 s after the message was written; told up to 5 s later.
+            ConfirmLateError: if it has not answered within 30 s after the message was written; told up to 5 s later;
+                not where there is `on_written`.
             ChannelClosedError: if the broker closed the channel, for this message or for something else.
             LinkLostError: if the connection is gone. Its `written`, and that of ChannelClosedError, says whether the
                 message may have reached the broker.
@@ -134,17 +138,20 @@ class LinkChannel:
             if mandatory and number:
                 self._confirms.expect_return(number, mark_of(exchange, routing_key, properties))
             taken = writer.taken
+            receipt = self._confirms.receipt(number) if number and on_written is not None else None
             writer.wrote(len(body))
-            if on_written is not None:
-                on_written()
         finally:
             if must_wait:
                 writer.room.redeem(len(body))
         if not number:
             await trio.lowlevel.checkpoint()
             return
-        await self._confirms.wait(number)
-        failure = self._confirms.failure(number)
+        if receipt is not None and on_written is not None:
+            on_written(receipt)
+            failure = await receipt.wait()
+        else:
+            await self._confirms.wait(number)
+            failure = self._confirms.failure(number)
         if failure is None:
             writer.note_seen(taken)
         elif isinstance(failure, (ChannelClosedError, LinkLostError)):

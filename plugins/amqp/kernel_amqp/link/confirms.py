@@ -14,6 +14,7 @@ from kernel import wake
 
 from .._errors import ChannelClosedError, ConfirmLateError, LinkLostError, RefusedError, ReturnedError
 from ..core import Properties, Returned
+from .receipts import Receipt
 
 MAX_UNCONFIRMED: Final = 65_536
 """Publishes without an answer, cancelled ones included, before others have to wait."""
@@ -42,6 +43,8 @@ class Confirms:
     """
 
     _tasks: dict[int, trio.lowlevel.Task | None] = attrs.field(factory=dict[int, trio.lowlevel.Task | None], init=False)
+    _receipts: dict[int, Receipt] = attrs.field(factory=dict[int, Receipt], init=False)
+    """Of those whose answer is waited for however long it takes."""
     _failures: dict[int, Exception] = attrs.field(factory=dict[int, Exception], init=False)
     """What the tasks that have been woken have to raise."""
     _marks: dict[int, Mark] = attrs.field(factory=dict[int, Mark], init=False)
@@ -82,6 +85,12 @@ class Confirms:
 
         return trio.lowlevel.wait_task_rescheduled(abandon)  # noqa: ASYNC105  awaited by the caller
 
+    def receipt(self, number: int) -> Receipt:
+        """Return what tells of the answer to a publish, which `sweep` does not fail; in place of `wait`."""
+        self._tasks[number] = None
+        self._receipts[number] = receipt = Receipt()
+        return receipt
+
     def failure(self, number: int) -> Exception | None:
         """Return, once, why the broker did not take a message that was waited for; None if it did."""
         return self._failures.pop(number, None) if self._failures else None
@@ -98,6 +107,8 @@ class Confirms:
             task = self._tasks.pop(number, None)
             if task is not None:
                 wake(task)
+            elif self._receipts:
+                self._answer(number, None)
 
     def give_back(self, returned: Returned) -> None:
         """Note that a mandatory message came back; its confirm follows."""
@@ -121,6 +132,8 @@ class Confirms:
     def _fail_up_to(self, last: int) -> None:
         late = list(itertools.takewhile(lambda number: number <= last, self._tasks))
         for number in late:
+            if number in self._receipts:
+                continue
             task, self._tasks[number] = self._tasks[number], None  # the answer may still come
             self._marks.pop(number, None)
             if task is not None:
@@ -150,7 +163,13 @@ class Confirms:
     def _wake(self, number: int, failure: Exception | None) -> None:
         task = self._tasks.pop(number, None)
         if task is None:
+            self._answer(number, failure)
             return
         if failure is not None:
             self._failures[number] = failure
         wake(task)
+
+    def _answer(self, number: int, failure: Exception | None) -> None:
+        receipt = self._receipts.pop(number, None)
+        if receipt is not None:
+            receipt.answer(failure)

@@ -14,6 +14,7 @@ from kernel_amqp import AmqpBroker, AmqpOptions
 from kernel_amqp.broker.consumer import Consumer
 from kernel_amqp.broker.crashes import FORGIVEN, FORGIVEN_NOTED, Spared, next_count
 from kernel_amqp.core import Delivered, Properties
+from kernel_amqp.link.receipts import Receipt
 from trio.testing import MockClock
 
 from kernel import Ack, Envelope, Pace, Retry, Return, new_id
@@ -79,9 +80,9 @@ class SlowBroker:
     channel: Any = attrs.field(default=attrs.Factory(lambda self: self, takes_self=True))
     closed: None = None
 
-    async def note(self, _: object, *, queue: str, crashes: int, on_written: Callable[[], object] = bool) -> None:
+    async def note(self, _: object, *, queue: str, crashes: int, on_written: Callable[[Receipt], None]) -> None:
         await trio.sleep(self.taken_after)
-        on_written()
+        on_written(Receipt())
         self.copies += 1
         await trio.sleep(self.confirmed_after)
 

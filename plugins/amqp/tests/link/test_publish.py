@@ -9,6 +9,8 @@ import trio
 from kernel_amqp._errors import ConfirmLateError, LinkLostError, RefusedError, ReturnedError
 from kernel_amqp.core import Properties
 from kernel_amqp.link.channel import LinkChannel
+from kernel_amqp.link.link import Link
+from kernel_amqp.link.receipts import Receipt
 from pamqp import body, commands, header
 from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
 
@@ -68,6 +70,41 @@ async def test_message_that_the_broker_never_answers_is_given_up_after_half_a_mi
         assert isinstance(late.error, ConfirmLateError)
         assert 30 <= waited <= 36
         assert next_.error is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (commands.Basic.Ack(1), type(None)),
+        (commands.Basic.Ack(1, True), type(None)),
+        (commands.Basic.Nack(1), RefusedError),
+    ],
+    ids=["taken", "taken with others", "refused"],
+)
+async def test_answer_that_somebody_holds_a_receipt_for_is_waited_for_however_long_it_takes(
+    answer: commands.Basic.Ack | commands.Basic.Nack, failure: type[object], autojump_clock: MockClock
+) -> None:
+    receipts: list[Receipt] = []
+    async with confirming() as (peer, link, channel), trio.open_nursery() as nursery:
+        nursery.start_soon(_sweep, link)
+        with trio.move_on_after(100) as patience:
+            await _with_receipt(channel, receipts)
+        await peer.send(answer)
+        answers = [await receipts[0].wait() for _ in range(2)]
+        nursery.cancel_scope.cancel()
+
+        assert patience.cancelled_caught
+        assert [type(each) for each in answers] == [failure] * 2
+
+
+async def _sweep(link: Link) -> None:
+    while True:
+        await trio.sleep(1)
+        link.sweep()
+
+
+async def _with_receipt(channel: LinkChannel, receipts: list[Receipt]) -> None:
+    await channel.publish(exchange="", routing_key="q", properties=Properties(), body=b"x", on_written=receipts.append)
 
 
 async def test_returned_message_is_told_to_its_own_publisher(autojump_clock: MockClock) -> None:
