@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import functools
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -75,6 +76,12 @@ def fake_registry() -> Registry:
 
 def validator(registry: Registry) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(manifest_schema(registry)[0])
+
+
+@functools.cache
+def validator_of_what_is_installed() -> jsonschema.Draft202012Validator:
+    """One for all tests: to look at every plugin takes more than a second."""
+    return validator(discover())
 
 
 @pytest.mark.parametrize(
@@ -161,12 +168,12 @@ def test_the_schema_takes_good_manifests(path: Path) -> None:
 def test_the_schema_takes_the_examples(path: Path) -> None:
     manifest = tomllib.loads(path.read_text(encoding="utf-8"))
 
-    assert [error.message for error in validator(discover()).iter_errors(manifest)] == []
+    assert [error.message for error in validator_of_what_is_installed().iter_errors(manifest)] == []
 
 
 @every_example
 def test_the_schema_refuses_every_misspelt_key_of_the_examples(path: Path) -> None:
-    checks = validator(discover())
+    checks = validator_of_what_is_installed()
     manifest = tomllib.loads(path.read_text(encoding="utf-8"))
     unnoticed = [at for at in keys(manifest) if checks.is_valid(misspelt(manifest, at))]
 
