@@ -16,6 +16,7 @@ causes are in hand at a time, and the broker is in trouble all the while (`tests
 from __future__ import annotations
 
 import argparse
+import random
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.amqp._chaos import ChaosTrial, ChaosVerdict
 from tests.amqp._chaos import endure as endure_chaos
+from tests.amqp._chaos_causes import CAUSES, drawn
 from tests.amqp._loss import Effects, Runner, Trial, Verdict, endure, fill, manifest
 from tests.amqp._node import Node, running_node, scripts
 from tests.amqp10._node import running
@@ -190,6 +192,20 @@ def chaos_row(verdict: ChaosVerdict) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+def keep(node: Node, trial: ChaosTrial, place: Path) -> None:
+    """Keep what a trial wrote that does not hold, with what is left in the queues; name what was lost."""
+    kept = Path(tempfile.mkdtemp(prefix="chaos-kept-"))
+    shutil.copytree(place, kept, dirs_exist_ok=True)
+    shutil.copytree(node.folder, kept / "node", dirs_exist_ok=True, ignore=shutil.ignore_patterns("mnesia*", "*.idx"))
+    (kept / "queues").write_text(node.control("list_queues", "name", "type", "messages"))
+    print(f"what it wrote, and what is left in the queues, are in {kept}", file=sys.stderr)
+    done = set(map(int, (place / "effects").read_bytes().split()))
+    names = {id(cause): name for name, cause in CAUSES.items()}
+    for number, cause in enumerate(drawn(random.Random(trial.seed), trial.messages)):
+        if number not in done:
+            print(f"lost: {number}, {names[id(cause)]}", file=sys.stderr)
+
+
 async def suffer(trial: ChaosTrial) -> bool:
     programs = scripts()
     if programs is None:
@@ -200,6 +216,8 @@ async def suffer(trial: ChaosTrial) -> bool:
         running_node(Path(folder), programs) as node,
     ):
         verdict = await endure_chaos(node, trial, Path(place))
+        if not verdict.holds:
+            keep(node, trial, Path(place))
     print(CHAOS_HEAD)
     print(chaos_row(verdict))
     print(*(f"{count} x {name}" for name, count in sorted(verdict.troubles.items())), sep="\n")
