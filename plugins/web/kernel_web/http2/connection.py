@@ -1,7 +1,6 @@
-"""One connection of HTTP/2: h2 reads and writes the frames; streams, limits, resets and the goodbye are here.
+"""One connection of HTTP/2: its table of streams, what its client may do, and its end.
 
-One file of more than 350 lines, because all of it turns on one table of streams and on one moment: that of the goodbye.
-What h2 and its events mean is in `protocol`, what a stream carries in `lane`.
+What h2 and its events mean is in `protocol`, what the connection says in `outlet`, what a stream carries in `lane`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import h2.exceptions
 import trio
 from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
-from hyperframe.frame import GoAwayFrame
 from typing_extensions import override
 
 from ..asgi.call import only_gone
@@ -26,10 +24,10 @@ from ..asgi.shared import Shared
 from ..asgi.speaker import Speaker
 from ..websocket.handshake import refusal
 from ..websocket.socket import WebSocket
-from ..wire.channel import Channel, ClientGoneError
-from .allowance import Allowance
+from ..wire.channel import Channel
 from .lane import Lane
-from .protocol import Fields, brings_nothing, build_protocol, is_sound, parted
+from .outlet import Outlet
+from .protocol import Fields, brings_nothing, is_sound, parted
 from .stream import Stream, give
 from .tunnel import Tunnel
 
@@ -55,16 +53,13 @@ class Http2(Speaker):
     __slots__ = (
         "_base",
         "_closing",
-        "_is_due",
         "_lanes",
-        "_nursery",
         "_opening",
+        "_outlet",
         "_patience",
         "_read_until",
         "_running",
         "_shared",
-        "_writers",
-        "allowance",
         "channel",
         "protocol",
     )
@@ -74,26 +69,21 @@ class Http2(Speaker):
         self.channel = channel
         self._base = base
         self._opening = opening
-        self.allowance = Allowance()
         self._running: dict[Stream | WebSocket, Lane] = {}
         self._lanes: dict[int, tuple[Stream | WebSocket, Lane]] = {}
         """By the id of their stream; gone as soon as the client has nothing to do with them any more."""
         self._closing = False
-        self._is_due = False
-        """Whether a task is about to send what h2 has to say."""
-        self._writers = 0
-        """Tasks that are about to, or do."""
         self._patience = LINGER_BYTES
         """Bytes that are read after the goodbye, so that it arrives."""
         self._read_until = shared.clock.now + shared.config.header_timeout
-        self._nursery: trio.Nursery | None = None
-        self.protocol = build_protocol(shared.config.max_header_bytes)
+        self._outlet = Outlet(shared, channel, self._running, self._after)
+        self.protocol = self._outlet.protocol
 
     @override
     async def run(self) -> None:
         self.protocol.initiate_connection()
         self.protocol.increment_flow_control_window(CONNECTION_WINDOW)
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as self._outlet.nursery:
             try:
                 await self._read()
             finally:
@@ -117,7 +107,7 @@ class Http2(Speaker):
                 await trio.lowlevel.checkpoint()
             if not self._closing:
                 self._feed(data[at : at + TURN_BYTES])
-            await self.flush()
+            await self._outlet.flush()
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -126,7 +116,7 @@ class Http2(Speaker):
             is_told = self.protocol.state_machine.state is ConnectionState.CLOSED  # not of a preface that is wrong
             self._break(error.error_code, is_told=is_told)
             return
-        if not self.allowance.spend(sum(map(brings_nothing, events))):
+        if not self._outlet.allowance.spend(sum(map(brings_nothing, events))):
             self._break(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         for event in events:
@@ -165,19 +155,19 @@ class Http2(Speaker):
             else:
                 lane.put(event.data)
         if now:
-            self.acknowledge(event.stream_id, now)
+            self._outlet.acknowledge(event.stream_id, now)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _begin(self, event: h2.events.RequestReceived) -> None:
         """Start a request, or refuse it."""
-        stream_id, lane = event.stream_id, Lane(self, event.stream_id)
+        stream_id, lane = event.stream_id, Lane(self._outlet, event.stream_id)
         lane.ended = event.stream_ended is not None
         pseudo, fields = parted(event.headers)
         if self._shared.stopping or self._closing:
-            self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
+            self._outlet.reset(stream_id, ErrorCodes.REFUSED_STREAM)
         elif not is_sound(pseudo):
-            self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+            self._outlet.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
         elif len(self._running) >= RUNNING_MAX:
             self._break(ErrorCodes.ENHANCE_YOUR_CALM)
             self.channel.abort()
@@ -235,8 +225,8 @@ class Http2(Speaker):
         self._running[call] = lane
         self._lanes[lane.id] = call, lane
         self._read_until = inf
-        if self._nursery is not None:
-            self._nursery.start_soon(self._run, call, lane, run)
+        if (nursery := self._outlet.nursery) is not None:
+            nursery.start_soon(self._run, call, lane, run)
 
     async def _run(self, call: Stream | WebSocket, lane: Lane, run: Any) -> None:  # noqa: ASYNC910, ANN401  an async function
         try:
@@ -258,7 +248,7 @@ class Http2(Speaker):
     @property
     def _is_busy(self) -> bool:
         """Whether a request runs, or the last of an answer has yet to be sent."""
-        return bool(self._running) or self._writers > 0
+        return bool(self._running) or self._outlet.writers > 0
 
     def _after(self) -> None:
         """Go on without a request that has ended."""
@@ -268,74 +258,6 @@ class Http2(Speaker):
             self._close()
         else:
             self._read_until = self._shared.clock.now + self._shared.config.keep_alive_timeout
-
-    # --- what lanes ask for -------------------------------------------------------------------------------------
-
-    def room(self, stream_id: int, wanted: int) -> int:
-        """Return how many bytes may be sent on a stream now."""
-        try:
-            window = self.protocol.local_flow_control_window(stream_id)
-        except h2.exceptions.ProtocolError:
-            return 0
-        return max(0, min(wanted, window, self.protocol.max_outbound_frame_size))
-
-    def write_deadline(self) -> float:
-        """Return when a client must have taken the next piece."""
-        return self._shared.clock.now + self._shared.config.write_timeout
-
-    def acknowledge(self, stream_id: int, size: int) -> None:
-        """Let the client send as much again."""
-        try:
-            self.protocol.acknowledge_received_data(size, stream_id)
-        except h2.exceptions.ProtocolError:
-            return
-        self.flush_nowait()
-
-    def reset(self, stream_id: int, code: ErrorCodes) -> None:
-        """End a stream whose answer is not complete. May be called again."""
-        try:
-            self.protocol.reset_stream(stream_id, code)
-        except h2.exceptions.ProtocolError:
-            return
-        self.flush_nowait()
-
-    async def flush(self) -> None:  # noqa: ASYNC910  suspends only to wait
-        """Send what h2 has to say; waits while the client does not take it.
-
-        Raises:
-            ClientGoneError: if it never will.
-        """
-        data = self.protocol.data_to_send()
-        if data:
-            await self.channel.write(data)
-
-    def flush_soon(self) -> bool:
-        """Send what h2 has to say once other requests had their turn; return whether that will be so.
-
-        The last of many answers that are ready in one turn leaves in one piece. Who has more to say sends by itself, so
-        that what gathers here has a bound.
-        """
-        if len(self._running) < 2 or self.channel.has_unsent or self._nursery is None:
-            return False
-        if not self._is_due:
-            self._is_due = True
-            self._writers += 1
-            self._nursery.start_soon(self._write)
-        return True
-
-    async def _write(self) -> None:  # noqa: ASYNC910  suspends only to wait
-        self._is_due = False
-        try:
-            await self.flush()
-        except ClientGoneError:
-            pass
-        finally:
-            self._writers -= 1
-            self._after()
-
-    def flush_nowait(self) -> None:
-        """Send what h2 has to say, as far as the client takes it at once; the rest leaves later."""
-        self.channel.write_nowait(self.protocol.data_to_send())
 
     # --- deadlines and the end ----------------------------------------------------------------------------------
 
@@ -367,20 +289,13 @@ class Http2(Speaker):
         if not self._is_busy:
             self._close()
         elif not self._closing:
-            self._say_goodbye()
-
-    def _say_goodbye(self) -> None:
-        """Tell the client to open no more streams here; those it has go on."""
-        # h2 can only say so by ending the connection, so the frame is made by hand.
-        last = self.protocol.highest_inbound_stream_id
-        frame = GoAwayFrame(stream_id=0, last_stream_id=last, error_code=int(ErrorCodes.NO_ERROR))
-        self.channel.write_nowait(self.protocol.data_to_send() + frame.serialize())
+            self._outlet.say_goodbye()
 
     def _close(self) -> None:
         """Say goodbye and close; a client that is still sending gets a moment to read it."""
         if not self._closing:
             self._closing = True
-            self._say_goodbye()
+            self._outlet.say_goodbye()
             self._end()
             if not self.channel.unsent and not self.channel.read_nowait():
                 self._patience = -1
@@ -392,7 +307,7 @@ class Http2(Speaker):
             self._closing = True
             if not is_told:
                 self.protocol.close_connection(code)
-            self.flush_nowait()
+            self._outlet.flush_nowait()
             self._end()
 
     def _end(self) -> None:
