@@ -31,6 +31,13 @@ class StoredQueue:
     """Bytes of the bodies that wait, at most."""
     waiting: int | None = None
     """Entries that nobody has taken; None until it is asked for."""
+    is_plain: bool = attrs.field(init=False)
+    """Whether it takes what comes as it is, as long as its bound in messages allows."""
+
+    def __attrs_post_init__(self) -> None:
+        spec = self.spec
+        has_rules = spec.partition_by or spec.deduplication_window or spec.ttl is not None
+        self.is_plain = not has_rules and self.most_bytes is None
 
 
 @final

@@ -38,13 +38,48 @@ _PAGE: Final = (
 )
 
 
-def _insert(table: str, columns: int) -> dict[int, str]:
-    row = f"({', '.join('?' * columns)})"
-    return {size: f"INSERT INTO {table} VALUES {', '.join([row] * size)}" for size in _BLOCKS}
+@final
+@attrs.frozen(repr=False)
+class _Insert:
+    """What puts rows into a table, in blocks."""
+
+    table: str
+    row: str
+    """Values of one row: `{0}` is the first that is given for it."""
+    width: int
+    """Values that are given for a row."""
+    _statements: dict[int, str] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._statements.update({size: self._statement(size) for size in _BLOCKS})
+
+    @_statements.default
+    def _none(self) -> dict[int, str]:
+        return {}
+
+    def _statement(self, size: int) -> str:
+        rows = (
+            self.row.format(*(f"?{number * self.width + place + 1}" for place in range(self.width)))
+            for number in range(size)
+        )
+        return f"INSERT INTO {self.table} VALUES {', '.join(rows)}"
+
+    def write(self, connection: sqlite3.Connection, values: list[object]) -> None:
+        """Insert rows, whose values follow each other."""
+        start, end = 0, len(values)
+        for size in _BLOCKS:
+            length = size * self.width
+            while end - start >= length:
+                connection.execute(self._statements[size], values[start : start + length])
+                start += length
 
 
-_ENTRY_INSERTS: Final = _insert("kernel_entry", 12)
-_CONTENT_INSERTS: Final = _insert("kernel_content", 8)
+_ENTRY: Final = _Insert("kernel_entry", "({0}, {1}, {2}, {3}, {0}, 0, 0, {4}, {5}, {6}, NULL, {7})", 8)
+_READY_ENTRY: Final = _Insert(
+    "kernel_entry", f"({{0}}, {{1}}, {READY}, {{2}}, {{0}}, 0, 0, {{3}}, {{3}}, NULL, NULL, NULL)", 4
+)
+"""One that is ready at once and that nothing orders, as most are, in a queue that ends no lives: few values are to bind."""
+_CONTENT_ROW: Final = _Insert("kernel_content", "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7})", 8)
 
 
 class Waiting(NamedTuple):
@@ -63,8 +98,10 @@ class Entries:
     _connection: sqlite3.Connection
     last: int = 0
     """The greatest number given to an entry or a place; numbers are never used again."""
-    _entries: list[tuple[object, ...]] = attrs.field(factory=list[tuple[object, ...]], init=False)
-    _contents: list[tuple[object, ...]] = attrs.field(factory=list[tuple[object, ...]], init=False)
+    _entries: list[object] = attrs.field(factory=list[object], init=False)
+    """The values of rows, one after the other; likewise the next two."""
+    _ready: list[object] = attrs.field(factory=list[object], init=False)
+    _contents: list[object] = attrs.field(factory=list[object], init=False)
     _removed: list[int] = attrs.field(factory=list[int], init=False)
 
     def next_number(self) -> int:
@@ -84,8 +121,16 @@ class Entries:
         key: str | None = None,
     ) -> None:
         """Add an entry under a new number."""
-        self._entries.append((seq, queue, state, letter.rank, seq, 0, 0, expires, letter.deadline, due, None, key))
-        self._contents.append((seq, *letter[:7]))
+        self._entries.extend((seq, queue, state, letter.rank, expires, letter.deadline, due, key))
+        self._contents.append(seq)
+        self._contents.extend(letter[:7])
+
+    def add_ready(self, queue: int, letter: Letter) -> None:
+        """Add an entry that is ready, that nothing orders, and that lives until its own deadline."""
+        self.last = seq = self.last + 1
+        self._ready.extend((seq, queue, letter[7], letter[9]))
+        self._contents.append(seq)
+        self._contents.extend(letter[:7])
 
     def remove(self, seq: int) -> None:
         """Remove an entry and its content."""
@@ -93,9 +138,10 @@ class Entries:
 
     def flush(self) -> None:
         """Have SQLite see everything; whoever reads calls it first."""
-        if self._entries:
-            _write_blocks(self._connection, _ENTRY_INSERTS, self._entries)
-            _write_blocks(self._connection, _CONTENT_INSERTS, self._contents)
+        if self._contents:
+            _READY_ENTRY.write(self._connection, self._ready)
+            _ENTRY.write(self._connection, self._entries)
+            _CONTENT_ROW.write(self._connection, self._contents)
         if self._removed:
             among = (json.dumps(self._removed),)
             self._connection.execute(f"DELETE FROM kernel_entry WHERE seq IN {_AMONG}", among)
@@ -105,6 +151,7 @@ class Entries:
     def forget(self) -> None:
         """Drop what was gathered."""
         self._entries.clear()
+        self._ready.clear()
         self._contents.clear()
         self._removed.clear()
 
@@ -218,12 +265,3 @@ class Entries:
             f"SELECT place, seq, attempts, key FROM kernel_entry WHERE {condition} ORDER BY place LIMIT 1", parameters
         ).fetchone()
         return row
-
-
-def _write_blocks(connection: sqlite3.Connection, inserts: dict[int, str], rows: list[tuple[object, ...]]) -> None:
-    start = 0
-    for size in _BLOCKS:
-        while len(rows) - start >= size:
-            block = rows[start : start + size]
-            connection.execute(inserts[size], [value for row in block for value in row])
-            start += size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar, final
@@ -46,7 +46,11 @@ class StoreThread:
     _teller: Teller
     _poll_interval: float
     _transaction_timeout: float
-    _lock: threading.Condition = attrs.field(factory=threading.Condition, init=False)
+    _mutex: threading.RLock = attrs.field(factory=threading.RLock, init=False)
+    """What `_lock` locks; by itself, it is taken and released without a function of Python."""
+    _lock: threading.Condition = attrs.field(
+        init=False, default=attrs.Factory(lambda self: threading.Condition(self._mutex), takes_self=True)
+    )
     _waiting: list[Operation[Any] | Hold] = attrs.field(factory=list[Operation[Any] | Hold], init=False)
     _executor: Executor = attrs.field(
         init=False,
@@ -92,15 +96,18 @@ class StoreThread:
         await self.wait(operation, self.take_back)
         return operation.outcome()
 
-    async def wait(self, operation: WaitedT, take_back: Callable[[WaitedT], object]) -> None:
-        """Wait for what was submitted by this task. If cancelled, it is taken back if it has not begun."""
+    def wait(self, operation: WaitedT, take_back: Callable[[WaitedT], object]) -> Awaitable[object]:
+        """Wait for what was submitted by this task.
+
+        Cancellation: Is a checkpoint. If cancelled, it is taken back if it has not begun.
+        """
 
         def abort(_: object) -> trio.lowlevel.Abort:
             operation.task = None
             take_back(operation)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        return trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105  awaited by the caller
 
     def submit(self, operation: Operation[Any] | Hold) -> None:
         """Have something done.
@@ -108,7 +115,7 @@ class StoreThread:
         Raises:
             UnavailableError: if the file is closed.
         """
-        with self._lock:
+        with self._mutex:
             if self._is_closing:
                 raise UnavailableError(f'"{self._access.path}" is closed')
             self._waiting.append(operation)

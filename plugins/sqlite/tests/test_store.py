@@ -351,3 +351,35 @@ def test_hot_statements_use_their_indexes(store: Store, path: Path) -> None:
     told = [" ".join(str(row[3]) for row in plan) for plan in plans]
 
     assert [text for text in told if "INDEX kernel_entry_" not in text or "TEMP B-TREE" in text] == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 129, 300])
+def test_what_is_sent_in_one_transaction_comes_out_as_it_was_sent_whatever_its_kind(
+    count: int, store: Store, wall: Wall
+) -> None:
+    declare(store, "plain")
+    declare(store, "ordered", partition_by="subject")
+    kinds: list[dict[str, Any]] = [
+        {"subject": "plain"},
+        {"subject": "plain", "rank": 3, "deadline": wall.now + 60.0},
+        {"subject": "ordered", "headers": "{}"},
+        {"subject": "plain", "delay": 5.0},
+    ]
+    sent = [
+        Letter(f"{number:03}", "", b"%d" % number, "", "t", "r", "c", 9, 0.0, None)._replace(**kinds[number % 4])
+        for number in range(count)
+    ]
+    with committed(store):
+        for letter in sent:
+            store.send(letter, exchange="", mandatory=True)
+    wall.now += 6.0
+    with committed(store):
+        store.upkeep()
+
+    found = {}
+    for queue in ("plain", "ordered"):
+        with committed(store):
+            found |= {each.letter.id: each for each in store.peek(queue, 1000)}
+    assert [found[letter.id].letter for letter in sent] == [letter._replace(delay=0.0) for letter in sent]
+    assert {each.expires for each in found.values()} <= {None, wall.now + 54.0}
+    assert [found[letter.id].expires for letter in sent] == [letter.deadline for letter in sent]
