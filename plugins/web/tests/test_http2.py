@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import h2.errors
@@ -332,6 +333,38 @@ async def test_trailers_and_hints_are_sent(web: Any) -> None:
     assert head.fields[b":status"] == b"200"
     assert trailers.fields == {b"sum": b"1"}
     assert "END_STREAM" in trailers.flags
+
+
+@pytest.mark.parametrize("ending", ["stop", "idle"])
+async def test_what_has_been_said_reaches_a_client_that_reads_late(
+    web: Any, autojump_clock: trio.testing.MockClock, ending: str
+) -> None:
+    """More than the system takes at once: the rest leaves before the connection is shut."""
+    async with web({"/x": small}, h2c=True, stop_timeout=40, keep_alive_timeout=3, header_timeout=3) as service:
+        client = await open_client(service)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        (guest,) = service.dispatcher._server.connections
+        for sock, option in ((client.stream.socket, socket.SO_RCVBUF), (guest.channel._socket, socket.SO_SNDBUF)):
+            sock.setsockopt(socket.SOL_SOCKET, option, 2048)
+        asked = 0
+        while not guest.channel.has_unsent:
+            await client.send(*(client.request(2 * (asked + at) + 1) for at in range(50)))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            asked += 50
+        if ending == "stop":
+            await service.stop_accepting()
+        else:
+            await trio.sleep(4)
+        answers, last = 0, None
+        while (frame := await client.next(HeadersFrame, GoAwayFrame)) is not None:
+            answers, last = answers + isinstance(frame, HeadersFrame), frame
+        await service.wait_connections(0)
+        await client.stream.aclose()
+
+    assert isinstance(last, GoAwayFrame)
+    assert answers == asked
+    assert last.last_stream_id == 2 * answers - 1
+    assert service.logs == []
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

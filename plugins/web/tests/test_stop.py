@@ -69,7 +69,7 @@ async def _wait_until_blocked(service: Any) -> None:
     """Wait until something is left over, which means that the buffers of the socket are full."""
     (connection,) = service.dispatcher._server.connections
     with trio.fail_after(3):
-        while not connection.channel.unsent:  # noqa: ASYNC110  nothing tells
+        while not connection.channel.has_unsent:  # noqa: ASYNC110  nothing tells
             await trio.sleep(0.005)
 
 

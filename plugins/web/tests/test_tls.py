@@ -468,7 +468,7 @@ async def test_a_client_that_never_reads_over_tls_does_not_hold_the_stop(web: An
         await service.intake.wait(lambda intake: intake.active)
         (connection,) = service.dispatcher._server.connections
         with trio.fail_after(3):
-            while not connection.channel.unsent:  # noqa: ASYNC110  nothing tells
+            while not connection.channel.has_unsent:  # noqa: ASYNC110  nothing tells
                 await trio.sleep(0.005)
         took = await service.stop(drain=0.05)
         await trio.aclose_forcefully(stream)
@@ -684,3 +684,31 @@ async def test_a_stop_in_a_handshake_drops_nothing_that_was_asked(web: Any, keys
 
     assert said[:12] == (b"HTTP/1.1 200" if is_whole else b"")
     assert service.logs == []
+
+
+@pytest.mark.parametrize("ending", ["error", "no error", "closed"])
+async def test_a_body_that_nobody_reads_is_dropped_in_silence_when_its_client_ends(
+    web: Any, keys: Keys, ending: str
+) -> None:
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        await release.wait()
+
+    release = trio.Event()
+    async with web(waits, tls=keys.config, body_buffer_bytes=0) as service:
+        client = await open_h2(service, keys)
+        stream_id = await client.request(method="POST", end=False)
+        client.protocol.send_data(stream_id, b"x" * 1000)
+        await client.flush()
+        await service.intake.wait(lambda intake: intake.active)
+        if ending == "closed":
+            await client.stream.aclose()
+        else:
+            client.protocol.close_connection(error_code=2 if ending == "error" else 0)
+            await client.flush()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        release.set()
+        await service.intake.wait(lambda intake: not intake.active)
+        await trio.aclose_forcefully(client.stream)
+        await service.wait_connections(0)
+
+    assert [log for log in service.logs if log["event"] != "the application returned without a complete answer"] == []

@@ -94,6 +94,8 @@ class Http2(Speaker):
         """Read until the client closes, breaks the rules, or is told to go."""
         await self._take_in(self._opening)
         while not (self.channel.closed or self.channel.eof or self._patience < 0):
+            if self._closing and (self.channel.has_unsent or self._read_until == inf):
+                await self._let_take()
             data = await self.channel.read()
             if data and self._closing:
                 self._patience -= len(data)
@@ -107,7 +109,14 @@ class Http2(Speaker):
                 await trio.lowlevel.checkpoint()
             if not self._closing:
                 self._feed(data[at : at + TURN_BYTES])
+            if self._closing:
+                return
             await self._outlet.flush()
+
+    async def _let_take(self) -> None:
+        """Let a client that is told to go take what was said to it; then it gets a moment more."""
+        await self.channel.flush()
+        self._read_until = self._shared.clock.now + LINGER
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -268,6 +277,9 @@ class Http2(Speaker):
                 self.channel.abort()
             else:
                 self._close()
+        elif self._read_until == self.channel.write_until == inf and not self._is_busy:  # as over HTTP/1.1
+            self._shared.context.log.error("a connection had no deadline, and is closed")
+            self.channel.abort()
         for call, lane in list(self._running.items()):
             if lane.write_until <= now:
                 lane.reset(ErrorCodes.CANCEL)
@@ -297,9 +309,11 @@ class Http2(Speaker):
             self._closing = True
             self._outlet.say_goodbye()
             self._end()
-            if not self.channel.unsent and not self.channel.read_nowait():
+            if self.channel.has_unsent:  # and then `write_timeout` for each piece
+                self._read_until = inf
+            elif not self.channel.read_nowait():
                 self._patience = -1
-                self.channel.wake()
+            self.channel.wake()
 
     def _break(self, code: ErrorCodes, *, is_told: bool = False) -> None:
         """End the connection of a client that breaks the rules; h2 may have said so already."""

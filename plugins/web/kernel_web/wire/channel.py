@@ -54,6 +54,7 @@ class Channel:
         "closed",
         "eof",
         "fd",
+        "mute",
         "reading",
         "tls",
         "write_until",
@@ -78,6 +79,8 @@ class Channel:
         self.eof = False
         """The client has closed its sending side."""
         self.closed = False
+        self.mute = False
+        """Nothing more can be said, but what waits to be taken."""
         self.write_until = inf
         """When the client must have taken the next piece."""
 
@@ -210,11 +213,6 @@ class Channel:
         """Whether there is something that the client has not taken."""
         return bool(self._out)
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that the client has not taken."""
-        return sum(map(len, self._out))
-
     async def write(self, data: bytes) -> None:  # noqa: ASYNC910  suspends only to wait
         """Send bytes; waits while the client does not take them.
 
@@ -223,7 +221,7 @@ class Channel:
 
         Cancellation: If cancelled, the rest leaves before what is sent next, or with `flush`: nothing is cut in two.
         """
-        if self.closed:
+        if self.mute:
             raise ClientGoneError("the client is gone")
         self._push(self.tls.encrypt(data) if self.tls is not None else data)
         if self._out:
@@ -235,7 +233,7 @@ class Channel:
 
     def write_nowait(self, data: bytes) -> None:
         """Send bytes, as many as the client takes at once; the rest leaves with what is sent next, or with `flush`."""
-        if not self.closed:
+        if not self.mute:
             self._push(self.tls.encrypt(data) if self.tls is not None else data)
 
     def _push(self, data: bytes) -> None:
@@ -293,6 +291,8 @@ class Channel:
             rest = self._out.popleft()[sent:]
             if rest:
                 self._out.appendleft(rest)
+            elif self.mute:
+                self._shut_down()
         return sent
 
     # --- the end ------------------------------------------------------------------------------------------------
@@ -308,13 +308,16 @@ class Channel:
         self._turn.unpark_all()
 
     def shut(self) -> None:
-        """Say that nothing more will be sent; call it when all is."""
-        if self.closed:
-            return
-        if self.tls is not None:
-            self._push(self.tls.close())
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+        """Say nothing more, once the client has taken what was said: `flush` goes on. May be called again."""
+        if not self.mute:
+            self._push(self.tls.close() if self.tls is not None else b"")
+            self.mute = True
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        if not (self._out or self.closed):
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
 
     def has_left(self) -> bool:
         """Whether the client has closed its sending side, what it sent before and nobody read notwithstanding."""
@@ -337,7 +340,7 @@ class Channel:
             with suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.wake()
-        self.closed = True
+        self.closed = self.mute = True
         self._out.clear()
         self.write_until = inf
         self._socket.close()
