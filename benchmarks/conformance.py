@@ -14,24 +14,23 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
 
 import trustme
+from web_faults import port_in
 
 MANIFEST: Final = """
 [kernel]
 name = "conformance"
 [dispatchers.web]
 plugin = "web"
-bind = "127.0.0.1:{port}"
+bind = "127.0.0.1:0"
 websocket_compression = true
 websocket_max_bytes = 33554432
 {tls}
@@ -62,30 +61,21 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  an
 @contextlib.contextmanager
 def serving(folder: Path, *, tls: bool) -> Generator[int]:
     """Run the service in a process of its own; yields its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     if tls:
         issued = trustme.CA().issue_cert("127.0.0.1")
         issued.private_key_pem.write_to_path(str(folder / "key"))
         (folder / "cert").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     table = f'tls = {{ cert = "{folder}/cert", key = "{folder}/key" }}' if tls else ""
-    (folder / "kernel.toml").write_text(MANIFEST.format(port=port, tls=table))
+    (folder / "kernel.toml").write_text(MANIFEST.format(tls=table))
     command = [sys.executable, "-m", "kernel", "run", str(folder / "kernel.toml")]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as process:
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, env=environ, stdout=log, stderr=log) as process:
         try:
-            wait_open(port)
-            yield port
+            yield port_in(folder / "log")
         finally:
             process.terminate()
-
-
-def wait_open(port: int) -> None:
-    for _ in range(300):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.1)
-    raise SystemExit("the service did not start")
+    complaints = [line for line in (folder / "log").read_text().splitlines() if " error " in line]
+    print(f"errors in the log: {complaints or 'none'}")
 
 
 def autobahn(options: argparse.Namespace, folder: Path) -> bool:

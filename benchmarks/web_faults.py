@@ -15,6 +15,8 @@ import contextlib
 import multiprocessing
 import os
 import random
+import re
+import shutil
 import signal
 import socket
 import struct
@@ -38,7 +40,7 @@ name = "faults"
 drain_timeout = 5
 [dispatchers.web]
 plugin = "web"
-bind = "127.0.0.1:{port}"
+bind = "127.0.0.1:0"
 h2c = true
 max_connections = 5000
 backlog = 1024
@@ -69,17 +71,12 @@ class Service:
     """A kernel in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        (folder / "kernel.toml").write_text(MANIFEST.format(port=self.port))
+        (folder / "kernel.toml").write_text(MANIFEST)
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
         command = [sys.executable, "-m", "kernel", "run", str(folder / "kernel.toml")]
-        self.process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            with contextlib.suppress(OSError), self.connect():
-                return
-            time.sleep(0.05)
-        raise SystemExit("the service did not start")
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+        self.port = port_in(folder / "log")
 
     def connect(self, *, takes: int = 0) -> socket.socket:
         """Connect; a client may have room for so many bytes only."""
@@ -105,6 +102,15 @@ class Service:
         began = time.perf_counter()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30), time.perf_counter() - began
+
+
+def port_in(log: Path) -> int:
+    """Return where a service says that it listens: a port that was free a moment ago may be another's by now."""
+    for _ in range(600):
+        if found := re.search(rb"listening address=https?://127[.]0[.]0[.]1:(\d+)", log.read_bytes()):
+            return int(found[1])
+        time.sleep(0.05)
+    raise SystemExit(f"the service did not start: {log.read_text()}")
 
 
 @contextlib.contextmanager
@@ -167,11 +173,22 @@ class Good:
             thread.join()
 
 
+@contextlib.contextmanager
+def load(service: Service) -> Generator[None]:
+    """Have `wrk` ask besides, on 16 connections; it does not tell what was dropped before a stop, and what after."""
+    command = ["wrk", "-t1", "-c16", "-d5", f"http://127.0.0.1:{service.port}/"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 def stop(options: argparse.Namespace) -> bool:
     answered = dropped = refused = wrong = 0
-    slowest = 0.0
+    slowest, besides = 0.0, load if shutil.which("wrk") else contextlib.nullcontext
     for number in range(options.times):
-        with serving() as service:
+        with serving() as service, besides(service):
             good = Good(service, 16)
             time.sleep(random.Random(number).uniform(0.05, 0.6))
             good.is_over = True
@@ -179,9 +196,10 @@ def stop(options: argparse.Namespace) -> bool:
             good.end()
         answered, refused, wrong = answered + len(good.late), refused + good.refused, wrong + (status != 0)
         dropped, slowest = dropped + len(good.dropped), max(slowest, took)
-        if good.dropped:
-            print(f"stop {number}: dropped {good.dropped}", flush=True)
-    print(f"{options.times} stops under load: {answered} answered, {dropped} dropped, {refused} refused too early,")
+        if good.dropped or good.refused:
+            print(f"stop {number}: refused {good.refused}, dropped {good.dropped}", flush=True)
+    print(f"{options.times} stops {'beside wrk' if besides is load else 'without wrk'}: {answered} answered,", end=" ")
+    print(f"{dropped} dropped, {refused} refused too early,")
     print(f"{wrong} with another status than 0, the slowest in {slowest:.2f} s")
     return not (dropped or refused or wrong)
 
