@@ -164,8 +164,26 @@ def serve_hypercorn(app: str, folder: str) -> None:
     config.keep_alive_timeout = 3600 if app == "idle" else 5
     if app == "tls":
         config.certfile, config.keyfile = f"{folder}/cert", f"{folder}/key"
+    outlive_clients()
     tell(("127.0.0.1", free), app)
     trio.run(serve, application(app), config)
+
+
+def outlive_clients() -> None:
+    """Let hypercorn go on when a client leaves in the middle of an answer: it does not expect trio's error, and ends."""
+    import trio  # noqa: PLC0415
+    from hypercorn.events import Closed  # noqa: PLC0415
+    from hypercorn.trio.tcp_server import TCPServer  # noqa: PLC0415
+
+    send = TCPServer.protocol_send
+
+    async def protocol_send(self: TCPServer, event: Any) -> None:  # noqa: ANN401, ASYNC910  as hypercorn has it
+        try:
+            await send(self, event)
+        except trio.BusyResourceError:
+            await self.protocol.handle(Closed())
+
+    TCPServer.protocol_send = protocol_send
 
 
 SERVERS = {
