@@ -388,3 +388,39 @@ async def test_a_client_that_breaks_the_rules_is_told_once_which(web: Any, frame
     assert len(goaways) == 1
     assert int.from_bytes(said[-4:], "big") == code
     assert service.logs == []
+
+
+ODD = [(b"X-Odd", b" 1 "), (b"Connection", b"close"), (b"te", b"gzip"), (b"Keep-Alive", b"1"), (b"upgrade", b"h2c")]
+
+
+@pytest.mark.parametrize("place", ["head", "trailers", "accept", "denial"])
+async def test_what_an_application_says_of_a_connection_is_not_said(web: Any, place: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket" and place == "accept":
+            await send({"type": "websocket.accept", "headers": ODD})
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.http.response.start", "status": 403, "headers": ODD})
+            await send({"type": "websocket.http.response.body", "body": b"no"})
+        else:
+            headers = ODD if place == "head" else []
+            await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+            await send({"type": "http.response.body", "body": b"x"})
+            await send({"type": "http.response.trailers", "headers": ODD if place == "trailers" else []})
+
+    is_websocket = place in {"accept", "denial"}
+    async with web(app, h2c=True) as service:
+        client = await open_client(service)
+        await client.send(client.headers(1, websocket_fields(), end=False) if is_websocket else client.request(1))
+        head = await client.next(HeadersFrame, RstStreamFrame)
+        said = await client.next(HeadersFrame, RstStreamFrame) if place == "trailers" else head
+        await client.stream.aclose()
+        await service.wait_connections(0)
+
+    assert isinstance(said, HeadersFrame)
+    own = {b":status", b"date", b"content-length"}
+    assert {name: value for name, value in said.fields.items() if name not in own} == {b"x-odd": b"1"}  # type: ignore[attr-defined]
+
+
+def websocket_fields() -> list[tuple[bytes, bytes]]:
+    pseudo = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":path", b"/"), (b":scheme", b"http")]
+    return [*pseudo, (b":authority", b"a"), (b"sec-websocket-version", b"13")]

@@ -280,6 +280,9 @@ class Http2(Speaker):
         elif self._read_until == self.channel.write_until == inf and not self._is_busy:  # as over HTTP/1.1
             self._shared.context.log.error("a connection had no deadline, and is closed")
             self.channel.abort()
+        if not self._running:
+            self.protocol.decoder.forget()
+            self.protocol.encoder.forget()
         for call, lane in list(self._running.items()):
             if lane.write_until <= now:
                 lane.reset(ErrorCodes.CANCEL)

@@ -14,16 +14,14 @@ from typing_extensions import override
 
 from .._application import ASGIMessage
 from ..asgi.call import Call
-from ..asgi.fields import are_sound
 from ..asgi.routes import Route
 from ..wire.channel import ClientGoneError
 from .lane import Lane
-from .protocol import Fields
+from .protocol import Fields, sendable
 
 if TYPE_CHECKING:
     from ..asgi.shared import Shared
 
-_HOP_BY_HOP: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive", b"upgrade", b"proxy-connection"})
 _NO_BODY: Final = frozenset({204, 304})
 
 
@@ -233,25 +231,17 @@ class Stream(Call):
         status = self._start["status"]
         if not 200 <= status <= 999:
             raise WrongAnswerError(f"an answer cannot have the status {status}")
-        fields: Fields = []
-        for name, value in self._start.get("headers", ()):
-            low = bytes(name).lower()
-            if low == b"content-length":
+        fields = sendable(self._start.get("headers", ()))
+        for name, value in fields:
+            if name == b"content-length":
                 self._left = int(value)
-            if low not in _HOP_BY_HOP:
-                fields.append((low, bytes(value).strip(b" \t")))
-        if not are_sound(fields):
-            raise WrongAnswerError("a header of the answer is not allowed")
         if self._left is None and length is not None and not self._may_have_no_body():
             fields.append((b"content-length", b"%d" % length))
         return [(b":status", b"%d" % status), *fields, *self.shared.clock.fields]
 
     async def _send_trailers(self, message: ASGIMessage) -> None:
         more = message.get("more_trailers", False)
-        fields = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
-        if not are_sound(fields):
-            raise WrongAnswerError("a trailer of the answer is not allowed")
-        self._start.setdefault("collected", []).extend(fields)
+        self._start.setdefault("collected", []).extend(sendable(message.get("headers", ())))
         if more:
             await checkpoint()
             return
@@ -260,9 +250,7 @@ class Stream(Call):
         self._end()
 
     async def _send_hints(self, message: ASGIMessage) -> None:
-        fields = [(b"link", bytes(link)) for link in message.get("links", ())]
-        if not are_sound(fields):
-            raise WrongAnswerError("a hint is not allowed")
+        fields = sendable((b"link", link) for link in message.get("links", ()))
         self.lane.put_fields([(b":status", b"103"), *fields])
         await self.lane.send(b"")
 

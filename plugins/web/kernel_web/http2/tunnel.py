@@ -9,11 +9,10 @@ from trio.lowlevel import checkpoint
 from typing_extensions import override
 
 from .._application import ASGIMessage
-from ..asgi.fields import are_sound
 from ..websocket.carrier import Carrier
 from ..wire.channel import ClientGoneError
 from .lane import Lane
-from .protocol import Fields
+from .protocol import Fields, sendable
 from .stream import give
 
 
@@ -46,18 +45,14 @@ class Tunnel(Carrier):
 
     @override
     async def accept(self, headers: list[tuple[bytes, bytes]]) -> None:
-        if not are_sound(headers):
-            raise RuntimeError("a header of the answer is not allowed")
-        self._lane.put_fields([(b":status", b"200"), *headers, *self._common])
+        self._lane.put_fields([(b":status", b"200"), *sendable(headers), *self._common])
         await self._lane.send(b"")
 
     @override
     async def respond(self, message: ASGIMessage) -> None:
         lane = self._lane
         if message["type"] == "http.response.start":
-            fields = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
-            if not are_sound(fields):
-                raise RuntimeError("a header of the answer is not allowed")
+            fields = sendable(message.get("headers", ()))
             lane.put_fields([(b":status", b"%d" % message["status"]), *fields, *self._common])
             await checkpoint()
             return
