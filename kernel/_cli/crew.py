@@ -43,14 +43,16 @@ def run_crew(source: Source, options: ServiceOptions, *, size: int, restart: Res
 
 
 async def _run(source: Source, options: ServiceOptions, size: int, restart: RestartPolicy, watched: Path | None) -> int:
+    name, control = source.seen()
     parent = Parent(
         given=json.dumps({"source": attrs.asdict(source), "options": attrs.asdict(options)}),
         size=size,
         policy=restart,
+        planned={"service": name, "manifest": source.path, "control": control, "stop_budget": 0.0},
         open_log=partial(_log, options),
         on_ready=_show,
         tell_manager=partial(tell_systemd, os.environ),
-        beside=(keep_alive,) if size == 1 else (answer_for_all, keep_alive),  # one answers for itself
+        beside=(answer_for_all, keep_alive),
         watched=watched,
     )
     return await parent.run()

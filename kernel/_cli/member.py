@@ -49,7 +49,15 @@ def main(member: Member, given: dict[str, Any]) -> int:
             plan = source.resolve(registry)
             member.tell(planned=_told(plan, options))
             again = partial(source.resolve_again, registry)
-            result = run_service(plan, options, hub=hub, shows=member.size == 1, crew=member, again=again)
+            result = run_service(
+                plan,
+                options,
+                hub=hub,
+                shows=member.size == 1,
+                crew=member,
+                again=again,
+                taken=lambda now: member.tell(planned=_told(now, options)),
+            )
     except InvalidError as error:
         complain(str(error))
         member.tell(ended={"status": _INVALID, "ran_to_end": False})
@@ -85,6 +93,8 @@ def _told(plan: Plan, options: ServiceOptions) -> dict[str, object]:
         "grace_period": plan.grace_period,
         "stop_budget": plan.budget.seconds,
         "control": plan.control,
+        "processes": plan.processes,
+        "process_restart": attrs.asdict(plan.process_restart, filter=lambda field, _: field.name != "policy"),
         "folders": sorted(_folders(plan)),
         "level": options.log_level or plan.log.level,
         "as_json": plan.log.format == "json" if options.as_json is None else options.as_json,

@@ -61,6 +61,7 @@ def run_service(
     shows: bool = True,
     leash: Leash | None = None,
     again: Callable[[], Plan] | None = None,
+    taken: Callable[[Plan], object] = lambda _plan: None,
     crew: Crew = ALONE,
 ) -> Result:
     """Run a service until it ends; returns how it did. The process has to end then: see `ends_process` of `run`.
@@ -75,11 +76,12 @@ def run_service(
         shows: Whether standard output gets the tree.
         leash: Of what is run once; see `run`.
         again: Reads the manifest again, for a reload; None if it cannot be.
+        taken: Called with each plan that a reload puts in force.
         crew: The processes of the service, of which this is one; its number stands in every record of the log.
     """
     hub, log = EventHub() if hub is None else hub, Log(_log_settings(plan, options, crew))
     log_events(hub, log)
-    now = _Now(plan, options, log)
+    now = _Now(plan, options, log, taken)
     origin_of = _keep_origins(now, hub)
     is_bare = log.settings.as_json or not shows
     with capture(log), nullcontext() if is_bare else _showing(Tree(plan), hub):
@@ -111,6 +113,8 @@ class _Now:
     plan: Plan
     options: ServiceOptions
     log: Log
+    taken: Callable[[Plan], object]
+    """Is told as well."""
 
     def become(self, plan: Plan) -> None:
         """Take note of a plan that is in force. Levels that somebody has set by hand stay, unless it has others."""
@@ -120,6 +124,7 @@ class _Now:
             levels = _levels(plan, self.options)
             settings.levels.become(levels.level, levels.named, own=levels.own)
         self.plan = plan
+        self.taken(plan)
 
 
 @contextmanager

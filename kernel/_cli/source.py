@@ -5,17 +5,23 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
 from .._convert.folder import folder_of, on_path
 from .._core.spec import Plan
+from .._manifest.layers import read_layers
 from .._manifest.manifest import Manifest, load, outline
+from .._manifest.names import name_in
+from .._manifest.overrides import override
+from .._manifest.paths import find
 from .._manifest.registry import Registry
 from .._plan.plan import resolve
+from ..errors import ManifestError
 
 if TYPE_CHECKING:
     from .._plan.options import ServiceOption
@@ -51,6 +57,17 @@ class Source:
         return load(
             self.path, environ=os.environ, overrides=self.overrides, overlays=self.overlays, arguments=self.arguments
         )
+
+    def seen(self) -> tuple[str, bool]:
+        """Return what its service is called, and whether that is to listen for orders, as far as can be seen.
+
+        Nothing is imported for it, and the manifest may be wrong.
+        """
+        tables: Mapping[str, object] = {}
+        with suppress(ManifestError):
+            layer = read_layers(Path(self.path), file=self.path, overlays=self.overlays)
+            tables, _ = override(layer.tables, self.overrides, [])
+        return name_in(tables, folder_of(self.path)), find(tables, ("kernel", "control")) is not False
 
     def resolve(self, registry: Registry, manifest: Manifest | None = None) -> Plan:
         """Read the manifest and make a plan of it. Its folder has to be on the path, for its modules to be found.

@@ -74,7 +74,10 @@ def changes(old: Plan, new: Plan, *, stale: Collection[str] = ()) -> Changes:
 
 
 def fixed(old: Plan, new: Plan) -> list[Problem]:
-    """Return what a service that runs cannot take over: what it is called, where it is heard, and nothing to do."""
+    """Return what a service that runs cannot take over.
+
+    What it is called, where it is heard, how many processes it has, and nothing to do.
+    """
     found = {
         ("kernel", "name"): old.name == new.name,
         ("kernel", "control"): old.control == new.control,
@@ -83,6 +86,9 @@ def fixed(old: Plan, new: Plan) -> list[Problem]:
     }
     text = "cannot change while the service runs: restart it, or leave this as it was"
     problems = [new.problem(at, text) for at, is_same in found.items() if not is_same]
+    if old.processes != new.processes:
+        text = "is read when the service starts: stop it and start it, or leave this as it was"
+        problems.append(new.problem(("kernel", "processes"), text))
     if _has_work(old) and not _has_work(new):
         text = "leaves nothing to run, so that the service would end: stop it by `kernel stop`, or leave something"
         problems.append(new.problem(("kernel",), text))

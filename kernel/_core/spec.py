@@ -409,6 +409,8 @@ class Plan(ByFields):
     """Whether `kernel run` listens on a control socket."""
     processes: int = 1
     """How many processes `kernel run` starts, each with all of it."""
+    process_restart: RestartPolicy = RestartPolicy()
+    """When one of them that has ended is started again; its `policy` is not used."""
     secrets: tuple[Secret, ...] = attrs.field(default=(), eq=False)
     """Every secret that the manifest names: what is inside of them is never logged."""
     tables: Mapping[str, object] = attrs.field(factory=dict[str, object], eq=False, repr=False)

@@ -23,14 +23,24 @@ _EACH: Final = ("reload", "restart", "pause", "resume", "log-level")
 _WHOLE: Final = ("ps", "tree", "why", "stop")
 
 
-async def answer_for_all(parent: Parent) -> None:
-    """Listen on the control socket of a crew, and answer, if its manifest does not say otherwise.
+async def answer_for_all(parent: Parent) -> None:  # noqa: ASYNC910  it waits for ever
+    """Listen on the control socket of a crew, and answer, wherever it is to be: see `Parent.heard_as`.
 
     Cancellation: Is a checkpoint.
     """
+    while True:
+        name = parent.heard_as
+        async with trio.open_nursery() as nursery:
+            if name is not None:
+                nursery.start_soon(_answer_as, parent, name)
+            await parent.wait_heard_otherwise(name)
+            nursery.cancel_scope.cancel()
+
+
+async def _answer_as(parent: Parent, name: str) -> None:
     await trio.lowlevel.checkpoint()
-    place = Place.of(parent.planned["service"], os.environ)
-    listener = open_socket(place, parent.log) if parent.planned["control"] else None
+    place = Place.of(name, os.environ)
+    listener = open_socket(place, parent.log)
     if listener is None:
         return
 
@@ -57,9 +67,8 @@ async def _answer(parent: Parent, request: dict[str, object]) -> object:
     if order in _EACH:
         return next(iter((await _ask_each(parent, order, request)).values()))
     if order not in _WHOLE:
-        raise RefusedError(
-            f"of one process only, such as --service {parent.planned['service']}.0; of all: {listed(sorted({*_EACH, *_WHOLE}))}"
-        )
+        one = "no process runs" if parent.size == 1 else f"such as --service {parent.planned['service']}.0"
+        raise RefusedError(f"of one process only, {one}; of all: {listed(sorted({*_EACH, *_WHOLE}))}")
     told = await _ask_each(parent, order, request)
     for answer in told.values():
         answer.pop("manifest", None)  # it is said once, of the whole
@@ -81,21 +90,23 @@ async def _ask_each(parent: Parent, order: str, arguments: Mapping[str, object])
     async def ask(process: Process) -> None:  # noqa: ASYNC910  the thread is waited for
         try:
             told[process.number] = await trio.to_thread.run_sync(
-                lambda: client.ask(_place(parent, process), order, **arguments)
+                lambda: client.ask(_place(process), order, **arguments)
             )
         except (RefusedError, client.UnansweredError) as error:
             refused.append(str(error))
 
     async with trio.open_nursery() as nursery:
         for process in parent.processes:
-            nursery.start_soon(ask, process)
+            if process.planned:  # else it does not listen yet
+                nursery.start_soon(ask, process)
     if order in _EACH and (refused or not told):
-        raise RefusedError(refused[0] if refused else "no process runs")
+        raise RefusedError(refused[0] if refused else "no process runs that has read the manifest: see `kernel tree`")
     return told
 
 
-def _place(parent: Parent, process: Process) -> Place:
-    return Place.of(f"{parent.planned['service']}.{process.number}", os.environ, pid=process.pid)
+def _place(process: Process) -> Place:
+    # Called as it has said itself, which another one, with another version of the manifest, may have said otherwise.
+    return Place.of(f"{process.planned['service']}.{process.number}", os.environ, pid=process.pid)
 
 
 def _service(parent: Parent, told: Mapping[int, Any]) -> dict[str, object]:
@@ -122,5 +133,11 @@ def _service(parent: Parent, told: Mapping[int, Any]) -> dict[str, object]:
 def _absent(parent: Parent, number: int) -> dict[str, object]:
     slot = parent.slots[number]
     process = slot.fresh or slot.process
-    state = "not running" if process is None else "unanswering" if process.is_ready else "starting"
-    return {"pid": 0 if process is None else process.pid, "state": state, "restarts": slot.restarts}
+    if process is None:
+        state = f"{'waiting for a change' if parent.watched else 'not running'}{f': it {slot.how}' * bool(slot.how)}"
+        return {"pid": 0, "state": state, "restarts": slot.restarts}
+    return {
+        "pid": process.pid,
+        "state": "unanswering" if process.is_ready else "starting",
+        "restarts": slot.restarts,
+    }

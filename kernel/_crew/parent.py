@@ -9,7 +9,6 @@ import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 _MARGIN: Final = 0.5
 """Seconds after the grace period in which a process ends itself, before it is killed."""
-_GRACE: Final = 25.0
-"""Seconds of the grace period while no process has told it."""
 
 Beside: TypeAlias = Callable[["Parent"], Awaitable[None]]
 
@@ -51,11 +48,13 @@ class Parent:
     tell_manager: Callable[..., None]
     """Tells systemd lines, if it listens."""
     beside: tuple[Beside, ...] = ()
-    """What runs as long as the crew does, from the moment at which a process has told of its service."""
+    """What runs as long as the crew does."""
     watched: Path | None = None
     """The manifest's folder, if the service is to be started again when something in it has changed."""
+    planned: Mapping[str, Any]
+    """What is known of the service: what the process has told that took its place last, and before that what can be seen
+    of its manifest from outside."""
     slots: list[Slot] = attrs.field(init=False)
-    planned: Mapping[str, Any] = attrs.field(factory=dict[str, Any], init=False)
     began: float = attrs.field(factory=trio.current_time, init=False)
     is_stopping: bool = attrs.field(default=False, init=False)
     reason: str = attrs.field(default="", init=False)
@@ -73,24 +72,38 @@ class Parent:
     _generation: int = attrs.field(default=0, init=False)
     """How often the service has changed."""
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _folders: set[str] = attrs.field(factory=set[str], init=False)
-    """Where its code is, besides the manifest's folder."""
-    _look_anew: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Where those wait who look again when a process has come, gone or told something, or the service has changed."""
+    _looked_at: list[Path] = attrs.field(factory=list[Path], init=False)
+    """Folders that are watched, with all that is below."""
     _nursery: trio.Nursery = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.slots = [Slot.of(number, self.policy) for number in range(self.size)]
-        self.log = self.open_log({})
+        self.log = self.open_log(self.planned)
 
     @property
     def grace_period(self) -> float:
         """Seconds that a stop may take."""
-        return float(self.planned.get("grace_period", _GRACE))
+        return max((process.grace_period for process in self._alive), default=0.0)
 
     @property
     def processes(self) -> list[Process]:
         """Those that count: of each number, the one that has it."""
         return [slot.process for slot in self.slots if slot.process is not None]
+
+    @property
+    def heard_as(self) -> str | None:
+        """What the service is called at the control socket of this parent; None if that is not to be there.
+
+        A process that is the only one answers for itself, as soon as it has read the manifest.
+        """
+        is_heard = self.planned["control"] and not (self.size == 1 and any(one.planned for one in self._alive))
+        return str(self.planned["service"]) if is_heard else None
+
+    async def wait_heard_otherwise(self, name: str | None) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Wait until the service is called otherwise than by a name, at the control socket of this parent."""
+        while self.heard_as == name:
+            await self._changed.park()
 
     async def run(self) -> int:
         """Run the crew until it is told to stop, fails, or has nothing left to do; return the exit status.
@@ -101,8 +114,10 @@ class Parent:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._hear_signals, signals)
                 self._nursery.start_soon(self._roll_when_wanted)
+                for beside in self.beside:
+                    self._nursery.start_soon(beside, self)
                 if self.watched is not None:
-                    self._nursery.start_soon(self._watch, self.watched)
+                    self._look_at([self.watched])
                 async with trio.open_nursery() as keepers:
                     for slot in self.slots:
                         keepers.start_soon(self._keep, slot)
@@ -127,10 +142,10 @@ class Parent:
             await process.gone.wait()
             if slot.process is not process:  # another one has its place
                 continue
-            slot.process = None
+            slot.process, slot.how = None, how_it_ended(process)
             if slot.fresh is not None:
                 await slot.fresh.settled.wait()
-                if slot.settle():
+                if self._settle(slot):
                     continue
             if not await self._goes_on(slot, process):
                 return
@@ -176,14 +191,23 @@ class Parent:
         slot.generation = self._generation
         process = started(slot.number, self.size, self.given, self._hear, keeps_code=self.watched is None)
         self._alive[process] = None
+        self._changed.unpark_all()
         self._nursery.start_soon(self._see_off, process)
         return process
+
+    def _settle(self, slot: Slot) -> bool:
+        """Have what is fresh take a place, if it is ready; return whether it has."""
+        if slot.settle() and slot.process is not None:
+            self._take_over(slot.process.planned)
+            return True
+        return False
 
     async def _see_off(self, process: Process) -> None:
         try:
             await process.run()
         finally:
             del self._alive[process]
+            self._changed.unpark_all()
             if process.is_asked_to_end and self.is_stopping:
                 self._statuses.append(status_of(process))
             if process is self._leader:
@@ -195,7 +219,7 @@ class Parent:
     def _hear(self, process: Process, frame: Frame) -> None:
         match frame:
             case {"planned": planned}:
-                self._note_planned(planned)
+                self._note_planned(process, planned)
             case {"ready": _}:
                 self._note_ready(process)
             case {"listen": listen, "owner": owner, "id": id_}:
@@ -207,22 +231,33 @@ class Parent:
             case _:
                 pass
 
-    def _note_planned(self, planned: Mapping[str, Any]) -> None:
-        is_first, self.planned = not self.planned, planned
-        if not {*planned["folders"]} <= self._folders:
-            self._folders |= {*planned["folders"]}
-            self._look_anew.set()
+    def _note_planned(self, process: Process, planned: Mapping[str, Any]) -> None:
+        if self.watched is not None:
+            self._look_at(map(Path, planned["folders"]))
+        if all(slot.fresh is not process for slot in self.slots):  # which may yet turn out to be unfit
+            self._take_over(planned)
+        self._may_start.set()
+
+    def _take_over(self, planned: Mapping[str, Any]) -> None:
+        """Be the parent of what a process has told: what it is called, how it logs, when it is started again."""
+        if planned["processes"] not in {self.size, self.planned.get("processes", self.size)}:
+            text = "how many processes there are is read at the start: stop the service and start it to have another number"
+            self.log.warning(text, component="kernel", processes=self.size, manifest=planned["processes"])
+        self.planned = planned
         self.log = self.open_log(planned)
-        if is_first:
-            self._may_start.set()
-            for beside in self.beside:
-                self._nursery.start_soon(beside, self)
+        self.policy = RestartPolicy(**planned["process_restart"])
+        for slot in self.slots:
+            slot.history.policy = self.policy
+        self._changed.unpark_all()
 
     def _note_ready(self, process: Process) -> None:
         self._choose_leader()
         seconds = round(trio.current_time() - process.began, 2)
         self.log.info("ready", component=f"process/{process.number}", pid=process.pid, seconds=seconds)
-        if not self.was_ready and all(slot.process is not None and slot.process.is_ready for slot in self.slots):
+        if not all(slot.process is not None and slot.process.is_ready and slot.fresh is None for slot in self.slots):
+            return
+        self._close_unwanted(self._sockets.held)
+        if not self.was_ready:
             self.was_ready = True
             self.tell_manager("READY=1", f"STATUS=ready: {self.size} processes")
             self.on_ready(self)
@@ -307,38 +342,53 @@ class Parent:
             process.send_signal(signal.SIGKILL)
 
     def roll(self) -> None:
-        """Have each process replaced by a new one, one after the other. Begun once more if it is wanted meanwhile."""
+        """Have each process replaced by a new one, one after the other. Begun once more if it is wanted meanwhile.
+
+        If it is watched, all are started again instead, as by a change: nobody wants two versions at work at once.
+        """
         self._roll_wanted.set()
 
-    async def _watch(self, folder: Path) -> None:
+    def _look_at(self, folders: Iterable[Path]) -> None:
+        """Watch folders as well, from now on; those that are go on to be, so that nothing is missed meanwhile."""
+        more = [one for one in folders if not any(one.is_relative_to(known) for known in self._looked_at)]
+        if more:
+            self._looked_at += more
+            self._nursery.start_soon(self._watch, more)
+
+    async def _watch(self, folders: list[Path]) -> None:  # noqa: ASYNC910  it waits for ever
         """Have all processes started again whenever something has changed; the old ones stop in order first."""
         from .watch import changes  # noqa: PLC0415  what it needs is installed for development only
 
-        while True:
-            self._look_anew = trio.Event()
-            async with aclosing(changes([folder, *map(Path, self._folders)], self._look_anew)) as found:
-                async for names in found:
-                    await self._start_again(names)
+        async with aclosing(changes(folders)) as found:
+            async for names in found:
+                await self._start_again(names)
 
     async def _start_again(self, changed: list[str]) -> None:
         self._generation += 1
         self.log.info("starting again", component="kernel", changed=changed)
         async with trio.open_nursery() as nursery:
             for process in self.processes:
-                nursery.start_soon(partial(process.end, within=self.grace_period + _MARGIN))
+                nursery.start_soon(self._end, process)
         self._changed.unpark_all()
+
+    async def _end(self, process: Process) -> None:
+        await process.end(within=process.grace_period + _MARGIN)
 
     async def _roll_when_wanted(self) -> None:
         rolling = Roll(
             slots=self.slots,
             start=self._start,
-            patience=lambda: self.grace_period + _MARGIN,
+            settle=self._settle,
+            end=self._end,
             is_stopping=lambda: self.is_stopping,
             log=lambda: self.log,
         )
         while True:
             await self._roll_wanted.wait()
             self._roll_wanted = trio.Event()
+            if self.watched is not None:
+                await self._start_again([])
+                continue
             self.log.info("each process is replaced by a new one")
             if await rolling.run():
                 self._close_unwanted(self._sockets.held)

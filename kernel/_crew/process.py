@@ -19,6 +19,8 @@ import trio
 from .._core.crew import Endpoint
 from .wire import ANSWERS_WITHIN, CHUNK, Frame, Unpacker, packed
 
+GRACE: Final = 25.0
+"""Seconds of the grace period of a process that has not told it."""
 _CHILD: Final = "kernel._cli.member"
 _REST_WITHIN: Final = 0.2
 """Seconds in which the last that a process has sent is read, after its end."""
@@ -39,7 +41,7 @@ class Process:
     began: float = attrs.field(factory=trio.current_time, init=False)
     ready_at: float | None = attrs.field(default=None, init=False)
     planned: Mapping[str, Any] = attrs.field(factory=dict[str, Any], init=False)
-    """What it has told of its service; empty before it has read the manifest."""
+    """What it has told of its service, the last time; empty before it has read the manifest."""
     ended: Mapping[str, Any] | None = attrs.field(default=None, init=False)
     """How it has ended, in its own words; None if it has not, or could not tell."""
     sockets: set[tuple[str, Endpoint]] = attrs.field(factory=set[tuple[str, Endpoint]], init=False)
@@ -63,6 +65,11 @@ class Process:
     def status(self) -> int:
         """Its exit status once it has gone; below 0 is the signal that killed it."""
         return self.popen.returncode or 0
+
+    @property
+    def grace_period(self) -> float:
+        """Seconds that its stop may take."""
+        return float(self.planned.get("grace_period", GRACE))
 
     @property
     def is_ready(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -29,8 +29,10 @@ class Roll:
 
     slots: Sequence[Slot]
     start: Callable[[Slot], Process]
-    patience: Callable[[], float]
-    """Seconds that an old process has for its end."""
+    settle: Callable[[Slot], bool]
+    """Has what is fresh take its place, if it is ready."""
+    end: Callable[[Process], Awaitable[None]]
+    """Has a process stop in order, and waits for it."""
     is_stopping: Callable[[], bool]
     log: Callable[[], FilteringBoundLogger]
 
@@ -62,10 +64,10 @@ class Roll:
         if why_not:
             slot.fresh = None
             self._give_up(slot, why_not)
-            await fresh.end(within=self.patience())
+            await self.end(fresh)
             return False
-        slot.settle()
-        await old.end(within=self.patience())
+        self.settle(slot)
+        await self.end(old)
         return not self.is_stopping()
 
     def _give_up(self, slot: Slot, how: str) -> None:

@@ -30,6 +30,8 @@ class Slot:
     generation: int = attrs.field(default=0, init=False)
     """How often the service had changed when its process was started."""
     restarts: int = attrs.field(default=0, init=False)
+    how: str = attrs.field(default="", init=False)
+    """How its last process has ended; empty if none has."""
     _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     @classmethod

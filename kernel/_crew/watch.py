@@ -7,7 +7,6 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
-import trio
 import watchfiles
 
 ENDINGS: Final = (".py", ".toml")
@@ -19,8 +18,8 @@ _AT_MOST: Final = 250
 """Milliseconds for which a thread waits at a time: a cancellation, and so the end, waits for that thread."""
 
 
-async def changes(folders: Iterable[Path], over: trio.Event) -> AsyncGenerator[list[str]]:
-    """Yield what has changed in folders and below, each time that something has, until `over` is set.
+async def changes(folders: Iterable[Path]) -> AsyncGenerator[list[str]]:
+    """Yield what has changed in folders and below, each time that something has.
 
     What is hidden, and what tools put there, such as `.venv` and `__pycache__`, is not looked at.
 
@@ -28,7 +27,7 @@ async def changes(folders: Iterable[Path], over: trio.Event) -> AsyncGenerator[l
     """
     looked_at = _Code()
     watch = watchfiles.awatch(
-        *folders, watch_filter=looked_at, debounce=_TOGETHER, step=_AT_REST, stop_event=over, rust_timeout=_AT_MOST
+        *folders, watch_filter=looked_at, debounce=_TOGETHER, step=_AT_REST, rust_timeout=_AT_MOST
     )
     async with aclosing(watch) as all_found:
         async for found in all_found:

@@ -6,9 +6,7 @@ Finds everything that is wrong at once: each step reports and goes on, and only 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast
 
 import attrs
@@ -30,6 +28,7 @@ from .._core.spec import (
 )
 from .._core.words import listed
 from .._manifest.manifest import Manifest
+from .._manifest.names import is_name, named_like, nearest_name
 from .._manifest.registry import Registry
 from .._manifest.tables import (
     DispatcherTable,
@@ -60,7 +59,6 @@ from .wiring import Ground, Wired, Wiring, stop_timeout_of, wire, with_lent
 if TYPE_CHECKING:
     from .inside import Part
 
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _TOLERANCE: Final = 1e-6
 """Seconds that adding floats may be off."""
 
@@ -148,6 +146,7 @@ def _resolve(
         log=tables.logging,
         control=tables.kernel.control,
         processes=tables.kernel.processes,
+        process_restart=tables.kernel.process_restart,
         secrets=tuple(secrets_in(manifest)),
         tables=with_tables_of(parts, manifest.tables),
         problem=manifest.problem,
@@ -166,11 +165,10 @@ def _values(
 def _service_name(ground: Ground) -> str:
     given = ground.tables.kernel.name
     if given is None:
-        folder = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(ground.manifest.directory).absolute().name)
-        return re.sub(r"^[^A-Za-z]+", "", folder)[:64] or "service"
-    if not _NAME.fullmatch(given):
-        meant = re.sub(r"[^A-Za-z0-9_-]+", "-", given).strip("-_")
-        hint = f'; write "{meant}"' if _NAME.fullmatch(meant) else ""
+        return named_like(ground.manifest.directory)
+    if not is_name(given):
+        meant = nearest_name(given)
+        hint = f'; write "{meant}"' * bool(meant)
         text = "must be at most 64 of A-Z, a-z, 0-9, _ and -, and start with a letter"
         ground.report(("kernel", "name"), f"{text}{hint}")
     return given

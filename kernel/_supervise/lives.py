@@ -7,7 +7,7 @@ is left. `tree` makes the children that live so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Final, cast
 
@@ -19,6 +19,7 @@ from .._core.executor import Executor
 from .._core.interceptors import handling, intercepting
 from .._core.lifecycle import State, exit_status
 from .._core.spec import ComponentSpec, DispatcherSpec, DriverSpec, WorkerSpec
+from .._core.topologies import topologies_of
 from .._core.words import listed
 from .._delivery.bucket import Bucket
 from .._delivery.collect import Collector
@@ -26,7 +27,7 @@ from .._delivery.hold import Hold
 from .._delivery.intake import KernelIntake
 from .._delivery.pipeline import Pipeline
 from .._delivery.pool import Instance
-from ..abc import Broker, Candidate, Dispatcher, Driver, Topology
+from ..abc import Broker, Dispatcher, Driver
 from ..errors import DependencyError, SendError, StartupError, UnavailableError
 from .elsewhere import employ
 from .given import arguments, interceptors
@@ -73,19 +74,9 @@ async def declare(  # noqa: ASYNC910  suspends only to wait
             continue
         if not isinstance(other, DispatcherSpec) or other.driver != spec.id or not isinstance(resource, Broker):
             continue
-        for topology in _topologies(tree, other):
+        for topology in topologies_of(other, tree.plan.components, service=tree.service_name(other.id)):
             with suppress(SendError, UnavailableError):  # the dispatcher declares it as well, and is the one that fails
                 await resource.declare(topology)
-
-
-def _topologies(tree: Tree, spec: DispatcherSpec) -> Iterable[Topology]:
-    pools = (tree.pools[name] for name in spec.workers)
-    workers = {pool.spec.name.rpartition("/")[2]: Candidate(worker=pool.worker, options=pool.options) for pool in pools}
-    found = (
-        spec.cls.topology(spec.config),
-        spec.cls.worker_topology(spec.config, workers, service=tree.service_name(spec.id)),
-    )
-    return [topology for topology in found if topology is not None]
 
 
 async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> None:

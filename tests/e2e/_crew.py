@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -92,6 +93,31 @@ def runs(pid: int) -> bool:
 
 def port_of(service: Service) -> int:
     return int(service.err.partition("http://127.0.0.1:")[2].split()[0])
+
+
+# --- ports ----------------------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+async def answers(port: int) -> bool:
+    try:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            with trio.fail_after(PATIENCE):
+                return b"".join([piece async for piece in stream]).startswith(b"HTTP/1.1 200")
+    except (OSError, trio.BrokenResourceError):  # the second one has waited in the queue of what was closed
+        return False
+
+
+async def until_refused(port: int) -> None:
+    with trio.fail_after(PATIENCE):
+        while await answers(port):  # noqa: ASYNC110  it happens in other processes
+            await trio.sleep(0.01)
 
 
 # --- clients --------------------------------------------------------------------------------------------------------

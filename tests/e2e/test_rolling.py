@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
 import signal
-import socket
 import sys
 import uuid
 from pathlib import Path
@@ -15,8 +15,26 @@ import pytest
 import trio
 
 from ..amqp.conftest import mark, rabbitmq
-from ._crew import CLEAN, PATIENCE, RUN, SITE, WEB, load, pair, patient, pids, port_of, runs, wait_gone, wait_ready
-from ._service import LOOP
+from ._crew import (
+    CLEAN,
+    PATIENCE,
+    RUN,
+    SITE,
+    WEB,
+    answers,
+    free_port,
+    load,
+    pair,
+    patient,
+    pid_of,
+    pids,
+    port_of,
+    runs,
+    until_refused,
+    wait_gone,
+    wait_ready,
+)
+from ._service import LOOP, Service, launched
 
 __all__ = ["mark", "patient", "rabbitmq"]
 
@@ -279,28 +297,6 @@ async def test_a_reload_in_a_roll_reaches_those_that_are_being_started(
 # --- ports that are moved -----------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-async def answers(port: int) -> bool:
-    try:
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            with trio.fail_after(PATIENCE):
-                return b"".join([piece async for piece in stream]).startswith(b"HTTP/1.1 200")
-    except OSError:
-        return False
-
-
-async def until_refused(port: int) -> None:
-    with trio.fail_after(PATIENCE):
-        while await answers(port):  # noqa: ASYNC110  it happens in other processes
-            await trio.sleep(0.01)
-
-
 @pytest.mark.parametrize("order", ["reload", "restart"])
 async def test_nobody_waits_at_a_port_that_was_left(
     tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
@@ -340,3 +336,120 @@ async def test_a_component_that_restarts_keeps_its_port(tmp_path: Path, monkeypa
             await clients.wait_answers(20)
 
     assert clients.refused == 0
+
+
+# --- what belongs to the whole ------------------------------------------------------------------------------------
+
+
+async def kernel(*words: str) -> str:
+    """Return what a command prints, on both streams."""
+    command = [sys.executable, "-m", "kernel", *words]
+    done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    return (done.stdout + done.stderr).decode()
+
+
+def rewrite(service: Service, old: str, new: str) -> None:
+    manifest = service.directory / "kernel.toml"
+    text = manifest.read_text()
+    assert old in text
+    manifest.write_text(text.replace(old, new))
+
+
+async def names() -> list[str]:
+    return [one["service"] for one in json.loads(await kernel("ps", "--json"))]
+
+
+async def test_one_that_is_called_otherwise_is_so_when_it_has_rolled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    async with pair(tmp_path, LOOP, RUN) as service:
+        rewrite(service, '"e2e"', '"other"')
+        refused = await kernel("reload")
+        before = await names()
+        await kernel("restart")
+        await service.wait_said("all processes have been replaced")
+        after = await names()
+        tree = json.loads(await kernel("tree", "--json"))
+        stopped = await kernel("stop", "--service", "other")
+
+    assert "[kernel].name: cannot change while the service runs" in refused
+    assert before == ["e2e", "e2e.0", "e2e.1"]
+    assert after == ["other", "other.0", "other.1"]
+    assert [len(one["components"]) for one in tree["processes"]] == [1, 1]
+    assert "stopped" in stopped
+
+
+async def test_while_some_are_called_otherwise_all_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    async with pair(tmp_path, LOOP, RUN) as service:
+        rewrite(service, '"e2e"', '"other"')
+        os.kill(pid_of(service, 0), signal.SIGKILL)
+        await wait_ready(service, 3)
+        seen = await names()
+        tree = json.loads(await kernel("tree", "--service", "other", "--json"))
+
+    assert seen == ["e2e.1", "other", "other.0"]
+    assert [one["state"] for one in tree["processes"]] == ["ready", "ready"]
+
+
+async def test_one_that_does_not_become_ready_changes_nothing_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    async with pair(tmp_path, LOOP, RUN) as service:
+        rewrite(service, '"e2e"', '"other"')
+        (tmp_path / "workers.py").write_text("async def run() -> None:\n    raise ValueError('it fell')\n")
+        rewrite(service, "[workers.subject]", "[workers.subject]\nrestart = { max_restarts = 0 }")
+        await kernel("restart")
+        await service.wait_said("the old processes go on")
+        await wait_gone(pids(service)[2:])
+
+        assert await names() == ["e2e", "e2e.0", "e2e.1"]
+
+
+async def test_a_grace_period_that_was_reloaded_is_that_of_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    code = """
+    class Slow:
+        async def __aenter__(self) -> Any:
+            return self
+        async def __aexit__(self, *_: object) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2.5 if os.path.exists(os.path.join(os.path.dirname(__file__), "slow")) else 0)
+            say("left")
+        async def run(self) -> None:
+            await trio.sleep_forever()
+    """
+    async with pair(tmp_path, LOOP.replace("workers:run", "workers:Slow"), code) as service:
+        rewrite(service, "grace_period = 1.5", "grace_period = 9.0")
+        rewrite(service, "stop_timeout = 0.05", "stop_timeout = 6.0")
+        await kernel("reload")
+        (tmp_path / "slow").touch()
+
+        status, _ = await service.stop()
+
+    assert service.out.count("left") == 4  # two by the reload, and two at the end
+    assert "is killed" not in service.err
+    assert status == CLEAN
+
+
+async def test_another_number_of_processes_is_refused_by_a_reload_and_told_of_by_a_roll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+    async with launched(tmp_path, f"processes = 2\n{LOOP}", RUN, is_measured=True) as service:
+        await service.wait_said("e2e is ready after", where="out")
+        rewrite(service, "processes = 2", "processes = 3")
+        refused = await kernel("reload")
+        await kernel("restart")
+        await service.wait_said("all processes have been replaced")
+
+        status, _ = await service.stop()
+
+    assert "[kernel].processes: is read when the service starts: stop it and start it" in refused
+    assert service.err.count("how many processes there are is read at the start") == 1
+    assert len(pids(service)) == 4
+    assert status == CLEAN

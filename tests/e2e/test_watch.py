@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import trio
 
 from . import _service
+from ._crew import SITE, WEB, answers, free_port, until_refused
 from ._service import GRACE, LOOP, MARGIN, MESSAGING, Service, launched
 
 pytestmark = pytest.mark.slow
@@ -163,3 +166,116 @@ async def test_a_worker_that_has_returned_is_run_again_by_a_change(tmp_path: Pat
         await service.wait_said("waiting for a change")
         write(tmp_path, code.replace("first", "second"))
         await service.wait_said("second version", where="out")
+
+
+# --- what an operator sees ------------------------------------------------------------------------------------------
+
+
+async def kernel(*words: str) -> str:
+    """Return what a command prints."""
+    done = await trio.run_process([sys.executable, "-m", "kernel", *words], capture_stdout=True)
+    return done.stdout.decode()
+
+
+@pytest.fixture
+def _own_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
+
+
+BROKEN = {
+    "syntax": (LOOP, "def (:\n", "e2e"),
+    "import": (LOOP, "import nothing_of_that_name\n", "e2e"),
+    "manifest": (LOOP + "nonsense = 1\n", FIRST, "e2e"),
+    "toml": ("[workers\n", FIRST, "folder_of_its_own"),
+    "gone": ("[workers.subject]\nuse = 'workers:run'\n", "os._exit(7)\n", "e2e"),
+    "done": (LOOP + "main = true\n", "async def run() -> None:\n    await trio.sleep(0)\n", "e2e"),
+}
+
+
+@pytest.mark.parametrize(("what", "count"), [*((what, "1") for what in BROKEN), ("import", "2"), ("toml", "2")])
+@pytest.mark.usefixtures("_own_sockets")
+async def test_one_that_waits_for_a_change_is_seen_and_stopped(tmp_path: Path, what: str, count: str) -> None:
+    manifest, code, name = BROKEN[what]
+    directory = tmp_path / "folder_of_its_own"
+    directory.mkdir()
+    async with launched(directory, manifest, code, WATCH, "--processes", count) as service:
+        await service.wait_said("waiting for a change")
+        with trio.fail_after(PATIENCE):
+            while not (seen := json.loads(await kernel("ps", "--json"))) or seen[0]["pid"] != service.process.pid:
+                pass
+        tree = await kernel("tree")
+        why = await kernel("why")
+        await kernel("stop")
+        status = await service.wait()
+
+    assert [one["service"] for one in seen] == [name]
+    assert "process 0 is waiting for a change: it ended with status" in tree
+    assert "process 0 is waiting for a change: it ended with status" in why
+    assert status == CLEAN
+
+
+@pytest.mark.usefixtures("_own_sockets")
+async def test_one_whose_import_hangs_is_seen_and_stopped(tmp_path: Path) -> None:
+    async with launched(tmp_path, LOOP, "say('importing')\ntime.sleep(60)\n", WATCH) as service:
+        await service.wait_said("importing", where="out")
+        tree = await kernel("tree")
+        await kernel("stop")
+        status = await service.wait()
+
+    assert "process 0 is starting" in tree
+    assert status == CLEAN
+
+
+@pytest.mark.usefixtures("_own_sockets")
+async def test_one_that_runs_answers_for_itself_alone_and_after_a_mistake_the_watcher_does(tmp_path: Path) -> None:
+    async with launched(tmp_path, LOOP, FIRST, WATCH) as service:
+        await service.wait_said("process/0: ready")
+        running = json.loads(await kernel("ps", "--json"))
+        write(tmp_path, "def (:\n")
+        await service.wait_said("waiting for a change")
+        with trio.fail_after(PATIENCE):
+            while not (waiting := json.loads(await kernel("ps", "--json"))):
+                pass
+        write(tmp_path, SECOND)
+        await wait_count(service, "process/0: ready", 2)
+        again = json.loads(await kernel("ps", "--json"))
+
+    assert [one["service"] for one in (*running, *waiting, *again)] == ["e2e"] * 3
+    assert [one["state"] for one in (*running, *waiting, *again)] == ["ready", "not ready", "ready"]
+    assert waiting[0]["pid"] == service.process.pid
+
+
+@pytest.mark.parametrize("order", ["restart", "SIGHUP"])
+@pytest.mark.usefixtures("_own_sockets")
+async def test_one_that_waits_for_a_change_is_started_again_when_it_is_told_to(tmp_path: Path, order: str) -> None:
+    code = "if not os.path.exists('mended'):\n    raise ValueError('not yet')\n" + FIRST
+    async with launched(tmp_path, LOOP, code.replace("'mended'", repr(str(tmp_path / "mended"))), WATCH) as service:
+        await service.wait_said("waiting for a change")
+        (tmp_path / "mended").touch()
+        if order == "restart":
+            await kernel("restart")
+        else:
+            service.send(signal.SIGHUP)
+        await service.wait_said("first version", where="out")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.usefixtures("_own_sockets")
+async def test_all_of_the_manifest_may_change(tmp_path: Path, count: int) -> None:
+    old, new = free_port(), free_port()
+    manifest = WEB.replace("127.0.0.1:0", f"127.0.0.1:{old}")
+    async with launched(tmp_path, manifest, SITE, WATCH, "--processes", str(count)) as service:
+        await wait_count(service, ": ready pid", count)
+        assert await answers(old)
+        path = tmp_path / "kernel.toml"
+        path.write_text(path.read_text().replace(f":{old}", f":{new}").replace('"e2e"', '"other"'))
+        await until_refused(old)
+        await wait_count(service, ": ready pid", 2 * count)
+        seen = json.loads(await kernel("ps", "--json"))
+        answered = await answers(new)
+        await kernel("stop", "--service", "other")
+        status = await service.wait()
+
+    assert [one["service"] for one in seen] == (["other"] if count == 1 else ["other", "other.0", "other.1"])
+    assert answered
+    assert status == CLEAN
