@@ -262,6 +262,27 @@ def compare(app: str, connections: int, options: argparse.Namespace, folder: str
         )
 
 
+def compare_tls(connections: int, options: argparse.Namespace, folder: str) -> None:
+    """Print what TLS adds to a request in each server: the same load with it and without, in turns."""
+    import web_load  # noqa: PLC0415  as above
+
+    names = (options.servers or RACES["tls"].servers).split(",")
+    spent: dict[tuple[str, str], list[float]] = {(name, app): [] for name in names for app in ("hello", "tls")}
+    with contextlib.ExitStack() as stack:
+        servers = {key: stack.enter_context(running(*key, options.python, folder)) for key in spent}
+        for server in servers.values():
+            web_load.wait_open(server)
+            web_load.wrk(server, seconds=1, connections=connections, script="")
+        for _ in range(options.rounds):
+            for key, server in servers.items():
+                done = web_load.wrk(server, seconds=options.seconds, connections=connections, script="")
+                spent[key].append(done.cpu)
+    for name in names:
+        plain, tls = (statistics.median(spent[name, app]) for app in ("hello", "tls"))
+        added = statistics.median(b - a for a, b in zip(spent[name, "hello"], spent[name, "tls"], strict=True))
+        print(f"{name:14} CPU {plain:6.1f} us plain, {tls:6.1f} us with TLS, which adds {added:.1f} us", flush=True)
+
+
 def compare_idle(count: int, options: argparse.Namespace, folder: str) -> None:
     """Print what an idle connection occupies in each server."""
     import web_load  # noqa: PLC0415  as above
@@ -280,6 +301,8 @@ def race(app: str, options: argparse.Namespace, folder: str) -> None:
             compare_idle(connections, options, folder)
         else:
             compare(app, connections, options, folder)
+        if app == "tls":
+            compare_tls(connections, options, folder)
 
 
 def main() -> None:

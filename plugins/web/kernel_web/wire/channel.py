@@ -134,7 +134,9 @@ class Channel:
             self.eof = True
             return b""
         plain = tls.decrypt(data)
-        self._push(tls.pending())
+        own = tls.pending()
+        if own:
+            self._push(own)
         self.eof = tls.ended
         return plain or (b"" if tls.ended else None)
 

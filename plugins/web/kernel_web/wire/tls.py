@@ -7,7 +7,8 @@ import ssl
 from contextlib import suppress
 from typing import Any, Final, final
 
-_READ_BYTES: Final = 64 * 1024
+_RECORD: Final = 16 * 1024
+"""Bytes that a record holds at most: who asks for more has that much memory made ready for nothing."""
 _VERSIONS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _SHORT: Final = {
     "commonName": "CN",
@@ -70,14 +71,27 @@ class Tls:
         Raises:
             ssl.SSLError: if that is no TLS.
         """
+        incoming = self._incoming
         if data:
-            self._incoming.write(data)
-        pieces: list[bytes] = []
-        with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            while piece := self._object.read(_READ_BYTES):
-                pieces.append(piece)
-            self.ended = True
+            incoming.write(data)
+        piece = self._next_piece()
+        if not incoming.pending or not piece:  # nearly always: one record came, and the next would have to be asked for
+            return piece
+        pieces = [piece]
+        while incoming.pending and (piece := self._next_piece()):
+            pieces.append(piece)
         return b"".join(pieces)
+
+    def _next_piece(self) -> bytes:
+        """Return what the next whole record says; nothing if there is none, or it is the last."""
+        try:
+            piece = self._object.read(_RECORD)
+        except ssl.SSLWantReadError:
+            return b""
+        except ssl.SSLZeroReturnError:
+            piece = b""
+        self.ended = not piece
+        return piece
 
     def encrypt(self, data: bytes) -> bytes:
         """Return what says it to the client."""
@@ -86,7 +100,7 @@ class Tls:
 
     def pending(self) -> bytes:
         """Return what TLS itself has to say."""
-        return self._outgoing.read()
+        return self._outgoing.read() if self._outgoing.pending else b""
 
     def close(self) -> bytes:
         """Return what tells the client that nothing more comes."""
