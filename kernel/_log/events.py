@@ -37,7 +37,7 @@ from .._core.events import (
 from .._core.lifecycle import State
 from .._core.stacks import where_raised
 from .._delivery.failure import describe
-from ..errors import InvalidError, RestartLimitError, StartupError, UnavailableError
+from ..errors import ConflictError, InvalidError, RestartLimitError, StartupError, UnavailableError
 from .log import Log
 from .render import traceback_of
 
@@ -139,10 +139,12 @@ def _write(log: FilteringBoundLogger, event: _Written, failures: _Failures) -> N
 def _has_detail(log: FilteringBoundLogger, error: BaseException) -> bool:
     """Return whether the traceback is to be written; not above debug level where the text says it all.
 
-    That is what is wrong with the configuration, and what cannot be reached at the moment: a broker that is away for a
-    minute would fill pages.
+    That is what is wrong with the configuration, or with the queues and exchanges that it means, and what cannot be
+    reached at the moment: a broker that is away for a minute would fill pages.
     """
-    return not isinstance(error, StartupError | UnavailableError) or log.is_enabled_for(logging.DEBUG)
+    if isinstance(error, RestartLimitError) and isinstance(error.__cause__, ConflictError):
+        error = error.__cause__
+    return not isinstance(error, StartupError | UnavailableError | ConflictError) or log.is_enabled_for(logging.DEBUG)
 
 
 def _write_failure(bound: FilteringBoundLogger, event: ComponentFailed, failures: _Failures) -> None:

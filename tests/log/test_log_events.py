@@ -28,7 +28,7 @@ from kernel._core.events import (
     StopTimedOut,
 )
 from kernel._core.lifecycle import State
-from kernel.errors import RestartLimitError, StartupError, UnavailableError
+from kernel.errors import ConflictError, RestartLimitError, StartupError, UnavailableError
 
 from ._logs import of_events, raised
 
@@ -152,6 +152,8 @@ def test_a_dead_letter_has_the_traceback_of_what_its_handler_raised() -> None:
         (StartupError("no"), "debug", True),
         (UnavailableError("no"), "info", False),
         (UnavailableError("no"), "debug", True),
+        (ConflictError("no"), "info", False),
+        (ConflictError("no"), "debug", True),
         (ValueError("no"), "info", True),
     ],
 )

@@ -192,7 +192,8 @@ def _compare(kind: str, wanted: Exchange | Queue, existing: Exchange | Queue) ->
         asked, found = getattr(wanted, field.name), getattr(existing, field.name)
         if asked != found:
             raise ConflictError(
-                f'{kind} "{wanted.name}" was declared with {field.name} = {found!r}, and is asked for with {asked!r}'
+                f'{kind} "{wanted.name}" was declared with {field.name} = {found!r}, and is asked for with {asked!r}:'
+                " say the same wherever it is declared, or `declare = false` in all places but one, and start the service anew"
             )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import ClassVar, Final, final
 
 import attrs
@@ -205,13 +205,26 @@ class ConsumerDispatcher(Dispatcher):
         )
         is_first = True
         while True:
-            with suppress(SubscriptionLostError):
+            with suppress(SubscriptionLostError), self._explaining():
                 async with self._context.broker.subscribe(subscription) as deliveries:
                     if is_first:
                         task_status.started()
                     is_first = False
                     await self._submit_all(deliveries, intake)
                     return
+
+    @contextmanager
+    def _explaining(self) -> Generator[None]:
+        """Say what to do about a queue that is not there, or not as it has to be, and that is somebody else's to declare."""
+        try:
+            yield
+        except ConflictError as error:
+            if self._config.declare:
+                raise
+            raise ConflictError(
+                f"{error}; `declare = false` leaves it to somebody else: start what declares the queue, or leave that key"
+                " out here"
+            ) from error
 
     async def _submit_all(self, deliveries: AsyncIterator[Delivery], intake: Intake) -> None:
         async for delivery in deliveries:

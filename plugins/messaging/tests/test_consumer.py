@@ -135,7 +135,9 @@ async def test_without_declare_the_queue_must_exist(
 ) -> None:
     dispatcher = consumer(broker, protocol, declare=False)
     async with dispatcher.open(), open_intake() as intake:
-        with pytest.raises(ConflictError, match='no queue "orders"'):
+        with pytest.raises(
+            ConflictError, match=r'no queue "orders"; `declare = false` leaves it .* leave that key out here'
+        ):
             await dispatcher.accept(intake, task_status=trio.TASK_STATUS_IGNORED)
 
 

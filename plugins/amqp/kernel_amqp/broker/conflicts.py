@@ -95,7 +95,8 @@ def check_same(wanted: Exchange | Queue, known: Exchange | Queue) -> None:
         asked, found = getattr(wanted, field.name), getattr(known, field.name)
         if asked != found:
             raise ConflictError(
-                f'{kind} "{wanted.name}" was declared with {field.name} = {found!r}, and is asked for with {asked!r}'
+                f'{kind} "{wanted.name}" was declared with {field.name} = {found!r}, and is asked for with {asked!r}:'
+                " say the same wherever it is declared, or `declare = false` in all places but one, and start the service anew"
             )
 
 

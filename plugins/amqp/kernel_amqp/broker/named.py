@@ -27,6 +27,7 @@ _TEXTS: Final = {
     f"{PREFIX}content-encoding": "content_encoding",
     USER_ID: "user_id",
 }
+_ALL: Final = sorted((*_TEXTS, TIMESTAMP, DELIVERY_MODE, EXPIRATION))
 LONGEST_EXPIRATION: Final = 2**32 - 1
 """Milliseconds; the broker takes no longer `expiration`."""
 _LATEST: Final = 2**64 - 1
@@ -65,7 +66,7 @@ def take_named(headers: dict[str, object], properties: Properties, *, delay: flo
     """Move such headers of a sender to the properties of its message. None says nothing.
 
     Raises:
-        EncodeError: if one has a value that the property cannot have.
+        EncodeError: if one has a value that the property cannot have; if there is no such property.
     """
     for name, field in _TEXTS.items():
         if name in headers:
@@ -77,6 +78,10 @@ def take_named(headers: dict[str, object], properties: Properties, *, delay: flo
         properties.delivery_mode = properties.delivery_mode if said is None else said
     if EXPIRATION in headers:
         _take_expiration(_number(EXPIRATION, headers.pop(EXPIRATION), 0, LONGEST_EXPIRATION), properties, delay)
+    if (unknown := next((name for name in headers if name.startswith(PREFIX)), None)) is not None:
+        raise EncodeError(
+            f'header "{unknown}" is none: what begins with "{PREFIX}" is a property of AMQP, which are {", ".join(_ALL)}'
+        )
 
 
 def _take_expiration(said: int | None, properties: Properties, delay: float) -> None:

@@ -35,6 +35,8 @@ _length: Final = _LENGTH.unpack_from
 _INT32: Final = 1 << 31
 _INT64: Final = 1 << 63
 _DECIMAL_DIGITS: Final = 10
+_SHOWN: Final = 128
+"""Bits of an integer that an error shows."""
 
 
 def encode_table(table: Mapping[str, object], depth: int = MAX_DEPTH) -> bytes:
@@ -46,8 +48,12 @@ def encode_table(table: Mapping[str, object], depth: int = MAX_DEPTH) -> bytes:
     if depth <= 0:
         raise EncodingError(f"a table nests deeper than {MAX_DEPTH}")
     parts: list[bytes] = []
-    for key, value in table.items():
-        parts.extend((short_string(key), (_ENCODERS.get(type(value)) or _encoder(value))(value, depth)))
+    key = ""
+    try:
+        for key, value in table.items():
+            parts.extend((short_string(key), (_ENCODERS.get(type(value)) or _encoder(value))(value, depth)))
+    except EncodingError as error:
+        raise error if depth < MAX_DEPTH else EncodingError(f'"{key!s:.60}": {error}') from error
     data = b"".join(parts)
     return _LENGTH.pack(len(data)) + data
 
@@ -81,7 +87,7 @@ def _encode_int(value: int, _depth: int) -> bytes:
         return struct.pack(">ci", b"I", value)
     if -_INT64 <= value < _INT64:
         return struct.pack(">cq", b"l", value)
-    raise EncodingError("an integer does not fit into 64 bits")
+    raise EncodingError(f"{value if value.bit_length() < _SHOWN else 'an integer'} does not fit into 64 bits")
 
 
 def _encode_float(value: float, _depth: int) -> bytes:

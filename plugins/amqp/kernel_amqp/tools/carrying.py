@@ -41,6 +41,11 @@ class Letter:
     body: bytes
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 @final
 @attrs.frozen
 class Depth:
@@ -48,6 +53,10 @@ class Depth:
 
     ready: int
     consumers: int
+
+    def __str__(self) -> str:
+        waiting = f"{counted(self.ready, 'message')} that {'waits' if self.ready == 1 else 'wait'}"
+        return f"{waiting} and {counted(self.consumers, 'consumer')}" if self.consumers else waiting
 
 
 @final

@@ -9,15 +9,13 @@ from typing import Any, Final, TypeVar
 
 import click
 import trio
-from pamqp import commands
 
 from kernel.errors import InvalidError, KernelError
 
 from .._driver import AmqpDriver
-from ..broker.declaring import Step, perform
-from ..core import with_names
 from ..link.link import Link, open_link
 from . import looking
+from .carrying import Depth, counted
 from .manifest import Service, read_service
 from .renewing import Renewal
 
@@ -151,11 +149,11 @@ def move(service: Service, *, name: str, to: str, limit: int) -> None:
 def purge(service: Service, *, name: str, yes: bool) -> None:
     """Remove all messages that wait in queue NAME; those under way are left alone."""
     full = service.emptied(name)
+    there = _ask(service, lambda link: looking.look(link, full))
     if not yes:
-        click.confirm(f'Remove all messages that wait in queue "{full}" for good?', abort=True)
-    step = Step("queue", full, with_names(commands.Queue.Purge(), queue=full))
-    _ask(service, lambda link: perform(link, [step]))
-    click.echo(f'queue "{full}" is empty')
+        click.confirm(f'Remove {there} from queue "{full}" for good?', abort=True)
+    gone = _ask(service, lambda link: looking.purge(link, full))
+    click.echo(f'queue "{full}" is empty: {counted(gone, "message")} removed{_told(there)}')
 
 
 @rabbitmq.command()
@@ -166,11 +164,16 @@ def purge(service: Service, *, name: str, yes: bool) -> None:
 def delete(service: Service, *, name: str, if_empty: bool, yes: bool) -> None:
     """Remove queue NAME, its bindings and what waits in it."""
     full = service.name(name)
+    there = _ask(service, lambda link: looking.look(link, full))
     if not (yes or if_empty):
-        click.confirm(f'Delete queue "{full}" and all messages in it for good?', abort=True)
-    step = Step("queue", full, with_names(commands.Queue.Delete(if_empty=if_empty), queue=full))
-    _ask(service, lambda link: perform(link, [step]))
-    click.echo(f'queue "{full}" deleted')
+        click.confirm(f'Delete queue "{full}" with {there} for good?', abort=True)
+    gone = _ask(service, lambda link: looking.delete(link, full, if_empty=if_empty))
+    click.echo(f'queue "{full}" deleted, with {counted(gone, "message")}{_told(there)}')
+
+
+def _told(there: Depth) -> str:
+    """Say who consumes a queue of which something was removed; what they have in hand is not in the count."""
+    return f"; {counted(there.consumers, 'consumer')} had it" if there.consumers else ""
 
 
 # --- renew --------------------------------------------------------------------------------------------------------

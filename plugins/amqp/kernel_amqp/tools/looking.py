@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import trio
+from pamqp import commands
 
 from kernel import Envelope
 from kernel.errors import ConflictError
 
+from .._errors import ChannelClosedError
+from ..broker.conflicts import declare_error
 from ..broker.letters import read_letter, write_retry
 from ..broker.streams import OFFSET
-from ..core import Delivered, TooLarge
+from ..core import Delivered, TooLarge, with_names
 from ..link.link import Link
 from .carrying import Depth, Letter, carry, depth, taking
 
@@ -27,6 +30,49 @@ async def depths(link: Link, names: list[str]) -> dict[str, Depth | None]:
     """
     await trio.lowlevel.checkpoint()
     return {name: await depth(link, name) for name in names}
+
+
+async def look(link: Link, queue: str) -> Depth:
+    """Return what is in a queue.
+
+    Raises:
+        ConflictError: if there is no such queue.
+
+    Cancellation: Is a checkpoint.
+    """
+    found = await depth(link, queue)
+    if found is None:
+        raise ConflictError(f'there is no queue "{queue}"')
+    return found
+
+
+async def purge(link: Link, queue: str) -> int:
+    """Remove what waits in a queue; returns how many messages.
+
+    Raises:
+        ConflictError, MissingError: if the broker refuses it.
+
+    Cancellation: Is a checkpoint. If cancelled, it may have been done.
+    """
+    return await _remove(link, queue, commands.Queue.Purge())
+
+
+async def delete(link: Link, queue: str, *, if_empty: bool) -> int:
+    """Remove a queue; returns how many messages went with it.
+
+    Raises and Cancellation: as `purge`.
+    """
+    return await _remove(link, queue, commands.Queue.Delete(if_empty=if_empty))
+
+
+async def _remove(link: Link, queue: str, method: commands.Queue.Purge | commands.Queue.Delete) -> int:
+    try:
+        async with link.open_channel() as channel:
+            answer = await channel.call(with_names(method, queue=queue))
+    except ChannelClosedError as error:
+        raise declare_error("queue", queue, error) from error
+    assert isinstance(answer, (commands.Queue.PurgeOk, commands.Queue.DeleteOk))
+    return int(answer.message_count)
 
 
 async def peek(link: Link, queue: str, limit: int, *, in_stream: bool = False) -> list[Mapping[str, Any]]:
@@ -90,9 +136,7 @@ async def move(link: Link, queue: str, *, to: str, limit: int) -> int:
 
 async def _carry_all(link: Link, queue: str, limit: int, write: Callable[[Delivered], Letter]) -> int:
     """Carry no more than what is there now: what comes back to the same queue is not carried again."""
-    found = await depth(link, queue)
-    if found is None:
-        raise ConflictError(f'there is no queue "{queue}"')
+    found = await look(link, queue)
     return await carry(link, queue, write, limit=min(limit, found.ready))
 
 

@@ -57,12 +57,12 @@ def test_a_property_counts_more_than_a_header_of_its_name() -> None:
 
 
 def test_what_a_sender_sets_is_no_header_on_the_wire() -> None:
-    letter = write({**ALL, "tenant": "a", "amqp-other": 1})
+    letter = write({**ALL, "tenant": "a"})
 
     assert (letter.type, letter.app_id, letter.timestamp) == ("order", "shop", 1_790_000_000)
     assert (letter.content_encoding, letter.expiration) == ("gzip", "60000")
     assert (letter.user_id, letter.delivery_mode) == ("guest", 1)
-    assert letter.headers == {"tenant": "a", "amqp-other": 1}
+    assert letter.headers == {"tenant": "a"}
 
 
 def test_none_says_nothing() -> None:
@@ -124,6 +124,14 @@ def test_of_deadline_and_expiration_the_first_holds() -> None:
 def test_what_a_property_cannot_be_is_an_error_that_names_it(name: str, value: object) -> None:
     with pytest.raises(EncodeError, match=rf"header .{name}. (must be|is nothing that JSON can say)"):
         write({name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["amqp-tpye", "amqp-appid", "amqp-delivery_mode", "amqp-reply-to", "amqp-", "amqp-Type"]
+)
+def test_a_property_that_there_is_not_is_an_error_that_names_those_there_are(name: str) -> None:
+    with pytest.raises(EncodeError, match=rf'header "{name}" is none: .*amqp-app-id, .*amqp-type, amqp-user-id'):
+        write({"tenant": "a", "amqp-type": "order", name: "x"})
 
 
 def test_a_delayed_message_has_no_expiration_of_its_own() -> None:

@@ -194,6 +194,20 @@ def test_what_nests_deeper_than_the_bound_is_too_deep(kind: str) -> None:
         read(nested_on_wire(10_000, kind))
 
 
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        ({"a": 1, "count": 2**63}, '^"count": 9223372036854775808 does not fit into 64 bits$'),
+        ({"deep": {"a": [1, -(2**64)]}}, '^"deep": -18446744073709551616 does not fit'),
+        ({"huge": 10**5000}, '^"huge": an integer does not fit'),
+        ({"rate": float("nan")}, '^"rate": nan is no number'),
+    ],
+)
+def test_what_cannot_be_written_is_named(table: dict[str, object], match: str) -> None:
+    with pytest.raises(EncodingError, match=match):
+        encode_table(table)
+
+
 def test_arrays_count_as_depth_when_they_are_written() -> None:
     value: object = []
     for _ in range(MAX_DEPTH):

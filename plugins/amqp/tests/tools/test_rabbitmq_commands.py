@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ class Place:
     def run(self, *arguments: str, text: str | None = None) -> Result:
         return CliRunner().invoke(command, [*arguments, "--manifest", str(self.path)], input=text)
 
-    def output(self, *arguments: str) -> str:
-        done = self.run(*arguments)
+    def output(self, *arguments: str, text: str | None = None) -> str:
+        done = self.run(*arguments, text=text)
         assert done.exit_code == 0, done.output
         return done.output
 
@@ -262,8 +263,42 @@ def test_purge_and_delete_ask_first(place: Place) -> None:
     assert (asked.exit_code, kept, place.counts()[place.name]) == (1, 1, None)
 
 
+@pytest.mark.parametrize(
+    ("command", "texts", "question", "told"),
+    [
+        ("purge", "xy", "Remove 2 messages that wait from queue", "is empty: 2 messages removed"),
+        ("purge", "", "Remove 0 messages that wait from queue", "is empty: 0 messages removed"),
+        ("delete", "xyz", "Delete queue", "deleted, with 3 messages"),
+        ("delete", "x", "1 message that waits for good?", "deleted, with 1 message"),
+    ],
+)
+def test_what_is_removed_is_counted_before_and_after(
+    command: str, texts: str, question: str, told: str, place: Place
+) -> None:
+    fill(place.name, *texts)
+    output = place.output(command, place.name, text="y\n")
+
+    assert question in output
+    assert output.splitlines()[-1] == f'queue "{place.name}" {told}'
+
+
+@pytest.mark.parametrize("command", ["purge", "delete"])
+def test_who_consumes_what_is_removed_is_told(command: str, place: Place) -> None:
+    fill(place.name, "x")
+
+    async def consume_and_remove() -> Result:
+        async with open_amqp() as broker, broker.subscribe(Subscription(queue=place.name, prefetch=1)) as taken:
+            await take(taken)
+            return await trio.to_thread.run_sync(partial(place.run, command, place.name, text="y\n"))
+
+    done = trio.run(consume_and_remove)
+
+    assert "0 messages that wait and 1 consumer" in done.output
+    assert done.output.rstrip().endswith("; 1 consumer had it")
+
+
 def test_a_queue_that_there_is_not_is_an_error(place: Place) -> None:
-    for arguments in (["peek", "x"], ["retry", "x"], ["purge", "x", "--yes"], ["renew", "x"]):
+    for arguments in (["peek", "x"], ["retry", "x"], ["purge", "x", "--yes"], ["delete", "x", "--yes"], ["renew", "x"]):
         done = place.run(*arguments)
         assert done.exit_code != 0
         assert isinstance(done.exception, SystemExit), arguments
