@@ -90,12 +90,15 @@ class Incoming:
 class Intercept(Protocol):
     """How a driver has its interceptors stand around a send."""
 
-    def __call__(self, outgoing: Outgoing, send: Callable[[], Awaitable[ResultT]]) -> Awaitable[ResultT]:
+    def __call__(
+        self, outgoing: Outgoing, send: Callable[..., Awaitable[ResultT]], *args: object
+    ) -> Awaitable[ResultT]:
         """Send within the interceptors; return what `send` does.
 
         Args:
             outgoing: What they are shown. `send` encodes its `headers` as they are by then.
             send: Is called once, unless an interceptor refuses.
+            args: What it is called with.
 
         Raises:
             Exception: what an interceptor raises, or `send`.

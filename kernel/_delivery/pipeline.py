@@ -6,7 +6,6 @@ when an attempt runs and settles what comes of it; this module knows no source a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, final
 
@@ -52,7 +51,7 @@ class Pipeline(Attempting):
     """Calls the handlers with batches; None calls them with one payload at a time."""
 
     def __attrs_post_init__(self) -> None:
-        self.called = _called if self.around is None else functools.partial(_called_within, self.around)
+        self.called = _called if self.around is None else _calling_within(self.around)
 
     @override
     def close(self) -> None:
@@ -222,12 +221,16 @@ class Pipeline(Attempting):
                 return verdict
 
 
-def _called_within(around: Around[Incoming], instance: Instance, work: Work) -> Awaitable[object]:
-    """Call the handler within interceptors, which may ask for the delivery as it may."""
-    CURRENT.set(work)
-    route = work.route
-    incoming = Incoming(route.pool.spec.id, route.handler.method, work.payload, (work.delivery,))
-    return around(incoming, _called, instance, work)
+def _calling_within(around: Around[Incoming]) -> Callable[[Instance, Work], Awaitable[object]]:
+    """Return what calls a handler within interceptors, which may ask for the delivery as it may."""
+
+    def called(instance: Instance, work: Work) -> Awaitable[object]:
+        CURRENT.set(work)
+        route = work.route
+        incoming = Incoming(route.pool.spec.id, route.handler.method, work.payload, (work.delivery,))
+        return around(incoming, _called, instance, work)
+
+    return called
 
 
 def _called(instance: Instance, work: Work) -> Awaitable[object]:

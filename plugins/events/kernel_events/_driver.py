@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
 
@@ -113,21 +112,19 @@ class Events:
                 await self._sent(envelope, transaction)
                 return envelope.id
             outgoing = Outgoing(spec.subject, event, dict(given))
-            post = functools.partial(self._post, spec.subject, event, outgoing.headers, id, delay, transaction)
-            return await self._post_within(None if transaction is not None else limit, outgoing, post)
+            seconds = None if transaction is not None else limit
+            return await self._post_within(seconds, outgoing, id, delay, transaction)
 
     async def _post(
         self,
-        subject: str,
-        event: object,
-        headers: Mapping[str, object],
+        outgoing: Outgoing,
         id: str,  # noqa: A002  as above
         delay: float,
         transaction: Transaction | None,
         posted: list[Envelope],
     ) -> str:
         """Send what interceptors have let through, and note it."""
-        envelope = self._envelope(subject, event, headers, id, delay)
+        envelope = self._envelope(outgoing.subject, outgoing.payload, outgoing.headers, id, delay)
         posted.append(envelope)
         await self._sent(envelope, transaction)
         return envelope.id
@@ -150,12 +147,19 @@ class Events:
             return transaction.send(envelope, exchange=self._config.exchange)
         return self._broker.send(envelope, exchange=self._config.exchange)
 
-    async def _post_within(self, seconds: float | None, outgoing: Outgoing, post: Callable[..., Awaitable[str]]) -> str:
+    async def _post_within(
+        self,
+        seconds: float | None,
+        outgoing: Outgoing,
+        id: str,  # noqa: A002  as above
+        delay: float,
+        transaction: Transaction | None,
+    ) -> str:
         """Send within interceptors, if there are any, all of it within the time that a send may take."""
         posted: list[Envelope] = []
-        post, intercept = functools.partial(post, posted=posted), self._context.intercept
+        intercept, known = self._context.intercept, (outgoing, id, delay, transaction, posted)
         with trio.move_on_after(math.inf if seconds is None else seconds):
-            return await (post() if intercept is None else intercept(outgoing, post))
+            return await (self._post(*known) if intercept is None else intercept(outgoing, self._post, *known))
         if not posted:
             raise SendError(f'the interceptors did not let "{outgoing.subject}" through within {seconds:g} s')
         raise UnknownOutcomeError(

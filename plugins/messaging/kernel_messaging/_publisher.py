@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
 
@@ -121,13 +120,12 @@ class Publisher(Sender):
             given = continued(self._protocol, headers)
             if self._context.intercept is not None:
                 outgoing = Outgoing(subject, payload, dict(given) if given else {})
-                post = functools.partial(
-                    self._post, subject, payload, outgoing.headers, id, delay, priority, transaction
-                )
                 seconds = self._timeout() if transaction is None else None
                 if seconds is None:
-                    return await self._context.intercept(outgoing, post)
-                return await self._post_within(seconds, self._context.intercept, outgoing, post)
+                    return await self._context.intercept(
+                        outgoing, self._post, outgoing, id, delay, priority, transaction
+                    )
+                return await self._post_within(seconds, self._context.intercept, outgoing, id, delay, priority)
             envelope = self._protocol.encode(Message(subject=subject, payload=payload, headers=given))
             if id or delay or priority or self._config.deadline:  # a copy costs much
                 envelope = self._addressed(envelope, id, delay, priority)
@@ -136,9 +134,7 @@ class Publisher(Sender):
 
     async def _post(
         self,
-        subject: str,
-        payload: object,
-        headers: Mapping[str, object],
+        outgoing: Outgoing,
         id: str,  # noqa: A002
         delay: float,
         priority: int,
@@ -146,7 +142,8 @@ class Publisher(Sender):
         posted: list[Envelope] | None = None,
     ) -> str:
         """Publish what interceptors have let through, and note it."""
-        envelope = self._protocol.encode(Message(subject=subject, payload=payload, headers=headers))
+        message = Message(subject=outgoing.subject, payload=outgoing.payload, headers=outgoing.headers)
+        envelope = self._protocol.encode(message)
         if id or delay or priority or self._config.deadline:
             envelope = self._addressed(envelope, id, delay, priority)
         if posted is not None:
@@ -155,12 +152,18 @@ class Publisher(Sender):
         return envelope.id
 
     async def _post_within(
-        self, seconds: float, intercept: Intercept, outgoing: Outgoing, post: Callable[..., Awaitable[str]]
+        self,
+        seconds: float,
+        intercept: Intercept,
+        outgoing: Outgoing,
+        id: str,  # noqa: A002
+        delay: float,
+        priority: int,
     ) -> str:
         """Publish within interceptors, all of it within the time that a publish may take."""
         posted: list[Envelope] = []
         with trio.move_on_after(seconds):
-            return await intercept(outgoing, functools.partial(post, posted=posted))
+            return await intercept(outgoing, self._post, outgoing, id, delay, priority, None, posted)
         if not posted:
             raise SendError(f'the interceptors did not let "{outgoing.subject}" through within {seconds:g} s')
         raise _too_late(posted[0], seconds)
