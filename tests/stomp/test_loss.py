@@ -23,10 +23,9 @@ from ..amqp._loss import Effects, Runner, Trial, Verdict, endure, fill, manifest
 from .conftest import Server
 from .test_conformance import config_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
 ROOT = Path(__file__).parents[2]
 TIMES = int(os.environ.get("STOMP_TIMES", "3"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(max(900, 60 * TIMES))]
 WORK = Trial(messages=400 * TIMES, seconds=0.05, signal=signal.SIGTERM, times=TIMES, concurrency=20, grace=20.0)
 
 
