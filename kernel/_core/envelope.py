@@ -44,9 +44,9 @@ def new_id() -> str:
     try:
         return _ids.pop()
     except IndexError:
-        digits = os.urandom(16 * _IDS_AT_ONCE).hex()
-        first, *others = (digits[at : at + 32] for at in range(0, len(digits), 32))
-        _ids.extend(others)
+        several = os.urandom(16 * _IDS_AT_ONCE).hex("-", 16).split("-")
+        first = several.pop()
+        _ids.extend(several)
         return first
 
 

@@ -19,7 +19,6 @@ from typing import Any, Final, final
 import trio
 from typing_extensions import override
 
-from ..asgi.record import Record
 from ..asgi.routes import Route
 from ..asgi.scope import request_scope, split_target
 from ..asgi.shared import Shared
@@ -95,10 +94,9 @@ class Http1(Speaker):
         exchange, self._exchange = self._exchange, None
         if exchange is not None and self._shared.watches:
             framing = exchange.framing
-            record = Record(
+            self._shared.note(
                 exchange.scope, exchange.worker, exchange.began, framing.status, exchange.received, framing.sent
             )
-            self._shared.note(record)
 
     async def _serve_all(self) -> None:  # noqa: ASYNC910  suspends only to wait
         """Serve one request after the other, as long as there may be another."""
@@ -144,7 +142,7 @@ class Http1(Speaker):
             await self._websocket.run()
         finally:
             socket, self._websocket = self._websocket, None
-            self._shared.note(Record(socket.scope, socket.worker, socket.began, socket.status))
+            self._shared.note(socket.scope, socket.worker, socket.began, socket.status)
         return False
 
     async def _next_head(self) -> Head | None:
@@ -177,7 +175,7 @@ class Http1(Speaker):
         common, is_head = self._shared.clock.common, head.method == "HEAD"
         scope = {**self._base, "method": head.method, "raw_path": head.target.partition(b"?")[0]}
         scope.update(http_version=head.version, headers=head.headers)
-        self._shared.note(Record(scope, "", time.perf_counter(), status))
+        self._shared.note(scope, "", time.perf_counter(), status)
         self.channel.write_nowait(own_answer(status, common, is_last=not goes_on, is_head=is_head))
         self._expect_next()
         return goes_on

@@ -17,7 +17,6 @@ from h2.errors import ErrorCodes
 from typing_extensions import override
 
 from ..asgi.call import only_gone
-from ..asgi.record import Record
 from ..asgi.routes import Route
 from ..asgi.scope import request_scope, split_target
 from ..asgi.shared import Shared
@@ -190,7 +189,7 @@ class Http2(Speaker):
         status = self._refusal(route, fields)
         if route is None or status:
             scope = {**self._base, "method": method, "raw_path": target[1], "headers": fields}
-            shared.note(Record({**scope, "http_version": "2"}, "", time.perf_counter(), status))
+            shared.note({**scope, "http_version": "2"}, "", time.perf_counter(), status)
             give(lane, status, shared.clock.fields, is_head=method == "HEAD")
             if not lane.ended:
                 lane.reset(ErrorCodes.NO_ERROR)
@@ -252,7 +251,7 @@ class Http2(Speaker):
 
     def _note(self, call: Stream | WebSocket, lane: Lane) -> None:
         sent = call.sent if isinstance(call, Stream) else 0
-        self._shared.note(Record(call.scope, call.worker, call.began, call.status, lane.arrived, sent))
+        self._shared.note(call.scope, call.worker, call.began, call.status, lane.arrived, sent)
 
     @property
     def _is_busy(self) -> bool:
