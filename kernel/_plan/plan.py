@@ -25,6 +25,7 @@ from .._core.spec import (
     StopBudget,
     Value,
     WorkerSpec,
+    is_resident,
 )
 from .._core.words import listed
 from .._manifest.manifest import Manifest
@@ -129,6 +130,7 @@ def _resolve(
     problems += refused_answers(manifest, name, services, specs)
     if problems:
         raise PlanError(problems)
+    _warn_of_idleness(ground, specs)
     return Plan(
         path=manifest.path,
         name=name,
@@ -319,6 +321,13 @@ def _warn_of_essential_users(ground: Ground, lives: Mapping[str, ComponentSpec])
                 text = f"does not keep the service going: {listed(ends)} {'use' if ends[1:] else 'uses'} it"
                 cure = "set essential = false there too, or leave it out here"
                 ground.warn((*entry.at, "essential"), f"{text}, and {'are' if ends[1:] else 'is'} essential; {cure}")
+
+
+def _warn_of_idleness(ground: Ground, specs: Mapping[str, AnySpec]) -> None:
+    """Say that a service does nothing: what is there for others only has none of them. Of one inside, the outer one knows."""
+    if ground.lent is None and all(map(is_resident, specs.values())):
+        text = "nothing runs: there is no dispatcher, and no worker with run; the service waits until it is stopped"
+        ground.warn(("kernel",), text)
 
 
 # --- specifications -----------------------------------------------------------------------------------------------

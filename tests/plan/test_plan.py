@@ -307,6 +307,27 @@ def test_an_empty_service_is_a_plan_with_nothing_in_it(registry: Registry) -> No
     assert not plan.components
 
 
+TICKS = {"dispatchers": {"tick": {}}, "workers": {"w": {"use": "echo", "dispatcher": "tick"}}}
+
+
+@pytest.mark.parametrize(
+    ("tables", "is_idle"),
+    [
+        ({}, True),
+        ({"drivers": {"a": {"plugin": "queue"}}}, True),
+        ({"workers": {"w": {"use": "good_small:sweep", "enabled": False}}}, True),
+        (LOOP, False),
+        ({"workers": {"w": {"use": "good_small:sweep", "main": True}}}, False),
+        (TICKS, False),
+    ],
+    ids=["empty", "drivers alone", "disabled", "a loop", "main", "a dispatcher"],
+)
+def test_one_in_which_nothing_runs_is_warned_of(registry: Registry, tables: dict[str, object], is_idle: bool) -> None:
+    plan = resolve(manifest({"kernel": {"name": "idle"}, **tables}), registry)
+
+    assert [warning.path for warning in plan.warnings] == ["[kernel]"] * is_idle
+
+
 @pytest.mark.parametrize(
     ("not_essential", "warned"),
     [
