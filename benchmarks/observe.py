@@ -238,7 +238,10 @@ def ready(times: int) -> None:
 
 def _is_ready(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(path))
+        try:
+            sock.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):  # it has ended; one that is cut off later is an error
+            return False
         sock.sendall(b"GET /ready HTTP/1.1\r\n\r\n")
         return b" 200 " in sock.recv(64)
 

@@ -25,6 +25,8 @@ HEAD_MAX: Final = 8 * 1024
 _BACKLOG: Final = 64
 _TICK: Final = 0.5
 """Seconds between two looks at connections that have taken too long, and calls of `on_tick`, at most."""
+_LAST: Final = 0.1
+"""Seconds in which who has come by the end is answered, at most."""
 _GIVE_WAY: Final = 0.0001
 """Seconds in which the main thread gets the interpreter lock, before an answer is made."""
 
@@ -71,7 +73,7 @@ class ProbeServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End every connection and the thread; waits for that, which takes a moment."""
+        """Answer who has come by now, then end every connection and the thread; waits for that, which takes a moment."""
         self._over = True
         self._wake[1].send(b"x")
         self._thread.join(self.timeout)
@@ -87,9 +89,21 @@ class ProbeServer:
                     if call is not None:
                         call()
                 self._close_late()
+            self._answer_the_last()
         finally:
             for client in list(self._clients.values()):
                 self._close(client)
+
+    def _answer_the_last(self) -> None:
+        """Answer who waits for it: to whom a probe is cut off, something is wrong; to whom it is refused, nothing is there."""
+        self._selector.unregister(self._wake[0])
+        until = time.monotonic() + _LAST
+        while (left := until - time.monotonic()) > 0:
+            ready = self._selector.select(left if self._clients else 0)
+            for key, _ in ready:
+                cast("Callable[[], None]", key.data)()
+            if not ready and not self._clients:
+                return
 
     def _tick(self) -> float:
         with suppress(Exception):  # whatever it does, probes are answered

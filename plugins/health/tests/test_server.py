@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,50 @@ def test_who_is_slow_or_never_reads_is_closed_in_time() -> None:
 
         assert read(silent) == b""
         assert len(read(deaf)) < 5_000_000
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=["whole", "in two parts"])
+def test_who_has_come_by_the_end_is_answered(parts: int) -> None:
+    busy, goes_on = threading.Event(), threading.Event()
+
+    def respond_late(method: str, path: str) -> Answer:
+        busy.set()
+        assert goes_on.wait(PATIENCE)
+        return Answer(HTTPStatus.SERVICE_UNAVAILABLE, path.encode())
+
+    request = b"GET /ready HTTP/1.1\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        server = ProbeServer([listener], respond_late, 9, PATIENCE, lambda: 0.05)
+        server.start()
+        clients = [stack.enter_context(socket.create_connection(listener.getsockname(), PATIENCE)) for _ in range(5)]
+        for client in clients:
+            client.sendall(request[: len(request) // parts])
+        clients[0].sendall(request[len(request) // parts :])
+        assert busy.wait(PATIENCE)
+        ending = threading.Thread(target=server.stop)
+        ending.start()
+        for client in clients[1:]:
+            client.sendall(request[len(request) // parts :])
+        goes_on.set()
+        answers = [read_all(client) for client in clients]
+        ending.join()
+
+    assert [answer[9:12] for answer in answers] == [b"503"] * 5
+
+
+def test_who_says_nothing_does_not_hold_up_the_end() -> None:
+    with serving() as address, socket.create_connection(address, PATIENCE):
+        began = time.monotonic()
+
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """As `read`; a connection that is reset is an error."""
+    received = b""
+    while data := sock.recv(65536):
+        received += data
+    return received
 
 
 def test_more_connections_than_there_may_be_are_closed_at_once() -> None:
