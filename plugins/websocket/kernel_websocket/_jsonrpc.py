@@ -135,11 +135,18 @@ class JsonRpcProtocol(Format):
         if key is None:
             yield self._refusal(INVALID_REQUEST, "an id is a string, a number or null")
         elif isinstance(method, str) and method and isinstance(params, list | dict):
-            yield from _request(fields, key, method, cast("object", params), now)
+            yield self._meant(fields, key, method, cast("object", params), now)
         elif key and ("result" in fields or "error" in fields):
             yield Answer(key=key, envelope=Envelope(subject=_REPLY_TO, body=self._write(dict(fields))))
         else:
             yield self._refusal(INVALID_REQUEST, "it has no method, or params that are neither array nor object")
+
+    def _meant(self, fields: Mapping[str, object], key: str, method: str, params: object, now: float) -> Item:
+        """Return a request, or what takes one back; a refusal with its id if what only ours may say makes no sense."""
+        try:
+            return _cancel(key, params) if method == _CANCEL else _request(fields, key, method, params, now)
+        except DecodeError as error:
+            return self._refusal(INVALID_REQUEST, error_text(error), key)
 
     @override
     def write_request(self, message: Message, *, key: str, deadline: str | None, extends: bool) -> bytes:
@@ -162,8 +169,9 @@ class JsonRpcProtocol(Format):
     def write_batch(self, answers: Sequence[bytes]) -> bytes:
         return b"[" + b",".join(answers) + b"]"
 
-    def _refusal(self, code: int, text: str) -> Refusal:
-        return Refusal(body=self._write({"jsonrpc": "2.0", "error": {"code": code, "message": text}, "id": None}))
+    def _refusal(self, code: int, text: str, key: str = "") -> Refusal:
+        to = _id_of(key) if key else None
+        return Refusal(body=self._write({"jsonrpc": "2.0", "error": {"code": code, "message": text}, "id": to}))
 
     def _parse(self, text: bytes) -> object:
         return read_json(text, max_bytes=self._config.max_bytes, max_depth=self._config.max_depth)
@@ -178,26 +186,37 @@ def _table(value: object) -> Mapping[str, object]:
     return cast("Mapping[str, object]", value) if isinstance(value, dict) else NO_HEADERS
 
 
-def _request(fields: Mapping[str, object], key: str, method: str, params: object, now: float) -> Iterator[Item]:
-    if method == _CANCEL:
-        cancelled = _key_of(_table(params).get("id"))
-        if cancelled:
-            yield Cancel(key=cancelled)
-        return
-    more = _table(fields.get("kernel"))
-    message = Message(
-        subject=method,
-        payload=Arguments.of(params),
-        headers=_table(more.get("headers")),
-    )
+def _cancel(key: str, params: object) -> Cancel:
+    cancelled = _key_of(_table(params).get("id"))
+    if key or not cancelled or "id" not in _table(params):
+        raise DecodeError(f'{_CANCEL} is a notification, and its params are {{"id": ID}}')
+    return Cancel(key=cancelled)
+
+
+def _request(fields: Mapping[str, object], key: str, method: str, params: object, now: float) -> Request:
+    headers, deadline = _added(fields["kernel"], now) if "kernel" in fields else (NO_HEADERS, math.inf)
+    message = Message(subject=method, payload=Arguments.of(params), headers=headers)
     envelope = Envelope(
         subject=method,
-        headers=message.headers,
+        headers=headers,
         reply_to=_REPLY_TO if key else "",
         correlation_id=key,
-        deadline=read_deadline(more.get("deadline"), now=now) if more else math.inf,
+        deadline=deadline,
     )
-    yield Request(key=key, envelope=envelope, message=message)
+    return Request(key=key, envelope=envelope, message=message)
+
+
+def _added(more: object, now: float) -> tuple[Mapping[str, object], float]:
+    """Return the headers and the deadline in what ours add to a request.
+
+    Raises:
+        DecodeError: if it makes no sense: who sent it relies on it.
+    """
+    headers = _table(more).get("headers", NO_HEADERS)
+    deadline = read_deadline(_table(more)["deadline"], now=now) if "deadline" in _table(more) else None
+    if not isinstance(more, dict) or not isinstance(headers, Mapping) or deadline == math.inf:
+        raise DecodeError('"kernel" is an object with headers, an object, and a deadline, milliseconds from now')
+    return cast("Mapping[str, object]", headers), math.inf if deadline is None else deadline
 
 
 def _key_of(value: object) -> str | None:

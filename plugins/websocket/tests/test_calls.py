@@ -226,6 +226,44 @@ async def test_a_request_of_a_plain_peer_is_answered_as_the_specification_says(s
         assert (await ask(socket, '{"jsonrpc": "2.0", "method": "add", "params": [1], "id": 9}'))["result"] == 2
 
 
+@pytest.mark.parametrize(
+    "added",
+    [
+        "null",
+        "[]",
+        '"soon"',
+        '{"deadline": -1}',
+        '{"deadline": "-5"}',
+        '{"deadline": null}',
+        '{"deadline": 1.5}',
+        '{"deadline": true}',
+        '{"deadline": "soon"}',
+        '{"headers": null}',
+        '{"headers": [1]}',
+        '{"deadline": "50", "headers": "x"}',
+    ],
+)
+async def test_what_ours_add_to_a_request_makes_sense_or_it_is_no_request(added: str) -> None:
+    asked = '{"jsonrpc": "2.0", "method": "add", "params": [1, 2], %s"kernel": %s}'
+    async with desk_and_socket() as (_, socket, _service):
+        answer, told = await ask(socket, asked % ('"id": 7, ', added)), await ask(socket, asked % ("", added))
+
+    assert (answer["id"], answer["error"]["code"]) == (7, -32600)
+    assert "kernel" in answer["error"]["message"]
+    assert (told["id"], told["error"]["code"]) == (None, -32600)
+
+
+@pytest.mark.parametrize(
+    ("params", "key"), [("[]", None), ("{}", None), ('{"id": []}', None), ('{"id": {}}', 8), ('{"id": 1}', 8)]
+)
+async def test_what_takes_nothing_back_is_no_request(params: str, key: int | None) -> None:
+    fields = f'"method": "$/cancelRequest", "params": {params}' + ("" if key is None else f', "id": {key}')
+    async with desk_and_socket() as (_, socket, _service):
+        answer = await ask(socket, f'{{"jsonrpc": "2.0", {fields}}}')
+
+    assert (answer["id"], answer["error"]["code"]) == (key, -32600)
+
+
 async def test_a_batch_is_answered_as_one_and_notifications_not_at_all() -> None:
     batch = [
         {"jsonrpc": "2.0", "method": "add", "params": [1], "id": 1},

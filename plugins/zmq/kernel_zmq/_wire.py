@@ -9,6 +9,7 @@ beginning, and loses the next answer over it. Source: ZeroMQ RFC 28, REQ and REP
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, cast, final
 
@@ -119,18 +120,19 @@ def read_request(frames: Frames, *, subject: str, now: float) -> Request | Cance
         return _malformed(reason, name, back, subject)
     try:
         facts = _read(address[-2]) if is_ours else NO_HEADERS
-        named = content[0].decode() if len(content) == 2 else facts.get("subject")
+        named = content[0].decode() if len(content) == 2 else _text_in(facts, "subject")
+        headers, deadline = _headers_in(facts), _deadline_in(facts, now)
     except DecodeError as error:
         return _malformed(str(error), name, back, subject)
     except UnicodeDecodeError:
         return _malformed("the subject is not UTF-8", name, back, subject)
     envelope = Envelope(
-        subject=named if isinstance(named, str) and named else subject,
+        subject=named or subject,
         body=content[-1],
-        headers=_headers_in(facts),
+        headers=headers,
         reply_to=_REPLY_TO,
         correlation_id=name,
-        deadline=read_deadline(facts.get(DEADLINE_HEADER), now=now),
+        deadline=deadline,
     )
     return Request(name=name, address=back, envelope=envelope)
 
@@ -205,11 +207,11 @@ def read_publication(frames: Frames, framing: Framing, *, subject: str) -> Envel
     try:
         facts = _read(frames[2]) if len(frames) == 3 else NO_HEADERS
         named = frames[0].decode() or subject
+        headers, given = _headers_in(facts), _text_in(facts, "id")
     except (DecodeError, UnicodeDecodeError):
         return None
-    envelope = Envelope(subject=named, body=frames[1], headers=_headers_in(facts))
-    given = facts.get("id")
-    return attrs.evolve(envelope, id=given) if isinstance(given, str) and given else envelope
+    envelope = Envelope(subject=named, body=frames[1], headers=headers)
+    return attrs.evolve(envelope, id=given) if given else envelope
 
 
 def _packed(topic: str) -> bytes:
@@ -263,9 +265,29 @@ def _read(frame: bytes, mark: bytes = _FACTS) -> Mapping[str, object]:
     if not frame.startswith(mark):
         return NO_HEADERS
     facts = read_json(frame[len(mark) :], max_bytes=_MAX_FACTS, max_depth=_DEPTH)
-    return cast("Mapping[str, object]", facts) if isinstance(facts, dict) else NO_HEADERS
+    if not isinstance(facts, dict):
+        raise DecodeError("the facts of a message are no object")
+    return cast("Mapping[str, object]", facts)
 
 
 def _headers_in(facts: Mapping[str, object]) -> Mapping[str, object]:
-    headers = facts.get("headers")
-    return cast("Mapping[str, object]", headers) if isinstance(headers, dict) and headers else NO_HEADERS
+    headers = facts.get("headers", NO_HEADERS)
+    if not isinstance(headers, Mapping):
+        raise DecodeError("the headers of a message are no object")
+    return cast("Mapping[str, object]", headers)
+
+
+def _text_in(facts: Mapping[str, object], name: str) -> str:
+    text = facts.get(name, "")
+    if not isinstance(text, str):
+        raise DecodeError(f"the {name} of a message is no text")
+    return text
+
+
+def _deadline_in(facts: Mapping[str, object], now: float) -> float:
+    if DEADLINE_HEADER not in facts:
+        return math.inf
+    deadline = read_deadline(facts[DEADLINE_HEADER], now=now)
+    if deadline == math.inf:
+        raise DecodeError(f'"{DEADLINE_HEADER}" is milliseconds from now, 0 or more')
+    return deadline

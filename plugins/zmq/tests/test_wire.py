@@ -97,6 +97,22 @@ def test_a_request_of_two_frames_names_its_subject() -> None:
         ([b""], "not 0 frames", [b"peer", b""]),
         ([b"", b"\xff", b"x"], "not UTF-8", [b"peer", b""]),
         ([b"call", b"\1kernel {", b"", b"x"], "", [b"peer", b"call", b""]),
+        *(
+            ([b"call", b"\1kernel " + facts, b"", b"x"], reason, [b"peer", b"call", b""])
+            for facts, reason in {
+                b"[]": "no object",
+                b"null": "no object",
+                b'{"headers": [1]}': "headers",
+                b'{"headers": null}': "headers",
+                b'{"subject": 5}': "subject",
+                b'{"subject": null}': "subject",
+                b'{"kernel-deadline": -1}': "kernel-deadline",
+                b'{"kernel-deadline": "-1"}': "kernel-deadline",
+                b'{"kernel-deadline": null}': "kernel-deadline",
+                b'{"kernel-deadline": 1.5}': "kernel-deadline",
+                b'{"kernel-deadline": "soon"}': "kernel-deadline",
+            }.items()
+        ),
         ([b"x"], "no empty frame", None),
     ],
 )
@@ -144,6 +160,11 @@ def test_headers_stand_behind_what_a_plain_subscriber_reads() -> None:
     read = read_publication(frames, "frames", subject="s")
     assert read is not None
     assert (read.id, read.headers) == (rich.id, {"k": "v"})
+
+
+@pytest.mark.parametrize("facts", [b"{", b"[]", b'{"headers": 1}', b'{"headers": null}', b'{"id": 5}', b'{"id": null}'])
+def test_facts_of_a_publication_make_sense_or_it_means_nothing(facts: bytes) -> None:
+    assert read_publication([b"a", b"x", b"\1kernel " + facts], "frames", subject="s") is None
 
 
 @pytest.mark.parametrize(
