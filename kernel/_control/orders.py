@@ -142,7 +142,7 @@ async def _tap(desk: Desk, arguments: TapArguments, tell: Tell) -> None:
     desk.tapped.add(id_)
     tap = Tap(per_second=arguments.per_second, characters=arguments.characters)
     try:
-        await desk.bridge.ask(desk.kernel.tap, id_, tap.take)
+        await desk.bridge.ask(_refusing(desk.kernel.tap), id_, tap.take)
         await tell({"tapped": id_})
         await tap.tell_all(tell)
     finally:
@@ -255,12 +255,12 @@ def _component(desk: Desk, name: str, *, kind: str = "") -> str:
     )
 
 
-def _refusing(call: Callable[[str], Any]) -> Callable[[str], Any]:
+def _refusing(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that says as a refusal what it says as an error of its arguments."""
 
-    def refusing(argument: str) -> object:
+    def refusing(*arguments: object) -> object:
         try:
-            return call(argument)
+            return call(*arguments)
         except ValueError as error:
             raise RefusedError(str(error)) from error
 

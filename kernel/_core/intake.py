@@ -170,6 +170,11 @@ class Intake(ABC):
         return self.concurrency
 
     @property
+    def is_paused(self) -> bool:
+        """Whether no slot is given out because somebody has paused the dispatcher, and not because all are taken."""
+        return False
+
+    @property
     @abstractmethod
     def targets(self) -> Sequence[Target]:
         """The workers of this dispatcher."""

@@ -109,6 +109,11 @@ class KernelIntake(Intake):
         """How many slots have been taken so far. May be called from any thread."""
         return self._rounds * TURN + self._taken + self._entered
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether `pause` holds."""
+        return self._kept is not None
+
     def pause(self) -> None:
         """Give out no slot until `resume`: what comes waits for one."""
         if self._kept is None:

@@ -185,9 +185,14 @@ class Kernel:
                 must not raise.
 
         Raises:
-            ValueError: if there is no such dispatcher.
+            ValueError: if there is no such dispatcher, or it delivers no messages.
         """
         child = self._dispatcher(dispatcher)
+        spec = self.plan.components[child.id]
+        if tap is not None and isinstance(spec, DispatcherSpec) and not spec.cls.delivers:
+            raise ValueError(
+                f"{child.id} delivers no messages, and a tap shows nothing else: requests stand in the access log of web"
+            )
         if tap is None:
             self._tree.taps.pop(child.id, None)
         else:

@@ -136,3 +136,11 @@ async def test_a_tap_outlives_a_restart(autojump_clock: Any) -> None:
     [(worker, delivery, outcome, seconds)] = heard
     assert (worker, delivery.envelope.subject, type(outcome)) == ("worker/packer", "a.b", Ack)
     assert seconds >= 0
+
+
+@pytest.mark.parametrize("plugin", ["health", "prometheus"])
+async def test_a_dispatcher_that_delivers_no_messages_is_not_tapped(tmp_path: Path, plugin: str) -> None:
+    async with looking(tmp_path, pack, dispatchers={"door": {"plugin": plugin, "bind": "127.0.0.1:0"}}) as look:
+        with pytest.raises(RefusedError, match="dispatcher/door delivers no messages"):
+            await look.ask("tap", dispatcher="door")
+        await look.ask("ps")

@@ -39,6 +39,7 @@ class FakeTarget(Target):
 class FakeIntake(Intake):
     concurrency = 1
     targets: Sequence[Target] = ()
+    is_paused = False
 
     def __init__(self, concurrency: int, targets: Sequence[Target]) -> None:
         self.concurrency = concurrency
@@ -59,6 +60,8 @@ class FakeIntake(Intake):
         raise NotImplementedError
 
     def enter_nowait(self, work: Work, *, counts: bool = True) -> None:
+        if counts and self.is_paused:
+            raise trio.WouldBlock
         if counts:
             self.free.acquire_nowait()
         self._begin(work, counts)

@@ -319,6 +319,25 @@ async def test_waiting_for_a_slot_has_a_bound_and_is_told_once(
     assert [log["event"] for log in service.logs] == ["all slots are taken: requests wait"]
 
 
+async def test_why_requests_wait_is_told_when_it_changes(web: Any, autojump_clock: trio.testing.MockClock) -> None:
+    release = trio.Event()
+
+    async def stuck(scope: Any, receive: Any, send: Any) -> None:
+        await release.wait()
+        await App()(scope, receive, send)
+
+    async with web(stuck, concurrency=1) as service, trio.open_nursery() as nursery:
+        for is_paused in (True, True, False, False):
+            service.intake.is_paused = is_paused
+            nursery.start_soon(service.ask, CLOSE)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        release.set()
+
+    paused = "the dispatcher is paused: requests wait, and websockets are refused"
+    assert [log["event"] for log in service.logs] == [paused, "all slots are taken: requests wait"]
+    assert [event.slots for event in service.events if isinstance(event, SlotsTaken)] == [1]
+
+
 # --- HTTP/1.1 in detail ---------------------------------------------------------------------------------------------
 
 

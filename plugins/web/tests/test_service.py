@@ -14,7 +14,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from kernel_web import WebDispatcher
+from kernel_web import SlotsTaken, WebDispatcher
 
 from kernel import ComponentFailed, Listening
 from kernel.errors import PlanError
@@ -101,6 +101,32 @@ async def test_a_service_answers_and_stops(open_kernel: Any, importable: None) -
 
     assert response.text == "/x"
     assert result.status == 0
+
+
+async def test_a_paused_dispatcher_lets_requests_wait_and_refuses_websockets(
+    open_kernel: Any, importable: None
+) -> None:
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    statuses: list[int] = []
+    async with open_kernel(tables()) as service:
+        address = (await service.wait_event(Listening)).address
+        service.kernel.pause("dispatcher/web")
+        async with httpx.AsyncClient(base_url=address) as client, trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                statuses.append((await client.get("/x")).status_code)
+
+            nursery.start_soon(ask)
+            refused = await client.get("/", headers={**upgrade, "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="})
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            during = list(statuses)
+            service.kernel.resume("dispatcher/web")
+        slots = [event for event in service.events if isinstance(event, SlotsTaken)]
+        await service.stop()
+
+    assert refused.status_code == 503
+    assert (during, statuses) == ([], [200])
+    assert slots == []
 
 
 @pytest.mark.slow

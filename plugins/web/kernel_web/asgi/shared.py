@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, final
+from typing import Any, Final, final
 
 import attrs
 import trio
@@ -17,6 +17,9 @@ from .events import RequestDone, SlotsTaken, ThreadsTaken
 from .peers import Hosts, Proxies
 from .record import done, request_id
 from .routes import Routes
+
+_TAKEN: Final = "all slots are taken: requests wait"
+_PAUSED: Final = "the dispatcher is paused: requests wait, and websockets are refused"
 
 
 @final
@@ -39,7 +42,8 @@ class Shared:
     """How many are open."""
     waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
     """Of requests that wait for a slot."""
-    _told_full: bool = attrs.field(default=False, init=False)
+    _told_full: str = attrs.field(default="", init=False)
+    """Why requests wait, as it was told."""
     _threads: trio.CapacityLimiter = attrs.field(factory=trio.to_thread.current_default_thread_limiter, init=False)
     """What frameworks run sync endpoints with."""
     _told_threads: bool = attrs.field(default=False, init=False)
@@ -49,17 +53,19 @@ class Shared:
         self.proxies = Proxies(self.config.trusted_proxies, self.config.proxy_headers)
 
     def tell_full(self) -> None:
-        """Say that every slot is taken: once, until a request gets one without waiting while nobody else waits."""
-        if not self._told_full:
-            self._told_full = True
-            slots = self.intake.concurrency
-            self.context.log.warning("all slots are taken: requests wait", slots=slots)
+        """Say why a request waits: once, until one gets a slot without waiting while nobody else waits."""
+        why = _PAUSED if self.intake.is_paused else _TAKEN
+        if self._told_full == why:
+            return
+        self._told_full, slots = why, self.intake.concurrency
+        self.context.log.warning(why, slots=slots)
+        if why == _TAKEN:
             self.context.emit(SlotsTaken(component=self.context.id, slots=slots))
 
     def tell_free(self) -> None:
         """Take note that a request got its slot at once."""
         if self._told_full and not self.waiting:
-            self._told_full = False
+            self._told_full = ""
 
     def look_at_threads(self) -> None:
         """Say that every thread is taken and somebody waits for one: once, until one is free."""

@@ -124,7 +124,9 @@ class WebSocket(Call):
     async def run(self) -> None:
         """Serve until both sides are done."""
         shared = self.shared
-        if shared.websockets >= shared.config.max_websockets:
+        if shared.intake.is_paused:
+            shared.tell_full()
+        if shared.intake.is_paused or shared.websockets >= shared.config.max_websockets:
             self.status = 503
             self._carrier.refuse(503)
             await checkpoint()
