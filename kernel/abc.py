@@ -52,6 +52,7 @@ from ._core.intake import Target as Target
 from ._core.intake import Work as Work
 from ._core.intake import current_work as current_work
 from ._core.interceptors import Intercept as Intercept
+from ._core.interrupt import is_from_terminal as is_from_terminal
 from ._core.lease import Lease as Lease
 from ._core.lease import LeaseState as LeaseState
 from ._core.lease import Leasing as Leasing

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ import trio
 from kernel.errors import QueueFullError, StorageFullError, UnavailableError, UnknownOutcomeError
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
@@ -211,6 +214,93 @@ async def test_an_application_that_fails_before_its_answer_is_a_500(web: Any, ap
     assert [response.status_code for response in responses] == [500, 500]
     assert "secret" not in responses[0].text
     assert [log["worker"] for log in service.logs if log["level"] == "error"] == ["worker/app0"] * 2
+
+
+@pytest.fixture
+def signals_of_our_own() -> Iterator[None]:
+    """As in `kernel run`, where no signal raises anything."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+async def kept_cancelled() -> trio.Cancelled:
+    """Return a cancellation that is nobody's any more, as a cache of results may keep it."""
+    kept: list[trio.Cancelled] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as error:
+            kept.append(error)
+            raise
+    return kept[0]
+
+
+ENDS = [KeyboardInterrupt, SystemExit, GeneratorExit, type("Odd", (BaseException,), {}), trio.Cancelled]
+
+
+@pytest.mark.usefixtures("signals_of_our_own")
+@pytest.mark.parametrize("is_grouped", [False, True])
+@pytest.mark.parametrize("kind", ENDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("over", ["http1", "http2", "websocket"])
+async def test_what_ends_programs_ends_only_the_request_that_raised_it(
+    web: Any, kind: type[BaseException], is_grouped: bool, over: str
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/fine":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"fine"})
+            return
+        error = await kept_cancelled() if kind is trio.Cancelled else kind()
+        raise BaseExceptionGroup("two", [error, ValueError()]) if is_grouped else error
+
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" + KEY
+    async with (
+        web(app, h2c=True) as service,
+        httpx.AsyncClient(base_url=service.url, http1=over != "http2", http2=over == "http2") as client,
+    ):
+        if over == "websocket":
+            status = int((await service.ask(b"GET / HTTP/1.1\r\nHost: a\r\n" + upgrade + b"\r\n")).split()[1])
+        else:
+            status = (await client.get("/")).status_code
+        fine = await client.get("/fine")
+
+    assert (status, fine.text) == (500, "fine")
+    assert [log["event"] for log in service.logs] == ["the application failed"]
+
+
+async def test_ctrl_c_in_an_application_still_ends_the_program(web: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with web(app) as service:
+            await service.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert caught.value.subgroup(KeyboardInterrupt) is not None
+
+
+async def test_what_fails_while_it_is_cut_is_told_and_the_cut_goes_on(web: Any) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails, scope, receive, send)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with web(app) as service, await service.connect() as client:
+        await client.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await service.intake.wait(lambda intake: intake.active)
+        await service.stop()
+        received = b"".join([chunk async for chunk in client])
+
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert [log["event"] for log in service.logs] == ["the application failed"]
 
 
 @pytest.mark.parametrize(

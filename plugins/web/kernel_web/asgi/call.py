@@ -24,6 +24,7 @@ from .events import RequestBegan, RequestFailed
 from .lifespan import Hosted
 from .routes import Route
 from .shared import Shared
+from .whose import parted
 
 ANSWERED: Final = 0
 """The status of a request whose client has, or cannot get, what its application says."""
@@ -186,10 +187,12 @@ class Call(Work):
             self._tell_begin()
         try:
             await hosted.app(self.scope, self.receive, self.send)
-        except BaseException as error:  # whatever an application raises costs only its own client  # noqa: ASYNC103  what was cancelled is raised again
-            if not is_its_own(error):
-                raise
-            self._judge(error)
+        except BaseException as error:  # whatever an application raises costs only its own client  # noqa: ASYNC103, BLE001  what was cancelled is raised again
+            passing, failure = parted(error)
+            if failure is not None:
+                self._judge(failure)
+            if passing is not None:
+                raise passing  # noqa: B904  it is what was raised, or a part of it
             return self.status_of_stop if self.was_stopped() else _status_of(error)  # noqa: ASYNC910  suspends only to wait
         finally:
             self.until = 0.0
@@ -257,13 +260,6 @@ def _status_of(error: BaseException) -> int:
     """Return what a client is told of an application's error: a broker or driver that is away comes back."""
     heals = isinstance(error, UnavailableError | UnknownOutcomeError | QueueFullError | StorageError)
     return HTTPStatus.SERVICE_UNAVAILABLE if heals else HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def is_its_own(error: BaseException) -> bool:
-    """Return whether an exception came out of an application by itself, and not because somebody cancelled it."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(is_its_own, cast("BaseExceptionGroup[BaseException]", error).exceptions))
-    return not isinstance(error, trio.Cancelled | KeyboardInterrupt | GeneratorExit)
 
 
 def _needs_asyncio(error: BaseException) -> bool:
