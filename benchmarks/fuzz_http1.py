@@ -5,7 +5,7 @@ be the same.
 
 Starts from the table of the plugin's tests, `test_http1_core.py`. The same seed is the same input.
 
-    uv run python benchmarks/fuzz_http1.py [--inputs 2000000] [--seed 0]
+    uv run python benchmarks/fuzz_http1.py [--inputs 2000000] [--seed 0] [--first 0]
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first input, to go on from")
     options = parser.parse_args()
     began, ends = time.process_time(), Counter[str]()
-    for number in range(options.inputs):
+    for number in range(options.first, options.first + options.inputs):
         ends[try_one(options.seed, number)] += 1
     seconds = time.process_time() - began
     print(f"{options.inputs} inputs, {seconds:.0f} s of CPU: {dict(ends.most_common())}")

@@ -146,7 +146,7 @@ expect([("GET", b'/?a|b"c{d}\\e^f`', b"")], b'GET /?a|b"c{d}\\e^f` HTTP/1.1\r\nH
 expect([400], *(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target for target in (
     b"a", b"*", b"?x", b"a.example", b"a.example:80", b"http:/x", b"http://", b"http:///x", b"http://?x", b"ftp://a/x",
     b"http://u@a/", b"http://u:p@a/x", b"http://a\\b/", b"://a/", b"//", b"http://[::1/", b"http://a:b/", b"http://a:999999/",
-    b"javascript:1", b"http://a<b/", b"file:///etc/passwd",
+    b"javascript:1", b"http://a<b/", b"file:///etc/passwd", b"http://[:1]:80/x", b"http://[::1%25]/",
 ) if target != b"//"))  # fmt: skip
 expect([("GET", b"//", b"")], b"GET // HTTP/1.1\r\nHost: a\r\n\r\n")
 expect([501], b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", b"CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -169,10 +169,10 @@ expect(
 )
 expect([400], *(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host for host in (
     b"a b", b"a,b", b"a/b", b"a?b", b"a#b", b"u@a", b"a:b", b"a:80:80", b"a:123456", b"[::1", b"::1", b"[x]", b"a\\b", b"<a>",
-    b"a\xff", b"\"a\"", b"[::1]x", b"[]", b"http://a",
+    b"a\xff", b"\"a\"", b"[::1]x", b"[]", b"http://a", b"[:1]", b"[.]", b"[1::2::3]", b"[12345::]", b"[::256.0.0.1]", b"[127.0.0.1]",
 ) if host not in {b"a,b", b"\"a\""}), b"GET / HTTP/1.1\r\nHost: \"a\"\r\n\r\n")  # fmt: skip
 expect(FINE, *(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host for host in (
-    b"", b"a.example", b"a:80", b"a:", b"127.0.0.1", b"[::1]", b"[::1]:80", b"[fe80::1%25eth0]", b"a_b", b"%61", b"A-b.C", b"a,b",
+    b"", b"a.example", b"a:80", b"a:", b"127.0.0.1", b"[::1]", b"[::1]:80", b"[fe80::1%25eth0]", b"[::127.0.0.1]", b"a_b", b"%61", b"A-b.C", b"a,b",
 )))  # fmt: skip
 
 # Fields (5).

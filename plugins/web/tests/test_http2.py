@@ -207,6 +207,7 @@ async def test_an_idle_connection_ends_with_a_goodbye(web: Any, autojump_clock: 
     "pseudo",
     [
         {"method": b"G\xffT"}, {"method": b"G T"}, {"path": b"/\xff"}, {"path": b"x"}, {"path": b"/ x"}, {"path": b"/#x"},
+        {"authority": b"a b"}, {"authority": b"u@a"}, {"authority": b"a/b"}, {"authority": b"[:1]"}, {"authority": b"a:b"},
         {"path": b"*"}, {"method": b"CONNECT", "protocol": b"ftp"},
     ],
     ids=str,

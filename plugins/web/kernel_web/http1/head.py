@@ -10,13 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Final, final
 
-from ..asgi.fields import FIELD, TOKEN
+from ..asgi.fields import FIELD, TOKEN, is_host
 
 LINE: Final = re.compile(rb"(%b) ([\x21\x22\x24-\x7e]++) HTTP/([0-9]\.[0-9])\r\n" % TOKEN)
 HEAD: Final = re.compile(rb"%b((?:%b)*+)\r\n" % (LINE.pattern, FIELD))
-_HOST: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]++(?:%25[0-9A-Za-z._~-]++)?\]|[0-9A-Za-z._~!$&'()*+,;=%-]*+)(?::[0-9]{0,5}+)?"
-).fullmatch
 _WHOLE_URL: Final = re.compile(rb"(?i:https?)://([^/?]++)([^?]*+)(\?.*+)?", re.DOTALL).fullmatch
 _DECIMAL: Final = re.compile(rb"[0-9]++").fullmatch
 _MAX_DIGITS: Final = 18
@@ -102,7 +99,7 @@ class Head:
     def _judge_host(self, hosts: Sequence[bytes]) -> None:
         if len(hosts) > 1 or (not hosts and self.version == "1.1"):
             raise RefusedError(400, "not one Host")
-        if hosts and _HOST(hosts[0]) is None:
+        if hosts and not is_host(hosts[0]):
             raise RefusedError(400, "a Host that cannot be one")
 
     def _judge_length(self, lengths: Sequence[bytes], codings: Sequence[bytes]) -> None:
@@ -133,7 +130,7 @@ class Head:
         if self.target == b"*" and self.method == "OPTIONS":
             return
         found = _WHOLE_URL(self.target)
-        if found is None or not found[1] or b"@" in found[1] or _HOST(found[1]) is None:
+        if found is None or not found[1] or b"@" in found[1] or not is_host(found[1]):
             raise RefusedError(400, "a target that is neither a path nor a URL")
         self.target = (found[2] or b"/") + (found[3] or b"")
         self.headers = [(b"host", found[1]), *(field for field in self.headers if field[0] != b"host")]

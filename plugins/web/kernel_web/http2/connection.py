@@ -174,7 +174,7 @@ class Http2(Speaker):
         pseudo, fields = parted(event.headers)
         if self._shared.stopping or self._closing:
             self._outlet.reset(stream_id, ErrorCodes.REFUSED_STREAM)
-        elif not is_sound(pseudo):
+        elif not is_sound(pseudo, fields):
             self._outlet.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
         elif len(self._running) >= RUNNING_MAX:
             self._break(ErrorCodes.ENHANCE_YOUR_CALM)

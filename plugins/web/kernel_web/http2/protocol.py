@@ -14,7 +14,7 @@ from h2.utilities import HeaderValidationFlags, validate_headers
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame
 from typing_extensions import override
 
-from ..asgi.fields import are_sound, is_path, is_token
+from ..asgi.fields import are_sound, is_host, is_path, is_token
 from .known import Decoder, Encoder
 
 Fields = list[tuple[bytes, bytes]]
@@ -152,8 +152,11 @@ def sendable(headers: Iterable[Any]) -> Fields:
     return fields
 
 
-def is_sound(pseudo: dict[bytes, bytes]) -> bool:
+def is_sound(pseudo: dict[bytes, bytes], fields: Fields) -> bool:
     """Whether a request has all that it must; a CONNECT must be that of a websocket."""
+    hosts = [value for name, value in fields if name == b"host"]
+    if len(hosts) != 1 or not is_host(hosts[0]):
+        return False
     method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
     is_proxying = method == b"CONNECT" and pseudo.get(b":protocol") != b"websocket"
     asks_for_all = path == b"*" and method == b"OPTIONS"
