@@ -101,8 +101,12 @@ class Routes:
     _config: WebConfig
     _own: dict[str, Route] = attrs.field(factory=dict[str, Route], init=False)
     """What the dispatcher serves by itself, if there are routers: paths that are whole."""
+    _only: Route | None = attrs.field(default=None, init=False)
+    """The one that serves every path, where there is no other."""
 
     def __attrs_post_init__(self) -> None:
+        first = self._entries[0] if len(self._entries) == 1 else None
+        self._only = first if isinstance(first, Route) and not first.root_path else None
         own = Route(Document(self._config, self.known_routers), "", "", 0.0, 0)
         openapi, taken = self._config.openapi, {entry.root_path for entry in self._entries}
         paths = (openapi.path, openapi.docs if openapi.path else "")
@@ -112,6 +116,8 @@ class Routes:
         """Return the route of a decoded path, or None; empty is the method of a websocket."""
         if self._own and method and (own := self._own.get(path)) is not None and self.known_routers():
             return own
+        if self._only is not None and path[:1] == "/":
+            return self._only
         for entry in self._entries:
             root = entry.root_path
             if path.startswith(root) and path[len(root) : len(root) + 1] in _ENDS and path:

@@ -41,11 +41,13 @@ class Http1(Speaker):
     """A client that speaks HTTP/1.1."""
 
     __slots__ = (
+        "_asked",
         "_base",
         "_exchange",
         "_heard",
         "_parser",
         "_shared",
+        "_target",
         "_websocket",
         "channel",
         "read_until",
@@ -67,6 +69,9 @@ class Http1(Speaker):
         self._base = base
         self._parser = Parser(shared.config.max_header_bytes)
         self._parser.feed(opening)
+        self._asked = b""
+        self._target = "", b"", b""
+        """What it was taken apart into: most clients go on asking for one thing."""
         self._exchange: Exchange | None = None
         self._websocket: WebSocket | None = None
         self._heard = True
@@ -109,7 +114,9 @@ class Http1(Speaker):
 
     async def _serve(self, head: Head) -> bool:
         """Serve a request; return whether there may be another."""
-        shared, target = self._shared, split_target(head.target)
+        if head.target != self._asked:
+            self._asked, self._target = head.target, split_target(head.target)
+        shared, target = self._shared, self._target
         is_websocket = bool(head.upgrade) and wants_websocket(head)
         route = shared.routes.find(target[0], "" if is_websocket else head.method)
         if not (shared.hosts.allows_all or shared.hosts.allows(head.headers)):
@@ -254,6 +261,7 @@ class Http1(Speaker):
             self.channel.abort()
         else:
             self._parser.forget()
+            self._asked = b""
 
     @property
     @override

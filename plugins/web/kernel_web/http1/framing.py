@@ -112,8 +112,8 @@ class Framing:
         return data
 
     def _head(self, data: bytes, *, more: bool, common: bytes) -> bytes:
-        lines, length = self._fields()
-        lines.append(common)
+        block, length = self._fields()
+        lines = [block, common]
         if self.status not in _NO_BODY and not self._is_head:
             if length is not None:
                 self._left = length
@@ -128,24 +128,66 @@ class Framing:
         lines.append(b"connection: close\r\n\r\n" if self.last else b"\r\n")
         return b"".join(lines)
 
-    def _fields(self) -> tuple[list[bytes], int | None]:
+    def _fields(self) -> tuple[bytes, int | None]:
         """Return the status line and the application's own fields, and the length that they announce."""
-        lines: list[bytes] = []
-        length: int | None = None
-        for name, value in self._start.get("headers", ()):
-            low = name.lower()
-            if low in _NOTED:
-                if low != b"content-length":
-                    self.last = self.last or b"close" in value.lower()
-                    continue
-                length = _length(value, length)
-                if self.status == _NO_CONTENT:
-                    continue
-            lines.append(b"%b: %b\r\n" % (low, value))
-        block = b"".join(lines)
-        if FIELDS.fullmatch(block) is None:
-            raise WrongAnswerError("a header of the answer is not allowed")
-        return [STATUS_LINES.get(self.status) or b"HTTP/1.1 %d \r\n" % self.status, block], length
+        fields = tuple(self._start.get("headers", ()))
+        try:
+            known = _KNOWN.get((self.status, fields))
+        except TypeError:  # lists, or what else ASGI allows
+            known = None
+        if known is None:
+            known = _read(self.status, fields)
+            _remember(self.status, fields, known)
+        block, length, closes = known
+        self.last = self.last or closes
+        return block, length
+
+
+_Read = tuple[bytes, int | None, bool]
+"""Lines, the length of the body that they announce, and whether the connection is to close."""
+_KNOWN: Final[dict[tuple[int, Any], _Read]] = {}
+"""What heads say, by what applications say: most say the same again and again."""
+_KNOWN_MAX: Final = 128
+"""Heads that are remembered."""
+_KNOWN_BYTES: Final = 512
+"""Bytes of one: what is longer is seldom said twice, as cookies."""
+
+
+def _remember(status: int, fields: tuple[Any, ...], known: _Read) -> None:
+    """Know a head again, if it can be: its names and values must be such that nobody can change them."""
+    if len(known[0]) <= _KNOWN_BYTES and all(type(field) is tuple and _is_frozen(*field) for field in fields):
+        if len(_KNOWN) >= _KNOWN_MAX:
+            _KNOWN.clear()
+        _KNOWN[status, fields] = known
+
+
+def _is_frozen(*parts: object) -> bool:
+    return all(type(part) is bytes for part in parts)
+
+
+def _read(status: int, fields: tuple[Any, ...]) -> _Read:
+    """Return what a head says.
+
+    Raises:
+        WrongAnswerError: if it must not be said.
+    """
+    lines: list[bytes] = []
+    length: int | None = None
+    closes = False
+    for name, value in fields:
+        low = name.lower()
+        if low in _NOTED:
+            if low != b"content-length":
+                closes = closes or b"close" in value.lower()
+                continue
+            length = _length(value, length)
+            if status == _NO_CONTENT:
+                continue
+        lines.append(b"%b: %b\r\n" % (low, value))
+    block = b"".join(lines)
+    if FIELDS.fullmatch(block) is None:
+        raise WrongAnswerError("a header of the answer is not allowed")
+    return (STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status) + block, length, closes
 
 
 def _length(value: bytes, before: int | None) -> int:
