@@ -26,7 +26,7 @@ def check_envelope(envelope: Envelope) -> None:
     if not 0 <= envelope.priority <= 9:
         raise ValueError(f"a priority is 0 to 9, not {envelope.priority}")
     given: object = envelope.id  # not by `cast`, which is a call, for each message
-    if not isinstance(given, str) or not given:
+    if not isinstance(given, str) or not given:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise EncodeError(f"the id of a message is text, not {_shown(envelope.id)}")
     if envelope.headers:
         check_headers(envelope.headers)
@@ -39,7 +39,8 @@ def check_headers(headers: Mapping[str, object]) -> None:
         EncodeError: if one is nothing that JSON can say.
     """
     given: object = headers
-    if not isinstance(given, (dict, Mapping)):  # nearly all are the first, which costs less to ask
+    # Nearly all are the first, which costs less to ask.
+    if not isinstance(given, (dict, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise EncodeError(f"headers are a mapping of names to values, not {_shown(headers)}")
     for name, value in headers.items():
         if type(value) is str and value.isascii() and type(name) is str and name.isascii():

@@ -48,14 +48,10 @@ class _Insert:
     """Values of one row: `{0}` is the first that is given for it."""
     width: int
     """Values that are given for a row."""
-    _statements: dict[int, str] = attrs.field(init=False)
+    _statements: dict[int, str] = attrs.field(factory=dict[int, str], init=False)
 
     def __attrs_post_init__(self) -> None:
         self._statements.update({size: self._statement(size) for size in _BLOCKS})
-
-    @_statements.default
-    def _none(self) -> dict[int, str]:
-        return {}
 
     def _statement(self, size: int) -> str:
         rows = (

@@ -72,7 +72,7 @@ async def _remove(link: Link, queue: str, method: commands.Queue.Purge | command
     except ChannelClosedError as error:
         raise declare_error("queue", queue, error) from error
     assert isinstance(answer, (commands.Queue.PurgeOk, commands.Queue.DeleteOk))
-    return int(answer.message_count)
+    return answer.message_count or 0
 
 
 async def peek(link: Link, queue: str, limit: int, *, in_stream: bool = False) -> list[Mapping[str, Any]]:
