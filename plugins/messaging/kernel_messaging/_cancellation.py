@@ -21,6 +21,8 @@ _MAX_UNSENT: Final = 10_000
 """Cancellations that wait to be sent; more are dropped."""
 _MAX_ID: Final = 255
 """Characters of an id that is remembered: as many as any broker carries."""
+_AT_A_TIME: Final = 100
+"""Cancellations that are sent together."""
 _SEND_TIMEOUT: Final = 2.0
 """Seconds that sending one may take."""
 _FAREWELL: Final = 0.5
@@ -62,7 +64,7 @@ class Teller:
         await trio.lowlevel.checkpoint()
         while self._unsent or not self._closed:
             if self._unsent:
-                await self._send(self._unsent.popleft())
+                await self._send_some()
             else:
                 await self._changed.park()
         self._done.set()
@@ -76,6 +78,12 @@ class Teller:
         self._changed.unpark_all()
         with trio.move_on_after(_FAREWELL):
             await self._done.wait()
+
+    async def _send_some(self) -> None:
+        """Send what there is, together: each waits for the broker, and the last would wait for all before it."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(len(self._unsent), _AT_A_TIME)):
+                nursery.start_soon(self._send, self._unsent.popleft())
 
     async def _send(self, cancellation: Envelope) -> None:  # noqa: ASYNC910  it sends, or sending fails
         with trio.move_on_after(_SEND_TIMEOUT) as scope:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import attrs
@@ -226,6 +227,25 @@ async def test_a_call_that_is_cancelled_before_it_is_sent_is_not_told(
         nursery.cancel_scope.cancel()
 
     assert seen == []
+
+
+@pytest.mark.parametrize("calls", [1, 5, 100])
+async def test_calls_that_end_together_are_told_of_together(
+    broker: MemoryBroker, autojump_clock: MockClock, calls: int
+) -> None:
+    await tap(broker)
+    slow = Faulty(broker, partial(trio.sleep, 1.0))
+    teller = Teller(slow, CANCELLATIONS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(teller.run)
+        for number in range(calls):
+            teller.tell(Envelope(subject="a", correlation_id=str(number)))
+        await trio.sleep(1.5)
+        told = await broker.peek("tap", limit=1000)
+        await teller.finish()
+
+    assert {one.envelope.correlation_id for one in told} == set(map(str, range(calls)))
+    assert slow.sent == calls
 
 
 async def test_what_cannot_be_kept_until_it_is_sent_is_dropped(broker: MemoryBroker) -> None:
