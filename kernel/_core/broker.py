@@ -383,6 +383,11 @@ class Handled(Protocol):
         """`worker/name` of the one that handles it."""
         ...
 
+    @property
+    def along(self) -> Mapping[str, object]:
+        """What is sent from its handler takes along, unless `carry` says something else there."""
+        ...
+
 
 CURRENT: Final[ContextVar[Handled | None]] = ContextVar("kernel.current", default=None)
 """Set by the pipeline around a handler. Each delivery has a context of its own, so nothing has to be set back."""

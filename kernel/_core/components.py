@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 from typing import Protocol as Protocol_
 
 import attrs
@@ -34,7 +34,11 @@ class Subscribe(Protocol_):
     """How one hears events: see `EventHub.subscribe`."""
 
     def __call__(
-        self, hook: Callable[[Event], object], *types: type[Event], but: tuple[type[Event], ...] = ()
+        self,
+        hook: Callable[[Event], object],
+        *types: type[Event],
+        but: tuple[type[Event], ...] = (),
+        unless: Callable[[Any], bool | Mapping[str, object]] | None = None,
     ) -> Callable[[], None]:
         """Pass events of these types (all, if none is named) but those to a hook; returns what ends it."""
         ...
@@ -52,11 +56,20 @@ def hearing(context: Context, *hooks: tuple[Callable[..., object], type[Event]])
 
 
 def _hear_nothing(
-    hook: Callable[[Event], object], *types: type[Event], but: tuple[type[Event], ...] = ()
+    hook: Callable[[Event], object],
+    *types: type[Event],
+    but: tuple[type[Event], ...] = (),
+    unless: Callable[[Any], bool | Mapping[str, object]] | None = None,
 ) -> Callable[[], None]:
     """Subscribe to nothing: there is no kernel."""
-    del hook, types, but
+    del hook, types, but, unless
     return lambda: None
+
+
+def _pass_by(kind: type[Event], end: type[Event], about: object) -> bool:
+    """Nobody can tell: there is no kernel."""
+    del kind, end, about
+    return False
 
 
 def _begin_nothing(event: Event) -> None:
@@ -115,6 +128,9 @@ class Context:
     begin: Callable[[Event], Callable[[Event], None] | None] = _begin_nothing
     """Reports the first event of a pair; returns what is to be called with the second, None if nobody asks for that.
     The second is reported with `emit` besides, if anybody hears it."""
+    passes_by: Callable[[type[Event], type[Event], object], bool | Mapping[str, object]] = _pass_by
+    """Returns what is not False if nobody wants to know of a passage that is about to happen, though somebody hears
+    such: called with its type and that of its end, before it is made. See `EventHub.passes_by`."""
     report_usage: Callable[[Callable[[], Usage]], None] = _tell_nobody
     """Has a function asked for how the component's connections are used whenever somebody looks at the service, while
     the component is up. It must return at once, and may be called from any thread; if it raises, nothing is shown."""

@@ -6,9 +6,9 @@ An event is not a message: it never leaves the process by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 import attrs
 
@@ -221,7 +221,13 @@ class HookFailed(Event):
 
 Hook: TypeAlias = Callable[[Event], object]
 """Receives events in order, synchronously; it must return at once, and what it raises is dropped, counted and told."""
-_Entry: TypeAlias = tuple[tuple[type[Event], ...], tuple[type[Event], ...], Hook]
+Sieve: TypeAlias = "Callable[[Any], bool | Mapping[str, object]]"
+"""Is asked before the first of a pair is made, in its context, and returns False if its hook wants this one.
+
+It is called with the deliveries that a handler is called with, or with what a message takes along that is sent; and may
+return what is taken along instead, which costs less than to `carry` it.
+"""
+_Entry: TypeAlias = tuple[tuple[type[Event], ...], tuple[type[Event], ...], Hook, "Sieve | None"]
 
 
 @final
@@ -231,42 +237,86 @@ class EventHub:
 
     _hooks: list[_Entry] = attrs.field(factory=list[_Entry], init=False)
     _heard: dict[type[Event], tuple[Hook, ...]] = attrs.field(factory=dict[type[Event], tuple[Hook, ...]], init=False)
+    _sieves: dict[type[Event], Sieve | None] = attrs.field(factory=dict["type[Event]", "Sieve | None"], init=False)
+    """Of types that only hooks with sieves hear; asks them all."""
     dropped: int = attrs.field(default=0, init=False)
     """How often a hook raised."""
     _failures: dict[int, int] = attrs.field(factory=dict[int, int], init=False)
     """How often each did, by its `id`: a hook need not be hashable."""
 
-    def subscribe(self, hook: Hook, *types: type[Event], but: tuple[type[Event], ...] = ()) -> Callable[[], None]:
+    def subscribe(
+        self, hook: Hook, *types: type[Event], but: tuple[type[Event], ...] = (), unless: Sieve | None = None
+    ) -> Callable[[], None]:
         """Pass events of these types to a hook, but those; returns what ends it.
 
         If none is named, or `Event` is, those are all but `Passage`s, which have to be named.
+
+        Args:
+            hook: Hears them.
+            types: Which.
+            but: Which not.
+            unless: Of `HandlerCalled` or `Sending`: says before it is made that the hook does not want this one, as
+                `Sieve` has it, and may set context variables as the hook may. Where another hears them too, the hook
+                may be called all the same.
         """
         if not types or Event in types:
             types, but = types or (Event,), (*but, *({Passage} - {*types}))
-        entry = (types, but, hook)
+        entry = (types, but, hook, unless)
         self._hooks.append(entry)
-        self._heard.clear()
+        self._forget()
 
         def unsubscribe() -> None:
             self._hooks = [one for one in self._hooks if one is not entry]
             self._failures.pop(id(hook), None)
-            self._heard.clear()
+            self._forget()
 
         return unsubscribe
+
+    def _forget(self) -> None:
+        self._heard.clear()
+        self._sieves.clear()
 
     def hears(self, kind: type[Event]) -> tuple[Hook, ...]:
         """Return the hooks for a type: empty means that nobody would hear it, and it need not be made."""
         hooks = self._heard.get(kind)
         if hooks is None:
-            hooks = tuple(
-                hook for types, but, hook in self._hooks if issubclass(kind, types) and not issubclass(kind, but)
-            )
-            self._heard[kind] = hooks
+            hooks = self._heard[kind] = tuple(hook for hook, _ in self._those_of(kind))
         return hooks
+
+    def _those_of(self, kind: type[Event]) -> Iterator[tuple[Hook, Sieve | None]]:
+        for types, but, hook, unless in self._hooks:
+            if issubclass(kind, types) and not issubclass(kind, but):
+                yield hook, unless
+
+    def passes_by(self, kind: type[Event], end: type[Event], about: object) -> bool | Mapping[str, object]:
+        """Return what is not False if nobody who hears of a pair wants this one, so that it need not be made.
+
+        Nobody is asked where somebody wants them all.
+
+        Args:
+            kind: The first of them.
+            end: The second.
+            about: What it is about, as `Sieve` says.
+        """
+        try:
+            sieve = self._sieves[kind]
+        except KeyError:
+            sieve = self._sieves[kind] = None if self.hears(end) else _all_of(list(self._those_of(kind)))
+        if sieve is None:
+            return False
+        try:
+            return sieve(about)
+        except BaseException as error:  # noqa: ASYNC103, BLE001  as below
+            self._drop(cast("Hook", sieve), error)
+            return False
 
     def emit(self, event: Event) -> None:
         """Pass an event on."""
-        for hook in self.hears(type(event)):
+        self.emit_to(self.hears(type(event)), event)
+
+    def emit_to(self, hooks: tuple[Hook, ...], event: Event) -> None:
+        """Pass an event on to those who hear its type, for whom it was made."""
+        for hook in hooks:
             try:
                 hook(event)
             except BaseException as error:  # noqa: ASYNC103, BLE001  a broken log must never break the flow of messages
@@ -304,6 +354,19 @@ class EventHub:
         times = self._failures[id(hook)] = self._failures.get(id(hook), 0) + 1
         if str(times).rstrip("0") == "1":
             self.emit(HookFailed(component="kernel", hook=_name(hook), error=error, times=times))
+
+
+def _all_of(hooks: Sequence[tuple[Hook, Sieve | None]]) -> Sieve | None:
+    """Return what says whether no hook wants one; None if there are none, or one wants them all."""
+    sieves = [unless for _, unless in hooks if unless is not None]
+    if not hooks or len(sieves) < len(hooks):
+        return None
+    return sieves[0] if len(sieves) == 1 else partial(_any_false, sieves)
+
+
+def _any_false(sieves: Sequence[Sieve], about: object) -> bool | Mapping[str, object]:
+    answers = [unless(about) for unless in sieves]
+    return next((one for one in answers if one is False), answers[-1])
 
 
 def _name(hook: Hook) -> str:

@@ -11,7 +11,7 @@ import attrs
 
 from .broker import current_delivery
 from .event import Event
-from .spans import Sending, Sent, carried, carry
+from .spans import NOTHING, Sending, Sent, carried, carry, put_along
 
 if TYPE_CHECKING:
     from .components import Context, Protocol
@@ -35,11 +35,36 @@ def continued(protocol: Protocol, headers: Mapping[str, object]) -> Mapping[str,
 def telling(context: Context, subject: str, *, exchange: str = "", is_call: bool) -> AbstractContextManager[None]:
     """Send what is inside, and tell those who want to know before and after: `Sending` and `Sent`.
 
-    What a hook of the first has it take along is for this one alone.
+    What a hook of the first has it take along is for this one alone. To be entered at once.
     """
-    if context.hears(Sending) or context.hears(Sent):
-        return _Told(context, subject, exchange, is_call)
-    return _QUIET
+    if not context.hears(Sending):
+        return _Told(context, subject, exchange, is_call, carried()) if context.hears(Sent) else _QUIET
+    before = carried()
+    passed = context.passes_by(Sending, Sent, before)
+    if passed is False:
+        return _Told(context, subject, exchange, is_call, before)
+    if passed is True:
+        return _QUIET
+    put_along(passed)
+    return _TAKEN_BACK if before is NOTHING else _TakenBack(before)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class _TakenBack(AbstractContextManager[None]):
+    """A message on its way of which nobody is told; what it takes along is for it alone."""
+
+    _before: Mapping[str, object]
+
+    def __enter__(self) -> None:
+        """Send."""
+
+    def __exit__(self, *_: object) -> None:
+        put_along(self._before)
+
+
+_TAKEN_BACK: Final = _TakenBack(NOTHING)
+"""That of nearly all: to make one costs as much as to enter it."""
 
 
 @final
@@ -51,11 +76,11 @@ class _Told(AbstractContextManager[None]):
     _subject: str
     _exchange: str
     _is_call: bool
-    _before: Mapping[str, object] = attrs.field(init=False)
+    _before: Mapping[str, object]
     _end: Callable[[Event], None] | None = attrs.field(init=False)
 
     def __enter__(self) -> None:
-        context, self._before = self._context, carried()
+        context = self._context
         self._end = context.begin(
             Sending(component=context.id, subject=self._subject, exchange=self._exchange, is_call=self._is_call)
         )

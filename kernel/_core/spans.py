@@ -8,17 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
 
+from .broker import CURRENT
 from .event import Event, Passage, frozen
 
 if TYPE_CHECKING:
     from .broker import Delivery
 
-_NOTHING: Final[Mapping[str, object]] = {}
-_carried: Final[ContextVar[Mapping[str, object]]] = ContextVar("kernel.carried", default=_NOTHING)
+NOTHING: Final[Mapping[str, object]] = {}
+"""What is taken along where nobody has said anything."""
+_carried: Final[ContextVar[Mapping[str, object]]] = ContextVar("kernel.carried", default=NOTHING)
+
+
+put_along: Final = _carried.set
+"""As `carry`, for who knows what was taken along before."""
+
+
+class HasAlong(Protocol):
+    """An attempt that is about to be made."""
+
+    along: Mapping[str, object]
 
 
 def carry(headers: Mapping[str, object]) -> Mapping[str, object]:
@@ -27,14 +39,28 @@ def carry(headers: Mapping[str, object]) -> Mapping[str, object]:
     Returns:
         What was taken along before, to be put back.
     """
-    before = _carried.get()
+    before = carried()
     _carried.set(headers)
     return before
 
 
 def carried() -> Mapping[str, object]:
     """Return the headers that what is sent from this context takes along."""
-    return _carried.get()
+    headers = _carried.get()
+    if headers is NOTHING and (handled := CURRENT.get()) is not None:
+        return handled.along
+    return headers
+
+
+def carry_in(handled: HasAlong, headers: Mapping[str, object]) -> None:
+    """Have what is sent from a handler that is called next take headers along.
+
+    It is noted where that is handled: to set a context variable costs as much as to decode many a message.
+    """
+    if _carried.get() is NOTHING:
+        handled.along = headers
+    else:
+        _carried.set(headers)
 
 
 @final

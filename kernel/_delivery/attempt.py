@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import final
 
 import attrs
@@ -10,6 +11,7 @@ from typing_extensions import override
 
 from .._core.broker import Delivery
 from .._core.envelope import Ack, Envelope, Outcome
+from .._core.spans import NOTHING
 from .._core.spec import Filter, HandlerSpec
 from .pool import Pool
 
@@ -69,6 +71,8 @@ class Work:
     delivery: Delivery
     route: Route
     payload: object
+    along: Mapping[str, object] = NOTHING
+    """What is sent from the handler takes along, as `Handled` has it."""
 
     @property
     def worker(self) -> str:

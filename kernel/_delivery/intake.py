@@ -17,6 +17,7 @@ from .._core.stacks import where
 from ..abc import Intake, Target, Work
 from .attempt import Verdict
 from .bucket import Bucket
+from .ends import done, settled
 from .in_a_row import Rows
 from .judge import owned
 from .leash import Attempting
@@ -78,10 +79,13 @@ class KernelIntake(Intake):
     _apart: int = attrs.field(default=0, init=False)
     """How many of those take none."""
     _over: bool = attrs.field(default=False, init=False)
+    _now: Callable[[], float] = attrs.field(init=False)
+    """`trio.current_time`, without the way to it."""
     _runners: Runners = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._free = self._concurrency
+        self._now = trio.lowlevel.current_clock().current_time
         self._runners = Runners(self.component, self._nursery, self._pipeline, self._end)
 
     @property
@@ -385,30 +389,9 @@ class KernelIntake(Intake):
             self.failures.failed(verdict.worker, verdict.error, trio.current_time())
         if self.tap is not None:
             self.tap(verdict.worker, delivery, verdict.outcome, trio.current_time() - began)
-        kind = DeliveryDone if is_usual else DeliverySettled
-        if self._hub.hears(kind):
-            self._hub.emit(
-                kind(
-                    component=self.component,
-                    worker=verdict.worker,
-                    delivery_id=delivery.envelope.id,
-                    subject=delivery.envelope.subject,
-                    attempt=delivery.attempt,
-                    outcome=verdict.outcome,
-                    error=verdict.error,
-                    failure_worker=verdict.taken_by,
-                    seconds=trio.current_time() - began,
-                    queued=_queued(delivery, began),
-                )
-            )
-
-
-def _queued(delivery: Delivery, began: float) -> float | None:
-    """Return how long a delivery waited at its source, if that tells and it is the first attempt."""
-    sent = delivery.sent
-    if sent is None or delivery.attempt > 1:
-        return None
-    return began - sent if began > sent else 0.0  # the clock of another machine may be ahead
+        if hooks := self._hub.hears(DeliveryDone if is_usual else DeliverySettled):
+            make = done if is_usual else settled
+            self._hub.emit_to(hooks, make(self.component, delivery, verdict, began, self._now()))
 
 
 def _named(work: Work) -> str:

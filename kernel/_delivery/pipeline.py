@@ -18,6 +18,7 @@ from .._core.envelope import Ack, Arguments, DeadLetter, Envelope, Message, Retu
 from .._core.events import EventHub
 from .._core.interceptors import Around, Incoming
 from .._core.router import Router
+from .._core.spans import HandlerCalled, HandlerDone, carry_in
 from .._core.spec import Filter
 from .attempt import Route, Unanswered, Verdict, Work
 from .failure import Failure
@@ -199,8 +200,13 @@ class Pipeline(Attempting):
         return verdict  # noqa: ASYNC910  whether the user's code waits is the user's to say
 
     def _told(self, instance: Instance, work: Work) -> Awaitable[object]:
-        method = work.route.handler.method
-        return tell_of(self.hub, work.worker, method, (work.delivery,), self.called, instance, work)
+        hub, deliveries = self.hub, (work.delivery,)
+        passed = hub.passes_by(HandlerCalled, HandlerDone, deliveries)
+        if passed is False:
+            return tell_of(hub, work.worker, work.route.handler.method, deliveries, self.called, instance, work)
+        if passed is not True:
+            carry_in(work, passed)
+        return self.called(instance, work)
 
     async def _bury(self, verdict: Verdict, letter: DeadLetter, delivery: Delivery, last_resort: Route) -> Verdict:
         """Give what would be dead-lettered to the failure worker; if that fails too, it is dead-lettered."""

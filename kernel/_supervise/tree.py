@@ -428,6 +428,7 @@ class Tree:
             emit=self.hub.emit,
             hears=self.hub.hears,
             begin=self.hub.begin,
+            passes_by=self.hub.passes_by,
             subscribe=self.hub.subscribe,
             snapshot=lambda: self.snapshot(),  # noqa: PLW0108  the kernel comes after it
             mask=self.masks.applied,

@@ -50,6 +50,7 @@ def fake_context(
         subscribe=hub.subscribe,
         hears=hub.hears,
         begin=hub.begin,
+        passes_by=hub.passes_by,
         report_degraded=_report(component, heard, State.READY, State.DEGRADED),
         report_ready=_report(component, heard, State.DEGRADED, State.READY),
         driver=driver,

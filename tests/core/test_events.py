@@ -196,3 +196,50 @@ def test_a_hook_that_raises_at_the_end_is_dropped_and_the_others_hear_it() -> No
     end(LISTENING)
 
     assert (ends, hub.dropped, len(failed)) == ([LISTENING], 1, 1)
+
+
+def test_a_passage_that_nobody_wants_need_not_be_made() -> None:
+    hub, asked, heard = EventHub(), list[object](), list[Event]()
+    hub.subscribe(heard.append, KernelReady, unless=lambda about: asked.append(about) or about == "boring")
+
+    assert [hub.passes_by(KernelReady, Listening, about) for about in ("boring", "good")] == [True, False]
+    assert (asked, heard) == (["boring", "good"], [])
+
+
+def test_where_somebody_wants_them_all_nobody_is_asked() -> None:
+    hub, asked = EventHub(), list[object]()
+    hub.subscribe(lambda _: None, KernelReady, unless=lambda about: asked.append(about) or True)
+    for kind in (KernelReady, Listening):
+        end = hub.subscribe(lambda _: None, kind)
+
+        assert hub.passes_by(KernelReady, Listening, 1) is False
+        assert asked == []
+        end()
+
+    assert hub.passes_by(KernelReady, Listening, 1) is True
+    assert EventHub().passes_by(KernelReady, Listening, 1) is False
+
+
+@pytest.mark.parametrize(
+    ("answers", "passed"),
+    [((True, {"a": 1}), {"a": 1}), ((False, {"a": 1}), False), (({"a": 1}, False), False), ((True, True), True)],
+)
+def test_a_passage_is_made_if_any_of_several_wants_it(answers: tuple[object, ...], passed: object) -> None:
+    hub = EventHub()
+    for answer in answers:
+        hub.subscribe(lambda _: None, KernelReady, unless=lambda _, answer=answer: answer)  # type: ignore[misc]
+
+    assert hub.passes_by(KernelReady, Listening, None) == passed
+
+
+def test_who_raises_when_asked_is_told_of_all() -> None:
+    hub, failed = EventHub(), list[Event]()
+
+    def broken(about: object) -> bool:
+        raise ValueError(about)
+
+    hub.subscribe(lambda _: None, KernelReady, unless=broken)
+    hub.subscribe(failed.append, HookFailed)
+
+    assert hub.passes_by(KernelReady, Listening, 1) is False
+    assert (hub.dropped, len(failed)) == (1, 1)

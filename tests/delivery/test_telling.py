@@ -184,3 +184,58 @@ async def test_nothing_is_carried_into_what_follows(autojump_clock: object) -> N
         assert (before, carried()) == ({}, {"a": "b"})
     finally:
         carry(NO_HEADERS)
+
+
+class Along:
+    """Tells what is taken along, before and after it says something else itself."""
+
+    @handles("#")
+    async def any(self, payload: object) -> None:
+        seen.append(dict(carried()))
+        before = carry({"traceparent": "own"})
+        seen.append(dict(carried()))
+        carry(before)
+        seen.append(dict(carried()))
+
+
+def pass_by(running: RunningService, of_handlers: Any, of_messages: Any) -> list[Any]:
+    """Want none of what happens, and say what is taken along instead."""
+    told: list[Any] = []
+    seen.clear()
+    hub: EventHub = running.kernel.hub
+    hub.subscribe(told.append, HandlerCalled, unless=lambda _: of_handlers)
+    hub.subscribe(told.append, Sending, unless=lambda _: of_messages)
+    return told
+
+
+async def test_what_nobody_wants_is_not_made_and_takes_its_headers_along(autojump_clock: object) -> None:
+    async with open_kernel(manifest("Along")) as running:
+        told = pass_by(running, {"traceparent": "handler"}, True)
+        await running.publish("events", "x", None)
+        await running.wait_settled()
+
+    assert seen == [{"traceparent": "handler"}, {"traceparent": "own"}, {"traceparent": "handler"}]
+    assert told == []
+
+
+@pytest.mark.parametrize("outer", [NO_HEADERS, {"tenant": "a"}], ids=["nothing before", "something before"])
+async def test_what_a_message_takes_along_is_for_it_alone(outer: Any, autojump_clock: object) -> None:
+    async with open_kernel(manifest()) as running:
+        told = pass_by(running, True, {"traceparent": "message"})
+        carry(outer)
+        await running.publish("events", "fine", None)
+        left = carried()
+        await running.wait_settled()
+
+    assert seen == [("none", "message")]
+    assert (left, told) == (outer, [])
+
+
+async def test_what_the_submitter_takes_along_is_not_for_the_handler(autojump_clock: object) -> None:
+    async with open_kernel(manifest("Along")) as running:
+        carry({"traceparent": "outer"})
+        pass_by(running, {"traceparent": "handler"}, True)
+        await running.publish("events", "x", None)
+        await running.wait_settled()
+
+    assert seen[0] == {"traceparent": "handler"}

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from kernel._core.broker import CURRENT
-from kernel._core.envelope import Envelope
+from kernel._core.envelope import NO_HEADERS, Envelope
 from kernel._core.events import DeliveryDone, EventHub
 from kernel._core.spans import carry
 from kernel._log.capture import capture
@@ -23,6 +23,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 class Handled:
     worker = "worker/w"
+    along = NO_HEADERS
 
     def __init__(self, **headers: object) -> None:
         self.envelope = Envelope(subject="a.b", id="d1", headers=headers)

@@ -70,7 +70,7 @@ class Consumer(AsyncIterator[Delivery]):
         """Make a delivery of an entry; its slot is taken."""
         entry.attempts += 1
         self.store.ledger.delivered += 1
-        return MemoryDelivery(entry, entry.attempts, self.pace, self._settle)
+        return MemoryDelivery(entry, entry.envelope, entry.attempts, entry.sent, self.pace, self._settle)
 
     def leave(self) -> None:
         """Wake all who wait; nothing is taken any more."""

@@ -6,44 +6,36 @@ begins with `kernel.`.
 
 from __future__ import annotations
 
-import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from random import getrandbits
-from typing import TYPE_CHECKING, Final, cast, final
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import Token
+from typing import TYPE_CHECKING, Final, Literal, cast, final
 
 import attrs
 import trio
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
-from typing_extensions import override
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from kernel import HandlerCalled, RequestBegan, RequestDone, Sending, carried, carry
 from kernel.abc import hearing
 
 from ._provider import DRAWN
+from ._unrecorded import HEADER, SPAN_KEY, Unrecorded, Within, draw, is_unrecorded, looks_unrecorded
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
     from opentelemetry.trace import Tracer
 
-    from kernel import HandlerDone, Sent
+    from kernel import Event, HandlerDone, Sent
     from kernel.abc import Context, Delivery
 
+    _Hook = Callable[[Event], object]
+
 _SERVER_ERROR: Final = 500
-_HEADER: Final = "traceparent"
-_CARRIED: Final = frozenset({_HEADER, "tracestate", "baggage"})
+_CARRIED: Final = frozenset({HEADER, "tracestate", "baggage"})
 """What may be carried along where what is not recorded goes on without the SDK."""
-_UNRECORDED: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
-_SPAN_KEY: Final = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, contexts.Context())))
-"""What a context has its span under."""
-_UNRECORDED_FLAGS: Final = frozenset("02468ace")
-"""Last digits of them."""
-_ID_BITS: Final = 128
-_LOW_HALF: Final = 2**64 - 1
-"""What samplers look at of an id, by the specification."""
 _TEXT_MAX: Final = 8 * 1024
 """Characters of a traceback."""
 
@@ -59,19 +51,6 @@ class _Open:
 
 
 @final
-class _Unrecorded(trace.NonRecordingSpan):
-    """What goes on of a trace that is not recorded. Its ids are read when somebody asks for them, as few do."""
-
-    def __init__(self, header: str) -> None:
-        self._header = header
-
-    @override
-    def get_span_context(self) -> SpanContext:
-        _, trace_id, span_id, _ = self._header.split("-")
-        return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True)
-
-
-@final
 @attrs.define(eq=False, repr=False)
 class Tracing:
     """Makes the spans of one life of the driver."""
@@ -83,33 +62,39 @@ class Tracing:
     tracer decide about each span, whoever has begun its trace."""
     _is_foretold: bool = attrs.field(init=False)
     """Whether what is not recorded can be told without the SDK."""
+    _ahead: list[int | Mapping[str, str]] = attrs.field(factory=list["int | Mapping[str, str]"], init=False)
+    """Traces that may begin here: the ids of those to be recorded, and what the others take along."""
     _requests: dict[int, _Open] = attrs.field(factory=dict[int, _Open], init=False)
     """By the identity of the request, which lives until its end is told."""
 
     def __attrs_post_init__(self) -> None:
         fields = propagate.get_global_textmap().fields
-        self._is_foretold = self.bound is not None and _HEADER in fields and fields <= _CARRIED
+        self._is_foretold = self.bound is not None and HEADER in fields and fields <= _CARRIED
 
-    def hearing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def hearing(self) -> Generator[None]:
         """Make spans while inside."""
-        return hearing(
-            self.context,
-            (self._called, HandlerCalled),
-            (self._sending, Sending),
-            (self._began, RequestBegan),
-            (self._ended, RequestDone),
+        hear = self.context.subscribe
+        is_foretold = self._is_foretold
+        ends = (
+            hear(cast("_Hook", self._called), HandlerCalled, unless=self._calls_unrecorded if is_foretold else None),
+            hear(cast("_Hook", self._sending), Sending, unless=self._sends_unrecorded if is_foretold else None),
         )
+        try:
+            with hearing(self.context, (self._began, RequestBegan), (self._ended, RequestDone)):
+                yield
+        finally:
+            for end in ends:
+                end()
 
     # --- handlers -------------------------------------------------------------------------------------------------
 
     def _called(self, event: HandlerCalled) -> Callable[[HandlerDone], None] | None:
         deliveries = event.deliveries
-        is_one = len(deliveries) == 1
-        if is_one and self._is_foretold and (header := self._unrecorded(deliveries[0].envelope.headers)):
-            carry({_HEADER: header})
-            within = {**contexts.get_current(), _SPAN_KEY: _Unrecorded(header)}
-            contexts.attach(contexts.Context(within))
+        if self._is_foretold and (along := self._calls_unrecorded(deliveries)) is not False:
+            carry(along)
             return None
+        is_one = len(deliveries) == 1
         parents = [_extracted(one) for one in deliveries]
         links = [Link(sent) for one in parents if (sent := trace.get_current_span(one).get_span_context()).is_valid]
         kind = SpanKind.SERVER if is_one and deliveries[0].envelope.reply_to else SpanKind.CONSUMER
@@ -123,7 +108,9 @@ class Tracing:
     # --- messages and calls ---------------------------------------------------------------------------------------
 
     def _sending(self, event: Sending) -> Callable[[Sent], None] | None:
-        if self._is_foretold and self._goes_unrecorded():
+        if self._is_foretold and not DRAWN.get() and (along := self._sends_unrecorded(carried())) is not False:
+            if along is not True:
+                carry(along)
             return None
         kind = SpanKind.CLIENT if event.is_call else SpanKind.PRODUCER
         verb = "call" if event.is_call else "send"
@@ -183,35 +170,57 @@ class Tracing:
 
     # --- what is not recorded: a message of which 99 in 100 are should not pay for the hundredth -----------------------
 
-    def _unrecorded(self, headers: Mapping[str, object]) -> str:
-        """Return the `traceparent` with which a message goes on, if its trace is not recorded; empty if it may be."""
-        header = headers.get(_HEADER)
-        if "baggage" in headers:
-            return ""
-        if header is None:
-            return self._drawn()
-        return header if isinstance(header, str) and _UNRECORDED(header) else ""
+    def _calls_unrecorded(self, deliveries: Sequence[Delivery]) -> Mapping[str, object] | Literal[False]:
+        """Have a handler go on in a trace that is not recorded, if that is what its message is in or begins.
 
-    def _goes_unrecorded(self) -> bool:
-        """Have what is sent next go on in a trace that is not recorded, if that is what it is in or begins."""
-        header = carried().get(_HEADER)
-        if header is not None:
-            return str(header)[-1:] in _UNRECORDED_FLAGS
-        is_within = contexts.get_current() and trace.get_current_span() is not trace.INVALID_SPAN  # of the user's own
-        drawn = "" if is_within else self._drawn()
-        if not drawn:
+        Returns:
+            What is sent from it takes along; False if its trace may be recorded.
+        """
+        if len(deliveries) != 1:
             return False
-        carry({_HEADER: drawn})
-        return True
+        headers = deliveries[0].envelope.headers
+        header = headers.get(HEADER)
+        along = headers if len(headers) == 1 and looks_unrecorded(header) else self._goes_on(header, headers)
+        if along is None:
+            return False
+        within = Within()
+        within.along = along
+        around = contexts.attach(within).old_value
+        if around and around is not Token.MISSING:
+            contexts.attach(contexts.Context({**around, SPAN_KEY: Unrecorded(along)}))
+        return along
 
-    def _drawn(self) -> str:
-        """Decide about a trace that would begin here: return what says that it is not recorded, or nothing."""
-        drawn = getrandbits(_ID_BITS)
-        if drawn & _LOW_HALF < (self.bound or 0):
+    def _goes_on(self, header: object, headers: Mapping[str, object]) -> Mapping[str, object] | None:
+        """Return what goes along of a trace that is not recorded; None if it may be, or if there is more to it."""
+        if "baggage" in headers:
+            return None
+        if header is None:
+            return None if DRAWN.get() else self._drawn()
+        return {HEADER: header} if isinstance(header, str) and is_unrecorded(header) else None
+
+    def _sends_unrecorded(self, along: Mapping[str, object]) -> Mapping[str, object] | bool:
+        """Whether what is sent next goes on in a trace that is not recorded; if it begins one, what it takes along.
+
+        Args:
+            along: What is taken along so far.
+        """
+        header = along.get(HEADER)
+        if header is not None:
+            return bool(is_unrecorded(str(header)))
+        if contexts.get_current() and trace.get_current_span() is not trace.INVALID_SPAN:
+            return False  # within a span of the user's own
+        drawn = self._drawn()
+        return False if drawn is None else {**along, **drawn} if along else drawn
+
+    def _drawn(self) -> Mapping[str, str] | None:
+        """Decide about a trace that would begin here: return what says that it is not recorded, or None."""
+        if not self._ahead:
+            self._ahead += draw(self.bound or 0)
+        drawn = self._ahead.pop()
+        if isinstance(drawn, int):
             DRAWN.set(drawn)
-            return ""
-        ids = drawn.to_bytes(16, "big").hex()
-        return f"00-{ids}-{ids[16:]}-00"  # there is no span that the second one could be confused with
+            return None
+        return drawn
 
     # --- spans ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from kernel_otel import OtelConfig, OtelDriver
 from kernel_otel._provider import bound_of
 from opentelemetry import propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context, attach, detach, set_value
+from opentelemetry.context import get_current as current
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -371,3 +373,84 @@ async def test_a_collector_that_is_away_holds_up_nothing() -> None:
         began = trio.current_time()
 
     assert trio.current_time() - began < 2
+
+
+UNRECORDED = f"{PARENT[:-2]}00"
+
+
+class Keeps:
+    contexts: ClassVar[list[Context]] = []
+
+    def __init__(self, events: Any) -> None:
+        self.events = events
+
+    @handles("first")
+    async def first(self, payload: object) -> None:
+        Keeps.contexts.append(current())
+        await self.events.publish("second", None)
+
+    @handles("second")
+    async def second(self, payload: object) -> None:
+        Keeps.contexts.append(current())
+
+
+async def kept(*headers: dict[str, Any]) -> list[Context]:
+    """Return the contexts of two handlers, of which the first calls the second by a message, for each of the headers."""
+    Keeps.contexts.clear()
+    tables = one_worker("Keeps") | {"drivers": manifest(sample=0.0)["drivers"]}
+    async with open_kernel(tables) as running:
+        for number, some in enumerate(headers, 1):
+            await running.publish("events", "first", None, headers=some)
+            await running.wait_settled(2 * number)
+    return list(Keeps.contexts)
+
+
+def trace_of(context: Context) -> int:
+    return trace.get_current_span(context).get_span_context().trace_id
+
+
+async def test_a_context_of_what_is_not_recorded_may_be_kept(autojump_clock: object) -> None:
+    other = UNRECORDED.replace("0af7", "1bf8")
+    contexts = await kept({"traceparent": UNRECORDED}, {"traceparent": other})
+
+    assert [trace_of(one) for one in contexts] == [TRACE, TRACE, *[int(other[3:35], 16)] * 2]
+    assert [trace_of(Context({**one})) for one in contexts] == [trace_of(one) for one in contexts]
+    assert [trace_of(set_value("key", 1, one)) for one in contexts] == [trace_of(one) for one in contexts]
+
+
+@pytest.mark.parametrize("parent", ["traceparent", "nothing"])
+async def test_a_context_of_what_is_not_recorded_is_a_mapping(parent: str, autojump_clock: object) -> None:
+    one = (await kept({parent: UNRECORDED}))[0]
+    (key,) = one
+
+    assert (len(one), key in one, list(one.keys()), list(one.values())) == (1, True, [key], [one[key]])
+    assert (dict(one.items()), one.copy(), one.get("other", 7)) == ({key: one[key]}, {key: one[key]}, 7)
+    assert one == Context({key: one[key]})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        UNRECORDED.replace("0af7", "zzzz"),
+        UNRECORDED.replace("-b7ad6b7169203331", "-0000000000000000"),
+        f"00-{'0' * 32}-b7ad6b7169203331-00",
+        f"00-{'x' * 49}-00",
+    ],
+    ids=["no digits", "no span", "no trace", "nothing"],
+)
+async def test_what_only_looks_unrecorded_begins_a_trace_when_something_is_sent(
+    header: str, autojump_clock: object
+) -> None:
+    first, second = map(trace_of, await kept({"traceparent": header}))
+
+    assert second not in {0, TRACE, first}
+
+
+async def test_what_surrounds_a_handler_stays_in_its_context(autojump_clock: object) -> None:
+    token = attach(set_value("tenant", "a"))
+    try:
+        contexts = await kept({"traceparent": UNRECORDED})
+    finally:
+        detach(token)
+
+    assert [trace_of(one) for one in contexts] == [TRACE, TRACE]

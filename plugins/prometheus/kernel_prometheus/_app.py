@@ -12,7 +12,7 @@ import trio
 from kernel.abc import Context
 
 from ._config import MetricsConfig
-from ._families import offer, rendered
+from ._families import offer, scraped
 from ._metrics import Metrics
 
 
@@ -48,7 +48,7 @@ class MetricsApp:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])  # as ASGI wants it of an application without a lifespan
         accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
-        body, content_type = await trio.to_thread.run_sync(rendered, self._metrics, accept)
+        body, content_type = await scraped(self._metrics, accept)
         headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -66,6 +67,13 @@ class Series:
         if trace:
             self.exemplars[bucket] = (trace, value, time.time())
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Add values that belong to no trace."""
+        counts = self.counts
+        for bucket in map(bisect_left, repeat(self.bounds), values):
+            counts[bucket] += 1
+        self.total += sum(values)
+
 
 @final
 @attrs.define(eq=False, repr=False)
@@ -99,6 +107,8 @@ class TurnTimes(trio.abc.Instrument):
     """Measures for how long each turn of the event loop keeps everything else waiting."""
 
     bounds: Sequence[float]
+    count: Callable[[], None]
+    """Is called at the end of each turn, to count what happened in it; must not raise."""
     series: Series = attrs.field(init=False, default=attrs.Factory(lambda self: Series(self.bounds), takes_self=True))
     _began: float = attrs.field(factory=time.perf_counter, init=False)
 
@@ -110,4 +120,5 @@ class TurnTimes(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         """Note that a turn has ended. Called by trio."""
         del timeout
+        self.count()
         self.series.observe(time.perf_counter() - self._began)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
+import trio
 from prometheus_client import REGISTRY
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
     from ._metrics import Metrics
 
 _STATES: Final = tuple(State)
+
+
+async def scraped(metrics: Metrics, accept: str) -> tuple[bytes, str]:
+    """Return what a scrape gets, and its content type; a thread writes it.
+
+    Cancellation: Is a checkpoint.
+    """
+    metrics.count()
+    return await trio.to_thread.run_sync(rendered, metrics, accept)
 
 
 def rendered(metrics: Metrics, accept: str) -> tuple[bytes, str]:

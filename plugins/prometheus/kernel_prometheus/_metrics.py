@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
@@ -54,6 +54,7 @@ _METHODS: Final = frozenset({
     "TRACE",
     "websocket",
 })
+_HOOK: Final = f"{__name__}:Metrics.count"
 TURNS: Final = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 """Seconds: the upper bounds for turns of the event loop."""
 _SAMPLED: Final = frozenset("13579bdf")
@@ -93,7 +94,11 @@ class Metrics:
     """Without labels."""
     hook_failures: Counter = attrs.field(init=False)
     """By hook."""
-    turns: TurnTimes = attrs.field(init=False, factory=lambda: TurnTimes(TURNS))
+    turns: TurnTimes = attrs.field(
+        init=False, default=attrs.Factory(lambda self: TurnTimes(TURNS, self.count), takes_self=True)
+    )
+    _done: list[DeliveryDone] = attrs.field(factory=list[DeliveryDone], init=False)
+    """Deliveries that ended in this turn, and are counted at its end: one after the other, that costs half."""
     _delivered: dict[Labels, DeliveryRow] = attrs.field(init=False, factory=dict[Labels, DeliveryRow])
     """By dispatcher and worker; with the next, whatever there was room for."""
     _answered: dict[tuple[str, str, str, int], RequestRow] = attrs.field(
@@ -120,7 +125,7 @@ class Metrics:
     def counting(self) -> Generator[None]:
         """Count while inside."""
         trio.lowlevel.add_instrument(self.turns)
-        hooks: list[tuple[Callable[..., object], type[Event]]] = [(self._done, DeliveryDone)]
+        hooks: list[tuple[Callable[..., object], type[Event]]] = [(self._done.append, DeliveryDone)]
         hooks += [(self._requested, RequestDone)]
         hooks += [(self._seldom, kind) for kind in (SettleFailed, DeliveryRevoked, LoopBlocked, HookFailed)]
         if self.config.handlers or self.config.micro_framework:
@@ -134,15 +139,34 @@ class Metrics:
         finally:
             end()
             trio.lowlevel.remove_instrument(self.turns)
+            self.count()
 
-    # --- hooks: each runs for each delivery, call or request ----------------------------------------------------
+    def count(self) -> None:
+        """Count what has ended in this turn so far. Only in the thread of the event loop."""
+        for row in self._sorted():
+            try:
+                row.count()
+            except Exception:  # noqa: BLE001  as below
+                self.hook_failures.add((_HOOK,))
 
-    def _done(self, event: DeliveryDone) -> None:
-        row = self._delivered.get((event.component, event.worker)) or self._row_of(event)
-        self.deliveries.counts[row.acks] += 1.0
-        row.times.observe(event.seconds)
-        if event.queued is not None:
-            row.observe_queued(event.queued)
+    def _sorted(self) -> Iterable[DeliveryRow]:
+        """Return the rows of what has ended, each with its values: many a turn has but one."""
+        rows: dict[int, DeliveryRow] = {}
+        row = None
+        for event in self._done:
+            try:
+                if row is None or event.worker is not row.worker or event.component is not row.dispatcher:
+                    row = self._delivered.get((event.component, event.worker)) or self._row_of(event)
+                    rows[id(row)] = row
+                row.seconds.append(event.seconds)
+                if event.queued is not None:
+                    row.queued.append(event.queued)
+            except Exception:  # noqa: BLE001  a plugin may tell of anything; trio would call this no more
+                self.hook_failures.add((_HOOK,))
+        self._done.clear()
+        return rows.values()
+
+    # --- hooks: each runs for each delivery, call or request --------------------------------------------------
 
     def _settled(self, event: DeliverySettled) -> None:
         self.deliveries.add((event.component, event.worker, _OUTCOMES[type(event.outcome)]))
@@ -153,7 +177,7 @@ class Metrics:
     def _row_of(self, event: DeliveryDone) -> DeliveryRow:
         labels, capped = (event.component, event.worker), self.capped
         acks = self.deliveries.room_for((*labels, "ack"))
-        row = DeliveryRow(labels, acks, self.delivery_times.of(labels), self.queue_times)
+        row = DeliveryRow(*labels, acks, self.deliveries.counts, self.delivery_times.of(labels), self.queue_times)
         if self.capped == capped:  # else others could fill the memory
             self._delivered[labels] = row
         return row

@@ -14,19 +14,26 @@ from ._counting import Histogram, Labels, Series
 class DeliveryRow:
     """Where the usual end of a delivery is counted."""
 
-    labels: Labels
-    """Dispatcher and worker."""
-    acks: Labels
-    times: Series
+    dispatcher: str
+    worker: str
+    _acks: Labels
+    _counts: dict[Labels, float]
+    """Of which this is counted by them."""
+    _times: Series
     _queue_times: Histogram
-    _queued: Series | None = attrs.field(default=None, init=False)
-    """None until a source tells of such a time."""
+    seconds: list[float] = attrs.field(factory=list[float], init=False)
+    """From taken to settled, of those that are not counted yet."""
+    queued: list[float] = attrs.field(factory=list[float], init=False)
+    """In the queue, of those of which the source tells."""
 
-    def observe_queued(self, seconds: float) -> None:
-        """Add a time in the queue."""
-        if self._queued is None:
-            self._queued = self._queue_times.of(self.labels)
-        self._queued.observe(seconds)
+    def count(self) -> None:
+        """Count what is not counted yet."""
+        seconds, self.seconds = self.seconds, []
+        queued, self.queued = self.queued, []
+        self._counts[self._acks] += len(seconds)
+        self._times.observe_all(seconds)
+        if queued:
+            self._queue_times.of((self.dispatcher, self.worker)).observe_all(queued)
 
 
 @final

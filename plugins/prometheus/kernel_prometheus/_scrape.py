@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ._families import rendered
+from ._families import scraped
 
 if TYPE_CHECKING:
     from ._config import PrometheusConfig
@@ -62,7 +62,7 @@ async def _answer(head: bytes, metrics: Metrics) -> bytes:
         return _written("405 Method Not Allowed", b"GET it\n", is_head=False)
     headers = (line.partition(":") for line in lines[1:])
     accept = next((value.strip() for name, _, value in headers if name.strip().lower() == "accept"), "")
-    body, content_type = await trio.to_thread.run_sync(rendered, metrics, accept)
+    body, content_type = await scraped(metrics, accept)
     return _written("200 OK", body, content_type, is_head=method == "HEAD")
 
 

@@ -209,6 +209,24 @@ async def test_ten_thousand_subjects_are_one_series() -> None:
     assert len(metrics.delivery_times.series) == 1
 
 
+async def test_what_ends_in_one_turn_is_counted_for_each_worker_though_something_among_it_makes_no_sense() -> None:
+    context = fake_context("dispatcher/metrics")
+    metrics = Metrics(context, MetricsConfig())
+    with metrics.counting():
+        for worker in ("a", "b", "a"):
+            context.emit(attrs.evolve(settled(1), worker=f"worker/{worker}", queued=0.5))
+        context.emit(attrs.evolve(settled(1), component=[], worker="worker/a"))
+        await trio.lowlevel.checkpoint()
+        context.emit(attrs.evolve(settled(1), worker="worker/b"))
+        await trio.lowlevel.checkpoint()
+
+    acks = {labels[1]: count for labels, count in metrics.deliveries.counts.items()}
+    assert acks == {"worker/a": 2, "worker/b": 2}
+    assert [sum(series.counts) for series in metrics.delivery_times.series.values()] == [2, 2]
+    assert [sum(series.counts) for series in metrics.queue_times.series.values()] == [2, 1]
+    assert sum(metrics.hook_failures.counts.values()) == 1
+
+
 async def test_label_values_are_capped_and_methods_known() -> None:
     context = fake_context("dispatcher/metrics")
     metrics = Metrics(context, MetricsConfig(max_series=5))

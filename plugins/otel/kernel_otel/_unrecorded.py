@@ -1,0 +1,123 @@
+"""What is not recorded: a message of which 99 in 100 are should not pay for the hundredth.
+
+The SDK is asked for none of it: what goes on of such a trace is its header, and a context that makes a span of it when
+somebody asks for one.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from random import getrandbits
+from typing import Final, final
+
+from opentelemetry import context as contexts
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext
+from typing_extensions import override
+
+HEADER: Final = "traceparent"
+SPAN_KEY: Final = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, contexts.Context())))
+"""What a context has its span under."""
+is_unrecorded: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
+"""Whether a `traceparent` is one, and says that its trace is not recorded."""
+_LENGTH: Final = 55
+_AT_ONCE: Final = 64
+_ID_BYTES: Final = 16
+
+
+def looks_unrecorded(header: object) -> bool:
+    """Whether a `traceparent` looks as nearly all of those that are not recorded do.
+
+    Nothing more is asked of it before somebody makes something of it: who does finds out whether it is one.
+    """
+    return type(header) is str and len(header) == _LENGTH and header[-3:] == "-00" and header[:3] == "00-"
+
+
+def draw(bound: int) -> list[int | Mapping[str, str]]:
+    """Draw ids of traces that may begin here, since to draw each for itself takes three times as long.
+
+    Returned are those whose low half is below the bound, and of all others what goes along. Their span is the low half of the id: there is none that it could be confused with.
+    """
+    raw = getrandbits(8 * _ID_BYTES * _AT_ONCE).to_bytes(_ID_BYTES * _AT_ONCE, "big")
+    texts = [raw[at : at + _ID_BYTES].hex() for at in range(0, len(raw), _ID_BYTES)]
+    halves = struct.unpack(f">{2 * _AT_ONCE}Q", raw)[1::2]
+    return [
+        int(text, 16) if half < bound else {HEADER: f"00-{text}-{text[16:]}-00"}
+        for text, half in zip(texts, halves, strict=True)
+    ]
+
+
+@final
+class Unrecorded(trace.NonRecordingSpan):
+    """What goes on of a trace that is not recorded. Its ids are read when somebody asks for them, as few do."""
+
+    def __init__(self, along: Mapping[str, object]) -> None:
+        self._along = along
+
+    @override
+    def get_span_context(self) -> SpanContext:
+        header = str(self._along[HEADER])
+        if not is_unrecorded(header):
+            return trace.INVALID_SPAN_CONTEXT
+        _, trace_id, span_id, _ = header.split("-")
+        return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True)
+
+
+@final
+class Within(contexts.Context):
+    """A context with nothing but a span that is not recorded.
+
+    That is made when somebody asks for it: to make both for each message takes as long as to decode it.
+    """
+
+    __slots__ = ("along",)
+    along: Mapping[str, object]
+
+    def _filled(self) -> contexts.Context:
+        if not dict.__len__(self):
+            dict.__setitem__(self, SPAN_KEY, Unrecorded(self.along))
+        return self
+
+    @override
+    def get(self, key: str, default: object = None) -> object:
+        return dict.get(self._filled(), key, default)
+
+    @override
+    def __getitem__(self, key: str) -> object:
+        return dict.__getitem__(self._filled(), key)
+
+    @override
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self._filled(), key)
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return dict.__iter__(self._filled())
+
+    @override
+    def __len__(self) -> int:
+        return dict.__len__(self._filled())
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return dict.__eq__(self._filled(), other)
+
+    __hash__ = None  # type: ignore[assignment]  # as that of a dict
+
+    @override
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
+        return dict.keys(self._filled())
+
+    @override
+    def values(self) -> ValuesView[object]:  # type: ignore[override]
+        return dict.values(self._filled())
+
+    @override
+    def items(self) -> ItemsView[str, object]:  # type: ignore[override]
+        return dict.items(self._filled())
+
+    @override
+    def copy(self) -> dict[str, object]:
+        return dict.copy(self._filled())
