@@ -31,12 +31,14 @@ class Errand:
         """Take note that the broker may have the message."""
         self.receipt = receipt
 
-    async def is_taken(self) -> bool:  # noqa: ASYNC910  where nothing was written, whoever asks goes on to send
+    async def is_taken(self) -> bool:
         """Wait for the answer to what was written, if something was; return whether the broker has taken it.
 
         Cancellation: Is a checkpoint if it has to wait.
         """
-        return self.receipt is not None and await self.receipt.wait() is None
+        if self.receipt is None:
+            return False  # noqa: ASYNC910  whoever asks goes on to send
+        return await self.receipt.wait() is None
 
     @property
     def is_hopeful(self) -> bool:

@@ -109,7 +109,7 @@ class Http2(Speaker):
             if not self._closing:
                 self._feed(data[at : at + TURN_BYTES])
             if self._closing:
-                return
+                return  # noqa: ASYNC910  suspends only to wait
             await self._outlet.flush()
 
     async def _let_take(self) -> None:
