@@ -45,6 +45,8 @@ from tests.amqp10._node import running
 
 ROOT = Path(__file__).parent.parent
 GRACE = 20.0
+PATIENCE = 120.0
+"""Seconds without an effect after which nothing more is expected; a machine that others use may start nothing for long."""
 CONCURRENCY = {0.05: 20, 3.0: 250}
 """Messages in hand at a time, for each length of a handler, so that both get done; at most half of what is a life's
 share, so that every life has something to do."""
@@ -134,7 +136,8 @@ async def attempt(node: Node, management: str, system: str, trial: Trial) -> Ver
             await broker.declare(Topology(queues=[Queue(name=queue)]))
             await fill(broker, queue, trial)
         runner = Runner(SYSTEMS[system](place), ROOT, place.folder / "log")
-        verdict = await endure(trial, runner, Effects(place.effects), lambda: node.waiting(queue))
+        effects = Effects(place.effects, patience=PATIENCE)
+        verdict = await endure(trial, runner, effects, lambda: node.waiting(queue))
         if not verdict.holds:
             shutil.copytree(place.folder, kept := Path(tempfile.mkdtemp(prefix="loss-kept-")), dirs_exist_ok=True)
             print(f"what it wrote, and the effects, are in {kept}", file=sys.stderr)

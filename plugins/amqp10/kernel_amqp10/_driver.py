@@ -92,7 +92,7 @@ class Amqp10Driver(Driver[Broker]):
                 try:
                     yield wires.broker
                 finally:
-                    wires.close()
+                    await wires.aclose()  # noqa: ASYNC102  it shields itself
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -136,9 +136,12 @@ class _Wires:
         await nursery.start(self._sending.run)
         await nursery.start(self._consuming.run)
 
-    def close(self) -> None:
-        """Refuse everything from here on."""
-        self.broker.close()
+    async def aclose(self) -> None:
+        """Refuse everything from here on.
+
+        Cancellation: Shielded for at most 2 s, in which the broker answers what it has got.
+        """
+        await self.broker.aclose()
         self._sending.close()
         self._consuming.close()
 

@@ -87,7 +87,7 @@ class StompDriver(Driver[Broker]):
                 try:
                     yield wires.broker
                 finally:
-                    wires.broker.close()
+                    await wires.broker.aclose()  # noqa: ASYNC102  it shields itself
                     wires.keeper.close()
             nursery.cancel_scope.cancel()
         if failure is not None:

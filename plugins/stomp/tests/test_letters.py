@@ -42,7 +42,6 @@ def there_and_back(envelope: Envelope, *, attempts: int = 0) -> tuple[Envelope, 
         id_=dialect.id_of(frame.headers),
         reply_to=dialect.reply_to_of(frame.headers),
         subject=dialect.subject_of,
-        attempts=0,
         now=0.0,
     )
     return letter.envelope, letter.attempts
@@ -86,7 +85,7 @@ def test_text_goes_under_its_own_name() -> None:
 def test_nonsense_in_the_headers_of_others_means_nothing(text: str) -> None:
     frame = Frame("MESSAGE", {"kernel-headers": text, "kernel-attempts": "x", "priority": "99", "kernel-deadline": "-"})
 
-    letter = read_letter(frame, id_="1", reply_to="", subject=lambda _: "s", attempts=0, now=0.0)
+    letter = read_letter(frame, id_="1", reply_to="", subject=lambda _: "s", now=0.0)
 
     assert letter.attempts == 0
     assert letter.envelope == Envelope(subject="s", id="1", priority=9, deadline=math.inf)

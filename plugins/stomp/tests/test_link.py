@@ -13,7 +13,7 @@ from kernel_stomp._errors import LateError, LinkError, LinkLostError, LoginRefus
 from kernel_stomp.core import Frame, Parser
 from kernel_stomp.link.connect import Joined, LinkSettings, shake_hands
 from kernel_stomp.link.link import Link
-from kernel_stomp.link.receipts import LONGEST
+from kernel_stomp.link.receipts import LONGEST, Receipt
 
 from .far_side import COMMANDS
 
@@ -118,6 +118,23 @@ async def test_a_receipt_that_does_not_come_is_late(autojump_clock: trio.testing
         nursery.cancel_scope.cancel()
 
     assert LONGEST <= seconds <= LONGEST + 5
+
+
+async def test_a_receipt_that_somebody_holds_is_waited_for_however_long_it_takes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server, receipts = Server(), list[Receipt]()
+    async with trio.open_nursery() as nursery, linked(server, hears=False) as link:
+        nursery.start_soon(partial(server.answer, others=False))
+        with trio.move_on_after(10 * LONGEST) as patience:
+            await link.request(Frame("SEND", {"destination": "/queue/a"}), on_written=receipts.append)
+        sent = [frame for frame in server.heard if frame.command == "SEND"]
+        await server.say(f"RECEIPT\nreceipt-id:{sent[0].headers['receipt']}\n\n\0".encode())
+        await receipts[0].wait()
+        nursery.cancel_scope.cancel()
+
+    assert patience.cancelled_caught
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize(

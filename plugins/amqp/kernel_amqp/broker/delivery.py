@@ -15,6 +15,7 @@ from kernel.abc import Delivery, read_sent
 from kernel.errors import SettledError
 
 from ..core import Delivered
+from .crashes import is_noted
 from .letters import read_letter, sent_at
 
 
@@ -66,7 +67,7 @@ class AmqpDelivery(Delivery):
     @property
     @override
     def redelivered(self) -> bool:
-        return self.event.redelivered or self.returned or self.attempt > 1
+        return self.event.redelivered or self.returned or is_noted(self.event) or self.attempt > 1
 
     @property
     @override

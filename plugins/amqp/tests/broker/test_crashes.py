@@ -155,6 +155,18 @@ async def test_a_message_with_which_three_processes_died_is_beyond_three_attempt
 
 @pytest.mark.slow
 @on_rabbitmq
+async def test_a_copy_with_a_note_is_told_to_be_delivered_again(queue: str) -> None:
+    await send(queue, "a")
+    again: list[bool] = []
+    for _ in range(3):
+        async with process(queue) as (_, taken):
+            again.append(taken[0].redelivered)
+
+    assert again == [False, True, True]
+
+
+@pytest.mark.slow
+@on_rabbitmq
 async def test_what_is_given_back_in_time_is_never_counted(queue: str) -> None:
     attempts: list[int] = []
     await send(queue, "a")

@@ -23,6 +23,8 @@ from ..link.keeper import Keeper
 from ..management.directory import Directory
 from .catalog import Catalog
 from .consumer import Consumer
+from .crashes import Spared
+from .errands import Errands
 from .post import Post
 
 _LEAVE_TIMEOUT: Final = 1.0
@@ -45,6 +47,8 @@ class Amqp10Broker(Broker):
     _consuming: Keeper
     _start: Callable[[Callable[[], Awaitable[None]]], None]
     """Starts a task that lives as long as the driver."""
+    _spared: Spared = attrs.field(factory=Spared, init=False)
+    _errands: Errands = attrs.field(factory=Errands, init=False)
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
 
     @override
@@ -82,16 +86,29 @@ class Amqp10Broker(Broker):
             await self._directory.check_route(exchange, envelope.subject)
         await self._post.send(envelope, exchange=exchange, mandatory=mandatory, delay=envelope.delay)
 
-    def close(self) -> None:
-        """End all subscriptions."""
+    async def aclose(self) -> None:
+        """End all subscriptions, and wait for the answers to what was sent for their deliveries.
+
+        Cancellation: Shielded for at most 2 s.
+        """
         for consumer in self._consumers:
             consumer.end(lambda: UnavailableError("the connection to the broker is closed"))
+        await self._errands.aclose()
 
     async def _join(self, subscription: Subscription) -> Consumer:
         while True:
             wire = await self._consuming.wire()
             queue = self._catalog.queue(subscription.queue)
-            consumer = Consumer(subscription, queue, self._addresses, self._post, wire.engine, self._start)
+            consumer = Consumer(
+                subscription,
+                queue,
+                self._addresses,
+                self._post,
+                wire.engine,
+                self._start,
+                self._spared,
+                self._errands,
+            )
             try:
                 await consumer.open(self._catalog.sources(subscription.queue))
             except LinkLostError:

@@ -1,10 +1,15 @@
-"""What takes from a queue: one for each subscription, with a session of its own for each address."""
+"""What takes from a queue: one for each subscription, with a session of its own for each address.
+
+It is long, since what a delivery may come to, and what its link may, meet in every one of its methods.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, final
 
@@ -14,13 +19,16 @@ from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
 from kernel.abc import Delivery, Queue, Subscription
-from kernel.errors import ConflictError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
+from kernel.errors import ConflictError, KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._addresses import Addresses
 from .._errors import EndClosedError, LinkLostError
 from ..link.engine import Engine
 from ..link.receiver import Arrived, ReceiverLink
+from ..link.sender import OnWritten, Sent
+from .crashes import Note, Spared, next_note
 from .delivery import Amqp10Delivery, Desk
+from .errands import Errand, Errands
 from .letters import read_letter
 from .post import Post, is_hopeless
 
@@ -51,9 +59,17 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _engine: Engine
     _start: Callable[[Callable[[], Awaitable[None]]], None]
     """Starts a task that lives as long as the driver."""
+    _spared: Spared
+    _errands: Errands
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _links: list[ReceiverLink] = attrs.field(factory=list[ReceiverLink], init=False)
     _shelf: deque[Arrived] = attrs.field(factory=deque[Arrived], init=False)
+    _ready: deque[Amqp10Delivery] = attrs.field(factory=deque[Amqp10Delivery], init=False)
+    """What was read and goes out before all that is on the shelf."""
+    _in_hand: set[Amqp10Delivery] = attrs.field(factory=set[Amqp10Delivery], init=False)
+    """Read and not settled; no more than `prefetch`."""
+    _telling: dict[Errand, ReceiverLink] = attrs.field(factory=dict[Errand, ReceiverLink], init=False)
+    """What is being sent in tasks of their own, with the link that brought the delivery."""
     _error: Callable[[], UnavailableError] | None = attrs.field(default=None, init=False)
     """Why nothing comes any more."""
     _can_renew: bool = attrs.field(default=False, init=False)
@@ -109,10 +125,18 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._post.warn(f'a message of {size} bytes in queue "{self._wish.queue}" is larger than `max_message_bytes`')
 
     def _lose(self, error: EndClosedError | LinkLostError) -> None:
+        known = [*self._in_hand, *self._ready]
+        for delivery in known:
+            self._spare(delivery)
+        if isinstance(error, LinkLostError):
+            self._spared.lose(self._wish.queue, len(self._links) * self._wish.prefetch - len(known))
         self._shelf.clear()
+        self._ready.clear()
+        for errand, link in self._telling.items():
+            if link.error is not None:
+                errand.scope.cancel()
         text = f'what consumed from queue "{self._wish.queue}" is gone: {error}'
-        exclusive = self._spec is not None and self._spec.exclusive
-        self._can_renew = isinstance(error, LinkLostError) and not exclusive
+        self._can_renew = isinstance(error, LinkLostError) and not self._is_exclusive()
         self.end(lambda: UnavailableError(text))
 
     def end(self, error: Callable[[], UnavailableError]) -> None:
@@ -132,16 +156,17 @@ class Consumer(AsyncIterator[Delivery], Desk):
         while True:
             if self._error is not None or self._left:
                 raise await self._end_of_all()
-            if self._shelf and self._unsettled < self._wish.prefetch:
-                delivery = self._read(self._shelf.popleft())
+            if (self._ready or self._shelf) and self._unsettled < self._wish.prefetch:
+                delivery = self._ready.popleft() if self._ready else self._read(self._shelf.popleft())
                 if delivery is not None:
                     self._unsettled += 1
+                    self._in_hand.add(delivery)
                     return delivery
                 continue
             await self._waiting.park()
 
     def _read(self, arrived: Arrived) -> Amqp10Delivery | None:
-        """Return what arrived as a delivery; what cannot be read is rejected."""
+        """Return what arrived as a delivery; what cannot be read is rejected, and what is suspect comes again."""
         engine = self._engine
         try:
             letter = read_letter(engine.proton, self._addresses, arrived.data, now=trio.current_time())
@@ -150,7 +175,14 @@ class Consumer(AsyncIterator[Delivery], Desk):
             arrived.link.settle(arrived.delivery, arrived.link.rejected)
             self._owe(arrived.link)
             return None
-        return Amqp10Delivery(arrived, letter, self)
+        delivery = Amqp10Delivery(arrived, letter, self)
+        if not self._is_suspect(delivery):
+            return delivery
+        self._unsettled += 1
+        self._in_hand.add(delivery)
+        delivery.settled = True
+        self._start(partial(self._note, delivery))
+        return None
 
     async def _end_of_all(self) -> UnavailableError:
         """Return why nothing comes any more.
@@ -176,8 +208,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._waiting.unpark_all()
         for link in self._links:
             link.flow(-link.credit)
-        while self._shelf:
-            self._give_back(self._shelf.popleft())
+        while self._ready or self._shelf:
+            delivery = self._ready.popleft() if self._ready else self._read(self._shelf.popleft())
+            if delivery is not None:
+                self._give_back_read(delivery)
         if self._unsettled:
             await trio.lowlevel.checkpoint()
             return
@@ -185,6 +219,17 @@ class Consumer(AsyncIterator[Delivery], Desk):
         while any(not link.is_ended for link in self._links) and self._engine.over is None:
             await self._waiting.park()
         await trio.lowlevel.checkpoint()
+
+    def _give_back_read(self, delivery: Amqp10Delivery) -> None:
+        """Give back what nobody took."""
+        if not self._must_copy(delivery):
+            self._spare(delivery)
+            self._give_back(delivery.arrived)
+            return
+        self._unsettled += 1
+        self._in_hand.add(delivery)
+        delivery.settled = True
+        self._start(partial(self._return_noted, delivery))
 
     def _give_back(self, arrived: Arrived) -> None:
         if arrived.link.error is None:
@@ -198,7 +243,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         match outcome:
             case Ack(None):
                 self._say(delivery, link.accepted)
+            case Return() if self._must_copy(delivery):
+                return False
             case Return():
+                self._spare(delivery)
                 self._say(delivery, link.released)
             case Retry(after) if after <= 0 and self._addresses.is_counting:
                 self._say(delivery, link.modified, failed=True)
@@ -216,45 +264,68 @@ class Consumer(AsyncIterator[Delivery], Desk):
             return
         delivery.settled = True
         self._check(delivery)
-        is_over = False
+        is_over, errand = False, Errand()
         try:
             with trio.move_on_after(_PATIENCE):
-                is_over = await self._tell(delivery, outcome)
+                is_over = await self._tell(delivery, outcome, errand)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome))
+            self._start(partial(self._tell_later, delivery, outcome, errand))
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome))
+            self._start(partial(self._tell_later, delivery, outcome, errand))
 
-    async def _tell_later(self, delivery: Amqp10Delivery, outcome: Outcome) -> None:
+    async def _tell_later(self, delivery: Amqp10Delivery, outcome: Outcome, errand: Errand) -> None:
         """Send an outcome as soon as that is possible, or until the link is gone."""
-        wait = _BACKOFF_INITIAL
-        while delivery.arrived.link.error is None:
-            await trio.sleep(wait * random.uniform(0.5, 1.0))
-            try:
-                with trio.move_on_after(_BACKOFF_MAX):
-                    if await self._tell(delivery, outcome):
-                        return
-            except UnknownOutcomeError:
-                return
-            wait = min(2 * wait, _BACKOFF_MAX)
-        self._end_one()
-        await trio.lowlevel.checkpoint()
+        with self._going_on(delivery, errand):
+            await self._tell_again(delivery, outcome, errand)
 
-    async def _tell(self, delivery: Amqp10Delivery, outcome: Outcome) -> bool:
+    @contextmanager
+    def _going_on(self, delivery: Amqp10Delivery, errand: Errand) -> Generator[None]:
+        """Go on with an errand in a task of its own, for as long as the link is there that brought the delivery."""
+        self._telling[errand] = delivery.arrived.link
+        try:
+            with self._errands.running(errand):
+                yield
+        finally:
+            del self._telling[errand]
+        if errand.scope.cancelled_caught:
+            self._in_hand.discard(delivery)
+            self._end_one()
+
+    async def _tell_again(  # noqa: ASYNC910  the link may be gone
+        self, delivery: Amqp10Delivery, outcome: Outcome, errand: Errand
+    ) -> None:
+        """Send an outcome again and again; nothing of which the broker has, or may still take, what was sent before."""
+        wait, errand.is_kept = _BACKOFF_INITIAL, True
+        with suppress(UnknownOutcomeError):  # the link is gone
+            if await errand.is_taken():
+                self._say(delivery, delivery.arrived.link.accepted)
+                return
+            while delivery.arrived.link.error is None:
+                await trio.sleep(wait * random.uniform(0.5, 1.0))
+                if await self._tell(delivery, outcome, errand):
+                    return
+                wait = min(2 * wait, _BACKOFF_MAX)
+            self._check(delivery)
+
+    async def _tell(self, delivery: Amqp10Delivery, outcome: Outcome, errand: Errand) -> bool:
         """Send an outcome and be done with the delivery; return False if that has to be tried again.
 
         Raises:
             UnknownOutcomeError: if the link is gone.
         """
-        link = delivery.arrived.link
+        link, errand.receipt = delivery.arrived.link, None
         try:
-            await self._send(delivery, outcome)
+            await self._send(delivery, outcome, errand.written)
         except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
+            errand.receipt = None
             await trio.lowlevel.checkpoint()
             if not is_hopeless(error):
                 self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
                 return False
+            if isinstance(outcome, Return):
+                self._say(delivery, link.released)
+                return True
             reason = outcome.reason if isinstance(outcome, DeadLetter) else f"its outcome cannot be sent: {error}"
             self._post.drop(delivery.envelope, queue=self._wish.queue, reason=reason)
             self._say(delivery, link.rejected)
@@ -262,19 +333,93 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._say(delivery, link.accepted)
         return True
 
-    async def _send(self, delivery: Amqp10Delivery, outcome: Outcome) -> None:
+    async def _send(self, delivery: Amqp10Delivery, outcome: Outcome, on_written: OnWritten) -> None:
         """Send what an outcome needs before the delivery is accepted."""
-        envelope, queue = delivery.envelope, self._wish.queue
+        envelope, queue, attempt = delivery.envelope, self._wish.queue, delivery.attempt
         match outcome:
             case Ack(reply) if reply is not None:
-                await self._post.reply(reply, exchange=self._wish.reply_exchange)
+                await self._post.reply(reply, exchange=self._wish.reply_exchange, on_written=on_written)
+            case Return() if (note := delivery.letter.note) is not None:
+                await self._send_note(delivery, note.returned(), on_written)
             case Retry(after):
-                await self._post.again(envelope, queue=queue, attempts=delivery.attempt, after=after)
+                await self._post.again(envelope, queue=queue, attempts=attempt, after=after, on_written=on_written)
             case DeadLetter(reason) if self._spec is not None:
                 grave = self._spec.dead_letters
-                await self._post.bury(envelope, queue=queue, grave=grave, reason=reason, attempts=delivery.attempt)
+                await self._post.bury(
+                    envelope, queue=queue, grave=grave, reason=reason, attempts=attempt, on_written=on_written
+                )
             case _:
                 raise AssertionError(f"{outcome} takes no waiting")
+
+    # --- attempts in which a process died
+
+    def _is_suspect(self, delivery: Amqp10Delivery) -> bool:
+        """Whether the process that had a message before may have died with it, and nobody counts that."""
+        if self._left or self._is_exclusive() or not delivery.letter.is_uncounted:
+            return False
+        return not self._spared.take(self._wish.queue, delivery.envelope.id)
+
+    def _must_copy(self, delivery: Amqp10Delivery) -> bool:
+        """Whether to come again as it is would be counted, though it is given back in order."""
+        return delivery.letter.note is not None and not self._is_exclusive()
+
+    def _spare(self, delivery: Amqp10Delivery) -> None:
+        """Take note that a delivery comes again and nobody has died with it."""
+        self._spared.add(self._wish.queue, delivery.envelope.id)
+
+    async def _note(self, delivery: Amqp10Delivery) -> None:  # noqa: ASYNC910  the link may be gone
+        """Have a message come again with a note that counts; hand it out as it is where that cannot be.
+
+        Once the broker may have the copy, its answer is waited for however long it takes: who handed the message out as
+        well would have it handled twice.
+        """
+        errand, link = Errand(), delivery.arrived.link
+        with self._going_on(delivery, errand), suppress(UnknownOutcomeError):
+            if await self._is_noted(delivery, errand):
+                self._say(delivery, link.accepted)
+            elif self._left or self._error is not None:
+                self._spare(delivery)
+                self._say(delivery, link.released)
+            else:
+                self._unsettled -= 1
+                self._in_hand.discard(delivery)
+                delivery.settled = False
+                self._ready.append(delivery)
+                self._waiting.unpark_all()
+
+    async def _is_noted(self, delivery: Amqp10Delivery, errand: Errand) -> bool:
+        """Send the copy with a note; return whether the broker has it."""
+        with trio.move_on_after(_PATIENCE) as patience:
+
+            def written(sent: Sent) -> None:
+                errand.written(sent)
+                patience.deadline = math.inf
+
+            try:
+                await self._send_note(delivery, next_note(delivery.letter.note), written)
+            except (KernelError, ValueError) as error:
+                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+            else:
+                return True
+        return False  # noqa: ASYNC910  it comes from the broker
+
+    async def _send_note(self, delivery: Amqp10Delivery, note: Note, on_written: OnWritten) -> None:
+        await self._post.note(
+            delivery.envelope,
+            queue=self._wish.queue,
+            attempts=delivery.letter.counted,
+            note=note,
+            on_written=on_written,
+        )
+
+    async def _return_noted(self, delivery: Amqp10Delivery) -> None:  # noqa: ASYNC910  the link may be gone
+        errand = Errand()
+        with self._going_on(delivery, errand), suppress(UnknownOutcomeError):
+            if not await self._tell(delivery, Return(), errand):
+                await self._tell_again(delivery, Return(), errand)
+
+    def _is_exclusive(self) -> bool:
+        return self._spec is not None and self._spec.exclusive
 
     def _say(self, delivery: Amqp10Delivery, state: int, *, failed: bool = False) -> None:
         delivery.settled = True
@@ -285,6 +430,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             raise self._too_late(delivery) from error
         finally:
             self._owe(link)
+            self._in_hand.discard(delivery)
             self._end_one()
 
     def _owe(self, link: ReceiverLink) -> None:
@@ -300,6 +446,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def _check(self, delivery: Amqp10Delivery) -> None:
         if delivery.arrived.link.error is not None:
+            self._in_hand.discard(delivery)
             self._end_one()
             raise self._too_late(delivery)
 

@@ -56,7 +56,7 @@ class Amqp10Delivery(Delivery):
     @property
     @override
     def redelivered(self) -> bool:
-        return self.letter.is_again or self.letter.attempts > 0
+        return self.letter.is_again or self.letter.attempts > 0 or self.letter.note is not None
 
     @property
     @override

@@ -24,13 +24,14 @@ from kernel.errors import EncodeError
 
 from .._addresses import Addresses
 from ..link.proton import Proton, ProtonMessage
+from .crashes import COMINGS, CRASHES, Note, number_of
 from .sections import check_sections
 
 ATTEMPTS: Final = "kernel-attempts"
 JSON: Final = "kernel-json"
 DELAY: Final = "x-opt-delivery-delay"
 """Message annotation: milliseconds that a broker holds a message back. Source: Artemis, Scheduled Messages."""
-_OURS: Final = frozenset({ATTEMPTS, JSON, DEADLINE_HEADER})
+_OURS: Final = frozenset({ATTEMPTS, CRASHES, COMINGS, JSON, DEADLINE_HEADER})
 _DEEPEST: Final = 32
 _LONG: Final = 2**63
 
@@ -45,6 +46,12 @@ class Letter:
     """Those behind it."""
     is_again: bool
     """Whether it may have been delivered before."""
+    note: Note | None = None
+    """What it says of crashes, if it is a copy that notes them."""
+    counted: int = 0
+    """Attempts behind it that it says itself, without those in which a process died."""
+    is_uncounted: bool = False
+    """Whether it was delivered before, and the broker does not say how often."""
     sent: float = 0.0
     """Seconds since 1970, by the clock of who sent it; 0 if it does not say."""
 
@@ -59,6 +66,7 @@ def write_letter(
     attempts: int = 0,
     delay: float = 0.0,
     as_text: bool = False,
+    note: Note | None = None,
 ) -> bytes:
     """Return an encoded message.
 
@@ -71,6 +79,7 @@ def write_letter(
         attempts: Those behind it.
         delay: Seconds for which the broker is to hold it back by itself.
         as_text: Whether a body that is UTF-8 is one value of text, and not bytes.
+        note: What it says of crashes.
 
     Raises:
         ValueError: if its priority is not 0 to 9.
@@ -92,6 +101,8 @@ def write_letter(
     properties = _properties(envelope, now=now, wait=envelope.delay or delay)
     if attempts:
         properties[ATTEMPTS] = attempts
+    if note is not None:
+        properties |= note.properties()
     if properties:
         message.properties = properties
     if delay > 0:
@@ -144,7 +155,10 @@ def read_letter(proton: Proton, addresses: Addresses, data: bytes, *, now: float
         table, count = cast("Mapping[str, object]", message.properties or {}), message.delivery_count
         return Letter(
             envelope=_envelope(addresses, message, table, now=now),
-            attempts=_attempts(table) + min(count, 1 << 20),
+            attempts=number_of(table, ATTEMPTS) + number_of(table, CRASHES) + min(count, 1 << 20),
+            note=Note.of(table),
+            counted=number_of(table, ATTEMPTS),
+            is_uncounted=not (count or addresses.is_counting or message.first_acquirer),
             is_again=count > 0 or not (addresses.is_counting or message.first_acquirer),
             sent=message.creation_time,
         )
@@ -176,11 +190,6 @@ def _headers(table: Mapping[str, object]) -> Mapping[str, object]:
         if isinstance(known, dict):
             headers |= cast("dict[str, object]", known)
     return headers
-
-
-def _attempts(table: Mapping[str, object]) -> int:
-    counted = table.get(ATTEMPTS)
-    return min(int(counted), 1 << 20) if isinstance(counted, int) and counted > 0 else 0
 
 
 def _text_of(body: bytes) -> str | bytes:

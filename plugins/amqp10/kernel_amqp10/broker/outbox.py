@@ -13,7 +13,7 @@ from kernel.errors import ConflictError, KernelError, QueueFullError, SendError,
 from .._addresses import Route
 from .._errors import EndClosedError, LinkLostError
 from ..link.keeper import Keeper
-from ..link.sender import Said, SenderLink
+from ..link.sender import OnWritten, Said, SenderLink
 
 _MAX_LINKS: Final = 64
 """Links that stay open while nobody sends on them: the ones used last."""
@@ -28,8 +28,10 @@ class Outbox:
     _keeper: Keeper
     _links: OrderedDict[str | None, SenderLink] = attrs.field(factory=OrderedDict[str | None, SenderLink], init=False)
 
-    async def send(self, route: Route, data: bytes, *, mandatory: bool) -> None:
+    async def send(self, route: Route, data: bytes, *, mandatory: bool, on_written: OnWritten | None = None) -> None:
         """Send an encoded message; returns when the broker has accepted it. Waits for a connection, and for credit.
+
+        `on_written` as in `SenderLink.send`.
 
         Raises:
             UnroutableError: if there is no such address; if mandatory, and the broker says that nobody has it.
@@ -49,7 +51,7 @@ class Outbox:
             self._links.move_to_end(route.address)
             link.users += 1
             try:
-                said, why = await link.send(data)
+                said, why = await link.send(data, on_written=on_written)
             except (EndClosedError, LinkLostError) as error:
                 if error.written or isinstance(error, EndClosedError):
                     raise _lost(route, error) from error

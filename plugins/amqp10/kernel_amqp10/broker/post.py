@@ -14,6 +14,8 @@ from kernel.errors import EncodeError, UnroutableError
 
 from .._addresses import Addresses, Route
 from ..link.proton import Proton
+from ..link.sender import OnWritten
+from .crashes import Note
 from .events import Amqp10MessageDropped
 from .letters import write_letter
 from .outbox import Outbox
@@ -51,26 +53,48 @@ class Post:
         """
         await self._send(envelope, exchange, envelope.subject, attempts=attempts, delay=delay, mandatory=mandatory)
 
-    async def reply(self, reply: Envelope, *, exchange: str) -> None:
+    async def reply(self, reply: Envelope, *, exchange: str, on_written: OnWritten) -> None:
         """Send a reply; one that nobody can get is dropped."""
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            await self.send(reply, exchange=exchange, mandatory=False)
+            await self._send(
+                reply, exchange, reply.subject, attempts=0, delay=0.0, mandatory=False, on_written=on_written
+            )
         except UnroutableError:
             self.drop(reply, queue=reply.subject, reason="nobody waits for the reply")
 
-    async def again(self, envelope: Envelope, *, queue: str, attempts: int, after: float) -> None:
+    async def again(
+        self, envelope: Envelope, *, queue: str, attempts: int, after: float, on_written: OnWritten
+    ) -> None:
         """Send a copy to its queue, to be delivered after so many seconds, with so many attempts behind it."""
-        await self._send(envelope, "", queue, attempts=attempts, delay=bounded(after), mandatory=True)
+        delay = bounded(after)
+        await self._send(envelope, "", queue, attempts=attempts, delay=delay, mandatory=True, on_written=on_written)
 
-    async def bury(self, envelope: Envelope, *, queue: str, grave: str, reason: str, attempts: int) -> None:
+    async def note(self, envelope: Envelope, *, queue: str, attempts: int, note: Note, on_written: OnWritten) -> None:
+        """Send a copy to its queue that notes how often a process has died with it, with so many attempts besides."""
+        await self._send(
+            envelope, "", queue, attempts=attempts, delay=0.0, mandatory=True, on_written=on_written, note=note
+        )
+
+    async def bury(
+        self, envelope: Envelope, *, queue: str, grave: str, reason: str, attempts: int, on_written: OnWritten
+    ) -> None:
         """Send a copy to the queue for dead letters."""
         headers: Mapping[str, object] = death_headers(envelope, reason=reason, queue=queue, attempts=attempts)
         letter = attrs.evolve(envelope, headers=headers, deadline=float("inf"))
-        await self._send(letter, "", grave, attempts=0, delay=0.0, mandatory=True)
+        await self._send(letter, "", grave, attempts=0, delay=0.0, mandatory=True, on_written=on_written)
 
     async def _send(
-        self, envelope: Envelope, exchange: str, key: str, *, attempts: int, delay: float, mandatory: bool
+        self,
+        envelope: Envelope,
+        exchange: str,
+        key: str,
+        *,
+        attempts: int,
+        delay: float,
+        mandatory: bool,
+        on_written: OnWritten | None = None,
+        note: Note | None = None,
     ) -> None:
         held = 0.0
         if delay <= 0:
@@ -79,10 +103,12 @@ class Post:
             route, held = self._addresses.route(exchange, key), delay
         else:
             route, mandatory = await self._postponer.route(exchange, key, delay=delay), True
-        data = self._write(envelope, route, attempts=attempts, delay=delay, held=held)
-        await self._outbox.send(route, data, mandatory=mandatory)
+        data = self._write(envelope, route, attempts=attempts, delay=delay, held=held, note=note)
+        await self._outbox.send(route, data, mandatory=mandatory, on_written=on_written)
 
-    def _write(self, envelope: Envelope, route: Route, *, attempts: int, delay: float, held: float) -> bytes:
+    def _write(
+        self, envelope: Envelope, route: Route, *, attempts: int, delay: float, held: float, note: Note | None
+    ) -> bytes:
         now = trio.current_time()
         if delay > 0 and envelope.delay <= 0:
             envelope = attrs.evolve(envelope, deadline=envelope.deadline - delay)
@@ -95,6 +121,7 @@ class Post:
             attempts=attempts,
             delay=held,
             as_text=self._as_text,
+            note=note,
         )
 
     def drop(self, envelope: Envelope, *, queue: str, reason: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import itertools
 from collections import deque
-from typing import Final, final
+from collections.abc import Callable
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
@@ -31,8 +32,8 @@ class Said(enum.Enum):
 
 @final
 @attrs.define(eq=False, repr=False)
-class _Sent:
-    """A message for which an answer is waited for."""
+class Sent:
+    """A message that the broker may have; its answer is for whoever waits, also later than the one who sent it."""
 
     taken: int
     """Bytes that the connection had sent before."""
@@ -42,6 +43,7 @@ class _Sent:
     error: EndClosedError | LinkLostError | None = None
 
     def answer(self) -> None:
+        """Wake whoever waits."""
         if self.task is not None:
             task, self.task = self.task, None
             wake(task)
@@ -63,6 +65,9 @@ class _Sent:
         await trio.lowlevel.wait_task_rescheduled(abandon)
 
 
+OnWritten: TypeAlias = Callable[[Sent], None]
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class SenderLink:
@@ -79,7 +84,8 @@ class SenderLink:
     """Tasks that send on it."""
     _waiting: deque[trio.Event] = attrs.field(factory=deque[trio.Event], init=False)
     """Those who wait for credit, in their order."""
-    _sent: dict[_Sent, None] = attrs.field(factory=dict[_Sent, None], init=False)
+    _sent: dict[Sent, None] = attrs.field(factory=dict[Sent, None], init=False)
+    """Those that the broker has not answered."""
     _words: dict[int, Said] = attrs.field(init=False)
     """What states mean."""
     _tags: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
@@ -100,8 +106,11 @@ class SenderLink:
             states.MODIFIED: Said.RELEASED,
         }
 
-    async def send(self, data: bytes) -> tuple[Said, str]:
+    async def send(self, data: bytes, *, on_written: OnWritten | None = None) -> tuple[Said, str]:
         """Send an encoded message; return what the broker says, and why.
+
+        `on_written` is called when it is on its way: from here on, the broker may have it. What it is called with has
+        the answer for whoever waits later.
 
         Raises:
             EndClosedError, LinkLostError: if the link is gone; `written` tells whether the message may have arrived.
@@ -109,17 +118,16 @@ class SenderLink:
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
         await self._wait_credit()
-        sent = _Sent(self.engine.taken)
+        sent = Sent(self.engine.taken)
         delivery = self._link.delivery(str(next(self._tags)))
         delivery.kernel_slot = sent
         self._link.send(data)
         self._link.advance()
         self._sent[sent] = None
         self.engine.ring()
-        try:
-            await sent.wait()
-        finally:
-            self._sent.pop(sent, None)
+        if on_written is not None:
+            on_written(sent)
+        await sent.wait()
         if sent.error is not None:
             raise sent.error.again(written=True)
         assert sent.said is not None
@@ -172,8 +180,9 @@ class SenderLink:
             if not delivery.settled:
                 return
             said = Said.RELEASED
-        sent: _Sent = delivery.kernel_slot
+        sent: Sent = delivery.kernel_slot
         sent.said = said
+        self._sent.pop(sent, None)
         self.engine.note_seen(sent.taken)
         if said is Said.REJECTED:
             sent.why = told(lambda: delivery.remote.condition)
@@ -185,10 +194,10 @@ class SenderLink:
         if self.error is not None:
             return
         self.error = error
-        for sent in list(self._sent):
-            if sent.said is None:
-                sent.error = error
-                sent.answer()
+        for sent in self._sent:
+            sent.error = error
+            sent.answer()
+        self._sent.clear()
         for turn in self._waiting:
             turn.set()
         if isinstance(error, EndClosedError):

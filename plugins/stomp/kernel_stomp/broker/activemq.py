@@ -18,7 +18,7 @@ from kernel import Envelope, pattern_matches
 from kernel.abc import Binding, Capability, Queue
 
 from ..core import Frame
-from ..link.link import Link
+from ..link.link import Link, OnWritten
 from .dialect import Dialect, Supply, Wish
 from .letters import EXCHANGE, SUBJECT
 
@@ -93,10 +93,6 @@ class ActiveMq(Dialect):
         return _read(where) if where.startswith(_QUEUE) else where.removeprefix("/topic/").removeprefix("VirtualTopic.")
 
     @override
-    def attempts_of(self, headers: Mapping[str, str]) -> int:
-        return 0
-
-    @override
     def death_of(self, headers: Mapping[str, str], *, queue: str) -> tuple[str, str] | None:
         return None
 
@@ -156,14 +152,14 @@ class ActiveSupply(Supply):
             self._close(frame)
 
     @override
-    async def replace(self, frame: Frame, copy: Frame) -> bool:
+    async def replace(self, frame: Frame, copy: Frame, *, on_written: OnWritten) -> bool:
         link, transaction = self._open, {"transaction": f"kernel-{frame.headers.get('ack', '')}"}
         copy = Frame(copy.command, {**copy.headers, **transaction}, copy.body)
         link.encode(copy)  # what cannot be written must not leave a transaction open
         link.write(Frame("BEGIN", transaction))
         link.write(copy)
         link.write(Frame("ACK", {**_named(frame), **transaction}))
-        await link.request(Frame("COMMIT", transaction))
+        await link.request(Frame("COMMIT", transaction), on_written=on_written)
         if self._is_left:
             self._close(frame)
         return True

@@ -21,7 +21,9 @@ from ..link.keeper import Keeper
 from ..link.link import Link, open_link
 from .catalog import Catalog
 from .consumer import Consumer
+from .crashes import Spared
 from .dialect import Wish
+from .errands import Errands
 from .outbox import Outbox
 from .post import Post
 from .rabbitmq import EXCLUSIVE_PREFETCH
@@ -98,6 +100,8 @@ class StompBroker(Broker):
     _numbers: Iterator[int] = attrs.field(factory=count, init=False)
     """Of subscriptions that make something exist: each id is used once."""
     _pace: Pace = attrs.field(factory=Pace, init=False)
+    _spared: Spared = attrs.field(factory=Spared, init=False)
+    _errands: Errands = attrs.field(factory=Errands, init=False)
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
     _exclusive: dict[str, Consumer] = attrs.field(factory=dict[str, Consumer], init=False)
     """Queues of one connection alone -> who has had them since they were declared."""
@@ -150,10 +154,14 @@ class StompBroker(Broker):
         else:
             await self._outbox.send(frame)
 
-    def close(self) -> None:
-        """End all subscriptions."""
+    async def aclose(self) -> None:
+        """End all subscriptions, and wait for the answers to what was sent for their deliveries.
+
+        Cancellation: Shielded for at most 2 s.
+        """
         for consumer in self._consumers:
             consumer.end(lambda: UnavailableError("the connection to the server is closed"))
+        await self._errands.aclose()
 
     async def _declare(self, topology: Topology) -> None:
         failures = 0
@@ -245,7 +253,9 @@ class StompBroker(Broker):
         """
         held = _Held()
         supply = self._outbox.dialect.supply(wish)
-        consumer = Consumer(wish, supply, self._post, self._pace, self._start, held.release, wish.prefetch)
+        consumer = Consumer(
+            wish, supply, self._post, self._pace, self._start, held.release, self._spared, self._errands, wish.prefetch
+        )
         self._start(lambda: held.run(self._keeper))
         try:
             link = await held.wait_opened()

@@ -1,14 +1,16 @@
 """What takes from a queue: one for each subscription, with a connection of its own.
 
-Every mistake ends a connection of STOMP, so that of one consumer is nobody else's.
+Every mistake ends a connection of STOMP, so that of one consumer is nobody else's. It is long, since what a delivery may
+come to, and what its connection may, meet in every one of its methods.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from functools import partial
 from typing import Final, final
 
@@ -18,13 +20,16 @@ from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
 from kernel.abc import Delivery, Queue
-from kernel.errors import SubscriptionLostError, UnavailableError, UnknownOutcomeError
+from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._errors import LinkError, LinkLostError
 from ..core import Frame
-from ..link.link import Link
+from ..link.link import Link, OnWritten
+from ..link.receipts import Receipt
+from .crashes import Note, Spared, is_noted, is_suspect, next_note
 from .delivery import Desk, StompDelivery
 from .dialect import Supply, Wish
+from .errands import Errand, Errands
 from .letters import Letter
 from .post import Post, is_hopeless
 
@@ -57,6 +62,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """Starts a task that lives as long as the driver."""
     _release: Callable[[], None]
     """Has the connection closed."""
+    _spared: Spared
+    _errands: Errands
     prefetch: int
     """Deliveries that may be handed out and not settled."""
     reply_exchange: str = ""
@@ -72,8 +79,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """Whether to subscribe again, on the next connection, mends what has ended."""
     _left: bool = attrs.field(default=False, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _telling: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
-    """Of those who have an outcome to send; no more than were delivered and not settled."""
+    _telling: set[Errand] = attrs.field(factory=set[Errand], init=False)
+    """What is being sent in tasks of their own; no more than were delivered and not settled."""
 
     @property
     def queue(self) -> str:
@@ -119,16 +126,38 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._supply.put_aside(frame)
             self._post.refuse(frame, queue=self._wish.queue)
         else:
-            self._shelf.append(StompDelivery(frame, self))
-            if self._waiting:
-                self._waiting.unpark()
+            self._put(StompDelivery(frame, self))
+
+    def _put(self, delivery: StompDelivery) -> None:
+        if self._is_suspect(delivery.frame):
+            self._taken.add(delivery)
+            self._start(partial(self._note, delivery))
+            return
+        self._shelf.append(delivery)
+        if self._waiting:
+            self._waiting.unpark()
+
+    def _is_suspect(self, frame: Frame) -> bool:
+        """Whether the process that had a message before may have died with it, and nobody counts that."""
+        if self._left or self._is_exclusive() or not is_suspect(frame.headers):
+            return False
+        return not self._spared.take(self._wish.queue, self._post.id_of(frame))
+
+    def _spare(self, delivery: StompDelivery) -> None:
+        """Take note that a delivery comes again and nobody has died with it."""
+        self._spared.add(self._wish.queue, self._post.id_of(delivery.frame))
 
     def lose(self, error: LinkLostError) -> None:
         """Take note that the connection is gone."""
+        known = (*self._shelf, *self._taken)
+        for delivery in known:
+            self._spare(delivery)
+        if not self._left:
+            self._spared.lose(self._wish.queue, self.prefetch - len(known))
         self._shelf.clear()
-        for scope in self._telling:
-            scope.cancel()
-        self._can_renew = not (self._wish.spec is not None and self._wish.spec.exclusive)
+        for errand in self._telling:
+            errand.scope.cancel()
+        self._can_renew = not self._is_exclusive()
         text = f'the connection that consumed from queue "{self._wish.queue}" is gone: {error}'
         self.end(lambda: UnavailableError(text))
         self._release()
@@ -171,7 +200,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         """
         self._left = True
         self._waiting.unpark_all()
-        is_done = False
+        noted, is_done = self._keep_noted(), False
         try:
             await self._supply.leave(self._clear, taken=[delivery.frame for delivery in self._taken])
             is_done = True
@@ -180,8 +209,21 @@ class Consumer(AsyncIterator[Delivery], Desk):
         finally:
             if not (self._taken and is_done):
                 self._release()
+        for delivery in noted:  # not before, or it would come to this consumer again
+            self._start(partial(self._return_noted, delivery))
+
+    def _keep_noted(self) -> list[StompDelivery]:
+        """Return the copies with a note that nobody took: they are not to go back as they are, which would be counted."""
+        noted = [delivery for delivery in self._shelf if is_noted(delivery.frame.headers) and not self._is_exclusive()]
+        for delivery in noted:
+            self._shelf.remove(delivery)
+            self._taken.add(delivery)
+            delivery.settled = True
+        return noted
 
     def _clear(self) -> list[Frame]:
+        for delivery in self._shelf:
+            self._spare(delivery)
         frames = [delivery.frame for delivery in self._shelf]
         self._shelf.clear()
         return frames
@@ -197,7 +239,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         match outcome:
             case Ack(reply) if reply is None:
                 self._settle(delivery, self._supply.ack)
+            case Return() if is_noted(delivery.frame.headers) and not self._is_exclusive():
+                return False  # that it comes again must not be counted
             case Return():
+                self._spare(delivery)
                 self._settle(delivery, self._supply.give_back)
             case DeadLetter(reason) if self.spec is None or not self.spec.dead_letters:
                 if self.spec is not None:
@@ -216,83 +261,163 @@ class Consumer(AsyncIterator[Delivery], Desk):
             return
         delivery.settled = True
         self._check(delivery)
-        is_over = False
+        is_over, errand = False, Errand()
         try:
             with trio.move_on_after(_PATIENCE):
-                is_over = await self._tell(delivery, outcome)
+                is_over = await self._tell(delivery, outcome, errand)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome))
+            self._start(partial(self._tell_later, delivery, outcome, errand))
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome))
+            self._start(partial(self._tell_later, delivery, outcome, errand))
 
-    async def _tell_later(self, delivery: StompDelivery, outcome: Outcome) -> None:
+    async def _tell_later(self, delivery: StompDelivery, outcome: Outcome, errand: Errand) -> None:
         """Send an outcome as soon as that is possible, or until the connection is gone."""
-        with trio.CancelScope() as scope:
-            self._telling.add(scope)
-            try:
-                await self._tell_again(delivery, outcome)
-            finally:
-                self._telling.discard(scope)
-        if scope.cancelled_caught:
+        with self._going_on(delivery, errand):
+            await self._tell_again(delivery, outcome, errand)
+
+    @contextlib.contextmanager
+    def _going_on(self, delivery: StompDelivery, errand: Errand) -> Generator[None]:
+        """Go on with an errand in a task of its own, for as long as the connection is there that brought the delivery."""
+        self._telling.add(errand)
+        try:
+            with self._errands.running(errand):
+                yield
+        finally:
+            self._telling.discard(errand)
+        if errand.scope.cancelled_caught:
             self._end(delivery)
 
     async def _tell_again(  # noqa: ASYNC910  the connection may be gone
-        self, delivery: StompDelivery, outcome: Outcome
+        self, delivery: StompDelivery, outcome: Outcome, errand: Errand
     ) -> None:
-        wait = _BACKOFF_INITIAL
+        """Send an outcome again and again; nothing of which the server has, or may still take, what was sent before."""
+        wait, errand.is_kept = _BACKOFF_INITIAL, True
         with contextlib.suppress(UnknownOutcomeError):  # the connection is gone
+            if await errand.is_taken():
+                self._done(delivery, is_acked=errand.acknowledges)
+                return
             while self._link is not None and self._link.lost is None:
                 await trio.sleep(wait * random.uniform(0.5, 1.0))
-                if await self._tell(delivery, outcome):
+                if await self._tell(delivery, outcome, errand):
                     return
                 wait = min(2 * wait, _BACKOFF_MAX)
             self._check(delivery)
 
-    async def _tell(self, delivery: StompDelivery, outcome: Outcome) -> bool:
+    async def _tell(self, delivery: StompDelivery, outcome: Outcome, errand: Errand) -> bool:
         """Send an outcome and be done with the delivery; return False if that has to be tried again.
 
         Raises:
             UnknownOutcomeError: if the connection is gone.
         """
+        errand.receipt = None
         try:
-            is_acked = await self._send(delivery, outcome)
+            await self._send(delivery, outcome, errand)
         except LinkLostError as error:
             self._end(delivery)
             raise self._too_late(delivery) from error
         except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
+            errand.receipt = None
             if not is_hopeless(error):
                 self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
                 return False  # noqa: ASYNC910  it comes from the server
-            self._post.surrender(delivery.envelope, queue=self._wish.queue, outcome=outcome, error=error)
-            self._settle(delivery, self._supply.put_aside)
-            return True  # noqa: ASYNC910  whoever is told goes on to wait
+            self._give_up(delivery, outcome, error)
+        else:
+            self._done(delivery, is_acked=errand.acknowledges)
+        return True  # noqa: ASYNC910  whoever is told goes on to wait
+
+    def _done(self, delivery: StompDelivery, *, is_acked: bool) -> None:
+        """Be done with a delivery whose outcome was sent."""
         if is_acked:
             self._end(delivery)
         else:
             self._settle(delivery, self._supply.ack)
-        return True  # noqa: ASYNC910  whoever is told goes on to wait
 
-    async def _send(self, delivery: StompDelivery, outcome: Outcome) -> bool:
-        """Send what an outcome needs before the delivery is acknowledged; return whether it was acknowledged with it."""
-        queue = self._wish.queue
+    def _give_up(self, delivery: StompDelivery, outcome: Outcome, error: Exception) -> None:
+        """Have the server put aside what we cannot; what was only to be given back, it gives back."""
+        if isinstance(outcome, Return):
+            self._settle(delivery, self._supply.give_back)
+            return
+        self._post.surrender(delivery.envelope, queue=self._wish.queue, outcome=outcome, error=error)
+        self._settle(delivery, self._supply.put_aside)
+
+    async def _send(self, delivery: StompDelivery, outcome: Outcome, errand: Errand) -> None:
+        """Send what an outcome needs before the delivery is acknowledged; it may be acknowledged with it."""
+        queue, errand.acknowledges = self._wish.queue, False
         match outcome:
             case Ack(reply) if reply is not None:
-                await self._post.reply(reply, exchange=self.reply_exchange)
-                return False
+                await self._post.reply(reply, exchange=self.reply_exchange, on_written=errand.written)
+                return
+            case Return():
+                copy = self._post.noted(delivery, queue=queue, note=Note.of(delivery.frame.headers).returned())
             case Retry(after):
                 copy = self._post.copy(delivery, queue=queue, after=after)
                 if after > 0 and not self._post.holds(after):
-                    await self._post.postpone(copy, queue=queue, after=after)
-                    return False
+                    await self._post.postpone(copy, queue=queue, after=after, on_written=errand.written)
+                    return
             case DeadLetter(reason) if self.spec is not None:
                 copy = self._post.dead_letter(delivery, queue=queue, grave=self.spec.dead_letters, reason=reason)
             case _:
                 raise AssertionError(f"{outcome} takes no waiting")
-        if await self._supply.replace(delivery.frame, copy):
-            return True
-        await self._post.send(copy)
-        return False
+        await self._replace(delivery, copy, errand, errand.written)
+
+    async def _replace(self, delivery: StompDelivery, copy: Frame, errand: Errand, on_written: OnWritten) -> None:
+        """Send a copy, and acknowledge what it comes from with it where the server does both or neither."""
+        errand.acknowledges = True
+        if not await self._supply.replace(delivery.frame, copy, on_written=on_written):
+            errand.acknowledges = False
+            await self._post.send(copy, on_written=on_written)
+
+    # --- attempts in which a process died
+
+    async def _note(self, delivery: StompDelivery) -> None:  # noqa: ASYNC910  the connection may be gone
+        """Have a message come again with a note that counts; hand it out as it is where that cannot be.
+
+        Once the server may have the copy, its answer is waited for however long it takes: who handed the message out as
+        well would have it handled twice.
+        """
+        errand = Errand()
+        with self._going_on(delivery, errand), contextlib.suppress(UnknownOutcomeError):
+            if await self._send_note(delivery, errand):
+                self._done(delivery, is_acked=errand.acknowledges)
+            elif self._left:
+                self._spare(delivery)
+                self._settle(delivery, self._supply.give_back)
+            else:
+                self._taken.discard(delivery)
+                self._shelf.append(delivery)
+                self._waiting.unpark_all()
+
+    async def _send_note(self, delivery: StompDelivery, errand: Errand) -> bool:
+        """Send the copy with a note; return whether the server has it.
+
+        Raises:
+            UnknownOutcomeError: if the connection is gone that brought the delivery.
+        """
+        with trio.move_on_after(_PATIENCE) as patience:
+
+            def written(receipt: Receipt) -> None:
+                errand.receipt = receipt
+                patience.deadline = math.inf
+
+            try:
+                note = next_note(delivery.frame.headers)
+                copy = self._post.noted(delivery, queue=self._wish.queue, note=note)
+                await self._replace(delivery, copy, errand, written)
+            except LinkLostError as error:
+                self._end(delivery)
+                raise self._too_late(delivery) from error
+            except (KernelError, ValueError) as error:
+                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+            else:
+                return True
+        return False  # noqa: ASYNC910  it comes from the server
+
+    async def _return_noted(self, delivery: StompDelivery) -> None:  # noqa: ASYNC910  the connection may be gone
+        errand = Errand()
+        with self._going_on(delivery, errand), contextlib.suppress(UnknownOutcomeError):
+            if not await self._tell(delivery, Return(), errand):
+                await self._tell_again(delivery, Return(), errand)
 
     def _settle(self, delivery: StompDelivery, tell: Callable[[Frame], None]) -> None:
         delivery.settled = True
@@ -316,6 +441,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if self._link is None or self._link.lost is not None:
             self._end(delivery)
             raise self._too_late(delivery)
+
+    def _is_exclusive(self) -> bool:
+        """Whether the queue goes away with its connection."""
+        return self._wish.spec is not None and self._wish.spec.exclusive
 
     def _reason(self) -> UnavailableError:
         if self._error is None:

@@ -15,6 +15,7 @@ from kernel.abc import Delivery, read_sent
 from kernel.errors import SettledError
 
 from ..core import Frame
+from .crashes import is_noted
 from .letters import Letter
 
 
@@ -59,7 +60,8 @@ class StompDelivery(Delivery):
     @property
     @override
     def redelivered(self) -> bool:
-        return self.frame.headers.get("redelivered") == "true" or self.attempt > 1
+        headers = self.frame.headers
+        return headers.get("redelivered") == "true" or is_noted(headers) or self.attempt > 1
 
     @property
     @override

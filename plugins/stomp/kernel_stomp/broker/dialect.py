@@ -12,7 +12,7 @@ from kernel import Envelope
 from kernel.abc import Binding, Capability, Queue
 
 from ..core import Frame
-from ..link.link import Link
+from ..link.link import Link, OnWritten
 
 
 @final
@@ -78,14 +78,16 @@ class Supply(ABC):
         Raises: as `ack`.
         """
 
-    async def replace(self, frame: Frame, copy: Frame) -> bool:
+    async def replace(self, frame: Frame, copy: Frame, *, on_written: OnWritten) -> bool:
         """Send a message and acknowledge the one it comes from, both or neither; return False if that cannot be.
+
+        `on_written` as in `Link.request`.
 
         Raises:
             LinkLostError: if the connection is gone before it is known to be done.
             FrameError: if the copy cannot be written.
         """
-        del frame, copy
+        del frame, copy, on_written
         return False  # noqa: ASYNC910  whoever is told goes on to send
 
 
@@ -135,10 +137,6 @@ class Dialect(ABC):
     @abstractmethod
     def subject_of(self, headers: Mapping[str, str]) -> str:
         """Return the subject of a message that does not say it."""
-
-    @abstractmethod
-    def attempts_of(self, headers: Mapping[str, str]) -> int:
-        """Return attempts that only the server has counted."""
 
     @abstractmethod
     def death_of(self, headers: Mapping[str, str], *, queue: str) -> tuple[str, str] | None:

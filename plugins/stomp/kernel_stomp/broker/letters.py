@@ -22,6 +22,10 @@ from ..core import Frame
 
 ATTEMPTS: Final = "kernel-attempts"
 """The attempts that a message has behind it."""
+CRASHES: Final = "kernel-crashes"
+"""Those in which a process died, of a copy that was made to note that."""
+COMINGS: Final = "kernel-comings"
+"""Times that such a copy came again which are not counted."""
 SUBJECT: Final = "kernel-subject"
 EXCHANGE: Final = "kernel-exchange"
 """The exchange that a message was sent to, where the destination does not tell."""
@@ -29,7 +33,7 @@ TARGET: Final = "kernel-target"
 """Where a message goes that waits in a place for delayed ones."""
 OTHERS: Final = "kernel-headers"
 """A JSON object of the headers that are no text, or have a name of the server's."""
-_OURS: Final = frozenset({ATTEMPTS, SUBJECT, EXCHANGE, TARGET, OTHERS, DEADLINE_HEADER, "kernel-id"})
+_OURS: Final = frozenset({ATTEMPTS, CRASHES, COMINGS, SUBJECT, EXCHANGE, TARGET, OTHERS, DEADLINE_HEADER, "kernel-id"})
 # fmt: off
 _OF_SERVERS: Final = frozenset((
     "accept-version", "ack", "amqp-message-id", "app-id", "auto-delete", "browser", "cluster-id",
@@ -85,7 +89,7 @@ def write_letter(envelope: Envelope, *, now: float, attempts: int = 0) -> dict[s
 
 
 def read_letter(
-    frame: Frame, *, id_: str, reply_to: str, subject: Callable[[Mapping[str, str]], str], attempts: int, now: float
+    frame: Frame, *, id_: str, reply_to: str, subject: Callable[[Mapping[str, str]], str], now: float
 ) -> Letter:
     """Return what a message means.
 
@@ -94,7 +98,6 @@ def read_letter(
         id_: Its id, as the server has it; empty if none was given.
         reply_to: Where answers go.
         subject: Tells what it is about if it does not say.
-        attempts: Those that the server has counted.
         now: The time, from which its deadline is counted.
     """
     headers = frame.headers
@@ -110,7 +113,7 @@ def read_letter(
         priority=min(int(priority), 9) if _is_number(priority) else 0,
         deadline=read_deadline(headers[DEADLINE_HEADER], now=now) if DEADLINE_HEADER in headers else math.inf,
     )
-    return Letter(envelope=envelope, attempts=attempts + number_of(headers, ATTEMPTS))
+    return Letter(envelope=envelope, attempts=number_of(headers, ATTEMPTS) + number_of(headers, CRASHES))
 
 
 def number_of(headers: Mapping[str, str], name: str) -> int:

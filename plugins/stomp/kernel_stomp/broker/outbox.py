@@ -18,7 +18,7 @@ from .._errors import LateError, LinkError, LinkLostError, LoginRefusedError
 from ..core import Frame, FrameError
 from ..link.connect import LinkSettings
 from ..link.keeper import Keeper
-from ..link.link import open_link
+from ..link.link import OnWritten, open_link
 from .dialect import Dialect
 from .letters import TARGET, write_letter
 from .rabbitmq import DELAY_PREFIX, RabbitMq, quote
@@ -65,10 +65,10 @@ class Outbox:
         destination = self.dialect.destination(exchange="", subject=queue)
         return Frame(frame.command, {**frame.headers, "destination": destination}, frame.body)
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: Frame, *, on_written: OnWritten | None = None) -> None:
         """Send a message; returns when the server has taken it.
 
-        Waits for a connection, and while too much waits to be sent.
+        Waits for a connection, and while too much waits to be sent; `on_written` as in `Link.request`.
 
         Raises:
             UnroutableError: if there is no such exchange.
@@ -84,7 +84,7 @@ class Outbox:
             self._under_way += 1
             alone = self._under_way == 1
             try:
-                await link.request(frame)
+                await link.request(frame, on_written=on_written)
             except LinkLostError as error:
                 if error.written:
                     raise self._outcome(error, frame, alone=alone and self._under_way == 1) from error
@@ -98,24 +98,26 @@ class Outbox:
                 self._under_way -= 1
             await trio.lowlevel.checkpoint()  # certainly nothing was sent: try again
 
-    async def postpone(self, frame: Frame, *, delay: float, target: str) -> None:
+    async def postpone(self, frame: Frame, *, delay: float, target: str, on_written: OnWritten | None = None) -> None:
         """Send a message that is delivered after some seconds.
 
         Args:
             frame: The message, whose destination says where it goes then.
             delay: Seconds, more than 0.
             target: The queue that it goes to; empty for an exchange.
+            on_written: As in `send`; not called for the first message of a place, which has a connection of its own.
 
         Raises and Cancellation: as `send`.
         """
         if (held := self.dialect.holds(delay)) is not None:
-            await self.send(Frame(frame.command, {**frame.headers, **held}, frame.body))
+            await self.send(Frame(frame.command, {**frame.headers, **held}, frame.body), on_written=on_written)
             return
         delay = rounded(delay)
         place, arguments = _place(frame.headers["destination"], delay)
         headers = {**frame.headers, TARGET: target}
         if self._places.get(place, 0.0) > trio.current_time():
-            await self.send(Frame(frame.command, {**headers, "destination": f"/amq/queue/{quote(place)}"}, frame.body))
+            known = {**headers, "destination": f"/amq/queue/{quote(place)}"}
+            await self.send(Frame(frame.command, known, frame.body), on_written=on_written)
             return
         await self._send_first(Frame(frame.command, {**headers, **arguments}, frame.body), place, delay)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final, final
 
 import attrs
@@ -14,9 +14,11 @@ from kernel.abc import death_headers
 from kernel.errors import EncodeError, SendError, UnknownOutcomeError
 
 from ..core import Frame
+from ..link.link import OnWritten
+from .crashes import Note
 from .delivery import StompDelivery
 from .events import MessageDropped
-from .letters import Letter, read_letter
+from .letters import ATTEMPTS, Letter, number_of, read_letter
 from .outbox import Outbox
 
 _PASSING: Final = (UnknownOutcomeError,)
@@ -42,12 +44,11 @@ class Post:
             id_=dialect.id_of(headers),
             reply_to=dialect.reply_to_of(headers),
             subject=dialect.subject_of,
-            attempts=dialect.attempts_of(headers) if death is None else 0,
             now=trio.current_time(),
         )
         return letter if death is None else _dead(letter, reason=death[0], queue=death[1])
 
-    async def reply(self, reply: Envelope, *, exchange: str = "") -> None:
+    async def reply(self, reply: Envelope, *, exchange: str = "", on_written: OnWritten | None = None) -> None:
         """Send an answer; if nobody can get it, it is dropped, with an event where that is known.
 
         Raises:
@@ -58,7 +59,7 @@ class Post:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            await self.outbox.send(self.outbox.frame(reply, exchange=exchange))
+            await self.outbox.send(self.outbox.frame(reply, exchange=exchange), on_written=on_written)
         except UnknownOutcomeError:
             raise
         except (SendError, EncodeError, ValueError) as error:
@@ -80,6 +81,21 @@ class Post:
         frame = self.outbox.to_queue(frame, queue)
         return frame if held is None else Frame(frame.command, {**frame.headers, **held}, frame.body)
 
+    def noted(self, delivery: StompDelivery, *, queue: str, note: Note) -> Frame:
+        """Return the copy of a delivery that notes how often a process has died with it.
+
+        Raises:
+            EncodeError: if it cannot be written.
+        """
+        counted = number_of(delivery.frame.headers, ATTEMPTS)
+        envelope = attrs.evolve(delivery.envelope, delay=0.0)
+        frame = self.outbox.to_queue(self.outbox.frame(envelope, exchange="", attempts=counted), queue)
+        return Frame(frame.command, {**frame.headers, **note.headers()}, frame.body)
+
+    def id_of(self, frame: Frame) -> Hashable:
+        """Return by what a message is known when it comes again."""
+        return self.outbox.dialect.id_of(frame.headers) or hash(frame.body)
+
     def dead_letter(self, delivery: StompDelivery, *, queue: str, grave: str, reason: str) -> Frame:
         """Return the dead letter of a delivery. It has no deadline, and no attempts behind it.
 
@@ -91,13 +107,13 @@ class Post:
         dead = attrs.evolve(envelope, headers=headers, deadline=float("inf"), delay=0.0)
         return self.outbox.to_queue(self.outbox.frame(dead, exchange=""), grave)
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: Frame, *, on_written: OnWritten) -> None:
         """Send a copy. Raises and Cancellation: as `Outbox.send`."""
-        await self.outbox.send(frame)
+        await self.outbox.send(frame, on_written=on_written)
 
-    async def postpone(self, frame: Frame, *, queue: str, after: float) -> None:
+    async def postpone(self, frame: Frame, *, queue: str, after: float, on_written: OnWritten) -> None:
         """Send a copy that its queue gets later. Raises and Cancellation: as `Outbox.postpone`."""
-        await self.outbox.postpone(frame, delay=after, target=queue)
+        await self.outbox.postpone(frame, delay=after, target=queue, on_written=on_written)
 
     def refuse(self, frame: Frame, *, queue: str) -> None:
         """Say that a message cannot be read, or was too large for it."""

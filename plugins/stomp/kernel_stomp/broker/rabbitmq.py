@@ -23,12 +23,10 @@ from .._config import StompOptions
 from ..core import Frame
 from ..link.link import Link
 from .dialect import Dialect, Supply, Wish
-from .letters import TARGET, number_of
+from .letters import TARGET
 
 DELAY_PREFIX: Final = "kernel.delay."
 """What the names of the queues begin with in which messages wait for their time."""
-FORGIVEN: Final = 10
-"""Deliveries that a quorum queue may count before they are attempts: it counts those that were returned, too."""
 EXCLUSIVE_PREFETCH: Final = 100
 """What is taken ahead of a queue that is one connection's: it is declared before anybody says how much he takes."""
 _ID: Final = "1"
@@ -135,10 +133,6 @@ class RabbitMq(Dialect):
         if not name and where.startswith("/exchange/"):
             name = where.removeprefix("/exchange/").partition("/")[2]
         return unquote(name)
-
-    @override
-    def attempts_of(self, headers: Mapping[str, str]) -> int:
-        return max(0, number_of(headers, "x-delivery-count") - FORGIVEN)
 
     @override
     def death_of(self, headers: Mapping[str, str], *, queue: str) -> tuple[str, str] | None:

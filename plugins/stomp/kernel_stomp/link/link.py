@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import final
+from typing import TypeAlias, final
 
 import attrs
 import trio
@@ -18,6 +18,8 @@ from .writer import Writer
 
 _PROBE = "kernel-probe"
 """The receipt of a probe; those of requests are numbers."""
+
+OnWritten: TypeAlias = Callable[[Receipt], None]
 
 
 @final
@@ -72,12 +74,12 @@ class Link:
             raise self._gone().again(written=False)
         self._writer.write(self.encode(frame))
 
-    def ask(self, frame: Frame) -> Receipt:
-        """Have a frame written whose receipt can be waited for.
+    def ask(self, frame: Frame, *, is_patient: bool = False) -> Receipt:
+        """Have a frame written whose receipt can be waited for, for 30 s or however long it takes.
 
         Raises: as `write`.
         """
-        id_, receipt = self._receipts.ask()
+        id_, receipt = self._receipts.ask(is_patient=is_patient)
         try:
             self.write(Frame(frame.command, {**frame.headers, "receipt": id_}, frame.body))
         except BaseException:
@@ -85,21 +87,26 @@ class Link:
             raise
         return receipt
 
-    async def request(self, frame: Frame) -> None:
+    async def request(self, frame: Frame, *, on_written: OnWritten | None = None) -> None:
         """Send a frame; returns when the server has done what it asks for.
 
-        Waits while too much waits to be sent.
+        Waits while too much waits to be sent. `on_written` is called when that is over: from here on, the server may
+        have it, and its answer is waited for however long that takes. What it is called with has the answer for whoever
+        waits later.
 
         Raises:
             LinkLostError: if the connection is gone; `written` says whether the frame may have reached the server.
-            LateError: if the server has not answered in time.
+            LateError: if the server has not answered in time, and there is no `on_written`.
             FrameError: if it cannot be written.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._writer.wait_room()
-        await self.ask(frame).wait()
+        receipt = self.ask(frame, is_patient=on_written is not None)
+        if on_written is not None:
+            on_written(receipt)
+        await receipt.wait()
 
     def give_up(self, reason: str) -> None:
         """End the connection: the server does what it must not."""

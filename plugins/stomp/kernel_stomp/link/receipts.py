@@ -20,6 +20,8 @@ class Receipt:
 
     asked: float
     """When it was asked for, in `trio.current_time()`."""
+    is_patient: bool = False
+    """Whether it is waited for however long it takes."""
     error: LinkLostError | LateError | None = attrs.field(default=None, init=False)
     _come: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -53,10 +55,10 @@ class Receipts:
     _waiting: dict[str, Receipt] = attrs.field(factory=dict[str, Receipt], init=False)
     _last: int = attrs.field(default=0, init=False)
 
-    def ask(self) -> tuple[str, Receipt]:
+    def ask(self, *, is_patient: bool = False) -> tuple[str, Receipt]:
         """Return a new id, and what tells when its answer has come."""
         self._last += 1
-        receipt = self._waiting[str(self._last)] = Receipt(trio.current_time())
+        receipt = self._waiting[str(self._last)] = Receipt(trio.current_time(), is_patient)
         return str(self._last), receipt
 
     def take(self, id_: str) -> None:
@@ -72,12 +74,12 @@ class Receipts:
     def sweep(self) -> None:
         """End those that took too long."""
         limit = trio.current_time() - LONGEST
-        while self._waiting:
-            id_, receipt = next(iter(self._waiting.items()))
+        for id_, receipt in list(self._waiting.items()):
             if receipt.asked > limit:
                 return
-            self.forget(id_)
-            receipt.end(LateError(LONGEST))
+            if not receipt.is_patient:
+                self.forget(id_)
+                receipt.end(LateError(LONGEST))
 
     def lose(self, error: LinkLostError) -> None:
         """End all: the connection is gone."""

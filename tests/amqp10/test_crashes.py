@@ -1,0 +1,141 @@
+"""Attempts in which a process died, over AMQP 1.0; each driver here is such a process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import pytest
+import trio
+from kernel_amqp10 import Amqp10Options
+from kernel_amqp10.broker.crashes import FORGIVEN, Note, Spared, next_note
+
+from kernel import Ack, Envelope, Retry, Return, new_id
+from kernel.abc import Delivery, Queue, Subscription, Topology
+
+from ._node import Amqp10Node
+
+SOON = 15.0
+
+
+def test_what_comes_again_and_again_has_been_in_those_that_died() -> None:
+    notes: list[Note] = []
+    for _ in range(7):
+        notes.append(next_note(notes[-1] if notes else None))
+
+    assert [note.crashes for note in notes] == [0, 0, 0, 0, 2, 3, 4]
+    assert [Note.of(note.properties()) for note in notes] == notes
+
+
+def test_what_is_given_back_in_order_begins_anew_and_keeps_what_was_counted() -> None:
+    assert Note(crashes=2, comings=3).returned() == Note(crashes=2, comings=0)
+    assert Note.of({"kernel-attempts": 2}) is None
+
+
+def test_what_is_spared_is_spared_once_and_what_nobody_saw_as_often_as_that_can_be() -> None:
+    spared = Spared()
+    spared.add("q", "m")
+    spared.lose("q", 2)
+    spared.lose("q", 1)  # a second break takes nothing away, and gives no more
+
+    assert not spared.take("other", "m")
+    assert [spared.take("q", "m") for _ in range(4)] == [True, True, True, False]
+
+
+# --- against the real broker ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def process(rabbit: Amqp10Node, queue: Queue) -> AsyncGenerator[Delivery]:
+    """A process that takes the first message; if it has not settled it at the end, it dies with it."""
+    async with rabbit.open() as broker:
+        await broker.declare(Topology(queues=[queue]))
+        async with broker.subscribe(Subscription(queue=queue.name, prefetch=1)) as deliveries:
+            with trio.fail_after(SOON):
+                delivery = await anext(deliveries)
+            yield delivery
+
+
+async def send(rabbit: Amqp10Node, queue: Queue) -> None:
+    async with rabbit.open() as broker:
+        await broker.declare(Topology(queues=[queue]))
+        envelope = Envelope(subject=queue.name, body=b"a", id="a", headers={"h": 1})
+        await broker.send(envelope, exchange="", mandatory=True)
+
+
+async def attempt_of_the_next(rabbit: Amqp10Node, queue: Queue) -> int:
+    """The attempt that a process sees which dies with the message."""
+    async with process(rabbit, queue) as delivery:
+        return delivery.attempt
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_a_message_with_which_process_after_process_dies_is_beyond_its_attempts(
+    kind: Literal["classic", "quorum"], rabbit: Amqp10Node
+) -> None:
+    queue = Queue(name=f"crashes-{new_id()}", options=Amqp10Options(type=kind))
+    await send(rabbit, queue)
+    attempts = [await attempt_of_the_next(rabbit, queue) for _ in range(3 + FORGIVEN + 1)]
+    async with process(rabbit, queue) as delivery:
+        envelope = delivery.envelope
+        delivery.settle_nowait(Ack())
+
+    assert attempts == [1] * (2 + FORGIVEN) + [3, 4]
+    assert (envelope.id, envelope.subject, envelope.body, dict(envelope.headers)) == ("a", queue.name, b"a", {"h": 1})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("is_left", [True, False])
+async def test_what_is_given_back_in_time_is_never_counted(is_left: bool, rabbit: Amqp10Node) -> None:
+    """Whether or not the subscription has been left before."""
+    queue, attempts = Queue(name=f"returned-{new_id()}"), list[int]()
+    await send(rabbit, queue)
+    for _ in range(FORGIVEN + 4):
+        async with rabbit.open() as broker:
+            await broker.declare(Topology(queues=[queue]))
+            async with broker.subscribe(Subscription(queue=queue.name, prefetch=1)) as deliveries:
+                with trio.fail_after(SOON):
+                    delivery = await anext(deliveries)
+                attempts.append(delivery.attempt)
+                if not is_left:
+                    await delivery.settle(Return())
+            if is_left:
+                await delivery.settle(Return())
+
+    assert attempts == [1] * (FORGIVEN + 4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(rabbit: Amqp10Node) -> None:
+    queue = Queue(name=f"ahead-{new_id()}")
+    await send(rabbit, queue)
+    await attempt_of_the_next(rabbit, queue)
+    for _ in range(FORGIVEN + 2):
+        async with rabbit.open() as broker:
+            await broker.declare(Topology(queues=[queue]))
+            async with broker.subscribe(Subscription(queue=queue.name, prefetch=5)):
+                await trio.sleep(0.2)
+
+    assert await attempt_of_the_next(rabbit, queue) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_a_retry_counts_on_from_what_was_noted(rabbit: Amqp10Node) -> None:
+    queue = Queue(name=f"retried-{new_id()}")
+    await send(rabbit, queue)
+    for _ in range(2 + FORGIVEN):
+        await attempt_of_the_next(rabbit, queue)
+    async with process(rabbit, queue) as delivery:
+        first = delivery.attempt
+        await delivery.settle(Retry())
+    async with process(rabbit, queue) as delivery:
+        second = delivery.attempt
+        delivery.settle_nowait(Ack())
+
+    assert (first, second) == (3, 4)

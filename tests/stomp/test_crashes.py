@@ -1,0 +1,175 @@
+"""Attempts in which a process died, on both servers; each driver here is such a process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from kernel_stomp import StompDriver, StompOptions
+from kernel_stomp.broker.broker import StompBroker
+from kernel_stomp.broker.crashes import FORGIVEN, FORGIVEN_NOTED, Note, Spared, is_suspect, next_note
+
+from kernel import Ack, Envelope, Retry, Return, new_id
+from kernel.abc import Delivery, Queue, Subscription, Topology
+from kernel.testing import fake_context
+
+from .conftest import Server
+from .test_conformance import config_of
+
+SOON = 15.0
+AGAIN = {"redelivered": "true"}
+
+
+def copies(headers: dict[str, str], times: int) -> list[Note]:
+    """What is noted of a message that comes again so many times, which nobody has given back."""
+    notes: list[Note] = []
+    for _ in range(times):
+        notes.append(next_note({**AGAIN, **headers}))
+        headers = {key: value for key, value in headers.items() if key == "x-delivery-count"} | notes[-1].headers()
+    return notes
+
+
+def test_what_comes_again_and_again_has_been_in_those_that_died() -> None:
+    assert [note.crashes for note in copies({}, 7)] == [0, 0, 0, 0, 2, 3, 4]
+    assert [note.crashes for note in copies({"x-delivery-count": "10"}, 4)] == [0, 2, 3, 4]
+
+
+def test_what_is_given_back_in_order_begins_anew_and_keeps_what_was_counted() -> None:
+    assert Note(crashes=2, comings=3).returned() == Note(crashes=2, comings=0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "suspect"),
+    [
+        ({}, False),
+        (AGAIN, True),
+        ({**AGAIN, "x-delivery-count": "9"}, False),
+        ({**AGAIN, "x-delivery-count": "10"}, True),
+        ({**AGAIN, "x-delivery-count": "2", "kernel-crashes": "0"}, False),
+        ({**AGAIN, "x-delivery-count": "3", "kernel-crashes": "0"}, True),
+    ],
+)
+def test_what_a_quorum_queue_counts_says_when_to_look(headers: dict[str, str], suspect: bool) -> None:
+    assert is_suspect(headers) == suspect
+
+
+def test_what_is_spared_is_spared_once_and_what_nobody_saw_as_often_as_that_can_be() -> None:
+    spared = Spared()
+    spared.add("q", "m")
+    spared.lose("q", 2)
+    spared.lose("q", 1)  # a second break takes nothing away, and gives no more
+
+    assert not spared.take("other", "m")
+    assert [spared.take("q", "m") for _ in range(4)] == [True, True, True, False]
+
+
+# --- against the real servers ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def opened(server: Server) -> AsyncGenerator[StompBroker]:
+    async with StompDriver(config=config_of(server), context=fake_context("driver/q")).open() as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def process(server: Server, queue: Queue) -> AsyncGenerator[Delivery]:
+    """A process that takes the first message; if it has not settled it at the end, it dies with it."""
+    async with opened(server) as broker:
+        await broker.declare(Topology(queues=[queue]))
+        async with broker.subscribe(Subscription(queue=queue.name, prefetch=1)) as deliveries:
+            with trio.fail_after(SOON):
+                delivery = await anext(deliveries)
+            yield delivery
+
+
+async def send(server: Server, queue: Queue) -> None:
+    async with opened(server) as broker:
+        await broker.declare(Topology(queues=[queue]))
+        await broker.send(Envelope(subject=queue.name, body=b"a", id="a", headers={"h": 1}), exchange="")
+
+
+async def attempt_of_the_next(server: Server, queue: Queue) -> int:
+    """The attempt that a process sees which dies with the message."""
+    async with process(server, queue) as delivery:
+        return delivery.attempt
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_a_message_with_which_process_after_process_dies_is_beyond_its_attempts(server: Server) -> None:
+    """To declare a queue at RabbitMQ marks what is in it, so that there one process less is forgiven."""
+    queue = Queue(name=f"crashes-{new_id()}")
+    await send(server, queue)
+    attempts = [await attempt_of_the_next(server, queue) for _ in range(7)]
+    async with process(server, queue) as delivery:
+        envelope = delivery.envelope
+        delivery.settle_nowait(Ack())
+
+    assert attempts in ([1] * (1 + FORGIVEN_NOTED) + [3, 4, 5], [1] * (2 + FORGIVEN_NOTED) + [3, 4])
+    assert (envelope.id, envelope.subject, envelope.body, dict(envelope.headers)) == ("a", queue.name, b"a", {"h": 1})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_what_is_given_back_in_time_is_never_counted(server: Server) -> None:
+    queue, attempts = Queue(name=f"returned-{new_id()}"), list[int]()
+    await send(server, queue)
+    for _ in range(6):
+        async with opened(server) as broker:
+            await broker.declare(Topology(queues=[queue]))
+            async with broker.subscribe(Subscription(queue=queue.name, prefetch=1)) as deliveries:
+                with trio.fail_after(SOON):
+                    delivery = await anext(deliveries)
+            attempts.append(delivery.attempt)  # a stop leaves the subscription before it gives back what is in hand
+            if not delivery.settle_nowait(Return()):
+                await delivery.settle(Return())
+
+    assert attempts == [1] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(server: Server) -> None:
+    queue = Queue(name=f"ahead-{new_id()}")
+    await send(server, queue)
+    await attempt_of_the_next(server, queue)
+    for _ in range(4):
+        async with opened(server) as broker:
+            await broker.declare(Topology(queues=[queue]))
+            async with broker.subscribe(Subscription(queue=queue.name, prefetch=5)):
+                await trio.sleep(0.3)
+
+    assert await attempt_of_the_next(server, queue) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_a_retry_counts_on_from_what_was_noted(server: Server) -> None:
+    queue = Queue(name=f"retried-{new_id()}")
+    await send(server, queue)
+    for _ in range(2 + FORGIVEN_NOTED):
+        await attempt_of_the_next(server, queue)
+    async with process(server, queue) as delivery:
+        first = delivery.attempt
+        await delivery.settle(Retry())
+    async with process(server, queue) as delivery:
+        second = delivery.attempt
+        delivery.settle_nowait(Ack())
+
+    assert first >= 3
+    assert second == first + 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_at_a_quorum_queue_a_message_is_tried_no_more_than_sixteen_times(rabbit: Server) -> None:
+    queue = Queue(name=f"quorum-{new_id()}", options=StompOptions(type="quorum"))
+    await send(rabbit, queue)
+    attempts = [await attempt_of_the_next(rabbit, queue) for _ in range(17)]
+
+    assert 1 < attempts.count(1) <= FORGIVEN + FORGIVEN_NOTED
+    assert attempts == sorted(attempts)
+    assert attempts[-1] > 3
