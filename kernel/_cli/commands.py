@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ..errors import ManifestError, PlanError
+from .collecting import without_collecting
 from .console import complain, paint, say
 from .given import beside, installed, path_of, source_of, split, takes_changes, takes_manifest
 from .operate import LOOKING_IN, show_changes, show_diff
@@ -46,11 +47,9 @@ def check(words: Sequence[str], overlays: Sequence[str], overrides: Sequence[str
     handlers of the others. Every problem is printed on a line of its own; the exit status is 2 if
     there is one.
     """
-    from .source import without_collecting  # noqa: PLC0415  `--help` needs none of it
-
     manifests, arguments = split(words)
-    sources = [source_of([path, *arguments], overlays, overrides) for path in manifests or [path_of(None)]]
     with without_collecting():
+        sources = [source_of([path, *arguments], overlays, overrides) for path in manifests or [path_of(None)]]
         registry = installed()
         plans = [_check(source, registry) for source in sources]
         found = [plan for plan in plans if plan is not None]
@@ -164,8 +163,6 @@ def _plan_diff(
 
 def _both(old: Source, new: Source) -> tuple[Plan, Plan]:
     """Return the plans of two manifests of one service, which has the modules that stand beside either."""
-    from .source import without_collecting  # noqa: PLC0415  see the module docstring
-
     registry = installed()
     with without_collecting(), beside(old.path), beside(new.path):
         return old.resolve(registry), new.resolve(registry)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -22,6 +21,7 @@ from .._manifest.paths import find
 from .._manifest.registry import Registry
 from .._plan.plan import resolve
 from ..errors import ManifestError
+from .collecting import without_collecting
 
 if TYPE_CHECKING:
     from .._plan.options import ServiceOption
@@ -129,15 +129,3 @@ def _lines(path: str, options: Sequence[ServiceOption]) -> Iterator[str]:
     for name, option in zip(names, options, strict=True):
         default = f"[default: {option.default}]" if option.default else "[required]"
         yield f"  {name:{width}}  {option.help}{'  ' * bool(option.help)}{default}"
-
-
-@contextmanager
-def without_collecting() -> Generator[None]:
-    """Keep the garbage collector still: what is imported and planned stays, and looking it through takes a tenth."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

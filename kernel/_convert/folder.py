@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import sysconfig
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -165,6 +164,8 @@ def _in_the_way(name: str, directory: Path) -> str:
         del sys.modules[name]
         return ""
     if homes[0] in _paths(sys.path):
+        import sysconfig  # noqa: PLC0415  hardly ever needed
+
         is_installed = homes[0] in _paths(sysconfig.get_paths().values())
         return "" if is_installed else f'the module "{name}" beside it is not {place_of(loaded)}, which is in use'
     _forget(name)

@@ -6,7 +6,6 @@ characters stay escaped and nobody's log fills up with a payload.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time
@@ -64,6 +63,8 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `; did you mean "x"?` with the option nearest to a word, or nothing if none is near."""
+    import difflib  # noqa: PLC0415  only who has mistyped something pays for it
+
     nearest = difflib.get_close_matches(word, list(options), n=1)
     return f'; did you mean "{nearest[0]}"?' if nearest else ""
 

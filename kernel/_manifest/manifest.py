@@ -261,7 +261,7 @@ def _substituted(tables: Mapping[str, object], substitution: Substitution) -> di
     first = {key: tables[key] for key in ("kernel",) if key in tables}
     kernel = {key: substitution.value(value, (key,), secrets=False) for key, value in first.items()}
     substitution.arguments = _argument_table(kernel)
-    if not substitution.arguments:
+    if not substitution.arguments and _names_argument(tables):
         _report_misspelt(kernel.get("kernel"), substitution)
     rest = {
         key: substitution.value(value, (key,), secrets=key in COMPONENT_TABLES)
@@ -269,6 +269,13 @@ def _substituted(tables: Mapping[str, object], substitution: Substitution) -> di
         if key not in kernel
     }
     return {key: kernel[key] if key in kernel else rest[key] for key in tables}
+
+
+def _names_argument(value: object) -> bool:
+    """Return whether any string stands for an argument."""
+    if is_table(value) or is_array(value):
+        return any(map(_names_argument, value.values() if is_table(value) else value))
+    return isinstance(value, str) and "${arguments." in value
 
 
 def _argument_table(tables: Mapping[str, object]) -> Mapping[str, object]:

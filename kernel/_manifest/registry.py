@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Mapping
-from importlib import metadata
+from functools import reduce
+from importlib import import_module
 from typing import Final, Literal, final, overload
 
 import attrs
@@ -17,6 +18,7 @@ import attrs
 from .._core.words import did_you_mean, listed
 from ..abc import Component, Dispatcher, Driver, Protocol
 from ..errors import PluginDuplicateError, PluginLoadError, PluginNotFoundError
+from .installed import entry_points
 
 GROUPS: Final[Mapping[str, str]] = {
     "driver": "kernel.drivers",
@@ -29,8 +31,6 @@ GROUPS: Final[Mapping[str, str]] = {
 """Kind -> entry-point group."""
 _KINDS: Final = {group: kind for kind, group in GROUPS.items()}
 CONTRACTS: Final[Mapping[str, type[Component]]] = {"driver": Driver, "protocol": Protocol, "dispatcher": Dispatcher}
-_METADATA: Final = ("METADATA", "PKG-INFO", "")
-"""Files of a distribution that may say what it is, as `importlib.metadata` knows them."""
 _CONFIGS: Final = ("Config", "BrokerOptions", "WorkerOptions")
 _PREFIX: Final = "trio-kernel-"
 _SHIPPED: Final[Mapping[str, str]] = {
@@ -99,7 +99,9 @@ class Plugin:
         if self.given is not None:
             return self.given
         try:
-            return metadata.EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
+            module, _, attribute = self.value.partition("[")[0].partition(":")
+            found: object = import_module(module.strip())
+            return reduce(getattr, filter(None, attribute.strip().split(".")), found)
         except (Exception, SystemExit) as exc:
             raise self.broken(f"{type(exc).__name__}: {exc}") from exc
 
@@ -204,34 +206,14 @@ def _advice(name: str) -> str:
 
 
 def discover() -> Registry:
-    """Return everything that is installed, in the order of its names. Reads the metadata of every distribution: slow."""
-    entry_points = metadata.entry_points()
-    owners: dict[int, tuple[str, str]] = {}
+    """Return everything that is installed, in the order of its names. Reads the metadata of distributions: slow."""
     plugins = [
-        Plugin(kind=kind, name=entry.name, distribution=owner[0], version=owner[1], value=entry.value)
-        for kind, group in GROUPS.items()
-        for entry in entry_points.select(group=group)
-        for owner in [owners.get(id(entry.dist)) or owners.setdefault(id(entry.dist), _owner(entry.dist))]
+        Plugin(
+            kind=_KINDS[one.group], name=one.name, distribution=one.distribution, version=one.version, value=one.value
+        )
+        for one in entry_points(_KINDS)
     ]
     return Registry(tuple(sorted(plugins, key=lambda plugin: (plugin.kind, plugin.name, plugin.distribution))))
-
-
-def _owner(distribution: metadata.Distribution | None) -> tuple[str, str]:
-    try:
-        found = _header(distribution) if distribution else {}
-    except Exception:  # noqa: BLE001 -- a broken distribution that nobody asked for must not stop the service
-        found = {}
-    return found.get("name") or "unknown", found.get("version") or "unknown"
-
-
-def _header(distribution: metadata.Distribution) -> dict[str, str]:
-    """Return the first fields of a distribution's metadata, by their names in lower case.
-
-    `Distribution.metadata` reads the description that follows too, as if all of it were mail: half of a `discover`.
-    """
-    text = next(filter(None, map(distribution.read_text, _METADATA)), "")
-    fields = [line.partition(":") for line in text.partition("\n\n")[0].splitlines()]
-    return {name.lower(): value.strip() for name, _, value in reversed(fields)}
 
 
 def _given(kind: str, name: str, value: object) -> Plugin:

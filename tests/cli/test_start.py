@@ -23,7 +23,10 @@ from kernel._manifest.manifest import from_mapping
 from kernel._manifest.registry import discover
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"h2", "structlog", "rich", "cronsim", "zoneinfo", "trio_asyncio"}
+HEAVY = {
+    *("h2", "structlog", "rich", "cronsim", "zoneinfo", "trio_asyncio"),
+    *("csv", "difflib", "importlib.metadata", "sysconfig", "zipfile"),
+}
 """Of no use to a check of the manifest of the repository."""
 ONLY_RUNNING = {
     "kernel._supervise.run",

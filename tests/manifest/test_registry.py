@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import attrs
 import pytest
 
-from kernel._manifest.registry import _SHIPPED, Plugin, Registry, discover
+from kernel._manifest import installed
+from kernel._manifest.registry import _SHIPPED, GROUPS, Plugin, Registry, discover
 from kernel.abc import Driver
 from kernel.errors import PluginDuplicateError, PluginError, PluginLoadError, PluginNotFoundError
 
@@ -121,6 +124,83 @@ def test_a_distribution_is_called_as_its_metadata_begin(install: Install, tmp_pa
     (tmp_path / "x_said-1.0.dist-info" / "METADATA").write_bytes(metadata.encode())
 
     assert str(discover().find("driver", "said")) == "x-said==3"
+
+
+GROUP = "kernel.drivers"
+WAYS = {
+    "plain": "[kernel.drivers]\nmine = x_way:Good\n",
+    "spaces": "\n [kernel.drivers] \n  mine   =   x_way:Good  \n\n",
+    "comment": "# [kernel.workers]\n[kernel.drivers]\n# no = x_way:Bad\nmine = x_way:Good\n",
+    "others": "[console_scripts]\nmine = x_way:main\n[kernel.drivers]\nmine = x_way:Good\n[kernel.driver]\nno = x:No\n",
+    "extras": "[kernel.drivers]\nmine = x_way:Good [more, yet]\n",
+    "nested": "[kernel.drivers]\nmine = x_way:Good.Config\n",
+    "carriage returns": "[kernel.drivers]\r\nmine = x_way:Good\r\n",
+    "no groups": "mine = x_way:Good\n",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("text", WAYS.values(), ids=WAYS)
+def test_entry_points_are_read_as_python_reads_them(install: Install, tmp_path: Path, text: str) -> None:
+    install("x-way", "")
+    (tmp_path / "x_way-1.0.dist-info" / "entry_points.txt").write_bytes(text.encode())
+
+    assert sorted(_told(installed.entry_points([GROUP]))) == sorted(_told(installed._by_importlib(frozenset({GROUP}))))
+
+
+def test_all_that_is_installed_is_found_as_python_finds_it() -> None:
+    found, others = installed.entry_points(GROUPS.values()), installed._by_importlib(frozenset(GROUPS.values()))
+
+    assert found
+    assert sorted(_told(found)) == sorted(_told(others))
+
+
+def test_of_two_distributions_of_a_name_the_first_on_the_path_counts(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("x-twice", "[kernel.drivers]\nolder = x_twice:Good\n")
+    other = tmp_path / "other"
+    info = other / "X.twice-2.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: X.twice\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[kernel.drivers]\nnewer = x_twice:Good\n")
+    monkeypatch.syspath_prepend(other)
+
+    found, others = installed.entry_points([GROUP]), installed._by_importlib(frozenset({GROUP}))
+    assert sorted(_told(found)) == sorted(_told(others))
+    assert [one.name for one in found if one.value == "x_twice:Good"] == ["newer"]
+
+
+def test_what_is_in_an_archive_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "packed.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x_packed-1.0.dist-info/METADATA", "Name: x-packed\nVersion: 1.0\n")
+        file.writestr("x_packed-1.0.dist-info/entry_points.txt", "[kernel.drivers]\npacked = x_packed:Good\n")
+    monkeypatch.syspath_prepend(archive)
+
+    assert str(discover().find("driver", "packed")) == "x-packed==1.0"
+
+
+def test_what_is_found_by_somebody_else_is_found(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("x-hidden", "[kernel.drivers]\nhidden = x_hidden:Good\n")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
+
+    class Finder:
+        @staticmethod
+        def find_spec(*_: object) -> None: ...
+        @staticmethod
+        def find_distributions(context: object) -> Iterator[PathDistribution]:
+            return (PathDistribution(info) for info in tmp_path.glob("*.dist-info"))
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+
+    assert str(discover().find("driver", "hidden")) == "x-hidden==1.0"
+
+
+def _told(found: Iterable[installed.EntryPoint]) -> list[tuple[str, ...]]:
+    return [(one.group, one.name, one.value, one.distribution, one.version) for one in found]
 
 
 def test_no_allow_list_allows_everything() -> None:
