@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -14,6 +16,7 @@ from kernel_amqp10.broker.crashes import FORGIVEN, Note, Spared, next_note
 from kernel import Ack, Envelope, Retry, Return, new_id
 from kernel.abc import Delivery, Queue, Subscription, Topology
 
+from ..amqp._killer import deaths_of
 from ._node import Amqp10Node
 
 SOON = 15.0
@@ -139,3 +142,14 @@ async def test_a_retry_counts_on_from_what_was_noted(rabbit: Amqp10Node) -> None
         delivery.settle_nowait(Ack())
 
     assert (first, second) == (3, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_message_that_kills_its_process_does_not_do_so_for_ever(rabbit: Amqp10Node, tmp_path: Path) -> None:
+    table = {"hosts": [rabbit.node.address], **rabbit.table()}
+    driver = "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+    async with rabbit.open() as broker:
+        deaths = await deaths_of(broker, f"killer-{new_id()}", tmp_path, driver)
+
+    assert 3 <= deaths <= 7

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,6 +17,7 @@ from kernel import Ack, Envelope, Retry, Return, new_id
 from kernel.abc import Delivery, Queue, Subscription, Topology
 from kernel.testing import fake_context
 
+from ..amqp._killer import deaths_of
 from .conftest import Server
 from .test_conformance import config_of
 
@@ -173,3 +176,13 @@ async def test_at_a_quorum_queue_a_message_is_tried_no_more_than_sixteen_times(r
     assert 1 < attempts.count(1) <= FORGIVEN + FORGIVEN_NOTED
     assert attempts == sorted(attempts)
     assert attempts[-1] > 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_message_that_kills_its_process_does_not_do_so_for_ever(server: Server, tmp_path: Path) -> None:
+    driver = "\n".join(f"{key} = {json.dumps(value)}" for key, value in server.table.items())
+    async with opened(server) as broker:
+        deaths = await deaths_of(broker, f"killer-{new_id()}", tmp_path, driver)
+
+    assert 3 <= deaths <= 7
