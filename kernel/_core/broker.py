@@ -9,7 +9,7 @@ import enum
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Final, Protocol, cast, final
@@ -131,6 +131,27 @@ class Topology(ByFields):
     exchanges: Sequence[Exchange] = ()
     queues: Sequence[Queue] = ()
     bindings: Sequence[Binding] = ()
+
+    def staying(
+        self, *, delete: Callable[[str], str], unbind: Callable[[Binding], str], called: Callable[[str], str] = str
+    ) -> Iterator[str]:
+        """Yield what it means that these queues and bindings stay at a broker, each with how to end it.
+
+        For `Driver.remains`.
+
+        Args:
+            delete: Returns how to end a queue, by its name.
+            unbind: Returns how to end a binding; asked about those of other queues.
+            called: Returns what a queue or an exchange is called at the broker.
+        """
+        names = [queue.name for queue in self.queues]
+        for name in names:
+            text = "stays, bound as it was, and fills unless another service consumes it"
+            yield f'queue "{called(name)}" {text}: {delete(name)}'
+        for one in self.bindings:
+            if one.queue not in names:
+                to = f'exchange "{called(one.exchange)}" by "{one.pattern}"'
+                yield f'queue "{called(one.queue)}" stays bound to {to}: {unbind(one)}'
 
 
 @final

@@ -317,16 +317,10 @@ class Driver(Component, Generic[ResourceT_co]):
             topology: Queues, and bindings of these and of others, that a reload leaves out.
         """
         if Capability.DURABLE not in cls.capabilities_of(config):
-            return
-        names = [queue.name for queue in topology.queues]
-        for name in names:
-            yield f'queue "{name}" stays, bound as it was, and fills unless somebody consumes it: delete it at the broker'
-        for one in topology.bindings:
-            if one.queue not in names:
-                yield (
-                    f'queue "{one.queue}" stays bound to exchange "{one.exchange}" by "{one.pattern}":'
-                    " unbind it at the broker"
-                )
+            return ()
+        return topology.staying(
+            delete=lambda _name: "delete it at the broker", unbind=lambda _binding: "unbind it at the broker"
+        )
 
     @classmethod
     def hold_limit(cls, config: object) -> float:

@@ -172,5 +172,5 @@ def test_that_a_queue_stays_that_nobody_asks_for_any_more_is_told_with_what_ends
     new.write_text(OVER_A_FILE.replace('queue = "work"', 'queue = "other"'))
     told = kernel("plan", "--diff", "old.toml", "new.toml")
 
-    assert told.stdout.splitlines()[-1].startswith('leaves at driver/file: queue "work" stays in the file')
+    assert told.stdout.splitlines()[-1].startswith('leaves at driver/file: queue "work" stays, bound as it was')
     assert told.stdout.splitlines()[-1].endswith("`kernel queue delete work --file q.db` ends it")

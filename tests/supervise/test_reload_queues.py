@@ -101,11 +101,11 @@ DURABLE = changed(drivers__queue={"plugin": "sqlite", "path": "q.db"})
 
 
 def test_that_a_queue_of_a_file_stays_is_foretold_with_what_ends_it() -> None:
-    assert [text.partition("; ")[2] for text in diff(DURABLE, **RENAMED)] == [
+    assert [text.rpartition(": ")[2] for text in diff(DURABLE, **RENAMED)] == [
         "`kernel queue delete work --file q.db` ends it"
     ]
     assert diff(DURABLE, **GONE) == diff(DURABLE, **RENAMED)
-    assert [text.partition("; ")[2] for text in diff(DURABLE, **FEWER)] == [
+    assert [text.rpartition(": ")[2] for text in diff(DURABLE, **FEWER)] == [
         "`kernel queue unbind work events '#' --file q.db` ends it"
     ]
     assert diff(DURABLE, **ELSEWHERE) == diff(DURABLE, **FEWER)

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, final
 import trio
 from typing_extensions import override
 
-from kernel.abc import Broker, Capability, Context, Driver, Topology
+from kernel.abc import Binding, Broker, Capability, Context, Driver, Topology
 
 from ._access import Access
 from ._broker import SqliteBroker
@@ -80,19 +80,15 @@ class SqliteDriver(Driver[Broker]):
     @override
     def remains(cls, config: object, topology: Topology) -> Iterable[str]:
         assert isinstance(config, SqliteConfig)
-        names, at = [queue.name for queue in topology.queues], f"--file {shlex.quote(config.path)}"
-        for name in names:
-            yield (
-                f'queue "{name}" stays in the file, bound as it was, and fills unless another service consumes it;'
-                f" `kernel queue delete {shlex.quote(name)} {at}` ends it"
-            )
-        for one in topology.bindings:
-            if one.queue not in names:
-                words = " ".join(map(shlex.quote, (one.queue, one.exchange, one.pattern)))
-                yield (
-                    f'queue "{one.queue}" stays bound to exchange "{one.exchange}" by "{one.pattern}";'
-                    f" `kernel queue unbind {words} {at}` ends it"
-                )
+        at = f"--file {shlex.quote(config.path)}"
+
+        def unbind(one: Binding) -> str:
+            words = " ".join(map(shlex.quote, (one.queue, one.exchange, one.pattern)))
+            return f"`kernel queue unbind {words} {at}` ends it"
+
+        return topology.staying(
+            delete=lambda name: f"`kernel queue delete {shlex.quote(name)} {at}` ends it", unbind=unbind
+        )
 
     @override
     def open(self) -> AbstractAsyncContextManager[SqliteBroker]:

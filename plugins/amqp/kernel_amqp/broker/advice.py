@@ -41,20 +41,12 @@ def advice(config: AmqpConfig, topologies: Sequence[Topology]) -> Iterator[str]:
 
 
 def remains(config: AmqpConfig, topology: Topology) -> Iterator[str]:
-    """Yield what stays on the broker once no manifest asks for it, with how to end it."""
-    names = [queue.name for queue in topology.queues]
-    of = Names(config.prefix).of
-    for name in names:
-        yield (
-            f'queue "{of(name)}" stays, bound as it was, and fills unless another service consumes it;'
-            f" `kernel rabbitmq delete {shlex.quote(name)}` ends it"
-        )
-    for one in topology.bindings:
-        if one.queue not in names:
-            yield (
-                f'queue "{of(one.queue)}" stays bound to exchange "{of(one.exchange)}" by "{one.pattern}":'
-                " unbind it at the broker"
-            )
+    """Return what stays on the broker once no manifest asks for it, with how to end it."""
+    return topology.staying(
+        delete=lambda name: f"`kernel rabbitmq delete {shlex.quote(name)}` ends it",
+        unbind=lambda _binding: "unbind it at the broker",
+        called=Names(config.prefix).of,
+    )
 
 
 def _said(topology: Topology) -> list[Queue]:
