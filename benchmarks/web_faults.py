@@ -159,7 +159,7 @@ class Good:
         if is_whole:
             self.late.append(time.perf_counter() - began)
         elif was_in_time:
-            self.dropped.append(answer[:60])
+            self.dropped.append(answer[:60] or b"nothing, after %d ms" % ((time.perf_counter() - began) * 1e3))
         return is_whole and b"connection: close" not in answer[:300]
 
     def p99(self) -> float:
@@ -209,14 +209,38 @@ def reset(client: socket.socket) -> None:
     client.close()
 
 
+POST: Final = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nx"
+SLOW: Final = {"a slow head": b"x", "a slow body": b"x"}
+"""What those who are slow say every half second."""
+FIELDS: Final = bytes((0x82, 0x86, 0x41, 1)) + b"a" + bytes((0x04, 8)) + b"/endless"
+"""GET of /endless, in HPACK."""
+CONTINUATION: Final = b"\0\0\0\x09\0\0\0\0\1"
+
+
+def head(stream: int, flags: int) -> bytes:
+    """Return a frame of HTTP/2 that asks for an answer without end."""
+    return bytes((0, 0, len(FIELDS), 1, flags)) + stream.to_bytes(4, "big") + FIELDS
+
+
+STREAMS: Final = b"".join(head(stream, 5) for stream in range(1, 200, 2))
+RESETS: Final = b"".join(
+    head(stream, 5) + b"\0\0\4\3\0" + stream.to_bytes(4, "big") + bytes((0, 0, 0, 8)) for stream in range(1, 2000, 2)
+)
 HOSTILE: Final[dict[str, tuple[int, Callable[[socket.socket], object]]]] = {
     "never read": (500, lambda client: client.sendall(GET.replace(b"/", b"/endless", 1))),
-    "half a head": (100, lambda client: client.sendall(GET[:20])),
-    "half a body": (100, lambda client: client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nx")),
+    "half a head": (50, lambda client: client.sendall(GET[:20])),
+    "half a body": (50, lambda client: client.sendall(POST)),
+    "a slow head": (50, lambda client: client.sendall(GET[:20])),
+    "a slow body": (50, lambda client: client.sendall(POST)),
     "early data": (50, lambda client: client.sendall(UPGRADE + b"\r\nx")),
     "a broken handshake": (50, lambda client: client.sendall(UPGRADE + b"Sec-WebSocket-Version: 8\r\n\r\n")),
     "sent ahead": (20, lambda client: client.sendall(GET * 500)),
-    "pings of HTTP/2": (20, lambda client: client.sendall(H2 + (b"\0\0\x08\6\0\0\0\0\0" + bytes(8)) * 2000)),
+    "pings of HTTP/2": (10, lambda client: client.sendall(H2 + (b"\0\0\x08\6\0\0\0\0\0" + bytes(8)) * 2000)),
+    "settings of HTTP/2": (10, lambda client: client.sendall(H2 + b"\0\0\0\4\0\0\0\0\0" * 3000)),
+    "priorities of HTTP/2": (10, lambda client: client.sendall(H2 + b"\0\0\5\2\0\0\0\0\5\0\0\0\0\1" * 2000)),
+    "heads without an end over HTTP/2": (10, lambda client: client.sendall(H2 + head(1, 0) + CONTINUATION * 2000)),
+    "resets of HTTP/2": (10, lambda client: client.sendall(H2 + RESETS)),
+    "streams of HTTP/2 that are not read": (10, lambda client: client.sendall(H2 + STREAMS)),
     "resets": (100, reset),
 }
 
@@ -227,6 +251,9 @@ def attack(service: Service, seconds: float, count: Any) -> None:  # noqa: ANN40
     while time.monotonic() < until:
         for name, (most, act) in HOSTILE.items():
             held[name] = [client for client in held[name] if not _is_cut(client)]
+            for client in held[name] if name in SLOW else ():
+                with contextlib.suppress(OSError):
+                    client.sendall(SLOW[name])
             for _ in range(most - len(held[name])):
                 with contextlib.suppress(OSError):
                     client = service.connect(takes=4096)
@@ -266,7 +293,7 @@ def hostile(options: argparse.Namespace) -> bool:
         status, took = service.stop()
     print(f"{count.value} hostile clients in {options.seconds:g} s; asked for: p99 2 times what it was, nothing leaks")
     print(f"p99 of the good ones {alone:.1f} ms, then {beside:.1f} ms ({beside / max(alone, 1e-3):.2f} times)")
-    print(f"dropped {len(good.dropped)}, refused {good.refused}; answers afterwards: {answers}")
+    print(f"dropped {len(good.dropped)} {good.dropped[:3] or ''}, refused {good.refused}; answers afterwards: {answers}")
     print(f"memory {before:.0f} MB, {meanwhile:.0f} MB meanwhile, {after:.0f} MB after")
     print(f"descriptors {descriptors} with the good ones, {left} after; stopped in {took:.2f} s with status {status}")
     return answers and not good.dropped and not good.refused and left < descriptors and status == 0

@@ -235,3 +235,24 @@ async def test_a_flood_of_resets_ends_the_connection(web: Any) -> None:
     assert len(service.intake.entered) < 1000
     assert other.startswith(b"HTTP/1.1 200")
     assert service.logs == []
+
+
+@pytest.mark.parametrize(("count", "is_cut"), [(150, False), (400, True)])
+async def test_so_many_requests_may_be_cancelled_at_once(web: Any, count: int, is_cut: bool) -> None:
+    async def small(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    ids = range(1, 2 * count, 2)
+    cancelled = b"".join(request(number) + RstStreamFrame(number, error_code=8).serialize() for number in ids)
+    async with (
+        web(small, h2c=True, stop_timeout=0.2, keep_alive_timeout=0.5) as service,
+        await service.connect() as one,
+    ):
+        await one.send_all(PREFACE + cancelled + request(2 * count + 1))
+        frames = frames_of(b"".join([chunk async for chunk in one]))
+
+    bodies = [bytes(frame.data) for frame in frames if isinstance(frame, DataFrame) and frame.data]
+    codes = {frame.error_code for frame in frames if isinstance(frame, GoAwayFrame)}
+    assert (b"ok" in bodies, CALM in codes) == (not is_cut, is_cut)
+    assert service.logs == []

@@ -12,6 +12,7 @@ from kernel.abc import Context, Intake
 
 from .._config import WebConfig
 from ..wire.clock import Clock
+from ..wire.turns import Turns
 from .access import AccessLog
 from .events import RequestDone, SlotsTaken, ThreadsTaken
 from .peers import Hosts, Proxies
@@ -30,6 +31,8 @@ class Shared:
     config: WebConfig
     context: Context
     clock: Clock
+    turns: Turns = attrs.field(factory=Turns, init=False)
+    """Of those who take much of what their clients sent."""
     intake: Intake = attrs.field(init=False)
     routes: Routes = attrs.field(init=False)
     hosts: Hosts = attrs.field(init=False)

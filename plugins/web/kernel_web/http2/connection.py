@@ -24,9 +24,10 @@ from ..asgi.speaker import Speaker
 from ..websocket.handshake import refusal
 from ..websocket.socket import WebSocket
 from ..wire.channel import Channel
+from ..wire.turns import Pieces
 from .lane import Lane
 from .outlet import Outlet
-from .protocol import Fields, brings_nothing, is_sound, parted
+from .protocol import Fields, is_sound, parted
 from .stream import Stream, give
 from .tunnel import Tunnel
 
@@ -37,8 +38,8 @@ requests can end is cut off."""
 CONNECTION_WINDOW: Final = 256 * 65535
 """Bytes that the streams of one connection may have unread in all: more than each of them may have, taken together, or
 those that nobody reads would use up what all share."""
-TURN_BYTES: Final = 8 * 1024
-"""Bytes of frames that are taken in one turn."""
+SMALL: Final = 512
+"""Bytes of frames that are taken at once, whatever they cost."""
 LINGER: Final = 1.0
 """Seconds in which a client that is still sending may read the goodbye."""
 LINGER_BYTES: Final = 1024 * 1024
@@ -102,14 +103,20 @@ class Http2(Speaker):
                 await self._take_in(data)
 
     async def _take_in(self, data: bytes) -> None:  # noqa: ASYNC910  suspends only to wait
-        """Take what the client sent, a piece a turn: thousands of small frames may have come at once."""
-        for at in range(0, max(1, len(data)), TURN_BYTES):
-            if at:
-                await trio.lowlevel.checkpoint()
-            if not self._closing:
-                self._feed(data[at : at + TURN_BYTES])
-            if self._closing:
-                return  # noqa: ASYNC910  suspends only to wait
+        """Take what the client sent, much of it over several turns: thousands of small frames may have come at once."""
+        if len(data) <= SMALL:
+            self._feed(data)
+            await self._answer()
+            return
+        pieces = Pieces(data)
+        while pieces and not self._closing:
+            async with self._shared.turns:
+                pieces.feed(self._feed)
+            await self._answer()
+
+    async def _answer(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Send what h2 says to that."""
+        if not self._closing:
             await self._outlet.flush()
 
     async def _let_take(self) -> None:
@@ -118,13 +125,15 @@ class Http2(Speaker):
         self._read_until = self._shared.clock.now + LINGER
 
     def _feed(self, data: bytes) -> None:
+        if self._closing:
+            return
         try:
             events = self.protocol.receive_data(data)
         except h2.exceptions.ProtocolError as error:
             is_told = self.protocol.state_machine.state is ConnectionState.CLOSED  # not of a preface that is wrong
             self._break(error.error_code, is_told=is_told)
             return
-        if not self._outlet.allowance.spend(sum(map(brings_nothing, events))):
+        if not self._outlet.allowance.spend(events):
             self._break(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         for event in events:

@@ -19,6 +19,7 @@ from .._application import ASGIMessage
 from ..asgi.call import Call
 from ..wire.channel import ClientGoneError
 from ..wire.lot import Lot
+from ..wire.turns import Pieces
 from .carrier import Carrier
 from .frames import TEXT, BrokenFrameError, Close, Event, Frames, Opcode, Ping, Pong, close_frame, frame
 from .handshake import Headers, deflate_window, values
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 QUEUE_BYTES: Final = 64 * 1024
 """Bytes of messages that may wait for the application; a message that is larger waits alone."""
-TURN_BYTES: Final = 8 * 1024
-"""Bytes of frames that are taken in one turn."""
+SMALL: Final = 2 * 1024
+"""Bytes of frames that are taken at once, whatever they cost."""
 MESSAGE_BYTES: Final = 100
 """What a message counts besides its own bytes, so that many small ones have a bound, too."""
 CLOSE_TIMEOUT: Final = 1.0
@@ -205,7 +206,7 @@ class WebSocket(Call):
                 continue
             data = await self._carrier.read()
             try:
-                if data and len(data) > TURN_BYTES:
+                if data and len(data) > SMALL:
                     await self._take_in(data)
                 elif data:
                     self._feed(data)
@@ -219,11 +220,11 @@ class WebSocket(Call):
                 return
 
     async def _take_in(self, data: bytes) -> None:  # noqa: ASYNC910  suspends only to wait
-        """Take what the client sent, a piece a turn: thousands of small frames may have come at once."""
-        for at in range(0, len(data), TURN_BYTES):
-            if at:
-                await checkpoint()
-            self._feed(data[at : at + TURN_BYTES])
+        """Take what the client sent over several turns: thousands of small frames may have come at once."""
+        pieces = Pieces(data)
+        while pieces:
+            async with self.shared.turns:
+                pieces.feed(self._feed)
             await self._carrier.flush()
 
     @property
