@@ -27,8 +27,8 @@ class Errand:
     """Whether the message that it comes from is acknowledged with it, in one transaction."""
     is_kept: bool = False
     """Whether it waits for a time at which it can be sent."""
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    """Of the task that goes on with it."""
+    scope: trio.CancelScope = attrs.field(init=False)
+    """Of the task that goes on with it; most need none, and to make one costs as much as all the rest of it."""
 
     def written(self, receipt: Receipt) -> None:
         """Take note that the server may have the message."""
@@ -65,6 +65,7 @@ class Errands:
     def running(self, errand: Errand) -> Generator[None]:
         """Know of an errand for the time of the block, which ends when the errand is cancelled."""
         self._running.add(errand)
+        errand.scope = trio.CancelScope()
         try:
             with errand.scope:
                 yield
