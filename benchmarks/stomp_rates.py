@@ -1,11 +1,13 @@
 """Consuming over STOMP, against stomp.py: rounds in turns, the median of the ratios; and the parser on a large body.
 
-    uv run python benchmarks/stomp_rates.py [--rounds 5] [--messages 5000] [--idle]
+    uv run python benchmarks/stomp_rates.py [--rounds 5] [--messages 5000] [--server activemq] [--idle]
 
 A queue is filled, then a process takes it all: prefetch 100, JSON of about 200 bytes read, each message acknowledged
 after its handler. The kernel's side is a whole service. Each side measures itself, from the first handler to the last.
-Starts a RabbitMQ of its own; with `--idle`, a server that does next to nothing, so that only the two sides count.
-The side `bare` reads nothing and handles nothing: it shows what the server can bring, and what a message costs that.
+Starts a RabbitMQ of its own, or an ActiveMQ; with `--idle`, a server that does next to nothing, so that only the two sides
+count. The side `bare` reads nothing and handles nothing: it shows what the server can bring, and what a message costs that.
+`bulk` is the same with one acknowledgement for all that came together (`ack:client`), which no service can use: a message
+that is refused would take those before it along, and one that takes long would keep back those behind it.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
+import attrs
 import trio
 from kernel_stomp import StompConfig, StompDriver
 from kernel_stomp.core import Frame, Parser, encode
@@ -46,52 +49,80 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--server", choices=("rabbitmq", "activemq"), default="rabbitmq")
     parser.add_argument("--idle", action="store_true")
     arguments = parser.parse_args()
     seconds = parsed()
     print(f"a body of 1 MB is read in {seconds * 1000:.2f} ms; at most {PARSED * 1000:g}")
     if arguments.idle:
-        race(0, arguments.rounds, arguments.messages)
+        race(Server(), arguments.rounds, arguments.messages)
         return
-    sys.path.insert(0, str(ROOT))
-    from tests.amqp._node import free_port, running_node, scripts  # noqa: PLC0415  no package of a distribution
-
-    programs, port = scripts(), free_port()
-    assert programs is not None, "RabbitMQ is not installed"
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "rabbitmq.conf").write_text(f"stomp.listeners.tcp.1 = 127.0.0.1:{port}\n")
-        with running_node(Path(folder), programs, plugins=("rabbitmq_stomp",)):
-            server = int((Path(folder) / "pid").read_text())
-            ratio = race(port, arguments.rounds, arguments.messages, server)
+    with running(arguments.server) as server:
+        ratio = race(server, arguments.rounds, arguments.messages)
     sys.exit(not (ratio >= RATE and seconds <= PARSED))
 
 
-def race(port: int, rounds: int, messages: int, server: int = 0) -> float:
-    """Return how many times faster the kernel is, in the median; at port 0, with a server that does next to nothing."""
+@attrs.frozen(kw_only=True)
+class Server:
+    """Whom the sides take messages from; without a port, one that does next to nothing."""
+
+    kind: Literal["rabbitmq", "activemq"] = "rabbitmq"
+    port: int = 0
+    process: int = 0
+
+
+@contextmanager
+def running(kind: Literal["rabbitmq", "activemq"]) -> Generator[Server]:
+    """Run a server of one's own."""
+    sys.path.insert(0, str(ROOT))
+    from tests.amqp._node import free_port, running_node, scripts  # noqa: PLC0415  no package of a distribution
+    from tests.stomp._activemq import activemq_is_here, running_activemq  # noqa: PLC0415  as well
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if kind == "activemq":
+            assert activemq_is_here(), "ActiveMQ is not installed"
+            with running_activemq(folder) as active:
+                yield Server(kind=kind, port=active.port, process=active.process)
+            return
+        programs, port = scripts(), free_port()
+        assert programs is not None, "RabbitMQ is not installed"
+        (folder / "rabbitmq.conf").write_text(f"stomp.listeners.tcp.1 = 127.0.0.1:{port}\n")
+        with running_node(folder, programs, plugins=("rabbitmq_stomp",)):
+            yield Server(kind=kind, port=port, process=int((folder / "pid").read_text()))
+
+
+def race(server: Server, rounds: int, messages: int) -> float:
+    """Return how many times faster the kernel is, in the median."""
     rates = {name: list[float]() for name in SIDES}
+    for name in SIDES:
+        rate(name, server, messages)  # a virtual machine has to become warm
     for number in range(rounds):
         for name in SIDES if number % 2 else reversed(SIDES):
-            rates[name].append(rate(name, port, messages, server))
+            rates[name].append(rate(name, server, messages))
         print(", ".join(f"{name} {rates[name][-1]:.0f}/s" for name in SIDES))
-    ratio, bare = (
+    ratio, bare, bulk = (
         statistics.median(one / other for one, other in zip(rates[name], rates["stomp.py"], strict=True))
-        for name in ("kernel", "bare")
+        for name in ("kernel", "bare", "bulk")
     )
-    print(f"the kernel consumes {ratio:.2f} times as fast as stomp.py; at least {RATE:g}; the server allows {bare:.2f}")
+    print(
+        f"the kernel consumes {ratio:.2f} times as fast as stomp.py; at least {RATE:g}; {server.kind} allows {bare:.2f}, "
+        f"and {bulk:.2f} with acknowledgements in bulk"
+    )
     return ratio
 
 
-SIDES: Final = ("kernel", "bare", "stomp.py")
+SIDES: Final = ("kernel", "bare", "bulk", "stomp.py")
 
 
-def rate(side: str, port: int, messages: int, server: int) -> float:
+def rate(side: str, server: Server, messages: int) -> float:
     """Return how many messages a second one side takes."""
-    if not port:
+    if not server.port:
         with idle_server(messages) as idle:
-            return taken(side, "bench", idle, messages)
+            return taken(side, "bench", attrs.evolve(server, port=idle), messages)
     queue = f"bench-{secrets.token_hex(4)}"
-    trio.run(partial(fill, queue, port, messages))
-    return taken(side, queue, port, messages, server)
+    trio.run(partial(fill, queue, server, messages))
+    return taken(side, queue, server, messages)
 
 
 @contextmanager
@@ -107,12 +138,13 @@ def idle_server(messages: int) -> Generator[int]:
         server.wait()
 
 
-def taken(side: str, queue: str, port: int, messages: int, server: int = 0) -> float:
+def taken(side: str, queue: str, server: Server, messages: int) -> float:
     """Return how many messages a second one side takes from a queue; says what CPU a message costs it, and the server."""
-    environ = {"BENCH_QUEUE": queue, "BENCH_COUNT": str(messages), "BENCH_PORT": str(port), "PYTHONWARNINGS": "ignore"}
-    before = cpu_of(server) if server else 0.0
+    bench = {"QUEUE": queue, "COUNT": str(messages), "PORT": str(server.port), "SERVER": server.kind}
+    environ = {"PYTHONWARNINGS": "ignore", **{f"BENCH_{name}": value for name, value in bench.items()}}
+    before = cpu_of(server.process) if server.process else 0.0
     process = subprocess.Popen(
-        command(side, queue, port, messages),
+        command(side, queue, server, messages),
         env={**os.environ, **environ},
         cwd=RIVALS,
         text=True,
@@ -124,20 +156,22 @@ def taken(side: str, queue: str, port: int, messages: int, server: int = 0) -> f
     finally:
         process.terminate()
         process.wait()
-    share = f", and {(cpu_of(server) - before) / messages * 1e6:.0f} the server" if server else ""
+    spent = (cpu_of(server.process) - before) / messages if server.process else 0.0
+    share = f", and {spent * 1e6:.0f} the server" if spent else ""
     print(f"{side}: {said['cpu'] / said['count'] * 1e6:.0f} us of CPU for each message{share}")
     return float(said["count"] / said["wall"])
 
 
-def command(side: str, queue: str, port: int, messages: int) -> list[str]:
+def command(side: str, queue: str, server: Server, messages: int) -> list[str]:
     """Return what runs one side."""
     if side == "kernel":
         return [sys.executable, "-m", "kernel", "run", "--log-level", "error", str(RIVALS / "kernel_stomp.toml")]
-    program = {
-        "bare": [sys.executable, str(RIVALS / "bare_stomp.py")],
-        "stomp.py": [os.environ.get("UV", "uv"), "run", "--quiet", "--script", str(RIVALS / "consume_stomp_py.py")],
-    }
-    return [*program[side], queue, str(messages), str(port)]
+    given = [queue, str(messages), str(server.port), server.kind]
+    if side == "stomp.py":
+        peer = str(RIVALS / "consume_stomp_py.py")
+        return [os.environ.get("UV", "uv"), "run", "--quiet", "--script", peer, *given]
+    mode = "client" if side == "bulk" else "client-individual"
+    return [sys.executable, str(RIVALS / "bare_stomp.py"), *given, mode]
 
 
 def cpu_of(process: int) -> float:
@@ -146,9 +180,9 @@ def cpu_of(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def fill(queue: str, port: int, messages: int) -> None:
+async def fill(queue: str, server: Server, messages: int) -> None:
     """Put messages into a queue, each confirmed."""
-    config = StompConfig(hosts=(f"127.0.0.1:{port}",))
+    config = StompConfig(server=server.kind, hosts=(f"127.0.0.1:{server.port}",))
     async with StompDriver(config=config, context=fake_context("driver/queue")).open() as broker:
         await broker.declare(Topology(queues=[Queue(name=queue)]))
         limit = trio.CapacityLimiter(100)

@@ -1,7 +1,8 @@
-"""A client that does next to nothing: `bare_stomp.py QUEUE COUNT PORT`, prefetch 100.
+"""A client that does next to nothing: `bare_stomp.py QUEUE COUNT PORT SERVER MODE`, prefetch 100.
 
 Bytes are cut at their NULs, nothing is read but what an acknowledgement has to name, and those of one read go out together.
-So it shows what the server can bring: nobody who acknowledges each message takes more from it.
+So it shows what the server can bring: nobody who acknowledges each message takes more from it. With the mode `client` the
+last message of a read is acknowledged alone, and all before it with it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ from collections.abc import Iterator
 
 from _meter import Meter
 
+PLACES = {
+    "rabbitmq": "destination:/amq/queue/{}\nprefetch-count:100",
+    "activemq": "destination:/queue/{}\nactivemq.prefetchSize:100",
+}
 
-def main(queue: str, count: int, port: int) -> None:
+
+def main(queue: str, count: int, port: int, server: str, mode: str) -> None:
     meter = Meter(count)
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\n\0")
-        subscribe = f"SUBSCRIBE\nid:1\ndestination:/amq/queue/{queue}\nack:client-individual\nprefetch-count:100\n\n\0"
-        connection.sendall(subscribe.encode())
+        connection.sendall(f"SUBSCRIBE\nid:1\nack:{mode}\n{PLACES[server].format(queue)}\n\n\0".encode())
         for frames in heard(connection):
             names = [frame.partition(b"\nack:")[2].partition(b"\n")[0] for frame in frames if b"\nack:" in frame]
             if names:
-                connection.sendall(b"".join([b"ACK\nid:%b\n\n\0" % name for name in names]))
+                acknowledged = names[-1:] if mode == "client" else names
+                connection.sendall(b"".join([b"ACK\nid:%b\n\n\0" % name for name in acknowledged]))
             if any(meter.tick() for _ in names):
                 break
 
@@ -36,4 +42,4 @@ def heard(connection: socket.socket) -> Iterator[list[bytes]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["stomp-py==9.0.0"]
 # ///
-"""stomp.py: `consume_stomp_py.py QUEUE COUNT PORT`, prefetch 100, JSON read, acknowledged after the handler."""
+"""stomp.py: `consume_stomp_py.py QUEUE COUNT PORT SERVER`, prefetch 100, JSON read, acknowledged after the handler."""
 
 from __future__ import annotations
 
@@ -28,15 +28,22 @@ class Listener(stomp.ConnectionListener):
             self.finished.set()
 
 
-def main(queue: str, count: int, port: int) -> None:
+PLACES = {
+    "rabbitmq": ("/amq/queue/", {"prefetch-count": "100"}),
+    "activemq": ("/queue/", {"activemq.prefetchSize": "100"}),
+}
+
+
+def main(queue: str, count: int, port: int, server: str) -> None:
+    place, headers = PLACES[server]
     connection = stomp.Connection12([("127.0.0.1", port)], vhost="/")
     listener = Listener(connection, count)
     connection.set_listener("", listener)
     connection.connect("guest", "guest", wait=True)
-    connection.subscribe(f"/amq/queue/{queue}", "1", ack="client-individual", headers={"prefetch-count": "100"})
+    connection.subscribe(f"{place}{queue}", "1", ack="client-individual", headers=headers)
     listener.finished.wait()
     connection.disconnect()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

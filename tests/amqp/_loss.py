@@ -12,6 +12,7 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ LINE = 10
 STALLED = 30.0
 """Seconds without an effect after which nothing more is expected; more than a service needs to start and to connect."""
 _SENDERS = 50
+_LAST_WORDS = 20_000
+"""Characters of the log of a service that has not done what it should."""
 
 
 @attrs.frozen(kw_only=True)
@@ -208,6 +211,10 @@ class Runner:
         if number == signal.SIGTERM:
             self.statuses[self._process.returncode] += 1
 
+    def last_words(self) -> str:
+        """Return the end of what the service has logged."""
+        return self.log.read_text(errors="replace")[-_LAST_WORDS:] if self.log.exists() else "nothing"
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
@@ -231,6 +238,8 @@ async def endure(trial: Trial, runner: Runner, effects: Effects, remaining: Call
     finally:
         runner.kill()
     lost, twice = judge(trial.messages, effects.read())
+    if lost:
+        sys.stderr.write(f"{lost} were not done; the service had said last:\n{runner.last_words()}\n")  # of a failure
     return Verdict(
         trial=trial,
         lost=lost,

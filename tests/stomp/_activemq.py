@@ -55,6 +55,12 @@ class ActiveMq:
     port: int = attrs.field(factory=free_port)
     _server: subprocess.Popen[bytes] | None = attrs.field(default=None, init=False)
 
+    @property
+    def process(self) -> int:
+        """The id of its process, while it runs."""
+        assert self._server is not None
+        return self._server.pid
+
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
         config = self.folder / "activemq.xml"
