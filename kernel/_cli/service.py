@@ -219,7 +219,7 @@ def _tell_error(error: BaseException, origin: str, log: Log) -> None:
     told: dict[str, list[BaseException]] = {}
     for leaf in _leaves(error):
         notes = "; ".join(filter(None, (origin, *map(str, getattr(leaf, "__notes__", ())))))
-        told.setdefault(f"{describe(leaf)}{f' ({notes})' * bool(notes)}", []).append(leaf)
+        told.setdefault(f"{describe(leaf, settings.masks.applied)}{f' ({notes})' * bool(notes)}", []).append(leaf)
     for line, same in told.items():
         text = f"failed: {line}{f' ({len(same)} times)' * (len(same) > 1)}"
         if settings.as_json:  # of which every line is a record

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from .._convert.json_reading import read_json
-from .._delivery.failure import describe
+from .._delivery.failure import UNCUT, describe
 from ..errors import DecodeError
 from .bridge import Bridge
 from .orders import Desk, carry_out
@@ -143,7 +143,7 @@ class Answering:
             await trio.lowlevel.checkpoint()
         else:
             self.log.error("an order failed", component="kernel", exc_info=error)
-            await self._send(stream, refusal(f"it failed: {describe(error)}"))
+            await self._send(stream, refusal(f"it failed: {describe(error, most=UNCUT)}"))
 
     def _admit(self, stream: trio.SocketStream) -> None:
         if not _may_ask(stream):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Final, final
@@ -14,7 +15,7 @@ from urllib.parse import quote, quote_plus
 
 import attrs
 
-from .passwords import MASK, masked_prose
+from .passwords import MASK, masked_prose, passwords_in
 from .secret import Secret
 
 SHORTEST: Final = 5
@@ -40,6 +41,8 @@ class Masks:
     _needles: tuple[str, ...] = ()
     """What each of the texts has in it however it is escaped."""
     _pattern: re.Pattern[str] | None = None
+    _learning: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    """Held by whoever learns: a secret may have another text in any thread."""
 
     @classmethod
     def of(cls, secrets: Iterable[Secret]) -> Masks:
@@ -49,16 +52,26 @@ class Masks:
         return masks
 
     def learn(self, secrets: Iterable[Secret]) -> None:
-        """Mask further secrets, too. Those that were known still are: what holds them may write them yet."""
-        revealed = [secret.reveal() for secret in secrets]
-        found = {form for text in revealed if len(text.strip()) >= SHORTEST for form in (*_forms(text), *_lines(text))}
+        """Mask further secrets, too, and what they become later; what is known stays: who holds it may write it yet."""
+        secrets = list(secrets)
+        for secret in secrets:
+            secret.tell(self._learn_text)
+        self._learn([secret.reveal() for secret in secrets])
+
+    def _learn_text(self, text: str) -> None:
+        self._learn([text])
+
+    def _learn(self, revealed: Iterable[str]) -> None:
+        hidden = [inner for text in revealed for inner in (text, *passwords_in(text))]
+        found = {form for text in hidden if len(text.strip()) >= SHORTEST for form in (*_forms(text), *_lines(text))}
         texts = {form for form in found if len(form) >= SHORTEST}
-        longest_first = sorted({*self._texts, *texts}, key=lambda text: (-len(text), text))
-        if len(longest_first) > len(self._texts):
-            # The pattern first: another thread may be masking.
-            self._pattern = re.compile("|".join(map(_as_pattern, longest_first)))
-            self._texts = tuple(longest_first)
-            self._needles = tuple({max(_UNESCAPED.findall(one), key=len, default="") for one in longest_first})
+        with self._learning:
+            longest_first = sorted({*self._texts, *texts}, key=lambda text: (-len(text), text))
+            if len(longest_first) > len(self._texts):
+                # The pattern first: another thread may be masking.
+                self._pattern = re.compile("|".join(map(_as_pattern, longest_first)))
+                self._texts = tuple(longest_first)
+                self._needles = tuple({max(_UNESCAPED.findall(one), key=len, default="") for one in longest_first})
 
     def applied(self, text: str) -> str:
         """Return a text in which the secrets are masked, and the passwords of addresses."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
+from urllib.parse import unquote
 
 MASK: Final = "***"
 _WORDS: Final = (
@@ -16,6 +18,7 @@ _PAIR: Final = re.compile(
 )
 _IN_ADDRESS: Final = re.compile(r"(://).*@", re.DOTALL)
 _IN_DSN: Final = re.compile(r"\A[^\s:@/]+:[^\s@][^\s]*@(?=[\w\[(.-])")
+_OF_USER: Final = re.compile(r"://([^\s/?#:@]*):([^\s]*)@")
 _IN_PROSE: Final = re.compile(r"""(://)[^\s"'/?#:]*:[^\s"']*@""")
 
 
@@ -26,6 +29,18 @@ def masked(text: str) -> str:
     """
     text = _PAIR.sub(rf"\1{MASK}", text)
     return _IN_ADDRESS.sub(rf"\1{MASK}@", text) if "://" in text else _IN_DSN.sub(f"{MASK}@", text)
+
+
+def passwords_in(text: str) -> Iterator[str]:
+    """Yield the passwords in an address or a list of pairs, as they are written and as they are meant.
+
+    One that is the name of its user is none: it stands everywhere.
+    """
+    for found in _PAIR.finditer(text):
+        yield found[2].strip("\"'{}")
+    for user, password in _OF_USER.findall(text):
+        if password != user:
+            yield from {password, unquote(password)}
 
 
 def masked_prose(text: str) -> str:

@@ -15,7 +15,7 @@ class Secret:
     `{ file = "/run/secrets/name" }`.
     """
 
-    __slots__ = ("_again", "_text")
+    __slots__ = ("_again", "_heard", "_text")
 
     def __init__(self, text: str, *, again: Callable[[], str] | None = None) -> None:
         """Make one of a text.
@@ -26,6 +26,7 @@ class Secret:
         """
         self._text = text
         self._again = again
+        self._heard: list[Callable[[str], None]] = []
 
     def reveal(self) -> str:
         """Return the text itself. Call it where the text is used, and keep no copy."""
@@ -34,15 +35,27 @@ class Secret:
     def fresh(self) -> str:
         """Return the text as its file has it now; as it was at the start, where that cannot be read.
 
-        For whoever connects again after a password has changed. The log masks what was read at the start: what uses
-        this must not write it anywhere. Reads a small file.
+        For whoever connects again after a password has changed. Who was told of this secret is told of the new text
+        before it is returned, so that the log masks both. Reads a small file.
         """
         if self._again is None:
             return self._text
         try:
-            return self._again() or self._text
+            text = self._again() or self._text
         except (OSError, ValueError):
             return self._text
+        if text != self._text:
+            for hear in self._heard:
+                hear(text)
+        return text
+
+    def tell(self, hear: Callable[[str], None]) -> None:
+        """Have a function called with each other text that this secret comes to have, before anybody gets it.
+
+        It is called in whichever thread asks for the text.
+        """
+        if hear not in self._heard:
+            self._heard.append(hear)
 
     def __repr__(self) -> str:
         return "***"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import TracebackType
 from typing import final
 
 import attrs
@@ -73,6 +74,8 @@ class Work:
     payload: object
     along: Mapping[str, object] = NOTHING
     """What is sent from the handler takes along, as `Handled` has it."""
+    stood: TracebackType | None = None
+    """Where the handler was when it was cut."""
 
     @property
     def worker(self) -> str:

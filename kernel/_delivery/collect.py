@@ -173,7 +173,7 @@ class Collector(Collecting):
             self.began(item.work.delivery)
         try:
             with scope:
-                self._answer(items, await self._called(instance, items))
+                self._answer(items, await self._noted(instance, items))
                 return False  # noqa: ASYNC910  whether the user's code waits is the user's to say
         except BaseException as error:  # noqa: ASYNC103  the boundary of the user's code; becomes the verdicts
             if passing(error):
@@ -183,6 +183,15 @@ class Collector(Collecting):
         for item in items:
             item.end(self.pipeline.judge.cut(item.work, instance))
         return None if instance.leaving else True  # noqa: ASYNC910  only reached when the scope was cancelled
+
+    async def _noted(self, instance: Instance, items: Sequence[_Item]) -> object:
+        """Call the handler; note where it is when it is cut."""
+        try:
+            return await self._called(instance, items)
+        except trio.Cancelled as cut:
+            for item in items:
+                item.work.stood = cut.__traceback__
+            raise
 
     def _called(self, instance: Instance, items: Sequence[_Item]) -> Awaitable[object]:
         call: Call = partial(_call_handler, instance, items, self._settle_early(items))

@@ -5,14 +5,18 @@ Exceptions are the user's: here nothing relies on what their own code does.
 
 from __future__ import annotations
 
-from typing import Final, cast, final
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, cast, final
 
 import attrs
 
 from .._core.envelope import Envelope
 
+Mask: TypeAlias = Callable[[str], str]
 MAX_REASON: Final = 500
 """Characters of a reason in a log, an event or a dead letter."""
+UNCUT: Final = 100 * MAX_REASON
+"""Characters of a text that are looked at: to mask many takes long."""
 _OF_ASYNCIO: Final = ("no running event loop", "no current event loop")
 """What asyncio says where no loop of its own runs."""
 _GROUPED: Final = vars(BaseExceptionGroup)["exceptions"]
@@ -64,11 +68,33 @@ def leaves_of(error: BaseException) -> list[BaseException]:
     return leaves
 
 
-def describe(error: BaseException) -> str:
-    """Return an exception as one safe line: type and text, control characters escaped, cut to `MAX_REASON`."""
+def describe(error: BaseException, mask: Mask = str, *, most: int = MAX_REASON) -> str:
+    """Return an exception as one safe line: type and text, control characters escaped, cut to `most` characters.
+
+    Args:
+        error: Anything.
+        mask: Takes out of a text what must not be said; before it is cut, since half a password is one, too.
+        most: Of each of several. `UNCUT` for what is still to be masked.
+    """
     leaves = leaves_of(error)
-    text = "; ".join(_describe_one(leaf) for leaf in leaves[:5])
+    text = "; ".join(_describe_one(leaf, mask, most) for leaf in leaves[:5])
     return text + (f"; and {len(leaves) - 5} more" if len(leaves) > 5 else "")
+
+
+def hidden(error: Exception, mask: Mask) -> Exception:
+    """Return an exception of the same name and kind, with the same arguments, whose texts are masked."""
+    kind, text = type(error), mask(str(error))
+    words = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__str__": lambda _: text}
+    args = tuple(_masked(one, mask) for one in error.args)
+    same = type(name_of(error), (kind,), words)
+    made: Any = same.__new__(same, *args)
+    made.args = args
+    vars(made).update({name: _masked(value, mask) for name, value in vars(error).items()})
+    return cast("Exception", made)
+
+
+def _masked(value: object, mask: Mask) -> object:
+    return mask(value) if isinstance(value, str) else value
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -85,17 +111,18 @@ def add_note(error: BaseException, note: str) -> None:
             continue
 
 
-def one_line(text: str) -> str:
-    """Return a text as one safe line: control characters escaped, cut to `MAX_REASON`."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:MAX_REASON])
+def one_line(text: str, mask: Mask = str, *, most: int = MAX_REASON) -> str:
+    """Return a text as one safe line: masked, control characters escaped, cut to `most` characters."""
+    shown = mask(text[:UNCUT])[:most]
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown)
 
 
-def _describe_one(error: BaseException) -> str:
+def _describe_one(error: BaseException, mask: Mask, most: int) -> str:
     name = name_of(error)
     try:
         text = str(error)
         if is_a(error, RuntimeError) and any(sign in text for sign in _OF_ASYNCIO):
             text += " (a library for asyncio was called, and this service runs on trio)"
-        return one_line(f"{name}: {text}" if text else name)
+        return one_line(f"{name}: {text}" if text else name, mask, most=most)
     except BaseException:  # noqa: ASYNC103, BLE001  a broken __str__ must not hide the error it belongs to
         return f"{name}: <unprintable>"

@@ -6,7 +6,7 @@ from typing import final
 
 import attrs
 
-from .failure import describe
+from .failure import Mask, describe
 
 
 @final
@@ -26,6 +26,8 @@ class InARow:
 class Rows:
     """Counts failures in a row for each worker of a dispatcher; holds one text for each."""
 
+    mask: Mask = str
+    """Takes the secrets of the manifest out of a text, before it is cut."""
     _by_worker: dict[str, InARow] = attrs.field(factory=dict[str, InARow], init=False)
 
     def failed(self, worker: str, error: BaseException, now: float) -> None:
@@ -38,7 +40,7 @@ class Rows:
         """
         row = self._by_worker.get(worker)
         count, since = (1, now) if row is None else (row.count + 1, row.since)
-        self._by_worker[worker] = InARow(count=count, since=since, error=describe(error))
+        self._by_worker[worker] = InARow(count=count, since=since, error=describe(error, self.mask))
 
     def handled(self, worker: str) -> None:
         """Note that one was handled."""

@@ -29,7 +29,7 @@ from ..errors import (
     UnavailableError,
 )
 from .attempt import Unanswered, Verdict, Work
-from .failure import add_note, describe, is_a, leaves_of, name_of, one_line
+from .failure import UNCUT, Mask, add_note, describe, hidden, is_a, leaves_of, name_of, one_line
 from .pool import Instance, Pool
 
 OUTCOMES: Final = (Ack, Retry, DeadLetter, Return)
@@ -44,13 +44,15 @@ class Judge:
     """Says what becomes of the deliveries of one pipeline. What asks somebody for an answer gets one."""
 
     protocol: Protocol | None
+    mask: Mask = str
+    """Takes the secrets of the manifest out of a text: reasons go into queues, and answers to peers."""
 
     # --- what is not handled ----------------------------------------------------------------------------------
 
     def undecodable(self, delivery: Delivery, error: BaseException) -> Verdict:
         """Return what becomes of a delivery that means nothing."""
         own = owned(error)
-        return self._dead(delivery, own, f"cannot be decoded: {describe(own)}")
+        return self._dead(delivery, own, f"cannot be decoded: {describe(own, self.mask)}")
 
     def unroutable(self, delivery: Delivery, subject: str) -> Verdict:
         """Return what becomes of a delivery that is for no worker."""
@@ -60,7 +62,7 @@ class Judge:
     def unconvertible(self, delivery: Delivery, message: Message, pool: Pool, error: BaseException) -> Verdict:
         """Return what becomes of a payload that its handler does not take."""
         own = owned(error)
-        return self._dead(delivery, own, f"payload of {message.subject[:_SHOWN]!r}: {describe(own)}", pool)
+        return self._dead(delivery, own, f"payload of {message.subject[:_SHOWN]!r}: {describe(own, self.mask)}", pool)
 
     def refusal(self, delivery: Delivery, pool: Pool) -> Verdict | None:
         """Return what becomes of an attempt that must not be started; None if it may be."""
@@ -112,9 +114,12 @@ class Judge:
             case Ack(reply=reply) if not (reply is None or type(reply) is Envelope):
                 raise TypeError(f"the handler returned Ack({type(reply).__name__}); a reply is an Envelope")
             case DeadLetter(reason=reason) if wants_answer:
-                return self._dead(work.delivery, PermanentError(one_line(reason)), reason, pool, work.payload)
+                error = PermanentError(one_line(reason, self.mask))
+                return self._dead(work.delivery, error, str(error), pool, work.payload)
             case DeadLetter(reason=reason):
-                outcome = DeadLetter(one_line(reason))
+                outcome = DeadLetter(one_line(reason, self.mask))
+            case Retry(after=after, reason=str(reason)) if reason:
+                outcome = Retry(after, self.mask(reason))
             case type():
                 raise TypeError(f"the handler returned the class {outcome.__name__} and no object of it")
             case _:
@@ -131,6 +136,7 @@ class Judge:
             note: Where it comes from; empty says that it comes from this attempt.
         """
         if passing(error):
+            work.stood = error.__traceback__
             raise error
         delivery, pool = work.delivery, work.route.pool
         add_note(error, note or f"in {pool.spec.id}, delivery {delivery.envelope.id}, attempt {delivery.attempt}")
@@ -138,7 +144,7 @@ class Judge:
             return self._failed(work, _tamed(error))
         except BaseException as broken:  # noqa: ASYNC103, BLE001  an exception whose own code raises when it is looked at
             text = f"{name_of(error)}, and to look at it raises {name_of(broken)}"
-            return self._failed(work, DeliveryError(text))
+            return self._failed(work, DeliveryError(text).with_traceback(error.__traceback__))
 
     def cut(self, work: Work, instance: Instance) -> Verdict:
         """Return what becomes of a handler that was cancelled: its worker is being stopped, or its time was up."""
@@ -147,11 +153,12 @@ class Judge:
             return Verdict(Return(), pool)
         if is_late(work.delivery):
             return self._put_aside(work.delivery, _EXPIRED, pool, work.payload, failed=True)
-        return self.raised(work, TimeoutError(f"the handler took more than timeout = {pool.spec.timeout:g} s"))
+        error = TimeoutError(f"the handler took more than timeout = {pool.spec.timeout:g} s")
+        return self.raised(work, error.with_traceback(work.stood))
 
     def _failed(self, work: Work, error: Exception) -> Verdict:
         delivery, pool = work.delivery, work.route.pool
-        outcome = decide(error, pool.spec.retry, attempt=delivery.attempt)
+        outcome = decide(error, pool.spec.retry, attempt=delivery.attempt, mask=self.mask)
         if isinstance(outcome, DeadLetter) or (delivery.envelope.reply_to and not _asks_for_retry(error)):
             return self._dead(delivery, error, outcome.reason, pool, work.payload, failed=True)
         return Verdict(outcome, pool, error, work.payload, failed=True)
@@ -178,17 +185,35 @@ class Judge:
     ) -> Verdict:
         """Answer a request with the error, since whoever asked can decide what to do; dead-letter what is none."""
         reply = self._answer(delivery.envelope, error)
+        reason = self.mask(reason)
         return Verdict(DeadLetter(reason) if reply is None else Ack(reply), pool, error, payload, failed=failed)
 
     def _answer(self, envelope: Envelope, error: Exception) -> Envelope | None:
         if not envelope.reply_to or self.protocol is None:
             return None
-        for told in (error, DeliveryError(describe(error))):
+        reply = None
+        for told in (_itself, hidden, _plain):
             try:
-                return self.protocol.encode_error(envelope, told)
+                reply = self.protocol.encode_error(envelope, told(error, self.mask))
             except BaseException as broken:  # noqa: ASYNC103, BLE001  the protocol's code; the plainer one is left
                 owned(broken)
-        return None
+            else:
+                if reply is None or not self._shows(reply):
+                    return reply
+        return reply
+
+    def _shows(self, reply: Envelope) -> bool:
+        """Whether an answer has a secret in it, which the text of an exception may bring."""
+        told = [reply.body.decode(errors="replace"), *(str(value) for value in reply.headers.values())]
+        return any(self.mask(text) != text for text in told)
+
+
+def _itself(error: Exception, _: Mask) -> Exception:
+    return error
+
+
+def _plain(error: Exception, mask: Mask) -> Exception:
+    return DeliveryError(describe(error, mask))
 
 
 def _hold(work: Work, result: object, check: Callable[[object], object]) -> None:
@@ -210,10 +235,15 @@ def is_late(delivery: Delivery) -> bool:
 
 
 def decide(
-    error: Exception, policy: RetryPolicy, *, attempt: int, chance: Callable[[], float] = random.random
+    error: Exception,
+    policy: RetryPolicy,
+    *,
+    attempt: int,
+    chance: Callable[[], float] = random.random,
+    mask: Mask = str,
 ) -> Retry | DeadLetter:
     """Return what follows for a delivery whose handler raised."""
-    reason = describe(error)
+    reason = describe(error, mask)
     leaves = leaves_of(error)
     if any(is_a(leaf, PermanentError) for leaf in leaves):
         return DeadLetter(reason)
@@ -269,7 +299,8 @@ def _tamed(error: BaseException) -> Exception:
     if is_a(error, Exception):
         return cast("Exception", error)
     leaves = [_tamed_leaf(leaf) for leaf in leaves_of(error)]
-    return leaves[0] if len(leaves) == 1 else ExceptionGroup("several were raised", leaves)
+    tame = leaves[0] if len(leaves) == 1 else ExceptionGroup("several were raised", leaves)
+    return tame.with_traceback(error.__traceback__)  # so that it tells where it was raised, as others do
 
 
 def _tamed_leaf(error: BaseException) -> Exception:
@@ -278,6 +309,6 @@ def _tamed_leaf(error: BaseException) -> Exception:
     if is_a(error, SystemExit):
         tame: Exception = PermanentError(f"the handler called sys.exit({cast('SystemExit', error).code!r})")
     else:
-        tame = DeliveryError(describe(error))
+        tame = DeliveryError(describe(error, most=UNCUT))
     tame.__cause__ = error
     return tame

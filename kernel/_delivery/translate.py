@@ -12,7 +12,7 @@ from .._core.envelope import Envelope, Message
 from .._core.spec import Translator
 from ..abc import Protocol
 from ..errors import DecodeError, EncodeError, ProtocolError
-from .failure import describe
+from .failure import UNCUT, describe
 from .judge import owned
 
 
@@ -92,7 +92,7 @@ def _apply(translator: Translator, message: Message, kind: Callable[[str], Proto
         raise kind(f"{_name(translator)}: {error}") from error
     except BaseException as error:
         owned(error)
-        raise kind(f"{_name(translator)} raised {describe(error)}") from error
+        raise kind(f"{_name(translator)} raised {describe(error, most=UNCUT)}") from error
     if not isinstance(made, Message):
         raise kind(f"{_name(translator)} returned {type(made).__qualname__}, and a translator returns a Message")
     return made

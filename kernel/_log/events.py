@@ -36,7 +36,7 @@ from .._core.events import (
 )
 from .._core.lifecycle import State
 from .._core.stacks import where_raised
-from .._delivery.failure import describe
+from .._delivery.failure import Mask, describe
 from ..errors import ConflictError, InvalidError, RestartLimitError, StartupError, UnavailableError
 from .log import Log
 from .render import traceback_of
@@ -52,18 +52,18 @@ _PLACES: Final = re.compile(r'File "(.+)", line (\d+)')
 
 def log_events(hub: EventHub, to: Log) -> None:
     """Write events to a log. Deliveries that go well are written at debug level, and not even made above it."""
-    log, failures = to.logger(), _Failures()
-    hub.subscribe(lambda event: _write(log, cast("_Written", event), failures), *get_args(_Written))
-    hub.subscribe(functools.partial(_write_revoked, log), DeliveryRevoked)
-    hub.subscribe(functools.partial(_write_hook, log), HookFailed)
-    hub.subscribe(functools.partial(_write_reload, log), KernelReloaded, ReloadFailed)
+    log, failures, mask = to.logger(), _Failures(), to.settings.masks.applied
+    hub.subscribe(lambda event: _write(log, mask, cast("_Written", event), failures), *get_args(_Written))
+    hub.subscribe(functools.partial(_write_revoked, log, mask), DeliveryRevoked)
+    hub.subscribe(functools.partial(_write_hook, log, mask), HookFailed)
+    hub.subscribe(functools.partial(_write_reload, log, mask), KernelReloaded, ReloadFailed)
     subscribed: list[Callable[[], None]] = []
 
     def subscribe() -> None:
         usual = () if log.is_enabled_for(logging.DEBUG) else (DeliveryDone,)
         for unsubscribe in subscribed:
             unsubscribe()
-        subscribed[:] = [hub.subscribe(functools.partial(_write_settled, log), DeliverySettled, but=usual)]
+        subscribed[:] = [hub.subscribe(functools.partial(_write_settled, log, mask), DeliverySettled, but=usual)]
 
     to.settings.levels.hear(subscribe)
 
@@ -105,14 +105,14 @@ class _Failures:
         return text
 
 
-def _write(log: FilteringBoundLogger, event: _Written, failures: _Failures) -> None:
+def _write(log: FilteringBoundLogger, mask: Mask, event: _Written, failures: _Failures) -> None:
     bound = log.bind(component=event.component)
     match event:
         case StateChanged():
             level = _STATE_LEVELS.get(event.new, "debug")
             getattr(bound, level)(event.new.value, **({"reason": event.reason} if event.reason else {}))
         case ComponentFailed():
-            _write_failure(bound, event, failures)
+            _write_failure(bound, mask, event, failures)
         case Listening():
             bound.info("listening", address=event.address)
         case KernelReady():
@@ -130,8 +130,8 @@ def _write(log: FilteringBoundLogger, event: _Written, failures: _Failures) -> N
         case LoopBlocked():
             bound.warning("the event loop goes on", blocked_s=round(event.seconds, 1), where=event.where)
         case SettleFailed():
-            raised = {} if event.raised is None else {"raised": describe(event.raised)}
-            bound.warning("not settled", delivery=event.delivery_id, error=describe(event.error), **raised)
+            raised = {} if event.raised is None else {"raised": describe(event.raised, mask)}
+            bound.warning("not settled", delivery=event.delivery_id, error=describe(event.error, mask), **raised)
         case _:
             assert_never(event)
 
@@ -147,12 +147,12 @@ def _has_detail(log: FilteringBoundLogger, error: BaseException) -> bool:
     return not isinstance(error, StartupError | UnavailableError | ConflictError) or log.is_enabled_for(logging.DEBUG)
 
 
-def _write_failure(bound: FilteringBoundLogger, event: ComponentFailed, failures: _Failures) -> None:
+def _write_failure(bound: FilteringBoundLogger, mask: Mask, event: ComponentFailed, failures: _Failures) -> None:
     wait = {} if event.restart_in is None else {"in_s": round(event.restart_in, 2)}
     text = "failed, restarts" if wait else "failed"
     shown = _has_detail(bound, event.error)
     detail = {"traceback": failures.traceback(event.component, event.error)} if shown else {}
-    bound.error(text, **wait, error=describe(event.error), **detail)
+    bound.error(text, **wait, error=describe(event.error, mask), **detail)
 
 
 _OVER: Final[Mapping[type[Event], str]] = {
@@ -162,16 +162,16 @@ _OVER: Final[Mapping[type[Event], str]] = {
 _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
 
 
-def _write_settled(log: FilteringBoundLogger, event: Event) -> None:
+def _write_settled(log: FilteringBoundLogger, mask: Mask, event: Event) -> None:
     assert isinstance(event, DeliverySettled)  # which is what it subscribes to
     bound = log.bind(component=event.component, worker=event.worker, delivery=event.delivery_id, attempt=event.attempt)
     match event.outcome:
         case Ack():
             if event.failure_worker:
-                raised = {} if event.error is None else {"error": describe(event.error)}
+                raised = {} if event.error is None else _told_of(event.error, mask)
                 bound.error("failed, taken by its failure worker", taken_by=event.failure_worker, **raised)
             elif event.error is not None:
-                bound.warning("answered with an error", error=describe(event.error))
+                bound.warning("answered with an error", **_told_of(event.error, mask))
             else:
                 bound.debug("done", subject=event.subject, seconds=round(event.seconds, 3))
         case Retry(after=after, reason=reason):
@@ -187,23 +187,28 @@ def _write_settled(log: FilteringBoundLogger, event: Event) -> None:
             assert_never(event.outcome)
 
 
-def _write_hook(log: FilteringBoundLogger, event: Event) -> None:
+def _told_of(error: BaseException, mask: Mask) -> dict[str, str]:
+    place = where_raised(error)
+    return {"error": describe(error, mask), **({"where": place} if place else {})}
+
+
+def _write_hook(log: FilteringBoundLogger, mask: Mask, event: Event) -> None:
     if isinstance(event, HookFailed):
-        told = {"hook": event.hook, "times": event.times, "error": describe(event.error)}
+        told = {"hook": event.hook, "times": event.times, "error": describe(event.error, mask)}
         log.warning("a hook failed", component=event.component, **told)
 
 
-def _write_revoked(log: FilteringBoundLogger, event: Event) -> None:
+def _write_revoked(log: FilteringBoundLogger, mask: Mask, event: Event) -> None:
     if isinstance(event, DeliveryRevoked):
-        raised = {} if event.error is None else {"error": describe(event.error)}
+        raised = {} if event.error is None else _told_of(event.error, mask)
         log.info("revoked", component=event.component, delivery=event.delivery_id, subject=event.subject, **raised)
 
 
-def _write_reload(log: FilteringBoundLogger, event: Event) -> None:
+def _write_reload(log: FilteringBoundLogger, mask: Mask, event: Event) -> None:
     bound = log.bind(component=event.component)
     if isinstance(event, ReloadFailed):
         is_list = isinstance(event.error, InvalidError)
-        text = "; ".join(str(event.error).splitlines()) if is_list else describe(event.error)
+        text = "; ".join(str(event.error).splitlines()) if is_list else describe(event.error, mask)
         bound.error("not reloaded, goes on as before", error=text)
     elif isinstance(event, KernelReloaded):
         names = ("restarted", "added", "removed", "failed")

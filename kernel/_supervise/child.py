@@ -16,7 +16,7 @@ import trio
 from .._core.lifecycle import ALIVE, FINAL, USABLE, State
 from .._core.policies import Ending, RestartHistory, RestartPolicy
 from .._core.spec import Strategy
-from .._delivery.failure import describe
+from .._delivery.failure import Mask, describe
 from .._delivery.judge import passing
 from ..errors import DependencyError, LeftBehindError, RestartLimitError, StartupError
 from .life import Life
@@ -70,6 +70,8 @@ class Child:
     withhold: Callable[[object], Awaitable[None] | None] | None = None
     """Has the object that lives it given no new work; returns what waits until that has finished what it has, if it has
     any."""
+    mask: Mask = str
+    """Takes the secrets of the manifest out of a text, before it is cut."""
     group: Group | None = None
     units: tuple[Unit[Child], ...] = ()
     """The services inside the service that it belongs to, from the innermost out."""
@@ -289,14 +291,16 @@ def healthy_for(child: Child) -> float:
 
 def worn_out(child: Child, limit: RestartPolicy, last: BaseException) -> RestartLimitError:
     """Return the error that it is for a component to have been restarted too often."""
-    error = RestartLimitError(child.id, max_restarts=limit.max_restarts, window=limit.window, last=describe(last))
+    error = RestartLimitError(
+        child.id, max_restarts=limit.max_restarts, window=limit.window, last=describe(last, child.mask)
+    )
     error.__cause__ = last
     return error
 
 
 def left_behind(child: Child, life: Life, place: str) -> LeftBehindError:
     """Return the error that it is for a component to be left behind at a place while others go on."""
-    last = "" if life.error is None else describe(life.error)
+    last = "" if life.error is None else describe(life.error, child.mask)
     error = LeftBehindError(child.id, stop_timeout=child.stop_timeout, where=place, last=last)
     error.__cause__ = life.error
     return error

@@ -94,6 +94,7 @@ async def _live_as_dispatcher(tree: Tree, spec: DispatcherSpec, life: Life) -> N
             )
             if spec.batch is not None and isinstance(pipeline, Pipeline):
                 pipeline.collecting = Collector(spec.batch, pipeline, in_flight, intake.working_on)
+            intake.failures.mask = tree.masks.applied
             tree.intakes[spec.id] = intake
             intake.tap = tree.taps.get(spec.id)
             if spec.id in tree.paused:

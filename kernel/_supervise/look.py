@@ -49,7 +49,7 @@ def _component(tree: Tree, child: Child, now: float) -> ComponentSnapshot:
         seconds=max(0.0, now - child.moved_at),
         essential=child.essential,
         restarts=max(0, child.lives - 1),
-        error="" if child.error is None else tree.masks.applied(describe(child.error)),
+        error="" if child.error is None else describe(child.error, tree.masks.applied),
         waits_for=tuple(dict.fromkeys(one.id for one in obstacles_of(child))),
         in_flight=None if intake is None else intake.in_flight,
         slots=None if intake is None else intake.concurrency,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .._core.events import EventHub
 from .._core.interceptors import Around, Incoming
@@ -25,6 +25,7 @@ def attempting(
     hold: Hold,
     hub: EventHub,
     around: Around[Incoming] | None,
+    mask: Callable[[str], str],
 ) -> Attempting:
     """Return what handles the deliveries of a dispatcher.
 
@@ -35,6 +36,7 @@ def attempting(
         hold: Of its deliveries that wait.
         hub: Where events go.
         around: What handlers are called within.
+        mask: Takes secrets out of what becomes known of failures.
     """
     fed = [pools[name] for name in spec.workers]
 
@@ -42,8 +44,8 @@ def attempting(
         return Pipeline(_router(some), judge, _last_resorts(some, pools), hold, hub, around)
 
     if spec.fan_out:
-        return FanOut([pipeline([pool], Judge(protocol)) for pool in fed])
-    return pipeline(fed, Judge(protocol))
+        return FanOut([pipeline([pool], Judge(protocol, mask)) for pool in fed])
+    return pipeline(fed, Judge(protocol, mask))
 
 
 def reroute(pipeline: Attempting, spec: DispatcherSpec, pools: Mapping[str, Pool]) -> None:

@@ -311,7 +311,7 @@ def _why(child: Child) -> str:
         place = f", at {where(child.task)}" if child.task is not None else ""
         return f"left behind: it did not close within stop_timeout = {child.stop_timeout:g} s{place}"
     waits_for = listed(dict.fromkeys(one.id for one in obstacles_of(child)))
-    error = "" if child.error is None else describe(child.error)
+    error = "" if child.error is None else describe(child.error, child.mask)
     reasons = [
         child.reason,
         "" if error in child.reason else error,

@@ -369,7 +369,7 @@ class Supervisor:
             for member in lost.members:
                 member.retire()
         self._report_error(child, error, final=child.escalates)
-        self._move(child, State.FAILED, reason=describe(error))
+        self._move(child, State.FAILED, reason=describe(error, child.mask))
         if child.escalates:
             self.on_failure(child)
         else:

@@ -215,7 +215,7 @@ class Tree:
         try:
             protocol = built(spec.cls, spec.config, self._context(f"protocol/{name}", name))
         except Exception as error:
-            raise StartupError(f"protocol/{name} cannot be built: {describe(error)}") from error
+            raise StartupError(f"protocol/{name} cannot be built: {describe(error, self.masks.applied)}") from error
         return translated(protocol, inbound=spec.inbound, outbound=spec.outbound)
 
     # --- children -------------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class Tree:
 
     def _specify(self, child: Child, spec: AnySpec) -> None:
         child.policy, child.history = spec.restart, RestartHistory(spec.restart, random.random)
-        child.essential = spec.essential
+        child.essential, child.mask = spec.essential, self.masks.applied
         child.start_timeout, child.stop_timeout = spec.start_timeout, spec.stop_timeout
         child.accepts = isinstance(spec, DispatcherSpec) and not spec.cls.surrounds
         child.resident = is_resident(spec)
@@ -442,7 +442,7 @@ class Tree:
     def attempting(self, spec: DispatcherSpec, hold: Hold, around: Around[Incoming] | None) -> Attempting:
         """Return what handles the deliveries of a dispatcher."""
         protocol = None if spec.protocol is None else self.protocols[spec.protocol]
-        self.pipelines[spec.id] = attempting(spec, self.pools, protocol, hold, self.hub, around)
+        self.pipelines[spec.id] = attempting(spec, self.pools, protocol, hold, self.hub, around, self.masks.applied)
         return self.pipelines[spec.id]
 
 

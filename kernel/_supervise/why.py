@@ -140,7 +140,7 @@ def _before_its_start(tree: Tree, child: Child) -> str:
         return "waits for others that stop or restart"
     if child.state is State.CREATED:
         return "has not begun"
-    return f"waits to start again{'' if child.error is None else f' after {tree.masks.applied(describe(child.error))}'}"
+    return f"waits to start again{'' if child.error is None else f' after {describe(child.error, tree.masks.applied)}'}"
 
 
 def _deadline(tree: Tree, child: Child) -> tuple[str, float, str]:
