@@ -252,7 +252,7 @@ async def test_so_many_requests_may_be_cancelled_at_once(web: Any, count: int, i
         await one.send_all(PREFACE + cancelled + request(2 * count + 1))
         frames = frames_of(b"".join([chunk async for chunk in one]))
 
-    bodies = [bytes(frame.data) for frame in frames if isinstance(frame, DataFrame) and frame.data]
+    answered = {frame.stream_id for frame in frames if isinstance(frame, DataFrame) and frame.data}
     codes = {frame.error_code for frame in frames if isinstance(frame, GoAwayFrame)}
-    assert (b"ok" in bodies, CALM in codes) == (not is_cut, is_cut)
+    assert (2 * count + 1 in answered, CALM in codes) == (not is_cut, is_cut)
     assert service.logs == []

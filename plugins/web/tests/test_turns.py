@@ -7,44 +7,60 @@ from types import SimpleNamespace
 import pytest
 import trio
 from kernel_web.wire import turns
-from kernel_web.wire.turns import PIECE_BYTES, PLACES, SECONDS, TURN_BYTES, Pieces, Turns
+from kernel_web.wire.turns import MUCH, PIECE_BYTES, PLACES, SECONDS, TURN_BYTES, Pieces, Turns
 
 
-@pytest.mark.parametrize("many", [1, PLACES, 50])
-async def test_however_many_take_much_the_others_wait_for_few(many: int) -> None:
-    places, taken, seen = Turns(), 0, list[int]()
+class Time:
+    """A clock that stands still, but for what costs something."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: float) -> None:
+        self.now = 0.0
+        self.cost = cost
+        self.taken: list[int] = []
+        monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def take(self, piece: bytes) -> None:
+        self.taken.append(len(piece))
+        self.now += self.cost
+
+
+@pytest.mark.parametrize(("cost", "most"), [(MUCH, 2 * PLACES), (SECONDS, 2 * PLACES), (0.0, 100)])
+async def test_however_many_take_much_the_others_wait_for_few(
+    monkeypatch: pytest.MonkeyPatch, cost: float, most: int
+) -> None:
+    places, time, seen, before = Turns(), Time(monkeypatch, cost), list[int](), 0
 
     async def takes() -> None:
-        nonlocal taken
         for _ in range(5):
-            async with places:
-                taken += 1
+            await places.take(Pieces(b"x" * PIECE_BYTES), time.take)
 
     async with trio.open_nursery() as nursery:
-        for _ in range(many):
+        for _ in range(50):
             nursery.start_soon(takes)
-        for _ in range(20 * many):
+        for _ in range(1000):
             await trio.lowlevel.checkpoint()
-            seen.append(taken)
-            taken = 0
+            seen.append(len(time.taken) - before)
+            before = len(time.taken)
 
-    assert sum(seen) == 5 * many
-    assert max(seen) <= 2 * PLACES  # of two turns, if the order in each is so
+    assert sum(seen) == 250
+    assert max(seen) <= most  # of two turns, if the order in each is so
+    assert max(seen) >= 50 or cost > 0
 
 
-async def test_a_place_is_free_again_however_its_taker_ended() -> None:
-    places = Turns()
+async def test_a_place_is_free_again_however_its_taker_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    places, time = Turns(), Time(monkeypatch, SECONDS)
+
+    def breaks(_: bytes) -> None:
+        raise ValueError("broken")
+
     for _ in range(2 * PLACES):
         with trio.CancelScope() as scope:
-            async with places:
-                scope.cancel()
+            await places.take(Pieces(b"x"), lambda _: scope.cancel())
         with pytest.raises(ValueError, match="broken"):
-            async with places:
-                raise ValueError("broken")
+            await places.take(Pieces(b"x"), breaks)
 
     with trio.fail_after(1):
-        async with places:
-            pass
+        await places.take(Pieces(b"x"), time.take)
 
 
 @pytest.mark.parametrize(
@@ -60,17 +76,13 @@ async def test_a_place_is_free_again_however_its_taker_ended() -> None:
 def test_what_costs_much_is_taken_in_small_pieces(
     monkeypatch: pytest.MonkeyPatch, cost: float, taken: list[int]
 ) -> None:
-    now, pieces, seen = [0.0], Pieces(b"x" * 65000), list[int]()
-    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    pieces, time = Pieces(b"x" * 65000), Time(monkeypatch, cost)
 
-    def take(piece: bytes) -> None:
-        seen.append(len(piece))
-        now[0] += cost
-
-    pieces.feed(take)
-    once = list(seen)
+    took = pieces.feed(time.take)
+    once = list(time.taken)
     while pieces:
-        pieces.feed(take)
+        pieces.feed(time.take)
 
     assert once == taken
-    assert sum(seen) == 65000
+    assert took == pytest.approx(cost * len(taken))
+    assert sum(time.taken) == 65000

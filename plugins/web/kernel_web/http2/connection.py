@@ -110,8 +110,7 @@ class Http2(Speaker):
             return
         pieces = Pieces(data)
         while pieces and not self._closing:
-            async with self._shared.turns:
-                pieces.feed(self._feed)
+            await self._shared.turns.take(pieces, self._feed)
             await self._answer()
 
     async def _answer(self) -> None:  # noqa: ASYNC910  suspends only to wait

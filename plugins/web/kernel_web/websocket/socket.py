@@ -223,8 +223,7 @@ class WebSocket(Call):
         """Take what the client sent over several turns: thousands of small frames may have come at once."""
         pieces = Pieces(data)
         while pieces:
-            async with self.shared.turns:
-                pieces.feed(self._feed)
+            await self.shared.turns.take(pieces, self._feed)
             await self._carrier.flush()
 
     @property

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Final, final
 
-from trio import Semaphore
-from trio.lowlevel import checkpoint
+from trio.lowlevel import ParkingLot, checkpoint
 
-PLACES: Final = 2
-"""Connections that take much in one turn of the loop."""
+PLACES: Final = 1
+"""Connections that take what costs much in one turn of the loop."""
+MUCH: Final = 0.001
+"""Seconds of work that are much."""
 SECONDS: Final = 0.002
 """That each of them takes, but for its last piece."""
 TURN_BYTES: Final = 8 * 1024
@@ -27,21 +28,32 @@ _CHEAP: Final = 0.0003
 
 @final
 class Turns:
-    """A place among those who take much: wait for it, take some, and leave it once all others had their turn."""
+    """The places of those who take what costs much; what costs little holds none."""
 
-    __slots__ = ("_places",)
+    __slots__ = ("_lot", "_taken")
 
     def __init__(self) -> None:
-        self._places = Semaphore(PLACES)
+        self._taken = 0
+        self._lot = ParkingLot()
 
-    async def __aenter__(self) -> None:
-        await self._places.acquire()
+    async def take(self, pieces: Pieces, feed: Callable[[bytes], object]) -> None:
+        """Wait for a place and have some taken; who cost much keeps its place until all others had their turn.
 
-    async def __aexit__(self, *_: object) -> None:
+        Cancellation: Is a checkpoint.
+        """
+        while self._taken >= PLACES:
+            await self._lot.park()
+        self._taken += 1
+        is_much = False
         try:
-            await checkpoint()
+            is_much = pieces.feed(feed) >= MUCH
+            if is_much:
+                await checkpoint()
         finally:
-            self._places.release()
+            self._taken -= 1
+            self._lot.unpark(count=1 if is_much else len(self._lot))  # those who cost little need not queue
+        if not is_much:
+            await checkpoint()
 
 
 @final
@@ -58,8 +70,8 @@ class Pieces:
         """Whether there is more."""
         return self._at < len(self._data)
 
-    def feed(self, take: Callable[[bytes], object]) -> None:
-        """Have as much of it taken as is one turn's."""
+    def feed(self, take: Callable[[bytes], object]) -> float:
+        """Have as much of it taken as is one turn's; return the seconds that it took."""
         end, size = min(self._at + TURN_BYTES, len(self._data)), PIECE_BYTES
         began = now = time.perf_counter()
         while self._at < end and now < began + SECONDS:
@@ -68,3 +80,4 @@ class Pieces:
             self._at += len(piece)
             before, now = now, time.perf_counter()
             size = TURN_BYTES if now - before < _CHEAP else PIECE_BYTES
+        return now - began
