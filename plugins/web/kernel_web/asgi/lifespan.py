@@ -17,6 +17,7 @@ from kernel.abc import Drains, Work
 from kernel.errors import StartupError
 
 from .._application import EXPECTED, Application, ASGIMessage, find_application, find_router
+from ..wire.lot import Lot
 from .bridge import bridged
 from .routers import Routing
 
@@ -40,7 +41,7 @@ class Hosted(Drains):
     _lasting: set[Work] = attrs.field(factory=set[Work], init=False)
     """Those of them that end when somebody ends them, as websockets do."""
     _is_draining: bool = attrs.field(default=False, init=False)
-    _idle: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _idle: Lot = attrs.field(factory=Lot, init=False)
 
     def begin(self, work: Work, *, lasts: bool = False) -> None:
         """Take note of a request, or of a websocket, which `lasts`: `finish` cuts it."""
@@ -55,7 +56,7 @@ class Hosted(Drains):
         self._works.discard(work)
         if self._lasting:
             self._lasting.discard(work)
-        if not self._works and self._idle:
+        if self._idle.tasks and not self._works:
             self._idle.unpark_all()
 
     @property
