@@ -26,7 +26,7 @@ from .hold import Hold
 from .judge import Judge, is_late
 from .leash import Attempting, Collecting, Leash
 from .pool import Instance
-from .telling import is_heard, tell_of
+from .telling import tell_of
 
 Call: TypeAlias = Callable[..., Awaitable[object]]
 
@@ -190,7 +190,9 @@ class Pipeline(Attempting):
         instance.calls[scope] = work.delivery
         leash.call = self.judge, work, instance
         try:
-            handled = self._told(instance, work) if is_heard(self.hub) else self.called(instance, work)
+            hears = self.hub.hears
+            is_heard = hears(HandlerCalled) or hears(HandlerDone)
+            handled = self._told(instance, work) if is_heard else self.called(instance, work)
             verdict = self.judge.returned(work, await handled)
         except BaseException as error:  # noqa: ASYNC103, BLE001  the boundary of the user's code; becomes the verdict
             verdict = self.judge.raised(work, error)

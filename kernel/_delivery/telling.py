@@ -11,11 +11,6 @@ from .._core.events import Event, EventHub
 from .._core.spans import HandlerCalled, HandlerDone
 
 
-def is_heard(hub: EventHub) -> bool:
-    """Whether anybody wants to know of calls."""
-    return bool(hub.hears(HandlerCalled) or hub.hears(HandlerDone))
-
-
 def tell_of(
     hub: EventHub,
     worker: str,

@@ -22,17 +22,10 @@ SPAN_KEY: Final = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, contex
 """What a context has its span under."""
 is_unrecorded: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
 """Whether a `traceparent` is one, and says that its trace is not recorded."""
-_LENGTH: Final = 55
+LENGTH: Final = 55
+"""Characters of a `traceparent`."""
 _AT_ONCE: Final = 64
 _ID_BYTES: Final = 16
-
-
-def looks_unrecorded(header: object) -> bool:
-    """Whether a `traceparent` looks as nearly all of those that are not recorded do.
-
-    Nothing more is asked of it before somebody makes something of it: who does finds out whether it is one.
-    """
-    return type(header) is str and len(header) == _LENGTH and header[-3:] == "-00" and header[:3] == "00-"
 
 
 def draw(bound: int) -> list[int | Mapping[str, str]]:
