@@ -180,12 +180,13 @@ class Tracing:
             return False
         headers = deliveries[0].envelope.headers
         header = headers.get(HEADER)
-        along: Mapping[str, object] | None = headers
+        along: Mapping[str, object] = headers
         # Nearly all look like this, and nothing more is asked of them before somebody makes something of one.
         if len(headers) != 1 or type(header) is not str or len(header) != LENGTH or header[-3:] != "-00":
-            along = self._goes_on(header, headers)
-            if along is None:
+            going_on = self._goes_on(header, headers)
+            if going_on is None:
                 return False
+            along = going_on
         within = Within()
         within.along = along
         around = contexts.attach(within).old_value
