@@ -22,6 +22,7 @@ from kernel.errors import CallTimeoutError, KernelError, RemoteError, Unavailabl
 from kernel.testing import LineFaults, Proxy, RunningService, open_kernel, open_proxy
 
 from ._node import Node, running_node, scripts
+from ._stage import forgive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SEEDS = range(int(os.environ.get("KERNEL_CHANCES", "1")))
@@ -74,6 +75,8 @@ class Lives:
             async with self.opened() as self.now:
                 self._up.set()
                 await self._again.wait()
+                await self.now.stop()
+                forgive(self.now)
             self._again = trio.Event()
 
     async def wait_up(self) -> None:
