@@ -26,8 +26,11 @@ from kernel.abc import Broker
 
 LINE = 10
 """Bytes of one effect: nine digits and the end of the line."""
-STALLED = 30.0
-"""Seconds without an effect after which nothing more is expected; more than a service needs to start and to connect."""
+STALLED = 120.0
+"""Seconds without an effect after which nothing more is expected; more than a service needs to start and to connect.
+
+Where thirty others want the two cores, one has taken 32 s: a trial that is given up by then looks like a loss of all.
+"""
 _SENDERS = 50
 _LAST_WORDS = 20_000
 """Characters of the log of a service that has not done what it should."""
