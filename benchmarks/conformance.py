@@ -4,7 +4,12 @@
     python benchmarks/conformance.py h2spec [--h2spec h2spec]
 
 `wstest` is what autobahntestsuite installs into a Python 2.7; all its cases take about an hour, without 9, 12 and 13 two
-minutes. h2spec is written in Go (github.com/summerwind/h2spec). Ends with 1 if a case failed.
+minutes. h2spec is written in Go (github.com/summerwind/h2spec); from its sources in GOPATH/src/github.com/summerwind/h2spec
+it is built with what Debian has, `golang-go` and `golang-{github-spf13-cobra,github-fatih-color,golang-x-net}-dev`:
+
+    GO111MODULE=off GOPATH=$GOPATH:/usr/share/gocode go build ./cmd/h2spec
+
+Ends with 1 if a case failed.
 """
 
 from __future__ import annotations

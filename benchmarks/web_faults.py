@@ -293,7 +293,9 @@ def hostile(options: argparse.Namespace) -> bool:
         status, took = service.stop()
     print(f"{count.value} hostile clients in {options.seconds:g} s; asked for: p99 2 times what it was, nothing leaks")
     print(f"p99 of the good ones {alone:.1f} ms, then {beside:.1f} ms ({beside / max(alone, 1e-3):.2f} times)")
-    print(f"dropped {len(good.dropped)} {good.dropped[:3] or ''}, refused {good.refused}; answers afterwards: {answers}")
+    print(
+        f"dropped {len(good.dropped)} {good.dropped[:3] or ''}, refused {good.refused}; answers afterwards: {answers}"
+    )
     print(f"memory {before:.0f} MB, {meanwhile:.0f} MB meanwhile, {after:.0f} MB after")
     print(f"descriptors {descriptors} with the good ones, {left} after; stopped in {took:.2f} s with status {status}")
     return answers and not good.dropped and not good.refused and left < descriptors and status == 0
