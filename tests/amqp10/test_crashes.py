@@ -22,6 +22,14 @@ from ._node import Amqp10Node
 SOON = 15.0
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop that has its time also on a machine that has none: one that is cut off is a crash to whoever comes next."""
+    monkeypatch.setattr("kernel_amqp10.broker.broker._LEAVE_TIMEOUT", SOON)
+    monkeypatch.setattr("kernel_amqp10.broker.errands._LAST_WAIT", SOON)
+    monkeypatch.setattr("kernel_amqp10.broker.consumer._PATIENCE", SOON)
+
+
 def test_what_comes_again_and_again_has_been_in_those_that_died() -> None:
     notes: list[Note] = []
     for _ in range(7):
@@ -122,7 +130,10 @@ async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(rabbit: A
         async with rabbit.open() as broker:
             await broker.declare(Topology(queues=[queue]))
             async with broker.subscribe(Subscription(queue=queue.name, prefetch=5)):
-                await trio.sleep(0.2)
+                [consumer] = broker._consumers
+                with trio.fail_after(SOON):
+                    while not consumer._shelf:  # noqa: ASYNC110  nobody tells
+                        await trio.sleep(0.02)
 
     assert await attempt_of_the_next(rabbit, queue) == 1
 

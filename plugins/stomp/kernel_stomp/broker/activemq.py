@@ -19,6 +19,7 @@ from kernel.abc import Binding, Capability, Queue
 
 from ..core import Frame
 from ..link.link import Link, OnWritten
+from ..link.receipts import Receipt
 from .dialect import Dialect, Supply, Wish
 from .letters import EXCHANGE, SUBJECT
 
@@ -159,7 +160,13 @@ class ActiveSupply(Supply):
         link.write(Frame("BEGIN", transaction))
         link.write(copy)
         link.write(Frame("ACK", {**_named(frame), **transaction}))
-        await link.request(Frame("COMMIT", transaction), on_written=on_written)
+
+        def written(receipt: Receipt) -> None:
+            on_written(receipt)
+            if self._is_left:
+                self._close(frame)  # at once: the subscription that has room again would get the copy
+
+        await link.request(Frame("COMMIT", transaction), on_written=written)
         if self._is_left:
             self._close(frame)
         return True
