@@ -99,6 +99,8 @@ class Metrics:
     )
     _done: list[DeliveryDone] = attrs.field(factory=list[DeliveryDone], init=False)
     """Deliveries that ended in this turn, and are counted at its end: one after the other, that costs half."""
+    _asked: list[RequestDone] = attrs.field(factory=list[RequestDone], init=False)
+    """Requests that ended in it, likewise."""
     _delivered: dict[Labels, DeliveryRow] = attrs.field(init=False, factory=dict[Labels, DeliveryRow])
     """By dispatcher and worker; with the next, whatever there was room for."""
     _answered: dict[tuple[str, str, str, int], RequestRow] = attrs.field(
@@ -126,7 +128,7 @@ class Metrics:
         """Count while inside."""
         trio.lowlevel.add_instrument(self.turns)
         hooks: list[tuple[Callable[..., object], type[Event]]] = [(self._done.append, DeliveryDone)]
-        hooks += [(self._requested, RequestDone)]
+        hooks += [(self._asked.append, RequestDone)]
         hooks += [(self._seldom, kind) for kind in (SettleFailed, DeliveryRevoked, LoopBlocked, HookFailed)]
         if self.config.handlers or self.config.micro_framework:
             hooks.append((self._handled, HandlerDone))
@@ -148,6 +150,12 @@ class Metrics:
                 row.count()
             except Exception:  # noqa: BLE001  as below
                 self.hook_failures.add((_HOOK,))
+        for event in self._asked:
+            try:
+                self._requested(event)
+            except Exception:  # noqa: BLE001  as below
+                self.hook_failures.add((_HOOK,))
+        self._asked.clear()
 
     def _sorted(self) -> Iterable[DeliveryRow]:
         """Return the rows of what has ended, each with its values: many a turn has but one."""
