@@ -31,12 +31,12 @@ from ._core.carried import check_envelope as check_envelope
 from ._core.carried import check_headers as check_headers
 from ._core.components import Candidate as Candidate
 from ._core.components import Component as Component
-from ._core.components import Context as Context
 from ._core.components import Dispatcher as Dispatcher
 from ._core.components import Driver as Driver
 from ._core.components import NoConfig as NoConfig
 from ._core.components import Protocol as Protocol
-from ._core.components import hearing as hearing
+from ._core.context import Context as Context
+from ._core.context import hearing as hearing
 from ._core.contract import Contract as Contract
 from ._core.crew import Crew as Crew
 from ._core.crew import Endpoint as Endpoint

@@ -14,7 +14,8 @@ from .event import Event
 from .spans import NOTHING, Sending, Sent, carried, carry, put_along
 
 if TYPE_CHECKING:
-    from .components import Context, Protocol
+    from .components import Protocol
+    from .context import Context
 
 _QUIET: Final = nullcontext()
 

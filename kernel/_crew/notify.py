@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from contextlib import suppress
 import trio
 
 from .._core.crew import STATE
-from .parent import Parent, busy_seconds
+from .parent import Parent
+from .process import collect
 
 _STUCK = 10.0
 """Seconds for which an event loop may be busy with one turn, for its process to be alive."""
@@ -36,10 +38,15 @@ async def keep_alive(parent: Parent) -> None:
     seconds = _watchdog_of(os.environ)
     while seconds is not None:
         await trio.sleep(seconds / 3)
-        told = await parent.collect(STATE)
-        if len(told) == len(parent.processes) and busy_seconds(told) <= _STUCK:
+        told = await collect(parent.processes, STATE)
+        if len(told) == len(parent.processes) and _busy_seconds(told) <= _STUCK:
             parent.tell_manager("WATCHDOG=1")
     await trio.lowlevel.checkpoint()
+
+
+def _busy_seconds(told: Mapping[int, str]) -> float:
+    """Return for how long the event loop that is busy the longest has been so, of what processes tell of themselves."""
+    return max((float(json.loads(text)["busy"]) for text in told.values()), default=0.0)
 
 
 def _watchdog_of(environ: Mapping[str, str]) -> float | None:

@@ -1,14 +1,14 @@
 """The parent of a crew: starts its processes, starts again what ends, replaces them one by one, and stops them together.
 
 It imports nothing of the service: that is read, and checked, by its processes.
+
+Long, since all that it decides follows from the same few facts: who is there, who is ready, and who is to end.
 """
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -17,7 +17,8 @@ import trio
 
 from .._core.crew import Endpoint
 from .._core.policies import RestartPolicy
-from .process import Process, failure, started
+from .looking import Looking
+from .process import Process, collect, failure, started
 from .roll import Roll
 from .slot import CLEAN, FAILED, INVALID, Slot, gravest, how_it_ended, signal_name, status_of
 from .sockets import Key, Sockets
@@ -73,13 +74,13 @@ class Parent:
     """How often the service has changed."""
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     """Where those wait who look again when a process has come, gone or told something, or the service has changed."""
-    _looked_at: list[Path] = attrs.field(factory=list[Path], init=False)
-    """Folders that are watched, with all that is below."""
+    _looking: Looking = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.slots = [Slot.of(number, self.policy) for number in range(self.size)]
         self.log = self.open_log(self.planned)
+        self._looking = Looking(self._start_again)
 
     @property
     def grace_period(self) -> float:
@@ -117,7 +118,7 @@ class Parent:
                 for beside in self.beside:
                     self._nursery.start_soon(beside, self)
                 if self.watched is not None:
-                    self._look_at([self.watched])
+                    self._looking.at([self.watched], self._nursery)
                 async with trio.open_nursery() as keepers:
                     for slot in self.slots:
                         keepers.start_soon(self._keep, slot)
@@ -227,13 +228,13 @@ class Parent:
             case {"leave": leave, "owner": owner}:
                 self._leave(process, (owner, Endpoint(**leave)))
             case {"collect": name, "id": id_}:
-                self._nursery.start_soon(self._collect, process, name, id_)
+                self._nursery.start_soon(self._tell_collected, process, name, id_)
             case _:
                 pass
 
     def _note_planned(self, process: Process, planned: Mapping[str, Any]) -> None:
         if self.watched is not None:
-            self._look_at(map(Path, planned["folders"]))
+            self._looking.at(map(Path, planned["folders"]), self._nursery)
         if all(slot.fresh is not process for slot in self.slots):  # which may yet turn out to be unfit
             self._take_over(planned)
         self._may_start.set()
@@ -285,21 +286,8 @@ class Parent:
         wanted = {key for process in self._alive for key in process.sockets}
         self._sockets.drop({*keys} - wanted)
 
-    async def collect(self, name: str) -> dict[int, str]:
-        """Return what each process tells by a name, by its number; those that do not, in time, are left out."""
-        told: dict[int, str] = {}
-
-        async def ask(process: Process) -> None:
-            if (text := await process.ask(name)) is not None:
-                told[process.number] = text
-
-        async with trio.open_nursery() as nursery:
-            for process in self.processes:
-                nursery.start_soon(ask, process)
-        return told
-
-    async def _collect(self, process: Process, name: str, id_: int) -> None:
-        told = await self.collect(name)
+    async def _tell_collected(self, process: Process, name: str, id_: int) -> None:
+        told = await collect(self.processes, name)
         try:
             await process.tell({"id": id_, "told": told})
         except ValueError as error:  # all together it is too long
@@ -348,22 +336,8 @@ class Parent:
         """
         self._roll_wanted.set()
 
-    def _look_at(self, folders: Iterable[Path]) -> None:
-        """Watch folders as well, from now on; those that are go on to be, so that nothing is missed meanwhile."""
-        more = [one for one in folders if not any(one.is_relative_to(known) for known in self._looked_at)]
-        if more:
-            self._looked_at += more
-            self._nursery.start_soon(self._watch, more)
-
-    async def _watch(self, folders: list[Path]) -> None:  # noqa: ASYNC910  it waits for ever
-        """Have all processes started again whenever something has changed; the old ones stop in order first."""
-        from .watch import changes  # noqa: PLC0415  what it needs is installed for development only
-
-        async with aclosing(changes(folders)) as found:
-            async for names in found:
-                await self._start_again(names)
-
     async def _start_again(self, changed: list[str]) -> None:
+        """Have all processes started again; the old ones stop in order first."""
         self._generation += 1
         self.log.info("starting again", component="kernel", changed=changed)
         async with trio.open_nursery() as nursery:
@@ -397,8 +371,3 @@ class Parent:
 
 def _healthy(process: Process) -> float:
     return 0.0 if process.ready_at is None else trio.current_time() - process.ready_at
-
-
-def busy_seconds(told: Mapping[int, str]) -> float:
-    """Return for how long the event loop that is busy the longest has been so, of what processes tell of themselves."""
-    return max((float(json.loads(text)["busy"]) for text in told.values()), default=0.0)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, final
 
@@ -159,6 +159,24 @@ class Process:
             await event.wait()
         del self._answers[id_]
         return told[0] if told else None  # noqa: ASYNC910  it has waited
+
+
+async def collect(processes: Iterable[Process], name: str) -> dict[int, str]:
+    """Return what each process tells by a name, by its number; those that do not, in time, are left out.
+
+    Cancellation: Is a checkpoint.
+    """
+    told: dict[int, str] = {}
+
+    async def ask(process: Process) -> None:
+        if (text := await process.ask(name)) is not None:
+            told[process.number] = text
+
+    await trio.lowlevel.checkpoint()
+    async with trio.open_nursery() as nursery:
+        for process in processes:
+            nursery.start_soon(ask, process)
+    return told
 
 
 def started(
