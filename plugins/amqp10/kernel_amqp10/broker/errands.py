@@ -31,13 +31,13 @@ class Errand:
         """Take note that the broker may have the message."""
         self.receipt = receipt
 
-    async def is_taken(self) -> bool:  # noqa: ASYNC910  where nothing was written, whoever asks goes on to send
+    async def is_taken(self) -> bool:
         """Wait for the answer to what was written, if something was; return whether the broker has taken it.
 
         Cancellation: Is a checkpoint if it has to wait.
         """
         if self.receipt is None:
-            return False
+            return False  # noqa: ASYNC910  whoever asks goes on to send
         await self.receipt.wait()
         return self.receipt.said is Said.ACCEPTED
 

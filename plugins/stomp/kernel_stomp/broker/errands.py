@@ -34,17 +34,17 @@ class Errand:
         """Take note that the server may have the message."""
         self.receipt = receipt
 
-    async def is_taken(self) -> bool:  # noqa: ASYNC910  where nothing was written, whoever asks goes on to send
+    async def is_taken(self) -> bool:
         """Wait for the answer to what was written, if something was; return whether the server has taken it.
 
         Cancellation: Is a checkpoint if it has to wait.
         """
         if self.receipt is None:
-            return False
+            return False  # noqa: ASYNC910  whoever asks goes on to send
         with suppress(LinkLostError, LateError):
             await self.receipt.wait()
             return True
-        return False
+        return False  # noqa: ASYNC910  it comes from the wait
 
     @property
     def is_hopeful(self) -> bool:

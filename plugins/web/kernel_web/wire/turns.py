@@ -36,7 +36,9 @@ class Turns:
         self._taken = 0
         self._lot = ParkingLot()
 
-    async def take(self, pieces: Pieces, feed: Callable[[bytes], object]) -> None:
+    async def take(  # noqa: ASYNC910  one of both, either way
+        self, pieces: Pieces, feed: Callable[[bytes], object]
+    ) -> None:
         """Wait for a place and have some taken; who cost much keeps its place until all others had their turn.
 
         Cancellation: Is a checkpoint.
