@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from .._core.contract import Contract
-from .._core.policies import RestartPolicy, RetryPolicy
 from .._core.spec import (
     AnySpec,
     ComponentSpec,
-    DispatcherSpec,
-    DriverSpec,
     GroupSpec,
-    InterceptorSpec,
+    HookSpec,
     Plan,
     StageSpec,
     StopBudget,
     Value,
-    WorkerSpec,
     is_resident,
 )
 from .._core.words import listed
@@ -32,11 +28,8 @@ from .._manifest.manifest import Manifest
 from .._manifest.names import is_name, named_like, nearest_name
 from .._manifest.registry import Registry
 from .._manifest.tables import (
-    DispatcherTable,
-    RetryTable,
     read_tables,
 )
-from ..abc import Dispatcher, Driver
 from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
@@ -52,7 +45,8 @@ from .seldom import (
     with_contracts,
     with_found_workers,
 )
-from .staff import Hired, fed_by, hire, read_groups, shape_of
+from .specs import Made, specs_of
+from .staff import Hired, hire, read_groups
 from .stages import read_stages, with_stages
 from .whole import joined, secrets_in, with_stages_of, with_tables_of
 from .wiring import Ground, Wired, Wiring, stop_timeout_of, wire, with_lent
@@ -95,10 +89,41 @@ def _resolve(
     """
     problems: list[Problem] = []
     warnings = list(manifest.warnings)
+    ground = _ground(manifest, registry, lent, contracts, processes, problems, warnings)
+    name = _service_name(ground)
+    made = _fitted(ground, problems)
+    lives = _lives(ground, made.wiring, made.workers, made.groups, made.parts, made.interceptors)
+    order = start_order(edges_of(lives))
+    stages = read_stages(ground, dict(_classes(ground, order, made.wiring, made.workers)))
+    stages = with_stages_of(made.parts, stages)
+    budget = _prove(ground, lives, stages)
+    hooks = read_hooks(ground)
+    _warn_of_essential_users(ground, lives)
+    if problems or budget is None:
+        raise PlanError(problems)
+    specs = specs_of(lives, made)
+    problems += refused_answers(ground.manifest, name, joined(part.services for part in made.parts), specs)
+    if problems:
+        raise PlanError(problems)
+    _warn_of_idleness(ground, specs)
+    components = {id_: specs[id_] for id_ in order}
+    return _plan(ground, name, made, warnings, components=components, budget=budget, stages=stages, hooks=hooks)
+
+
+def _ground(
+    manifest: Manifest,
+    registry: Registry,
+    lent: Mapping[str, Wired] | None,
+    contracts: Mapping[str, Contract],
+    processes: int | None,
+    problems: list[Problem],
+    warnings: list[Problem],
+) -> Ground:
+    """Return what all steps stand on; they report to the lists."""
     manifest = with_found_workers(manifest, registry, problems, warnings)
     tables = read_tables(manifest, lambda at, text: problems.append(manifest.problem(at, text)))
     tables = with_lent(tables, lent) if lent else tables
-    ground = Ground(
+    return Ground(
         manifest=manifest,
         registry=registry.allowing(tables.kernel.plugins),
         tables=tables,
@@ -108,7 +133,10 @@ def _resolve(
         lent_contracts=contracts,
         processes=processes or tables.kernel.processes,
     )
-    name = _service_name(ground)
+
+
+def _fitted(ground: Ground, problems: list[Problem]) -> Made:
+    """Load what the tables name, and fit it together."""
     wiring = with_contracts(ground, wire(ground))
     ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
@@ -117,34 +145,36 @@ def _resolve(
     groups = read_groups(ground)
     parts = read_services(ground, wiring, functools.partial(_resolve, processes=ground.processes), problems)
     interceptors = read_interceptors(ground, wiring)
-    lives = _lives(ground, wiring, workers, groups, parts, interceptors)
-    order = start_order(edges_of(lives))
-    stages = with_stages_of(parts, read_stages(ground, dict(_classes(ground, order, wiring, workers))))
-    budget = _prove(ground, lives, stages)
-    hooks = read_hooks(ground)
-    _warn_of_essential_users(ground, lives)
-    if problems or budget is None:
-        raise PlanError(problems)
-    services = joined(part.services for part in parts)
-    specs = _specs(lives, wiring, workers, interceptors, joined(part.components for part in parts))
-    problems += refused_answers(manifest, name, services, specs)
-    if problems:
-        raise PlanError(problems)
-    _warn_of_idleness(ground, specs)
+    return Made(wiring=wiring, workers=workers, groups=groups, parts=parts, interceptors=interceptors)
+
+
+def _plan(
+    ground: Ground,
+    name: str,
+    made: Made,
+    warnings: Sequence[Problem],
+    *,
+    components: Mapping[str, AnySpec],
+    budget: StopBudget,
+    stages: tuple[StageSpec, ...],
+    hooks: Sequence[HookSpec],
+) -> Plan:
+    """Freeze all of it."""
+    manifest, tables, parts = ground.manifest, ground.tables, made.parts
     return Plan(
         path=manifest.path,
         name=name,
         grace_period=tables.kernel.grace_period,
         drain_timeout=tables.kernel.drain_timeout,
-        protocols={**wiring.protocols, **joined(part.protocols for part in parts)},
-        components={id_: specs[id_] for id_ in order},
-        groups=[*groups, *(group for part in parts for group in part.groups)],
+        protocols={**made.wiring.protocols, **joined(part.protocols for part in parts)},
+        components=components,
+        groups=[*made.groups, *(group for part in parts for group in part.groups)],
         budget=budget,
         warnings=tuple(sorted(set(warnings))),
         directory=manifest.directory.absolute(),
         hooks=(*hooks, *(hook for part in parts for hook in part.hooks)),
         stages=stages,
-        services=services,
+        services=joined(part.services for part in parts),
         log=tables.logging,
         control=tables.kernel.control,
         processes=tables.kernel.processes,
@@ -152,7 +182,7 @@ def _resolve(
         secrets=tuple(secrets_in(manifest)),
         tables=with_tables_of(parts, manifest.tables),
         problem=manifest.problem,
-        values=functools.partial(_values, ground, name, wiring, workers, parts),
+        values=functools.partial(_values, ground, name, made.wiring, made.workers, parts),
     )
 
 
@@ -328,121 +358,3 @@ def _warn_of_idleness(ground: Ground, specs: Mapping[str, AnySpec]) -> None:
     if ground.lent is None and all(map(is_resident, specs.values())):
         text = "nothing runs: there is no dispatcher, and no worker with run; the service waits until it is stopped"
         ground.warn(("kernel",), text)
-
-
-# --- specifications -----------------------------------------------------------------------------------------------
-
-
-class _Life(TypedDict):
-    id: str
-    name: str
-    where: str
-    restart: RestartPolicy
-    essential: bool
-    start_timeout: float
-    stop_timeout: float
-    uses: tuple[str, ...]
-    after: tuple[str, ...]
-    on_reload: bool
-
-
-def _life(spec: ComponentSpec) -> _Life:
-    return cast("_Life", attrs.asdict(spec, recurse=False))
-
-
-def _specs(
-    lives: Mapping[str, ComponentSpec],
-    wiring: Wiring,
-    workers: Mapping[str, Hired],
-    interceptors: Interceptors,
-    inner: Mapping[str, AnySpec],
-) -> dict[str, AnySpec]:
-    specs: dict[str, AnySpec] = {id_: attrs.evolve(spec, after=lives[id_].after) for id_, spec in inner.items()}
-    for wired in wiring.drivers.values():
-        around = interceptors.get(wired.entry.id, ())
-        specs[wired.entry.id] = _driver_spec(lives[wired.entry.id], wired, wiring, around)
-    fed = fed_by(workers.values())
-    for name, wired in wiring.dispatchers.items():
-        names = tuple(worker.entry.name for worker in fed.get(name, ()))
-        around = interceptors.get(wired.entry.id, ())
-        specs[wired.entry.id] = _dispatcher_spec(lives[wired.entry.id], wired, names, around)
-    for worker in workers.values():
-        specs[worker.entry.id] = _worker_spec(lives[worker.entry.id], worker)
-    return specs
-
-
-def _driver_spec(
-    life: ComponentSpec, wired: Wired, wiring: Wiring, interceptors: tuple[InterceptorSpec, ...]
-) -> DriverSpec:
-    return DriverSpec(
-        **_life(life),
-        cls=cast("type[Driver[object]]", wired.cls),
-        config=wired.config,
-        driver=_id("driver", wired.driver),
-        protocol=wired.protocol,
-        contract=wiring.contracts.get(wired.entry.name),
-        interceptors=interceptors,
-    )
-
-
-def _dispatcher_spec(
-    life: ComponentSpec, wired: Wired, workers: tuple[str, ...], interceptors: tuple[InterceptorSpec, ...]
-) -> DispatcherSpec:
-    table, cls = cast("DispatcherTable", wired.entry.table), cast("type[Dispatcher]", wired.cls)
-    return DispatcherSpec(
-        **_life(life),
-        cls=cls,
-        config=wired.config,
-        driver=_id("driver", wired.driver),
-        protocol=wired.protocol,
-        concurrency=table.concurrency if "concurrency" in wired.entry.given else cls.default_concurrency,
-        rate=table.rate,
-        batch=table.batch,
-        fan_out=table.fan_out,
-        workers=workers,
-        interceptors=interceptors,
-    )
-
-
-def _worker_spec(life: ComponentSpec, worker: Hired) -> WorkerSpec:
-    shape, table = shape_of(worker), worker.table
-    return WorkerSpec(
-        **_life(life),
-        use=shape.use,
-        is_function=shape.is_function,
-        dispatcher=_id("dispatcher", worker.dispatcher),
-        options=worker.options,
-        drivers=shape.injection.drivers,
-        clients=shape.injection.clients,
-        asked=shape.injection.asked,
-        config_parameter=shape.injection.config_parameter,
-        config=shape.injection.config,
-        handlers=shape.handlers,
-        is_context=shape.is_context,
-        runs=shape.runs,
-        oneshot=table.oneshot,
-        main=table.main,
-        instances=table.instances,
-        concurrency=table.concurrency,
-        timeout=table.timeout,
-        retry=_retry_policy(table.retry, worker.retry_on),
-        kill_switch=table.kill_switch,
-        failure_worker=worker.failure_worker,
-        runs_in=_id("driver", worker.runs_in),
-        filter=worker.filter,
-    )
-
-
-def _retry_policy(table: RetryTable, exceptions: tuple[type[Exception], ...]) -> RetryPolicy:
-    return RetryPolicy(
-        attempts=table.attempts,
-        backoff_initial=table.backoff_initial,
-        backoff_factor=table.backoff_factor,
-        backoff_max=table.backoff_max,
-        jitter=table.jitter,
-        on=exceptions,
-    )
-
-
-def _id(kind: Literal["driver", "dispatcher"], name: str | None) -> str | None:
-    return None if name is None else f"{kind}/{name}"
