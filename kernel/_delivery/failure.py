@@ -6,7 +6,7 @@ Exceptions are the user's: here nothing relies on what their own code does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 
@@ -84,13 +84,17 @@ def describe(error: BaseException, mask: Mask = str, *, most: int = MAX_REASON) 
 def hidden(error: Exception, mask: Mask) -> Exception:
     """Return an exception of the same name and kind, with the same arguments, whose texts are masked."""
     kind, text = type(error), mask(str(error))
-    words = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__str__": lambda _: text}
+
+    def masked_text(_: Exception) -> str:
+        return text
+
+    words = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__str__": masked_text}
     args = tuple(_masked(one, mask) for one in error.args)
     same = type(name_of(error), (kind,), words)
-    made: Any = same.__new__(same, *args)
+    made = cast("Exception", same.__new__(same, *args))
     made.args = args
-    vars(made).update({name: _masked(value, mask) for name, value in vars(error).items()})
-    return cast("Exception", made)
+    made.__dict__.update({name: _masked(value, mask) for name, value in vars(error).items()})
+    return made
 
 
 def _masked(value: object, mask: Mask) -> object:

@@ -69,48 +69,48 @@ class Within(contexts.Context):
     along: Mapping[str, object]
 
     def _filled(self) -> contexts.Context:
-        if not dict.__len__(self):
-            dict.__setitem__(self, SPAN_KEY, Unrecorded(self.along))
+        if not super().__len__():
+            dict[str, object].__setitem__(self, SPAN_KEY, Unrecorded(self.along))  # a context refuses to be changed
         return self
 
     @override
     def get(self, key: str, default: object = None) -> object:
-        return dict.get(self._filled(), key, default)
+        return dict[str, object].get(self._filled(), key, default)
 
     @override
     def __getitem__(self, key: str) -> object:
-        return dict.__getitem__(self._filled(), key)
+        return dict[str, object].__getitem__(self._filled(), key)
 
     @override
     def __contains__(self, key: object) -> bool:
-        return dict.__contains__(self._filled(), key)
+        return dict[str, object].__contains__(self._filled(), key)
 
     @override
     def __iter__(self) -> Iterator[str]:
-        return dict.__iter__(self._filled())
+        return dict[str, object].__iter__(self._filled())
 
     @override
     def __len__(self) -> int:
-        return dict.__len__(self._filled())
+        return dict[str, object].__len__(self._filled())
 
     @override
     def __eq__(self, other: object) -> bool:
-        return dict.__eq__(self._filled(), other)
+        return dict[str, object].__eq__(self._filled(), other)
 
     __hash__ = None  # type: ignore[assignment]  # as that of a dict
 
     @override
     def keys(self) -> KeysView[str]:  # type: ignore[override]
-        return dict.keys(self._filled())
+        return dict[str, object].keys(self._filled())
 
     @override
     def values(self) -> ValuesView[object]:  # type: ignore[override]
-        return dict.values(self._filled())
+        return dict[str, object].values(self._filled())
 
     @override
     def items(self) -> ItemsView[str, object]:  # type: ignore[override]
-        return dict.items(self._filled())
+        return dict[str, object].items(self._filled())
 
     @override
     def copy(self) -> dict[str, object]:
-        return dict.copy(self._filled())
+        return dict[str, object].copy(self._filled())
