@@ -31,7 +31,8 @@ _ID_BYTES: Final = 16
 def draw(bound: int) -> list[int | Mapping[str, str]]:
     """Draw ids of traces that may begin here, since to draw each for itself takes three times as long.
 
-    Returned are those whose low half is below the bound, and of all others what goes along. Their span is the low half of the id: there is none that it could be confused with.
+    Returned are those whose low half is below the bound, and of all others what goes along. Their span is the low half of
+    the id: there is none that it could be confused with.
     """
     raw = getrandbits(8 * _ID_BYTES * _AT_ONCE).to_bytes(_ID_BYTES * _AT_ONCE, "big")
     texts = [raw[at : at + _ID_BYTES].hex() for at in range(0, len(raw), _ID_BYTES)]
