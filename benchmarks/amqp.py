@@ -203,6 +203,7 @@ RACES: Final = (
 
 def race(what: Race, *, rounds: int, count: int) -> bool:
     """Run the rounds, print the figures, and return whether the bounds are met."""
+    queues("delete")  # another race may have left one of another kind
     taken: dict[str, list[Figures]] = {name: [] for name in what.run}
     for _ in range(rounds):
         for name, run in what.run.items():
