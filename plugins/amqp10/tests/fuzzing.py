@@ -59,9 +59,9 @@ class Ours:
             read_letter(self.proton, RABBITMQ, arrived.data, now=0.0)
         except ValueError:
             self.seen["unreadable"] += 1
-            arrived.link.settle(arrived.delivery, arrived.link.rejected)
+            arrived.link.settle(arrived, arrived.link.rejected)
         else:
-            arrived.link.settle(arrived.delivery, arrived.link.accepted)
+            arrived.link.settle(arrived, arrived.link.accepted)
         arrived.link.flow(1)
 
     def _lose(self, error: Exception) -> None:
@@ -118,7 +118,7 @@ def record(proton: Proton, *, ends: bool = False) -> list[bytes]:
         if data := ours.take_all():
             transport.push(data)
         while (event := collector.peek()) is not None:
-            _serve(module, event, letters)
+            serve(module, event, letters)
             if ends and event.type is module.Event.LINK_FLOW and not letters:
                 event.link.condition = module.Condition("amqp:not-found", "there is none")
                 event.link.close()
@@ -133,7 +133,8 @@ def record(proton: Proton, *, ends: bool = False) -> list[bytes]:
     return said
 
 
-def _serve(module: Any, event: Any, letters: list[bytes]) -> None:
+def serve(module: Any, event: Any, letters: list[bytes]) -> None:
+    """Do what a server does about an event: answer, and send the messages that are left."""
     kind = event.type
     if kind is module.Event.CONNECTION_REMOTE_OPEN:
         event.connection.open()

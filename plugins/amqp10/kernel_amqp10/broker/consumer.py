@@ -172,7 +172,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             letter = read_letter(engine.proton, self._addresses, arrived.data, now=trio.current_time())
         except ValueError as error:
             self._post.warn(f'a message in queue "{self._wish.queue}" is rejected: {error}')
-            arrived.link.settle(arrived.delivery, arrived.link.rejected)
+            arrived.link.settle(arrived, arrived.link.rejected)
             self._owe(arrived.link)
             return None
         delivery = Amqp10Delivery(arrived, letter, self)
@@ -233,7 +233,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def _give_back(self, arrived: Arrived) -> None:
         if arrived.link.error is None:
-            arrived.link.settle(arrived.delivery, arrived.link.released)
+            arrived.link.settle(arrived, arrived.link.released)
 
     # --- what those who settle call
 
@@ -425,7 +425,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         delivery.settled = True
         link = delivery.arrived.link
         try:
-            link.settle(delivery.arrived.delivery, state, failed=failed)
+            link.settle(delivery.arrived, state, failed=failed)
         except (EndClosedError, LinkLostError) as error:
             raise self._too_late(delivery) from error
         finally:

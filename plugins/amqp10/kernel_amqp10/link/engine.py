@@ -71,7 +71,12 @@ class Owner(Protocol):
         ...
 
     def ended(self) -> None:
-        """Its session is over on both sides, or the connection is."""
+        """Its session is over on both sides, or the connection is; may come more than once.
+
+        Whoever owns a link lets go of its deliveries, of the link and of the session here, in this order. The engine counts
+        who refers to them; a session that has been freed takes along what is in it as soon as nobody refers to the session,
+        and whoever lets go of that later frees it again. The garbage collector would take any order.
+        """
         ...
 
     def close(self) -> None:

@@ -17,10 +17,9 @@ _DURABLE: Final = 2
 @final
 @attrs.frozen(eq=False, repr=False)
 class Arrived:
-    """A message as it came."""
+    """A message as it came; the link knows its delivery until it is settled, or the link has ended."""
 
     data: bytes
-    delivery: ProtonDelivery
     link: ReceiverLink
 
 
@@ -48,6 +47,8 @@ class ReceiverLink:
     rejected: int = attrs.field(init=False)
     modified: int = attrs.field(init=False)
     """The states that a delivery is settled with."""
+    _held: dict[Arrived, ProtonDelivery] = attrs.field(factory=dict["Arrived", ProtonDelivery], init=False)
+    """What came and was not settled; no more than there was credit for."""
     _parts: list[bytes] = attrs.field(factory=list[bytes], init=False)
     _size: int = attrs.field(default=0, init=False)
 
@@ -66,7 +67,7 @@ class ReceiverLink:
     @property
     def credit(self) -> int:
         """How many more may come."""
-        return self._link.credit
+        return 0 if self.is_ended else self._link.credit
 
     def flow(self, credit: int) -> None:
         """Let so many more come; less than 0 takes back what has not been used."""
@@ -74,14 +75,17 @@ class ReceiverLink:
             self._link.flow(credit)
             self.engine.ring()
 
-    def settle(self, delivery: ProtonDelivery, state: int, *, failed: bool = False) -> None:
-        """Say what became of a delivery.
+    def settle(self, arrived: Arrived, state: int, *, failed: bool = False) -> None:
+        """Say, once, what became of a message.
 
         Raises:
             EndClosedError, LinkLostError: if the link is gone.
         """
         if self.error is not None:
             raise self.error.again(written=False)
+        self._settle(self._held.pop(arrived), state, failed=failed)
+
+    def _settle(self, delivery: ProtonDelivery, state: int, *, failed: bool = False) -> None:
         if failed:
             delivery.local.failed = True
             delivery.update(state)
@@ -150,22 +154,28 @@ class ReceiverLink:
         parts, size, self._parts, self._size = self._parts, self._size, [], 0
         self._link.advance()
         if size > self.engine.settings.max_message_bytes:
-            self.settle(delivery, self.rejected)
+            if self.error is None:
+                self._settle(delivery, self.rejected)
             self._too_large(size)
         else:
-            self._take(Arrived(parts[0] if len(parts) == 1 else b"".join(parts), delivery, self))
+            arrived = Arrived(parts[0] if len(parts) == 1 else b"".join(parts), self)
+            self._held[arrived] = delivery
+            self._take(arrived)
 
     def lost(self, error: EndClosedError | LinkLostError) -> None:
         """Take note that it is gone."""
         if self.error is None:
             self.error = error
             self._lost(error)
-        if isinstance(error, EndClosedError):
+        if isinstance(error, EndClosedError) and not self.is_ended:
             self._end()
         self.changed()
 
     def ended(self) -> None:
         """Take note that what was not settled has gone back."""
-        self.is_ended = True
-        self._link.kernel_slot = self._session.kernel_slot = None  # a reference that no garbage collector sees
+        if not self.is_ended:
+            self.is_ended = True
+            self._link.kernel_slot = self._session.kernel_slot = None  # a reference that no garbage collector sees
+            self._held.clear()
+            del self._link, self._session  # in this order: see `Owner.ended`
         self.changed()

@@ -80,6 +80,7 @@ class SenderLink:
     _link: ProtonLink = attrs.field(init=False)
     error: EndClosedError | LinkLostError | None = attrs.field(default=None, init=False)
     """Why it is gone; None while it is not."""
+    _is_ended: bool = attrs.field(default=False, init=False)
     users: int = attrs.field(default=0, init=False)
     """Tasks that send on it."""
     _waiting: deque[trio.Event] = attrs.field(factory=deque[trio.Event], init=False)
@@ -121,6 +122,7 @@ class SenderLink:
         sent = Sent(self.engine.taken)
         delivery = self._link.delivery(str(next(self._tags)))
         delivery.kernel_slot = sent
+        del delivery  # it must not be there for longer than the link: see `Owner.ended`
         self._link.send(data)
         self._link.advance()
         self._sent[sent] = None
@@ -200,10 +202,13 @@ class SenderLink:
         self._sent.clear()
         for turn in self._waiting:
             turn.set()
-        if isinstance(error, EndClosedError):
+        if isinstance(error, EndClosedError) and not self._is_ended:
             self._session.close()
             self.engine.ring()
 
     def ended(self) -> None:
         """Let go of the engine: what it knows of us is a reference that no garbage collector sees."""
-        self._link.kernel_slot = self._session.kernel_slot = None
+        if not self._is_ended:
+            self._is_ended = True
+            self._link.kernel_slot = self._session.kernel_slot = None
+            del self._link, self._session  # in this order: see `Owner.ended`
