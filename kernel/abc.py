@@ -59,6 +59,8 @@ from ._core.lease import Leasing as Leasing
 from ._core.lease import check_lease_name as check_lease_name
 from ._core.sending import continued as continued
 from ._core.sending import telling as telling
+from ._core.settlements import Settlement as Settlement
+from ._core.settlements import Settlements as Settlements
 from ._core.topologies import topologies as topologies
 from ._core.transaction import Transaction as Transaction
 from ._core.transaction import Transactional as Transactional

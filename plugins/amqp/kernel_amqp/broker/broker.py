@@ -16,7 +16,7 @@ from pamqp import commands
 from typing_extensions import override
 
 from kernel import Envelope, Pace
-from kernel.abc import Broker, Delivery, Lease, Leasing, Queue, Subscription, Topology, check_lease_name
+from kernel.abc import Broker, Delivery, Lease, Leasing, Queue, Settlements, Subscription, Topology, check_lease_name
 from kernel.errors import ConflictError, UnavailableError
 
 from .._errors import ChannelClosedError, LinkLostError, MissingError
@@ -27,7 +27,6 @@ from .conflicts import consume_error
 from .consumer import Consumer
 from .crashes import Spared
 from .declaring import perform, queue_step
-from .errands import Errands
 from .headers import SUBJECT
 from .leases import PREFIX, AmqpLease
 from .letters import write_letter
@@ -73,7 +72,7 @@ class AmqpBroker(Broker, Leasing):
     _post: Post = attrs.field(init=False)
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _spared: Spared = attrs.field(factory=Spared, init=False)
-    _errands: Errands = attrs.field(factory=Errands, init=False)
+    _settlements: Settlements = attrs.field(factory=Settlements, init=False)
     _progress: dict[str, Progress] = attrs.field(factory=dict[str, Progress], init=False)
     """Of streams, by name."""
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
@@ -199,7 +198,7 @@ class AmqpBroker(Broker, Leasing):
         """
         for consumer in self._consumers:
             consumer.end(lambda: UnavailableError("the connection to the broker is closed"))
-        await self._errands.aclose()
+        await self._settlements.aclose()
 
     async def _join(self, subscription: Subscription, progress: Progress | None) -> Consumer:
         while True:
@@ -214,7 +213,7 @@ class AmqpBroker(Broker, Leasing):
                 self._spared,
                 self._service,
                 progress,
-                self._errands,
+                self._settlements,
             )
             try:
                 await self._consume(session, consumer, subscription.queue, queue)

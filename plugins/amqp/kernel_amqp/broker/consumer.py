@@ -17,7 +17,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
-from kernel.abc import Delivery, Queue, Subscription
+from kernel.abc import Delivery, Queue, Settlements, Subscription
 from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
@@ -28,8 +28,8 @@ from ..link.session import Held
 from .crashes import Spared, crashes_of, is_noted, is_suspect, next_count
 from .delays import bounded
 from .delivery import AmqpDelivery, Desk
-from .errands import Errand, Errands
 from .post import Post, is_hopeless
+from .settlement import AmqpSettlement
 from .shelf import OrderedShelf, PlainShelf, Shelf
 from .streams import Progress, is_wanted, place_of, stream_arguments
 from .topology import has_dead_exchange, options_of
@@ -66,7 +66,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _service: str
     _stream: Progress | None = None
     """How far it has come, of a stream."""
-    _errands: Errands = attrs.field(factory=Errands)
+    _settlements: Settlements = attrs.field(factory=Settlements)
     _shelf: Shelf = attrs.field(init=False)
     _ordered: OrderedShelf | None = attrs.field(default=None, init=False)
     """What waits for its retry does so in this process: of an ordered queue, and of a stream."""
@@ -80,7 +80,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _taken: set[AmqpDelivery] = attrs.field(factory=set[AmqpDelivery], init=False)
     """Handed out and not settled; no more than `prefetch`."""
-    _telling: set[Errand] = attrs.field(factory=set[Errand], init=False)
+    _telling: set[AmqpSettlement] = attrs.field(factory=set[AmqpSettlement], init=False)
     """Outcomes that are being sent in tasks of their own; no more than were delivered and not settled."""
 
     def __attrs_post_init__(self) -> None:
@@ -142,8 +142,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._spared.add(self._wish.queue, delivery.event)
         if isinstance(error, LinkLostError):
             self._spared.lose(self._wish.queue, self.prefetch - len(known))
-        for errand in self._telling:
-            errand.scope.cancel()
+        for settlement in self._telling:
+            settlement.scope.cancel()
         text = f'the channel that consumed from queue "{self._wish.queue}" is gone: {error}'
         self._can_renew = isinstance(error, LinkLostError) and not self._is_exclusive()
         self.end(lambda: UnavailableError(text))
@@ -236,60 +236,60 @@ class Consumer(AsyncIterator[Delivery], Desk):
             return
         delivery.settled = True
         self._check(delivery)
-        is_over, errand = False, Errand()
+        is_over, settlement = False, AmqpSettlement()
         try:
             with trio.move_on_after(_PATIENCE):
-                is_over = await self._tell(delivery, outcome, errand)
+                is_over = await self._tell(delivery, outcome, settlement)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome, errand))
+            self._start(partial(self._tell_later, delivery, outcome, settlement))
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome, errand))
+            self._start(partial(self._tell_later, delivery, outcome, settlement))
 
-    async def _tell_later(self, delivery: AmqpDelivery, outcome: Outcome, errand: Errand) -> None:
+    async def _tell_later(self, delivery: AmqpDelivery, outcome: Outcome, settlement: AmqpSettlement) -> None:
         """Send an outcome as soon as that is possible, or until the channel is gone."""
-        with self._going_on(delivery, errand):
-            await self._tell_again(delivery, outcome, errand)
+        with self._going_on(delivery, settlement):
+            await self._tell_again(delivery, outcome, settlement)
 
     @contextlib.contextmanager
-    def _going_on(self, delivery: AmqpDelivery, errand: Errand) -> Generator[None]:
-        """Go on with an errand in a task of its own, for as long as the channel is there that brought the delivery."""
-        self._telling.add(errand)
+    def _going_on(self, delivery: AmqpDelivery, settlement: AmqpSettlement) -> Generator[None]:
+        """Go on with an settlement in a task of its own, for as long as the channel is there that brought the delivery."""
+        self._telling.add(settlement)
         try:
-            with self._errands.running(errand):
+            with self._settlements.running(settlement):
                 yield
         finally:
-            self._telling.discard(errand)
-        if errand.scope.cancelled_caught:
+            self._telling.discard(settlement)
+        if settlement.scope.cancelled_caught:
             self._end(delivery)
 
     async def _tell_again(  # noqa: ASYNC910  the channel may be gone
-        self, delivery: AmqpDelivery, outcome: Outcome, errand: Errand
+        self, delivery: AmqpDelivery, outcome: Outcome, settlement: AmqpSettlement
     ) -> None:
         """Send an outcome again and again; nothing of which the broker has, or may still take, what was sent before."""
-        wait, errand.is_kept = _BACKOFF_INITIAL, True
+        wait, settlement.is_kept = _BACKOFF_INITIAL, True
         with contextlib.suppress(UnknownOutcomeError):  # the channel is gone
-            if await errand.is_taken():
+            if await settlement.is_taken():
                 self._ack(delivery)
                 return
             while self._held is not None and self._held.channel.closed is None:
                 await trio.sleep(wait * random.uniform(0.5, 1.0))
-                if await self._tell(delivery, outcome, errand):
+                if await self._tell(delivery, outcome, settlement):
                     return
                 wait = min(2 * wait, _BACKOFF_MAX)
             self._check(delivery)
 
-    async def _tell(self, delivery: AmqpDelivery, outcome: Outcome, errand: Errand) -> bool:
+    async def _tell(self, delivery: AmqpDelivery, outcome: Outcome, settlement: AmqpSettlement) -> bool:
         """Send an outcome and be done with the delivery; return False if that has to be tried again.
 
         Raises:
             UnknownOutcomeError: if the channel is gone.
         """
-        errand.receipt = None
+        settlement.receipt = None
         try:
-            await self._send(delivery, outcome, errand.written)
+            await self._send(delivery, outcome, settlement.written)
         except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
-            errand.receipt = None
+            settlement.receipt = None
             if not is_hopeless(error):
                 self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
                 return False  # noqa: ASYNC910  it comes from the broker
@@ -423,9 +423,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
         Once the broker may have the copy, its confirm is waited for however long it takes: who handed the message out
         as well would have it handled twice.
         """
-        errand = Errand()
-        with self._going_on(delivery, errand), contextlib.suppress(UnknownOutcomeError):
-            if await self._send_note(delivery, errand):
+        settlement = AmqpSettlement()
+        with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
+            if await self._send_note(delivery, settlement):
                 self._ack(delivery)
             elif self._left or self._error is not None:
                 self._nack(delivery, requeue=True)
@@ -435,12 +435,12 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 self._shelf.put(delivery)
                 self._waiting.unpark_all()
 
-    async def _send_note(self, delivery: AmqpDelivery, errand: Errand) -> bool:
+    async def _send_note(self, delivery: AmqpDelivery, settlement: AmqpSettlement) -> bool:
         """Send the copy with a note; return whether the broker has it."""
         with trio.move_on_after(_PATIENCE) as patience:
 
             def written(receipt: Receipt) -> None:
-                errand.written(receipt)
+                settlement.written(receipt)
                 patience.deadline = math.inf
 
             try:
@@ -454,10 +454,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         return False  # noqa: ASYNC910  it comes from the broker
 
     async def _return_noted(self, delivery: AmqpDelivery) -> None:  # noqa: ASYNC910  the channel may be gone
-        errand = Errand()
-        with self._going_on(delivery, errand), contextlib.suppress(UnknownOutcomeError):
-            if not await self._tell(delivery, Return(), errand):
-                await self._tell_again(delivery, Return(), errand)
+        settlement = AmqpSettlement()
+        with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
+            if not await self._tell(delivery, Return(), settlement):
+                await self._tell_again(delivery, Return(), settlement)
 
     def _refuse(self, event: TooLarge) -> None:
         """Put aside what is too large to be read; the broker does it, with the bytes that we do not have."""

@@ -14,7 +14,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope
-from kernel.abc import Broker, Delivery, Subscription, Topology
+from kernel.abc import Broker, Delivery, Settlements, Subscription, Topology
 from kernel.errors import UnavailableError
 
 from .._addresses import Addresses
@@ -24,7 +24,6 @@ from ..management.directory import Directory
 from .catalog import Catalog
 from .consumer import Consumer
 from .crashes import Spared
-from .errands import Errands
 from .post import Post
 
 _LEAVE_TIMEOUT: Final = 1.0
@@ -48,7 +47,7 @@ class Amqp10Broker(Broker):
     _start: Callable[[Callable[[], Awaitable[None]]], None]
     """Starts a task that lives as long as the driver."""
     _spared: Spared = attrs.field(factory=Spared, init=False)
-    _errands: Errands = attrs.field(factory=Errands, init=False)
+    _settlements: Settlements = attrs.field(factory=Settlements, init=False)
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
 
     @override
@@ -93,7 +92,7 @@ class Amqp10Broker(Broker):
         """
         for consumer in self._consumers:
             consumer.end(lambda: UnavailableError("the connection to the broker is closed"))
-        await self._errands.aclose()
+        await self._settlements.aclose()
 
     async def _join(self, subscription: Subscription) -> Consumer:
         while True:
@@ -107,7 +106,7 @@ class Amqp10Broker(Broker):
                 wire.engine,
                 self._start,
                 self._spared,
-                self._errands,
+                self._settlements,
             )
             try:
                 await consumer.open(self._catalog.sources(subscription.queue))

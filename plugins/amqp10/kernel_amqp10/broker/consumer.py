@@ -18,7 +18,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
-from kernel.abc import Delivery, Queue, Subscription
+from kernel.abc import Delivery, Queue, Settlements, Subscription
 from kernel.errors import ConflictError, KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._addresses import Addresses
@@ -28,9 +28,9 @@ from ..link.receiver import Arrived, ReceiverLink
 from ..link.sender import OnWritten, Sent
 from .crashes import Note, Spared, next_note
 from .delivery import Amqp10Delivery, Desk
-from .errands import Errand, Errands
 from .letters import read_letter
 from .post import Post, is_hopeless
+from .settlement import Amqp10Settlement
 
 _PATIENCE: Final = 4.0
 """Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
@@ -60,7 +60,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _start: Callable[[Callable[[], Awaitable[None]]], None]
     """Starts a task that lives as long as the driver."""
     _spared: Spared
-    _errands: Errands
+    _settlements: Settlements
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _links: list[ReceiverLink] = attrs.field(factory=list[ReceiverLink], init=False)
     _shelf: deque[Arrived] = attrs.field(factory=deque[Arrived], init=False)
@@ -68,7 +68,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """What was read and goes out before all that is on the shelf."""
     _in_hand: set[Amqp10Delivery] = attrs.field(factory=set[Amqp10Delivery], init=False)
     """Read and not settled; no more than `prefetch`."""
-    _telling: dict[Errand, ReceiverLink] = attrs.field(factory=dict[Errand, ReceiverLink], init=False)
+    _telling: dict[Amqp10Settlement, ReceiverLink] = attrs.field(
+        factory=dict[Amqp10Settlement, ReceiverLink], init=False
+    )
     """What is being sent in tasks of their own, with the link that brought the delivery."""
     _error: Callable[[], UnavailableError] | None = attrs.field(default=None, init=False)
     """Why nothing comes any more."""
@@ -132,9 +134,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._spared.lose(self._wish.queue, len(self._links) * self._wish.prefetch - len(known))
         self._shelf.clear()
         self._ready.clear()
-        for errand, link in self._telling.items():
+        for settlement, link in self._telling.items():
             if link.error is not None:
-                errand.scope.cancel()
+                settlement.scope.cancel()
         text = f'what consumed from queue "{self._wish.queue}" is gone: {error}'
         self._can_renew = isinstance(error, LinkLostError) and not self._is_exclusive()
         self.end(lambda: UnavailableError(text))
@@ -264,61 +266,61 @@ class Consumer(AsyncIterator[Delivery], Desk):
             return
         delivery.settled = True
         self._check(delivery)
-        is_over, errand = False, Errand()
+        is_over, settlement = False, Amqp10Settlement()
         try:
             with trio.move_on_after(_PATIENCE):
-                is_over = await self._tell(delivery, outcome, errand)
+                is_over = await self._tell(delivery, outcome, settlement)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome, errand))
+            self._start(partial(self._tell_later, delivery, outcome, settlement))
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome, errand))
+            self._start(partial(self._tell_later, delivery, outcome, settlement))
 
-    async def _tell_later(self, delivery: Amqp10Delivery, outcome: Outcome, errand: Errand) -> None:
+    async def _tell_later(self, delivery: Amqp10Delivery, outcome: Outcome, settlement: Amqp10Settlement) -> None:
         """Send an outcome as soon as that is possible, or until the link is gone."""
-        with self._going_on(delivery, errand):
-            await self._tell_again(delivery, outcome, errand)
+        with self._going_on(delivery, settlement):
+            await self._tell_again(delivery, outcome, settlement)
 
     @contextmanager
-    def _going_on(self, delivery: Amqp10Delivery, errand: Errand) -> Generator[None]:
-        """Go on with an errand in a task of its own, for as long as the link is there that brought the delivery."""
-        self._telling[errand] = delivery.arrived.link
+    def _going_on(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> Generator[None]:
+        """Go on with an settlement in a task of its own, for as long as the link is there that brought the delivery."""
+        self._telling[settlement] = delivery.arrived.link
         try:
-            with self._errands.running(errand):
+            with self._settlements.running(settlement):
                 yield
         finally:
-            del self._telling[errand]
-        if errand.scope.cancelled_caught:
+            del self._telling[settlement]
+        if settlement.scope.cancelled_caught:
             self._in_hand.discard(delivery)
             self._end_one()
 
     async def _tell_again(  # noqa: ASYNC910  the link may be gone
-        self, delivery: Amqp10Delivery, outcome: Outcome, errand: Errand
+        self, delivery: Amqp10Delivery, outcome: Outcome, settlement: Amqp10Settlement
     ) -> None:
         """Send an outcome again and again; nothing of which the broker has, or may still take, what was sent before."""
-        wait, errand.is_kept = _BACKOFF_INITIAL, True
+        wait, settlement.is_kept = _BACKOFF_INITIAL, True
         with suppress(UnknownOutcomeError):  # the link is gone
-            if await errand.is_taken():
+            if await settlement.is_taken():
                 self._say(delivery, delivery.arrived.link.accepted)
                 return
             while delivery.arrived.link.error is None:
                 await trio.sleep(wait * random.uniform(0.5, 1.0))
-                if await self._tell(delivery, outcome, errand):
+                if await self._tell(delivery, outcome, settlement):
                     return
                 wait = min(2 * wait, _BACKOFF_MAX)
             self._check(delivery)
 
-    async def _tell(self, delivery: Amqp10Delivery, outcome: Outcome, errand: Errand) -> bool:
+    async def _tell(self, delivery: Amqp10Delivery, outcome: Outcome, settlement: Amqp10Settlement) -> bool:
         """Send an outcome and be done with the delivery; return False if that has to be tried again.
 
         Raises:
             UnknownOutcomeError: if the link is gone.
         """
-        link, errand.receipt = delivery.arrived.link, None
+        link, settlement.receipt = delivery.arrived.link, None
         try:
-            await self._send(delivery, outcome, errand.written)
+            await self._send(delivery, outcome, settlement.written)
         except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
-            errand.receipt = None
+            settlement.receipt = None
             await trio.lowlevel.checkpoint()
             if not is_hopeless(error):
                 self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
@@ -373,9 +375,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
         Once the broker may have the copy, its answer is waited for however long it takes: who handed the message out as
         well would have it handled twice.
         """
-        errand, link = Errand(), delivery.arrived.link
-        with self._going_on(delivery, errand), suppress(UnknownOutcomeError):
-            if await self._is_noted(delivery, errand):
+        settlement, link = Amqp10Settlement(), delivery.arrived.link
+        with self._going_on(delivery, settlement), suppress(UnknownOutcomeError):
+            if await self._is_noted(delivery, settlement):
                 self._say(delivery, link.accepted)
             elif self._left or self._error is not None:
                 self._spare(delivery)
@@ -387,12 +389,12 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 self._ready.append(delivery)
                 self._waiting.unpark_all()
 
-    async def _is_noted(self, delivery: Amqp10Delivery, errand: Errand) -> bool:
+    async def _is_noted(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> bool:
         """Send the copy with a note; return whether the broker has it."""
         with trio.move_on_after(_PATIENCE) as patience:
 
             def written(sent: Sent) -> None:
-                errand.written(sent)
+                settlement.written(sent)
                 patience.deadline = math.inf
 
             try:
@@ -413,10 +415,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         )
 
     async def _return_noted(self, delivery: Amqp10Delivery) -> None:  # noqa: ASYNC910  the link may be gone
-        errand = Errand()
-        with self._going_on(delivery, errand), suppress(UnknownOutcomeError):
-            if not await self._tell(delivery, Return(), errand):
-                await self._tell_again(delivery, Return(), errand)
+        settlement = Amqp10Settlement()
+        with self._going_on(delivery, settlement), suppress(UnknownOutcomeError):
+            if not await self._tell(delivery, Return(), settlement):
+                await self._tell_again(delivery, Return(), settlement)
 
     def _is_exclusive(self) -> bool:
         return self._spec is not None and self._spec.exclusive

@@ -12,7 +12,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope, Pace
-from kernel.abc import Broker, Delivery, Queue, Subscription, Topology
+from kernel.abc import Broker, Delivery, Queue, Settlements, Subscription, Topology
 from kernel.errors import ConflictError, UnavailableError
 
 from .._errors import LinkError, LinkLostError, LoginRefusedError
@@ -23,7 +23,6 @@ from .catalog import Catalog
 from .consumer import Consumer
 from .crashes import Spared
 from .dialect import Wish
-from .errands import Errands
 from .outbox import Outbox
 from .post import Post
 from .rabbitmq import EXCLUSIVE_PREFETCH
@@ -101,7 +100,7 @@ class StompBroker(Broker):
     """Of subscriptions that make something exist: each id is used once."""
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _spared: Spared = attrs.field(factory=Spared, init=False)
-    _errands: Errands = attrs.field(factory=Errands, init=False)
+    _settlements: Settlements = attrs.field(factory=Settlements, init=False)
     _consumers: set[Consumer] = attrs.field(factory=set[Consumer], init=False)
     _exclusive: dict[str, Consumer] = attrs.field(factory=dict[str, Consumer], init=False)
     """Queues of one connection alone -> who has had them since they were declared."""
@@ -161,7 +160,7 @@ class StompBroker(Broker):
         """
         for consumer in self._consumers:
             consumer.end(lambda: UnavailableError("the connection to the server is closed"))
-        await self._errands.aclose()
+        await self._settlements.aclose()
 
     async def _declare(self, topology: Topology) -> None:
         failures = 0
@@ -254,7 +253,15 @@ class StompBroker(Broker):
         held = _Held()
         supply = self._outbox.dialect.supply(wish)
         consumer = Consumer(
-            wish, supply, self._post, self._pace, self._start, held.release, self._spared, self._errands, wish.prefetch
+            wish,
+            supply,
+            self._post,
+            self._pace,
+            self._start,
+            held.release,
+            self._spared,
+            self._settlements,
+            wish.prefetch,
         )
         self._start(lambda: held.run(self._keeper))
         try:

@@ -19,7 +19,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
-from kernel.abc import Delivery, Queue
+from kernel.abc import Delivery, Queue, Settlements
 from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._errors import LinkError, LinkLostError
@@ -29,9 +29,9 @@ from ..link.receipts import Receipt
 from .crashes import Note, Spared, is_noted, is_suspect, next_note
 from .delivery import Desk, StompDelivery
 from .dialect import Supply, Wish
-from .errands import Errand, Errands
 from .letters import Letter
 from .post import Post, is_hopeless
+from .settlement import StompSettlement
 
 _PATIENCE: Final = 4.0
 """Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
@@ -63,7 +63,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _release: Callable[[], None]
     """Has the connection closed."""
     _spared: Spared
-    _errands: Errands
+    _settlements: Settlements
     prefetch: int
     """Deliveries that may be handed out and not settled."""
     reply_exchange: str = ""
@@ -79,7 +79,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """Whether to subscribe again, on the next connection, mends what has ended."""
     _left: bool = attrs.field(default=False, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _telling: set[Errand] = attrs.field(factory=set[Errand], init=False)
+    _telling: set[StompSettlement] = attrs.field(factory=set[StompSettlement], init=False)
     """What is being sent in tasks of their own; no more than were delivered and not settled."""
 
     @property
@@ -155,8 +155,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if not self._left:
             self._spared.lose(self._wish.queue, self.prefetch - len(known))
         self._shelf.clear()
-        for errand in self._telling:
-            errand.scope.cancel()
+        for settlement in self._telling:
+            settlement.scope.cancel()
         self._can_renew = not self._is_exclusive()
         text = f'the connection that consumed from queue "{self._wish.queue}" is gone: {error}'
         self.end(lambda: UnavailableError(text))
@@ -261,69 +261,69 @@ class Consumer(AsyncIterator[Delivery], Desk):
             return
         delivery.settled = True
         self._check(delivery)
-        is_over, errand = False, Errand()
+        is_over, settlement = False, StompSettlement()
         try:
             with trio.move_on_after(_PATIENCE):
-                is_over = await self._tell(delivery, outcome, errand)
+                is_over = await self._tell(delivery, outcome, settlement)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome, errand))
+            self._start(partial(self._tell_later, delivery, outcome, settlement))
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome, errand))
+            self._start(partial(self._tell_later, delivery, outcome, settlement))
 
-    async def _tell_later(self, delivery: StompDelivery, outcome: Outcome, errand: Errand) -> None:
+    async def _tell_later(self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement) -> None:
         """Send an outcome as soon as that is possible, or until the connection is gone."""
-        with self._going_on(delivery, errand):
-            await self._tell_again(delivery, outcome, errand)
+        with self._going_on(delivery, settlement):
+            await self._tell_again(delivery, outcome, settlement)
 
     @contextlib.contextmanager
-    def _going_on(self, delivery: StompDelivery, errand: Errand) -> Generator[None]:
-        """Go on with an errand in a task of its own, for as long as the connection is there that brought the delivery."""
-        self._telling.add(errand)
+    def _going_on(self, delivery: StompDelivery, settlement: StompSettlement) -> Generator[None]:
+        """Go on with an settlement in a task of its own, for as long as the connection is there that brought the delivery."""
+        self._telling.add(settlement)
         try:
-            with self._errands.running(errand):
+            with self._settlements.running(settlement):
                 yield
         finally:
-            self._telling.discard(errand)
-        if errand.scope.cancelled_caught:
+            self._telling.discard(settlement)
+        if settlement.scope.cancelled_caught:
             self._end(delivery)
 
     async def _tell_again(  # noqa: ASYNC910  the connection may be gone
-        self, delivery: StompDelivery, outcome: Outcome, errand: Errand
+        self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement
     ) -> None:
         """Send an outcome again and again; nothing of which the server has, or may still take, what was sent before."""
-        wait, errand.is_kept = _BACKOFF_INITIAL, True
+        wait, settlement.is_kept = _BACKOFF_INITIAL, True
         with contextlib.suppress(UnknownOutcomeError):  # the connection is gone
-            if await errand.is_taken():
-                self._done(delivery, is_acked=errand.acknowledges)
+            if await settlement.is_taken():
+                self._done(delivery, is_acked=settlement.acknowledges)
                 return
             while self._link is not None and self._link.lost is None:
                 await trio.sleep(wait * random.uniform(0.5, 1.0))
-                if await self._tell(delivery, outcome, errand):
+                if await self._tell(delivery, outcome, settlement):
                     return
                 wait = min(2 * wait, _BACKOFF_MAX)
             self._check(delivery)
 
-    async def _tell(self, delivery: StompDelivery, outcome: Outcome, errand: Errand) -> bool:
+    async def _tell(self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement) -> bool:
         """Send an outcome and be done with the delivery; return False if that has to be tried again.
 
         Raises:
             UnknownOutcomeError: if the connection is gone.
         """
-        errand.receipt = None
+        settlement.receipt = None
         try:
-            await self._send(delivery, outcome, errand)
+            await self._send(delivery, outcome, settlement)
         except LinkLostError as error:
             self._end(delivery)
             raise self._too_late(delivery) from error
         except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
-            errand.receipt = None
+            settlement.receipt = None
             if not is_hopeless(error):
                 self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
                 return False  # noqa: ASYNC910  it comes from the server
             self._give_up(delivery, outcome, error)
         else:
-            self._done(delivery, is_acked=errand.acknowledges)
+            self._done(delivery, is_acked=settlement.acknowledges)
         return True  # noqa: ASYNC910  whoever is told goes on to wait
 
     def _done(self, delivery: StompDelivery, *, is_acked: bool) -> None:
@@ -341,31 +341,33 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._post.surrender(delivery.envelope, queue=self._wish.queue, outcome=outcome, error=error)
         self._settle(delivery, self._supply.put_aside)
 
-    async def _send(self, delivery: StompDelivery, outcome: Outcome, errand: Errand) -> None:
+    async def _send(self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement) -> None:
         """Send what an outcome needs before the delivery is acknowledged; it may be acknowledged with it."""
-        queue, errand.acknowledges = self._wish.queue, False
+        queue, settlement.acknowledges = self._wish.queue, False
         match outcome:
             case Ack(reply) if reply is not None:
-                await self._post.reply(reply, exchange=self.reply_exchange, on_written=errand.written)
+                await self._post.reply(reply, exchange=self.reply_exchange, on_written=settlement.written)
                 return
             case Return():
                 copy = self._post.noted(delivery, queue=queue, note=Note.of(delivery.frame.headers).returned())
             case Retry(after):
                 copy = self._post.copy(delivery, queue=queue, after=after)
                 if after > 0 and not self._post.holds(after):
-                    await self._post.postpone(copy, queue=queue, after=after, on_written=errand.written)
+                    await self._post.postpone(copy, queue=queue, after=after, on_written=settlement.written)
                     return
             case DeadLetter(reason) if self.spec is not None:
                 copy = self._post.dead_letter(delivery, queue=queue, grave=self.spec.dead_letters, reason=reason)
             case _:
                 raise AssertionError(f"{outcome} takes no waiting")
-        await self._replace(delivery, copy, errand, errand.written)
+        await self._replace(delivery, copy, settlement, settlement.written)
 
-    async def _replace(self, delivery: StompDelivery, copy: Frame, errand: Errand, on_written: OnWritten) -> None:
+    async def _replace(
+        self, delivery: StompDelivery, copy: Frame, settlement: StompSettlement, on_written: OnWritten
+    ) -> None:
         """Send a copy, and acknowledge what it comes from with it where the server does both or neither."""
-        errand.acknowledges = True
+        settlement.acknowledges = True
         if not await self._supply.replace(delivery.frame, copy, on_written=on_written):
-            errand.acknowledges = False
+            settlement.acknowledges = False
             await self._post.send(copy, on_written=on_written)
 
     # --- attempts in which a process died
@@ -376,10 +378,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         Once the server may have the copy, its answer is waited for however long it takes: who handed the message out as
         well would have it handled twice.
         """
-        errand = Errand()
-        with self._going_on(delivery, errand), contextlib.suppress(UnknownOutcomeError):
-            if await self._send_note(delivery, errand):
-                self._done(delivery, is_acked=errand.acknowledges)
+        settlement = StompSettlement()
+        with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
+            if await self._send_note(delivery, settlement):
+                self._done(delivery, is_acked=settlement.acknowledges)
             elif self._left:
                 self._spare(delivery)
                 self._settle(delivery, self._supply.give_back)
@@ -388,7 +390,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 self._shelf.append(delivery)
                 self._waiting.unpark_all()
 
-    async def _send_note(self, delivery: StompDelivery, errand: Errand) -> bool:
+    async def _send_note(self, delivery: StompDelivery, settlement: StompSettlement) -> bool:
         """Send the copy with a note; return whether the server has it.
 
         Raises:
@@ -397,13 +399,13 @@ class Consumer(AsyncIterator[Delivery], Desk):
         with trio.move_on_after(_PATIENCE) as patience:
 
             def written(receipt: Receipt) -> None:
-                errand.receipt = receipt
+                settlement.receipt = receipt
                 patience.deadline = math.inf
 
             try:
                 note = next_note(delivery.frame.headers)
                 copy = self._post.noted(delivery, queue=self._wish.queue, note=note)
-                await self._replace(delivery, copy, errand, written)
+                await self._replace(delivery, copy, settlement, written)
             except LinkLostError as error:
                 self._end(delivery)
                 raise self._too_late(delivery) from error
@@ -414,10 +416,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
         return False  # noqa: ASYNC910  it comes from the server
 
     async def _return_noted(self, delivery: StompDelivery) -> None:  # noqa: ASYNC910  the connection may be gone
-        errand = Errand()
-        with self._going_on(delivery, errand), contextlib.suppress(UnknownOutcomeError):
-            if not await self._tell(delivery, Return(), errand):
-                await self._tell_again(delivery, Return(), errand)
+        settlement = StompSettlement()
+        with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
+            if not await self._tell(delivery, Return(), settlement):
+                await self._tell_again(delivery, Return(), settlement)
 
     def _settle(self, delivery: StompDelivery, tell: Callable[[Frame], None]) -> None:
         delivery.settled = True

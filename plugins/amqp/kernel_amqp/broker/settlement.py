@@ -1,0 +1,26 @@
+"""What is sent over this transport before a delivery is settled."""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+
+from kernel.abc import Settlement
+
+from ..link.receipts import Receipt
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class AmqpSettlement(Settlement[Receipt]):
+    """One message that is sent for a delivery."""
+
+    async def is_taken(self) -> bool:
+        """Wait for the answer to what was written, if something was; return whether the broker has taken it.
+
+        Cancellation: Is a checkpoint if it has to wait.
+        """
+        if self.receipt is None:
+            return False  # noqa: ASYNC910  whoever asks goes on to send
+        return await self.receipt.wait() is None
