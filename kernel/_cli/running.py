@@ -72,7 +72,7 @@ def run(
         say(source.help(installed()))
         return
     from .._core.policies import RestartPolicy  # noqa: PLC0415  as below
-    from .._manifest.tables import several_processes  # noqa: PLC0415  as below
+    from .._manifest.reading import several_processes  # noqa: PLC0415  as below
     from .service import ServiceOptions, run_service  # noqa: PLC0415  structlog and trio
 
     options = ServiceOptions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..abc import Topology
-from .wiring import Ground, Wired, Wiring
+from .ground import Ground, Wired, Wiring
 
 
 def ask_drivers(ground: Ground, wiring: Wiring) -> None:

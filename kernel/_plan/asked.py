@@ -13,7 +13,7 @@ from .._core.event import Event
 from .._core.spec import Asked, HookSpec
 from .._manifest.tables import under
 from ..abc import Context
-from .wiring import Ground
+from .ground import Ground
 
 _STRUCTLOG: Final = ("BindableLogger", "BoundLogger", "BoundLoggerBase", "FilteringBoundLogger")
 

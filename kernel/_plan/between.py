@@ -12,8 +12,8 @@ from .._core.router import Router
 from .._core.spec import DispatcherSpec, DriverSpec, HandlerSpec, Plan, WorkerSpec
 from .._manifest.tables import DispatcherTable
 from .agreement import disagreements
+from .ground import Ground, Wiring
 from .staff import Hired, fed_by
-from .wiring import Ground, Wiring
 
 _Got: TypeAlias = tuple[str, HandlerSpec]
 """Id of a worker, and its handler."""

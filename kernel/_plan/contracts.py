@@ -21,8 +21,9 @@ from .._core.marks import ANSWERS, HANDLES, mark_of, patterns_of, words_of
 from .._core.router import check_pattern, is_exact
 from .._manifest.tables import Report, SenderTable, under
 from .binding import binder_of, converter
+from .ground import Ground, Wiring, plugin_of
 from .injection import Argument, arguments_of, resolve, returned_by
-from .wiring import Ground, Wiring, plugin_of, reads_contracts
+from .wiring import reads_contracts
 
 _NO_BASES: Final[frozenset[object]] = frozenset({object, Protocol, Generic})
 

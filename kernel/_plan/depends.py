@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from .._core.words import did_you_mean, listed
-from .wiring import Ground, refer
+from .ground import Ground, refer
 
 if TYPE_CHECKING:
     from .inside import Part

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from .ground import Ground, Wiring
 from .staff import Hired
-from .wiring import Ground, Wiring
 
 
 def warn_of_holds(ground: Ground, wiring: Wiring, workers: Mapping[str, Hired]) -> None:

@@ -13,8 +13,8 @@ from .._core.interceptors import Incoming, Outgoing, function_of
 from .._core.spec import InterceptorSpec
 from .._core.words import did_you_mean, listed
 from .._manifest.tables import Report
+from .ground import Ground, Wired, Wiring, plugin_of
 from .injection import Argument, Offer, arguments_of, inject, resolve
-from .wiring import Ground, Wired, Wiring, plugin_of
 
 SENDING: Final = "sending"
 HANDLING: Final = "handling"

@@ -11,9 +11,9 @@ import attrs
 from .._convert.imports import NotImportableError, import_object
 from .._convert.strict import is_table
 from .._manifest.manifest import Manifest
+from .._manifest.reading import section
 from .._manifest.registry import Registry
 from .._manifest.substitute import option_name
-from .._manifest.tables import section
 from .._manifest.values import toml_text
 from ..errors import PluginError
 from .injection import arguments_of

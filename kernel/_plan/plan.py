@@ -26,15 +26,15 @@ from .._core.spec import (
 from .._core.words import listed
 from .._manifest.manifest import Manifest
 from .._manifest.names import is_name, named_like, nearest_name
+from .._manifest.reading import read_tables
 from .._manifest.registry import Registry
-from .._manifest.tables import (
-    read_tables,
-)
 from ..errors import PlanError, Problem
 from .advice import ask_drivers
 from .asked import read_hooks
 from .depends import depends_on
 from .graph import dependents, edges_of, find_cycles, reverse, start_order, stop_budget
+from .ground import Ground, Wired, Wiring, stop_timeout_of
+from .groups import read_groups
 from .holds import warn_of_holds
 from .seldom import (
     Interceptors,
@@ -46,10 +46,11 @@ from .seldom import (
     with_found_workers,
 )
 from .specs import Made, specs_of
-from .staff import Hired, hire, read_groups
+from .staff import Hired, hire
 from .stages import read_stages, with_stages
 from .whole import joined, secrets_in, with_stages_of, with_tables_of
-from .wiring import Ground, Wired, Wiring, stop_timeout_of, wire, with_lent
+from .wiring import wire, with_lent
+from .worker_checks import check_workers
 
 if TYPE_CHECKING:
     from .inside import Part
@@ -140,6 +141,7 @@ def _fitted(ground: Ground, problems: list[Problem]) -> Made:
     wiring = with_contracts(ground, wire(ground))
     ask_drivers(ground, wiring)
     workers = hire(ground, wiring)
+    check_workers(ground, wiring, workers)
     warn_of_holds(ground, wiring, workers)
     check_contracts(ground, wiring, workers)
     groups = read_groups(ground)

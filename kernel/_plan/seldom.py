@@ -14,8 +14,8 @@ from .._manifest.manifest import Manifest
 from .._manifest.registry import Registry
 from .._manifest.tables import SenderTable
 from ..errors import Problem
+from .ground import Ground, Wiring
 from .staff import Hired
-from .wiring import Ground, Wiring
 
 if TYPE_CHECKING:
     from .inside import Part

@@ -20,8 +20,8 @@ from .._manifest.registry import Registry
 from .._manifest.tables import DriverTable, Entry, ServiceTable
 from ..errors import InvalidError, Problem
 from .depends import depends_on
+from .ground import Ground, Wired, Wiring, refer
 from .inside import Part, inside
-from .wiring import Ground, Wired, Wiring, refer
 
 Resolve: TypeAlias = Callable[[Manifest, Registry, Mapping[str, Wired], Mapping[str, Contract]], Plan]
 _OF_THE_PROCESS: Final[Mapping[str, frozenset[str]]] = {

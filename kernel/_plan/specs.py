@@ -11,10 +11,10 @@ from .._core.policies import RestartPolicy, RetryPolicy
 from .._core.spec import AnySpec, ComponentSpec, DispatcherSpec, DriverSpec, GroupSpec, InterceptorSpec, WorkerSpec
 from .._manifest.tables import DispatcherTable, RetryTable
 from ..abc import Dispatcher, Driver
+from .ground import Wired, Wiring
 from .seldom import Interceptors
 from .staff import Hired, fed_by, shape_of
 from .whole import joined
-from .wiring import Wired, Wiring
 
 if TYPE_CHECKING:
     from .inside import Part

@@ -18,7 +18,7 @@ from .._core.words import did_you_mean, listed
 from .._manifest.registry import Registry
 from .._manifest.tables import StageTable, under
 from ..errors import PluginError
-from .wiring import Ground
+from .ground import Ground
 
 RISING: Final = ("init", "before_start", "start", "after_start")
 FALLING: Final = ("before_stop", "stop", "after_stop", "exit")

@@ -10,8 +10,8 @@ import attrs
 from .._core.spec import Value
 from .._manifest.tables import DriverTable, Entry, ProtocolTable, Tables
 from .._manifest.values import values_of
+from .ground import Ground, Wired, Wiring, plugin_of, stop_timeout_of
 from .staff import Hired, shape_of
-from .wiring import Ground, Wired, Wiring, plugin_of, stop_timeout_of
 
 
 def list_values(ground: Ground, name: str, wiring: Wiring, workers: Mapping[str, Hired]) -> list[Value]:

@@ -1,117 +1,26 @@
-"""Drivers, dispatchers and protocols with their plugins loaded, and whether each fits what it is tied to."""
+"""Drivers, dispatchers and protocols with their plugins loaded, and their tables structured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias, cast, final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
 
 import attrs
 
 from .._convert.imports import NotImportableError, import_function, import_object
 from .._convert.strict import is_table
 from .._convert.structure import structure
-from .._core.broker import Broker
-from .._core.contract import Contract
 from .._core.spec import ProtocolSpec, Translator
-from .._core.words import did_you_mean, listed, unknown
-from .._manifest.manifest import Manifest
-from .._manifest.registry import CONTRACTS, Registry, component_fault
-from .._manifest.tables import (
-    RESERVED,
-    SECTIONS,
-    DispatcherTable,
-    DriverTable,
-    Entry,
-    ProtocolTable,
-    Report,
-    Tables,
-    under,
-)
-from ..abc import Capability, Component, Dispatcher, Driver, Protocol
+from .._core.words import did_you_mean, unknown
+from .._manifest.registry import CONTRACTS, component_fault
+from .._manifest.tables import RESERVED, DriverTable, Entry, ProtocolTable, Report, Tables, under
+from ..abc import Component, Protocol
 from ..errors import PluginError, PluginNotFoundError
-
-AnyDriver: TypeAlias = Driver[object]
+from .ground import AnyDriver, Ground, Wired, Wiring, plugin_of, refer
+from .plugin_checks import faults
 
 _OPTIONS: Final = "options"
 _CONTRACT: Final = "contract"
-SURROUNDING_STOP_TIMEOUT: Final = 1.0
-"""The default of `stop_timeout` for what surrounds the service."""
-
-
-@final
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Ground:
-    """What every step of resolving reads."""
-
-    manifest: Manifest
-    registry: Registry
-    tables: Tables
-    report: Report
-    warn: Report
-    """As `report`, for what is allowed."""
-    lent: Mapping[str, Wired] | None = None
-    """Drivers of the manifest that this one is inside of, by the names that they have here; None if it is inside of none."""
-    lent_contracts: Mapping[str, Contract] = attrs.field(factory=dict[str, Contract])
-    """Of those that have one."""
-    processes: int = 1
-    """How many processes each have all of it."""
-
-
-@final
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Wired:
-    """A driver or dispatcher with what is known of it; what is wrong has been reported."""
-
-    entry: Entry[DriverTable]
-    cls: type[Component] | None
-    config: object
-    driver: str | None
-    """Name of a driver that exists."""
-    protocol: str | None
-    """Key of a protocol that exists."""
-
-
-@final
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Wiring:
-    """All that is not a worker."""
-
-    drivers: Mapping[str, Wired]
-    dispatchers: Mapping[str, Wired]
-    protocols: Mapping[str, ProtocolSpec]
-    contracts: Mapping[str, Contract] = attrs.field(factory=dict[str, Contract])
-    """Of drivers, by name."""
-
-    def driver_class(self, name: str | None) -> type[AnyDriver] | None:
-        """Return the class of a driver, or None if there is none or it could not be loaded."""
-        wired = self.drivers.get(name) if name is not None else None
-        return cast("type[AnyDriver] | None", wired.cls) if wired else None
-
-    def capabilities(self, name: str | None) -> frozenset[Capability]:
-        """Return what the broker of a driver can do; all if that is not known, since its table is wrong."""
-        wired = self.drivers.get(name) if name is not None else None
-        if wired is None or wired.cls is None or wired.config is None:
-            return frozenset(Capability)
-        return cast("type[AnyDriver]", wired.cls).capabilities_of(wired.config)
-
-    def dispatcher_class(self, name: str | None) -> type[Dispatcher] | None:
-        """Return the class of a dispatcher, or None if there is none or it could not be loaded."""
-        wired = self.dispatchers.get(name) if name is not None else None
-        return cast("type[Dispatcher] | None", wired.cls) if wired else None
-
-
-def refer(tables: Tables, kind: str, name: str | None, at: tuple[str, ...], report: Report) -> str | None:
-    """Return a name if there is such a component, else report the problem with it and return None."""
-    entries = tables.of(kind)
-    if name is None or name in entries:
-        return name
-    if f"{kind}/{name}" in tables.disabled:
-        report(at, f"{kind}/{name} is disabled (enabled = false)")
-    else:
-        bare = name.removeprefix(f"{kind}/")
-        there_are = f"; there are: {listed(entries)}" if entries else f": the manifest has no [{SECTIONS[kind]}]"
-        report(at, f'there is no {kind} "{name}"{did_you_mean(bare, entries) or there_are}')
-    return None
 
 
 def wire(ground: Ground) -> Wiring:
@@ -141,7 +50,7 @@ def wire(ground: Ground) -> Wiring:
     )
     own = [wired for name, wired in wiring.drivers.items() if name not in lent]
     for wired in (*own, *wiring.dispatchers.values()):
-        for path, text in _faults(wired, wiring, tables):
+        for path, text in faults(wired, wiring, tables):
             report((*wired.entry.at, *path), text)
     return wiring
 
@@ -210,12 +119,6 @@ def _load_plugin(ground: Ground, kind: str, name: str, at: tuple[str, ...]) -> t
     except PluginError as error:
         ground.report(at, str(error))
         return None
-
-
-def plugin_of(entry: Entry[DriverTable] | Entry[ProtocolTable]) -> str:
-    """Return the name of a component's plugin, or the import path of its class."""
-    table = entry.table
-    return (table and (table.use or table.plugin)) or entry.name
 
 
 class _Protocols:
@@ -336,113 +239,3 @@ def _read_options(options: object, driver: type[AnyDriver], entry: Entry[DriverT
         directory = ground.manifest.directory
         return structure(options, driver.BrokerOptions, report=under(report, *entry.at, _OPTIONS), directory=directory)
     return None
-
-
-# --- what each is tied to -----------------------------------------------------------------------------------------
-
-Fault: TypeAlias = tuple[tuple[str, ...], str]
-"""Path below the component's table, and what is wrong."""
-
-
-def _faults(wired: Wired, wiring: Wiring, tables: Tables) -> Iterator[Fault]:
-    if wired.cls is None or wired.entry.table is None:
-        return
-    yield from _driver_faults(wired, wired.cls, wired.entry.table, wiring)
-    yield from _protocol_faults(wired, wired.cls, wired.entry.table, tables)
-    yield from _capability_faults(wired, wired.cls, wiring)
-    if isinstance(wired.entry.table, DispatcherTable):
-        yield from _delivery_faults(wired, cast("type[Dispatcher]", wired.cls), wired.entry.table)
-
-
-def _delivery_faults(wired: Wired, cls: type[Dispatcher], table: DispatcherTable) -> Iterator[Fault]:
-    for key in ("rate", "batch", "fan_out"):
-        if getattr(table, key) and not cls.delivers:
-            yield (key,), f'has no effect: plugin "{plugin_of(wired.entry)}" delivers no messages'
-    if table.batch is not None and table.fan_out:
-        yield ("fan_out",), "does not go with batch: the messages of a batch are for one worker"
-    if table.batch is not None and table.batch.size > table.concurrency and "concurrency" not in wired.entry.wrong:
-        text = f"must be at most concurrency = {table.concurrency}, since each message of a batch has its slot"
-        yield ("batch", "size"), f"{text}; got {table.batch.size}"
-
-
-def _driver_faults(wired: Wired, cls: type[Component], table: DriverTable, wiring: Wiring) -> Iterator[Fault]:
-    plugin = plugin_of(wired.entry)
-    if "driver" in wired.entry.wrong or (wired.config is None and _depends_on_config(cls)):
-        return
-    if (needs := _needs(wired, cls)) is None:
-        if table.driver is not None:
-            how = " as it is configured here" if _depends_on_config(cls) else ""
-            fix = f": {cls.driver_fix}, or take out `driver`" if cls.driver_fix else ""
-            yield ("driver",), f'plugin "{plugin}" uses no driver{how}{fix}'
-        return
-    fitting = [name for name in wiring.drivers if name != wired.entry.name and _provides(wiring, name, needs)]
-    wants = f'plugin "{plugin}" needs a driver that provides {needs.__name__}'
-    if table.driver is None:
-        yield ("driver",), f"is missing: {wants}; {_choice(fitting)}"
-    elif (driver := wiring.driver_class(wired.driver)) and not issubclass(driver.provides, needs):
-        yield ("driver",), f"{wants}, and driver/{wired.driver} provides {_what(driver)}; {_choice(fitting)}"
-
-
-def _depends_on_config(cls: type[Component]) -> bool:
-    """Return whether it is the configuration that says what driver is needed."""
-    return getattr(cls.needs_with, "__func__", None) is not getattr(Component.needs_with, "__func__", None)
-
-
-def _needs(wired: Wired, cls: type[Component]) -> type[object] | None:
-    return cls.needs if wired.config is None else cls.needs_with(wired.config)
-
-
-def _provides(wiring: Wiring, name: str, needed: type[object]) -> bool:
-    cls = wiring.driver_class(name)
-    return cls is not None and issubclass(cls.provides, needed)
-
-
-def _what(driver: type[AnyDriver]) -> str:
-    return "nothing that it declares" if driver.provides is object else driver.provides.__name__
-
-
-def _choice(names: Iterable[str]) -> str:
-    return f"there are: {listed(names)}" if names else "the manifest has no such driver"
-
-
-def _protocol_faults(wired: Wired, cls: type[Component], table: DriverTable, tables: Tables) -> Iterator[Fault]:
-    plugin = plugin_of(wired.entry)
-    if "protocol" in wired.entry.wrong:
-        return
-    if cls.speaks and table.protocol is None:
-        some = f"; there are: {listed(tables.protocols)}" if tables.protocols else ', such as "json"'
-        yield ("protocol",), f'is missing: plugin "{plugin}" needs a protocol{some}'
-    elif table.protocol is not None and not cls.speaks:
-        yield ("protocol",), f'plugin "{plugin}" speaks no protocol'
-
-
-def _capability_faults(wired: Wired, cls: type[Component], wiring: Wiring) -> Iterator[Fault]:
-    driver = wiring.driver_class(wired.driver)
-    if driver is None or wired.config is None or (needs := _needs(wired, cls)) is None:
-        return
-    if not issubclass(driver.provides, needs):
-        return
-    lacking = cls.requires(wired.config) - wiring.capabilities(wired.driver)
-    for capability in sorted(lacking, key=lambda one: one.value):
-        yield (
-            ("driver",),
-            f'this configuration needs "{capability.value}", which {lacks(wiring, wired.driver)}; leave out what needs it, or take another plugin',
-        )
-
-
-def lacks(wiring: Wiring, driver: str | None) -> str:
-    """Return `driver/queue (plugin "memory") cannot do`."""
-    plugin = plugin_of(wiring.drivers[driver].entry) if driver else ""
-    return f'driver/{driver} (plugin "{plugin}") cannot do'
-
-
-def is_broker(driver: type[AnyDriver] | None) -> bool:
-    """Return whether a driver's resource is a broker."""
-    return driver is not None and issubclass(driver.provides, Broker)
-
-
-def stop_timeout_of(wired: Wired) -> float:
-    """Return how long a component may take to close; what surrounds adds to every chain of the stop budget."""
-    table = cast("DriverTable", wired.entry.table)
-    is_given = "stop_timeout" in wired.entry.given or wired.cls is None or not wired.cls.surrounds
-    return table.stop_timeout if is_given else SURROUNDING_STOP_TIMEOUT
