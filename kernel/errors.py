@@ -79,7 +79,16 @@ class InvalidError(KernelError):
 
 
 class ManifestError(InvalidError):
-    """The manifest cannot be read."""
+    """The manifest cannot be read.
+
+    Args:
+        problems: All that is wrong.
+        draft: What could be read all the same, for the kernel to find what is wrong with that; None if nothing could.
+    """
+
+    def __init__(self, problems: Sequence[Problem], *, draft: object = None) -> None:
+        self._draft = draft
+        super().__init__(problems)
 
 
 class PlanError(InvalidError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 
 import click
 
+from ..errors import ManifestError
 from .console import say, unheard_is_lost
 from .given import beside, installed, source_of, takes_changes, takes_manifest
 from .operate import LEVELS
@@ -81,7 +83,10 @@ def run(
         as_json=None if log_format is None else log_format == "json",
     )
     with unheard_is_lost(), beside(source.path):
-        manifest = None if watches else source.load()
+        manifest = None
+        if not watches:
+            with suppress(ManifestError):  # which is raised below, with all that is wrong beside it
+                manifest = source.load()
         table = None if manifest is None else several_processes(manifest)
         if watches or table is not None:
             from .crew import run_crew  # noqa: PLC0415  as above

@@ -20,6 +20,7 @@ from .._manifest.overrides import override
 from .._manifest.paths import find
 from .._manifest.registry import Registry
 from .._plan.plan import resolve
+from .._plan.read import read_plan
 from ..errors import ManifestError
 from .collecting import without_collecting
 
@@ -80,7 +81,7 @@ class Source:
             InvalidError: listing every problem, if there is any.
         """
         with without_collecting():
-            return resolve(self.load() if manifest is None else manifest, registry)
+            return read_plan(self.load, registry) if manifest is None else resolve(manifest, registry)
 
     def resolve_again(self, registry: Registry) -> Plan:
         """`resolve`, for a service that runs. Blocks.
@@ -95,7 +96,7 @@ class Source:
             if all(time.time_ns() - changed > _STEADY for _, changed in before):
                 break
             time.sleep(_STEADY / 1e9)
-        return resolve(self.load(), registry)  # the collector stays as it is: what hangs here would hold it still
+        return read_plan(self.load, registry)  # the collector stays as it is: what hangs here would hold it still
 
     def _stamps(self) -> list[tuple[int, int]]:
         """Return what tells whether files have changed, and when they did; of those that are there."""

@@ -26,7 +26,7 @@ from .arguments import AT, Argument, declared, take, takers
 from .inside import Said, Way, is_disabled, lines_of
 from .layers import Layer, lay_over, paths_in, read_layers
 from .overrides import OVERRIDE, override
-from .paths import ABSENT, find, shown_path, write
+from .paths import ABSENT, find, removed, shown_path, write
 from .setup import SetupFailedError, tables_of
 from .substitute import Substitution
 from .toml import MAX_DEPTH, Lines
@@ -65,6 +65,10 @@ class Manifest:
     """Those that it runs inside, by name."""
     replaced: frozenset[str] = frozenset()
     """Names of its drivers for which the manifest that it is inside of has others: they are not in `tables`."""
+    faults: tuple[Problem, ...] = ()
+    """What is wrong with a draft of a manifest; of a whole one there is none."""
+    unknown: frozenset[tuple[str, ...]] = frozenset()
+    """Paths in a draft of what could not be had, and is not in `tables`."""
 
     def secrets(self) -> Iterator[Secret]:
         """Return every secret, wherever it stands."""
@@ -85,6 +89,10 @@ class Manifest:
         file, line = self.file(at), self.line(at)
         place = f"{file}:{line}" if line else file
         return f"{place} ({listed(self.sources[at])})" if at in self.sources else place
+
+    def is_unknown(self, at: tuple[str, ...]) -> bool:
+        """Return whether a path leads to, or past, what could not be had: nothing can be said of it."""
+        return any(at[: len(one)] == one[: len(at)] for one in self.unknown)
 
     def problem(self, at: tuple[str, ...], text: str) -> Problem:
         """Return a problem with what is, or should be, at a path."""
@@ -176,7 +184,8 @@ def with_services(manifest: Manifest, *, environ: Mapping[str, str], way: Way | 
     Raises:
         ManifestError: listing every problem of each of them, if there is any.
     """
-    problems: list[Problem] = []
+    problems = list(manifest.faults)
+    unknown = set(manifest.unknown)
     services: dict[str, Manifest] = {}
     way = way or Way.of(manifest.directory / Path(manifest.path).name, manifest.path)
     named = manifest.tables.get("services", {})
@@ -187,8 +196,9 @@ def with_services(manifest: Manifest, *, environ: Mapping[str, str], way: Way | 
                 services[name] = _read_inside(manifest, name, table, path, way, environ)
             except ManifestError as error:
                 problems += error.problems
+                unknown.add(("services", name))
     if problems:
-        raise ManifestError(problems)
+        raise ManifestError(problems, draft=attrs.evolve(manifest, services=services, unknown=frozenset(unknown)))
     return attrs.evolve(manifest, services=services) if services else manifest
 
 
@@ -234,26 +244,41 @@ def _build(
     for at, option in given.items():
         lines = lines.written([at], option)
     draft = attrs.evolve(whole, tables=edited, lines=lines)
+    missing: dict[tuple[str, ...], str] = {}
     substitution = Substitution(
         environ=environ,
         directory=directory,
-        report=lambda at, text: problems.append(draft.problem(at, text)),
+        report=missing.__setitem__,
         warn=lambda at, text: warnings.append(draft.problem(at, text)),
         done=laid_over,
     )
     substituted = _substituted(edited, substitution)
-    problems += _misshapen(draft)
-    if problems:
-        raise ManifestError(problems)
+    faults = [draft.problem(at, text) for at, text in missing.items()]
+    if problems := problems + _misshapen(draft):
+        raise ManifestError(problems + faults)
     manifest = attrs.evolve(
         draft,
         tables=substituted,
+        faults=tuple(faults),
         sources=substitution.sources,
         warnings=tuple(warnings),
         arguments=tuple(declared(_argument_table(whole.tables), lambda _at, _text: None)),
         takers=tuple(takers(whole.tables)),
     )
-    return _set_up(manifest, (*overridden, *given, *laid_over))
+    return _without(manifest, missing) if faults else _set_up(manifest, (*overridden, *given, *laid_over))
+
+
+def _without(manifest: Manifest, missing: Collection[tuple[str, ...]]) -> Manifest:
+    """Return a draft without the values that could not be had.
+
+    Raises:
+        ManifestError: if it has a setup function, which may not be called with a part of them; nor can the rest be told
+            without what it returns.
+    """
+    if find(manifest.tables, ("kernel", "setup")) is not ABSENT:
+        raise ManifestError(manifest.faults)
+    unknown = frozenset(at[:3] if at[0] in COMPONENT_TABLES else at[:2] for at in missing)
+    return attrs.evolve(manifest, tables=removed(manifest.tables, unknown), unknown=unknown)
 
 
 def _substituted(tables: Mapping[str, object], substitution: Substitution) -> dict[str, object]:

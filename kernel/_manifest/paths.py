@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from .._convert.strict import is_array, is_table
@@ -24,6 +24,19 @@ def _child(value: object, key: str) -> object:
     if is_array(value) and key.isdecimal() and int(key) < len(value):
         return value[int(key)]
     return ABSENT
+
+
+def removed(tables: Mapping[str, object], paths: Collection[tuple[str, ...]]) -> dict[str, object]:
+    """Return tables without what stands at some paths; the given ones are not changed."""
+    return {
+        key: removed(value, below) if is_table(value) and (below := _below(key, paths)) else value
+        for key, value in tables.items()
+        if (key,) not in paths
+    }
+
+
+def _below(key: str, paths: Collection[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return [at[1:] for at in paths if at[0] == key and len(at) > 1]
 
 
 def shown_path(tables: Mapping[str, object], at: tuple[str, ...]) -> str:

@@ -100,7 +100,7 @@ def _resolve(
     budget = _prove(ground, lives, stages)
     hooks = read_hooks(ground)
     _warn_of_essential_users(ground, lives)
-    if problems or budget is None:
+    if problems or budget is None or manifest.unknown:
         raise PlanError(problems)
     specs = specs_of(lives, made)
     problems += refused_answers(ground.manifest, name, joined(part.services for part in made.parts), specs)
@@ -122,13 +122,18 @@ def _ground(
 ) -> Ground:
     """Return what all steps stand on; they report to the lists."""
     manifest = with_found_workers(manifest, registry, problems, warnings)
-    tables = read_tables(manifest, lambda at, text: problems.append(manifest.problem(at, text)))
+
+    def report(at: tuple[str, ...], text: str) -> None:
+        if not manifest.is_unknown(at):
+            problems.append(manifest.problem(at, text))
+
+    tables = read_tables(manifest, report)
     tables = with_lent(tables, lent) if lent else tables
     return Ground(
         manifest=manifest,
         registry=registry.allowing(tables.kernel.plugins),
         tables=tables,
-        report=lambda at, text: problems.append(manifest.problem(at, text)),
+        report=report,
         warn=lambda at, text: warnings.append(manifest.problem(at, text)),
         lent=lent,
         lent_contracts=contracts,

@@ -10,15 +10,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, final
 
 from .._convert.folder import on_path
-from .._manifest.manifest import load
+from .._manifest.manifest import load as load_manifest
 from .._manifest.registry import discover
 from .._manifest.values import toml_text
-from .._plan.plan import resolve
+from .._plan.read import read_plan
 from .._supervise.process import run
 from .._supervise.reload import Again
 from ..errors import StartupError
@@ -28,7 +29,6 @@ from .part_time import open as open_part
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from .._core.spec import Plan
     from .._supervise.kernel import Result
 
 _CHILD: Final = "kernel._cli.child"
@@ -73,15 +73,15 @@ class Service:
         """
         registry = discover()
 
-        def read() -> Plan:
-            source = load(
-                self.manifest,
-                environ=os.environ,
-                overrides=self._overrides,
-                overlays=self._overlays,
-                arguments=self._arguments,
-            )
-            return resolve(source, registry)
+        load = partial(
+            load_manifest,
+            self.manifest,
+            environ=os.environ,
+            overrides=self._overrides,
+            overlays=self._overlays,
+            arguments=self._arguments,
+        )
+        read = partial(read_plan, load, registry)
 
         with on_path(self.manifest.parent):
             return run(read(), log=log or default_log(), again=Again(read=read))

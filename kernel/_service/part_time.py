@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, final
 
@@ -17,7 +18,7 @@ from .._core.spec import Plan
 from .._manifest.manifest import load
 from .._manifest.registry import Registry, discover
 from .._plan.part import free_id, named, part_of
-from .._plan.plan import resolve
+from .._plan.read import read_plan
 from .._supervise.kernel import Kernel, Result
 from .._supervise.run import serve
 from ..errors import StartupError
@@ -66,14 +67,15 @@ async def open(  # noqa: A001  `kernel.open`, as files are opened
     """
     directory = Path(manifest).parent
     with on_path(directory):
-        source = load(
+        read = partial(
+            load,
             manifest,
             environ=os.environ if environ is None else environ,
             overlays=overlays,
             overrides=overrides,
             arguments=arguments,
         )
-        plan = resolve(source, discover() if registry is None else registry)
+        plan = read_plan(read, discover() if registry is None else registry)
         ids = named(plan, plan.components if only is None else only)
         visit = _Visit()
         worker = guest(plan, free_id(plan, "program"), visit.stay, uses=tuple(ids.values()))
