@@ -29,6 +29,7 @@ from ._core.caller import RemoteFunction as RemoteFunction
 from ._core.caller import Sender as Sender
 from ._core.carried import check_envelope as check_envelope
 from ._core.carried import check_headers as check_headers
+from ._core.complaints import Complaints as Complaints
 from ._core.components import Candidate as Candidate
 from ._core.components import Component as Component
 from ._core.components import Dispatcher as Dispatcher

@@ -205,14 +205,18 @@ class Supervisor:
     def report(self, child: Child, state: State, reason: str = "") -> None:
         """Move a child between ready and degraded, or when it gets up; anything else is ignored as too late.
 
+        What it says while it starts, and what ails it now instead of what did, is kept as its reason and no event.
         One that is to stop does not become degraded any more: whom it spoke to may stop before it, as it should.
         """
         if child.state is State.STARTING:
             child.degraded = reason if state is State.DEGRADED else None
+            child.reason = child.degraded or ""
         elif state is State.DEGRADED and (child.retired or (child.life is not None and child.life.recalled)):
             return
         elif child.state in USABLE and child.state is not state:
             self._move(child, state, reason)
+        elif child.state is state:
+            child.reason = reason
 
     def closing(self, child: Child) -> None:
         """Note that a child has nothing in flight any more and closes, of its own accord or because it was asked to."""

@@ -101,7 +101,8 @@ def causes(tree: Tree, snapshot: Snapshot, now: float) -> Iterator[Cause]:
             _, until, then = _deadline(tree, child)
             if child.state is State.STOPPING and until <= now:
                 what, until, then = "hangs: it was left behind when its stop_timeout was over", math.inf, ""
-            task = child.task if child.state in {State.STARTING, State.STOPPING} else None
+            is_on_its_way = child.state in {State.STARTING, State.STOPPING} and child.id not in tree.gate.waiting
+            task = child.task if is_on_its_way else None
             seconds = max(0.0, now - child.moved_at)
             yield Cause(component=child.id, what=what, seconds=seconds, until=until, then=then, task=task)
     for spec in tree.plan.components.values():
@@ -120,7 +121,7 @@ def _what(tree: Tree, child: Child) -> str | None:
             what = f"waits for {obstacles}" if obstacles != "nothing" else _before_its_start(tree, child)
         case State.STARTING:
             awaited = tree.gate.missing if child.id in tree.gate.waiting else ()
-            what = f"has opened, and waits for {listed(sorted(awaited))}" if awaited else "starts"
+            what = f"has opened, and waits for {listed(sorted(awaited))}" if awaited else f"starts{reason}"
         case State.STOPPING:
             what = f"closes, after {obstacles}" if obstacles != "nothing" else "closes"
         case State.DRAINING:

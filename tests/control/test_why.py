@@ -14,7 +14,7 @@ import trio
 
 from kernel import handles
 from kernel._supervise.why import Cause
-from kernel.abc import Context, Driver, NoConfig
+from kernel.abc import Complaints, Context, Driver, NoConfig
 from kernel.errors import NoWorkerError
 from kernel.testing import open_kernel
 
@@ -104,7 +104,34 @@ class Hangs(Driver[None]):
                 await trio.sleep(10)
 
 
-DRIVERS = {"slow": Slow, "away": Away, "weak": Weak, "stays": Stays, "hangs": Hangs}
+@attrs.frozen
+class Tries(Driver[None]):
+    """Tries again and again, each time with another reason, until it is open; a second it is well, and then it is not."""
+
+    config: NoConfig
+    context: Context
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        complaints = Complaints(self.context)
+        for text in ("no route", "refused"):
+            complaints.warn("link", text)
+            await trio.sleep(1)
+        complaints.recover("link")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ail, complaints)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _ail(self, complaints: Complaints) -> None:
+        for text in ("reset", "refused"):
+            await trio.sleep(1)
+            complaints.complain("link", text)
+        await trio.sleep(1)
+        complaints.recover("link")
+
+
+DRIVERS = {"tries": Tries, "slow": Slow, "away": Away, "weak": Weak, "stays": Stays, "hangs": Hangs}
 
 
 def service(*drivers: str, ready: bool = True, expected: Any = (), **more: Any) -> Any:
@@ -146,6 +173,19 @@ async def test_starting(autojump_clock: Any) -> None:
     assert slow.where.startswith(f"{__file__}:")
     assert causes["worker/packer"].what == "waits for driver/slow"
     assert causes["dispatcher/work"].what == "waits for worker/packer"
+
+
+async def test_what_keeps_a_driver_from_starting_and_what_ails_it_is_what_it_said_last(autojump_clock: Any) -> None:
+    async with service("tries", ready=False) as kernel:
+        told: list[str | None] = []
+        for _ in range(5):
+            await trio.sleep(0.9)
+            told.append(cause.what if (cause := said(kernel).get("driver/tries")) else None)
+            await trio.sleep(0.1)
+
+        assert told == ["starts: no route", "starts: refused", None, "is degraded: reset", "is degraded: refused"]
+        await trio.sleep(0.1)
+        assert not said(kernel)
 
 
 async def test_a_driver_that_cannot_be_opened_blocks_those_who_use_it(autojump_clock: Any) -> None:

@@ -13,7 +13,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Usage
-from kernel.abc import Broker, Capability, Context, Driver, Topology
+from kernel.abc import Broker, Capability, Complaints, Context, Driver, Topology
 from kernel.errors import ConflictError, KernelError, StartupError
 
 from ._config import AmqpConfig
@@ -29,7 +29,6 @@ from .broker.outbox import Outbox
 from .broker.post import Post
 from .broker.postponing import Postponer
 from .link.connect import LinkSettings
-from .link.health import Health
 from .link.keeper import Keeper
 from .link.session import Session
 
@@ -134,7 +133,7 @@ class _Wires:
     def __attrs_post_init__(self) -> None:
         names = Names(self._config.prefix)
         self._catalog = Catalog(names.of_config(self._config), self._context.id, self._context.log)
-        health = Health(self._context)
+        complaints = Complaints(self._context)
         context = self._context
         settings = partial(
             link_settings,
@@ -143,9 +142,9 @@ class _Wires:
             path=context.path,
             close_timeout=context.stop_timeout / 2,
         )
-        self._sending = self._keeper("sending", partial(settings, role="sending"), health, lambda: None)
+        self._sending = self._keeper("sending", partial(settings, role="sending"), complaints, lambda: None)
         self._consuming = self._keeper(
-            "consuming", partial(settings, role="consuming"), health, self._catalog.forget_exclusive
+            "consuming", partial(settings, role="consuming"), complaints, self._catalog.forget_exclusive
         )
         outbox = Outbox(self._sending)
         postponer = Postponer(self._sending, outbox, self._config.delayed_exchange)
@@ -198,12 +197,12 @@ class _Wires:
         self._consuming.close()
 
     def _keeper(
-        self, role: str, settings: Callable[[], LinkSettings], health: Health, lost: Callable[[], None]
+        self, role: str, settings: Callable[[], LinkSettings], complaints: Complaints, lost: Callable[[], None]
     ) -> Keeper:
         return Keeper(
             f"the connection for {role}",
             settings,
-            health,
+            complaints,
             self._restore,
             self._config.backoff_initial,
             self._config.backoff_max,

@@ -11,7 +11,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel.abc import Broker, Capability, Context, Driver, Topology
+from kernel.abc import Broker, Capability, Complaints, Context, Driver, Topology
 from kernel.errors import ConflictError, KernelError
 
 from ._addresses import Rabbit4Addresses, RabbitAddresses, addresses
@@ -24,7 +24,6 @@ from .broker.catalog import Catalog
 from .broker.outbox import Outbox
 from .broker.post import Post
 from .broker.postponing import Postponer
-from .link.health import Health
 from .link.keeper import Keeper
 from .link.proton import MISSING, Proton, is_installed, load
 from .management.directory import Directory
@@ -120,10 +119,10 @@ class _Wires:
         if isinstance(names, RabbitAddresses | Rabbit4Addresses):
             directory = Directory(api_of(config, path=context.path), config.virtual_host)
             self._postponer = Postponer(names, directory)
-        health = Health(context)
+        complaints = Complaints(context)
         self._catalog = Catalog(names, directory)
-        self._sending = self._keeper("sending", health, _nothing)
-        self._consuming = self._keeper("consuming", health, self._restore)
+        self._sending = self._keeper("sending", complaints, _nothing)
+        self._consuming = self._keeper("consuming", complaints, self._restore)
         post = Post(context, self._proton, names, Outbox(self._sending), self._postponer, config.text_bodies)
         self.broker = Amqp10Broker(names, self._catalog, directory, post, self._consuming, self._start)
 
@@ -145,7 +144,7 @@ class _Wires:
         self._sending.close()
         self._consuming.close()
 
-    def _keeper(self, role: str, health: Health, restore: Callable[[], Awaitable[None]]) -> Keeper:
+    def _keeper(self, role: str, complaints: Complaints, restore: Callable[[], Awaitable[None]]) -> Keeper:
         context = self._context
         settings = partial(
             link_settings,
@@ -159,7 +158,7 @@ class _Wires:
             f"the connection for {role}",
             self._proton,
             settings,
-            health,
+            complaints,
             restore,
             config.backoff_initial,
             config.backoff_max,

@@ -11,7 +11,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel.abc import Broker, Capability, Context, Driver, Topology
+from kernel.abc import Broker, Capability, Complaints, Context, Driver, Topology
 from kernel.errors import KernelError
 
 from ._config import StompConfig, StompOptions, is_loopback
@@ -23,7 +23,6 @@ from .broker.dialect import Dialect
 from .broker.outbox import Outbox
 from .broker.post import Post
 from .broker.rabbitmq import RabbitMq
-from .link.health import Health
 from .link.keeper import Backoff, Keeper
 
 
@@ -120,7 +119,7 @@ class _Wires:
         self.keeper = Keeper(
             "the connection for sending",
             settings,
-            Health(context),
+            Complaints(context),
             self._restore,
             Backoff(initial=config.backoff_initial, longest=config.backoff_max),
             context.stop_timeout / 2,

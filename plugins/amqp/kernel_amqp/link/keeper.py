@@ -9,11 +9,11 @@ from typing import Final, final
 import attrs
 import trio
 
+from kernel.abc import Complaints
 from kernel.errors import StartupError, UnavailableError
 
 from .._errors import LinkError
 from .connect import LinkSettings
-from .health import Health
 from .session import Session, open_session
 
 _LOOK: Final = 0.5
@@ -29,7 +29,7 @@ class Keeper:
     """What it is for, in complaints."""
     _settings: Callable[[], LinkSettings]
     """Asked for each connection, so that certificates that were changed count."""
-    _health: Health
+    _complaints: Complaints
     _restore: Callable[[Session], Awaitable[None]]
     """Makes exist again what was declared, before anybody uses a connection."""
     _backoff_initial: float
@@ -97,7 +97,7 @@ class Keeper:
                 if self._was_up:
                     return  # noqa: ASYNC910  it was connected, which is one
                 failures += 1
-                self._health.warn(f"waits for the broker: {error}")
+                self._complaints.warn(self.role, f"waits for the broker: {error}")
                 await trio.sleep(self._wait(failures))
             else:
                 return
@@ -107,7 +107,7 @@ class Keeper:
         async with open_session(self._settings()) as session:
             await self._restore(session)
             self._set(session)
-            self._health.recover(self.role)
+            self._complaints.recover(self.role)
             self._was_up = True
             connected()
             try:
@@ -125,10 +125,10 @@ class Keeper:
             if reason := session.link.blocked:
                 self._complain(f"takes no messages: {reason}")
             else:
-                self._health.recover(self.role)
+                self._complaints.recover(self.role)
 
     def _complain(self, text: str) -> None:
-        self._health.complain(self.role, f"{self.role}: {text}")
+        self._complaints.complain(self.role, f"{self.role}: {text}")
 
     def _set(self, session: Session | None) -> None:
         self._session = session

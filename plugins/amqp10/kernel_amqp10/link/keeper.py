@@ -9,11 +9,11 @@ from typing import final
 import attrs
 import trio
 
+from kernel.abc import Complaints
 from kernel.errors import StartupError, UnavailableError
 
 from .._errors import LinkError
 from .connect import LinkSettings, join
-from .health import Health
 from .proton import Proton
 from .wire import Wire, driving
 
@@ -28,7 +28,7 @@ class Keeper:
     _proton: Proton
     _settings: Callable[[], LinkSettings]
     """Asked for each connection, so that certificates that were changed count."""
-    _health: Health
+    _complaints: Complaints
     _restore: Callable[[], Awaitable[None]]
     """Makes exist again what was declared, before anybody uses a connection."""
     _backoff_initial: float
@@ -93,10 +93,10 @@ class Keeper:
             async with driving(joined.engine, joined.stream, joined.bell, close_timeout=settings.close_timeout) as wire:
                 await self._restore()
                 self._set(wire)
-                self._health.recover(self.role)
+                self._complaints.recover(self.role)
                 connected()
                 try:
-                    self._health.complain(self.role, f"{self.role}: {await wire.wait_lost()}")
+                    self._complaints.complain(self.role, f"{self.role}: {await wire.wait_lost()}")
                 finally:
                     self._set(None)
         finally:
@@ -104,9 +104,9 @@ class Keeper:
 
     def _tell(self, text: str, *, was_up: bool) -> None:
         if was_up:
-            self._health.complain(self.role, f"{self.role}: {text}")
+            self._complaints.complain(self.role, f"{self.role}: {text}")
         else:
-            self._health.warn(f"waits for the broker: {text}")
+            self._complaints.warn(self.role, f"waits for the broker: {text}")
 
     def _set(self, wire: Wire | None) -> None:
         self._wire = wire

@@ -279,7 +279,7 @@ class StompBroker(Broker):
         if isinstance(error, ConflictError):
             raise error
         if failures > 1:  # one may be that of a connection that has just been lost
-            self._keeper.health.warn(f"waits for the server: {error}")
+            self._post.log.warning("waits for the server", error=str(error))
         await trio.sleep(max(0.05, self._keeper.backoff.wait(min(failures, _SLOWEST))))
 
     def _check_exclusive(self, name: str) -> None:

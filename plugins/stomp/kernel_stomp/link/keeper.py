@@ -9,11 +9,11 @@ from typing import final
 import attrs
 import trio
 
+from kernel.abc import Complaints
 from kernel.errors import ConflictError, StartupError, UnavailableError
 
 from .._errors import LinkError
 from .connect import LinkSettings
-from .health import Health
 from .link import Link, open_link
 
 
@@ -41,7 +41,7 @@ class Keeper:
     """What it is for, in complaints."""
     settings: Callable[[], LinkSettings]
     """Asked for each connection, so that secrets and certificates that were changed count."""
-    health: Health
+    complaints: Complaints
     _restore: Callable[[], Awaitable[None]]
     """Makes exist again what was declared, before anybody uses a connection."""
     backoff: Backoff
@@ -104,7 +104,7 @@ class Keeper:
         async with open_link(self.settings(), close_timeout=self.close_timeout) as link:
             await self._restore()
             self._set(link)
-            self.health.recover(self.role)
+            self.complaints.recover(self.role)
             if not self._was_up:
                 self._was_up = True
                 task_status.started()
@@ -115,9 +115,9 @@ class Keeper:
 
     def _tell(self, text: str) -> None:
         if self._was_up:
-            self.health.complain(self.role, f"{self.role}: {text}")
+            self.complaints.complain(self.role, f"{self.role}: {text}")
         else:
-            self.health.warn(f"waits for the server: {text}")
+            self.complaints.warn(self.role, f"waits for the server: {text}")
 
     def _set(self, link: Link | None) -> None:
         self._link = link
