@@ -37,6 +37,7 @@ from ._core.router import pattern_matches as pattern_matches
 from ._core.secret import Secret as Secret
 
 if TYPE_CHECKING:
+    from ._cli.for_plugins import manifest_options as manifest_options
     from ._convert.json_reading import read_json as read_json
     from ._convert.json_writing import write_json as write_json
     from ._convert.payload import payload_converter as payload_converter
@@ -143,6 +144,7 @@ _LATER: Final = {
     "discover": "_manifest.registry",
     "error_args": "errors",
     "load": "_manifest.manifest",
+    "manifest_options": "_cli.for_plugins",
     "open": "_service.part_time",
     "payload_converter": "_convert.payload",
     "read_json": "_convert.json_reading",

@@ -62,6 +62,8 @@ from ._core.sending import continued as continued
 from ._core.sending import telling as telling
 from ._core.settlements import Settlement as Settlement
 from ._core.settlements import Settlements as Settlements
+from ._core.showing import shown_body as shown_body
+from ._core.showing import shown_headers as shown_headers
 from ._core.topologies import topologies as topologies
 from ._core.transaction import Transaction as Transaction
 from ._core.transaction import Transactional as Transactional

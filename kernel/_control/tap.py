@@ -6,18 +6,18 @@ done in the control thread.
 
 from __future__ import annotations
 
-import json
+import itertools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, final
 
 import attrs
 import trio
 
 from .._core.broker import Delivery
 from .._core.envelope import Envelope, Outcome
-from .._core.passwords import MASK, masked, names_a_password
+from .._core.showing import shown_body, shown_headers
 
 Noted: TypeAlias = tuple[float, str, Envelope, bytes, int, Outcome, float]
 
@@ -29,7 +29,6 @@ _READ: Final = 65_536
 _TEXT: Final = 200
 """Characters of a header."""
 _HEADERS: Final = 50
-_DEEP: Final = 50
 
 
 @final
@@ -79,41 +78,16 @@ class Tap:
             "worker": worker,
             "outcome": type(outcome).__name__.lower(),
             "seconds": seconds,
-            "headers": {str(key)[:_TEXT]: _header(str(key), value) for key, value in _first(envelope.headers)},
+            "headers": {
+                key[:_TEXT]: _cut(text, _TEXT) for key, text in shown_headers(_first(envelope.headers)).items()
+            },
             "bytes": len(envelope.body),
-            "body": _cut(_body(body), self.characters),
+            "body": _cut(shown_body(body), self.characters),
         }
 
 
-def _first(headers: Mapping[str, object]) -> list[tuple[str, object]]:
-    return list(headers.items())[:_HEADERS]
-
-
-def _header(key: str, value: object) -> str:
-    return MASK if _is_secret(key) else _cut(masked(str(value)), _TEXT)
-
-
-def _is_secret(key: str) -> bool:
-    return names_a_password(key) or key.lower() in {"authorization", "proxy-authorization", "cookie", "set-cookie"}
-
-
-def _body(body: bytes) -> str:
-    """Return a body as text, without what stands under keys that are called like a password."""
-    try:
-        return json.dumps(_masked(json.loads(body), _DEEP), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return masked(body.decode(errors="backslashreplace"))
-
-
-def _masked(value: object, deep: int) -> object:
-    if deep == 0:
-        return "..."
-    if isinstance(value, dict):
-        items = cast("dict[str, object]", value).items()
-        return {key: MASK if _is_secret(key) else _masked(item, deep - 1) for key, item in items}
-    if isinstance(value, list):
-        return [_masked(item, deep - 1) for item in cast("list[object]", value)]
-    return masked(value) if isinstance(value, str) else value
+def _first(headers: Mapping[str, object]) -> Mapping[str, object]:
+    return dict(itertools.islice(headers.items(), _HEADERS))
 
 
 def _cut(text: str, characters: int) -> str:

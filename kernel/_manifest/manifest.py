@@ -94,6 +94,10 @@ class Manifest:
         """Return whether a path leads to, or past, what could not be had: nothing can be said of it."""
         return any(at[: len(one)] == one[: len(at)] for one in self.unknown)
 
+    def is_from_outside(self, at: tuple[str, ...]) -> bool:
+        """Return whether what stands at a path, or a part of it, comes from a variable or a file: it may be a secret."""
+        return any(at[: len(one)] == one[: len(at)] for one in self.sources)
+
     def problem(self, at: tuple[str, ...], text: str) -> Problem:
         """Return a problem with what is, or should be, at a path."""
         return Problem(self.file(at), self.line(at), shown_path(self.tables, at), text)

@@ -13,6 +13,7 @@ from typing import cast
 import attrs
 
 from .._convert.strict import is_table
+from .._core.masks import Masks
 from .._core.passwords import MASK, masked, names_a_password
 from .._core.secret import Secret
 from .._core.spec import Value
@@ -27,8 +28,14 @@ def values_of(manifest: Manifest, parts: Iterable[tuple[tuple[str, ...], object]
         manifest: Knows where a value was written.
         parts: Where a table stands, and what it became.
     """
+    masks = Masks.of(manifest.secrets())
+
+    def shown(at: tuple[str, ...], value: object) -> str:
+        text = _shown(at[-1], value)
+        return masks.applied(text) if manifest.is_from_outside(at) else text
+
     return [
-        Value(path=toml_path(at[:-1], at[-1:]), shown=_shown(at[-1], value), origin=manifest.origin(at))
+        Value(path=toml_path(at[:-1], at[-1:]), shown=shown(at, value), origin=manifest.origin(at))
         for part in parts
         for at, value in _leaves(*part)
     ]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from .._core.contract import Contract
+from .._core.masks import Masks
+from .._core.passwords import masked_prose
 from .._core.spec import (
     AnySpec,
     ComponentSpec,
@@ -123,9 +125,14 @@ def _ground(
     """Return what all steps stand on; they report to the lists."""
     manifest = with_found_workers(manifest, registry, problems, warnings)
 
+    masks = functools.cache(lambda: Masks.of(secrets_in(manifest)))
+
+    def told(at: tuple[str, ...], text: str) -> Problem:
+        return manifest.problem(at, masks().applied(text) if manifest.is_from_outside(at) else masked_prose(text))
+
     def report(at: tuple[str, ...], text: str) -> None:
         if not manifest.is_unknown(at):
-            problems.append(manifest.problem(at, text))
+            problems.append(told(at, text))
 
     tables = read_tables(manifest, report)
     tables = with_lent(tables, lent) if lent else tables
@@ -134,7 +141,7 @@ def _ground(
         registry=registry.allowing(tables.kernel.plugins),
         tables=tables,
         report=report,
-        warn=lambda at, text: warnings.append(manifest.problem(at, text)),
+        warn=lambda at, text: warnings.append(told(at, text)),
         lent=lent,
         lent_contracts=contracts,
         processes=processes or tables.kernel.processes,
@@ -206,7 +213,7 @@ def _service_name(ground: Ground) -> str:
     if given is None:
         return named_like(ground.manifest.directory)
     if not is_name(given):
-        meant = nearest_name(given)
+        meant = "" if ground.manifest.is_from_outside(("kernel", "name")) else nearest_name(given)  # it may be a secret
         hint = f'; write "{meant}"' * bool(meant)
         text = "must be at most 64 of A-Z, a-z, 0-9, _ and -, and start with a letter"
         ground.report(("kernel", "name"), f"{text}{hint}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import sqlite3
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, nullcontext
@@ -14,12 +14,15 @@ from typing import Any, Final, TypeVar
 import click
 from attrs import evolve
 
+from kernel import Plan, manifest_options
+from kernel.abc import shown_body, shown_headers
 from kernel.errors import InvalidError, KernelError
 
 from . import _changes as changes
 from . import _inspection as inspection
 from ._config import SqliteConfig
 from ._driver import SqliteDriver
+from ._failure import as_storage_error
 from ._file import open_existing
 from ._reset_guard import ResetGuard
 from ._store import Store
@@ -46,11 +49,17 @@ def _on_file(command: Callable[..., object]) -> Callable[..., object]:
     """Add the options that say which file, and pass the open store as first argument."""
 
     @click.option("--file", help="The file of the broker.")
-    @click.option("--manifest", help="The manifest that names it; kernel.toml if nothing is given.")
+    @manifest_options
     @click.option("--driver", help="Which driver of the manifest, if there are several.")
     @wraps(command)
-    def run(*, file: str | None, manifest: str | None, driver: str | None, **others: Any) -> object:  # noqa: ANN401
-        config = SqliteConfig(path=file) if file else _configured(manifest, driver)
+    def run(
+        *,
+        file: str | None,
+        read_plan: Callable[[], Plan],
+        driver: str | None,
+        **others: Any,  # noqa: ANN401
+    ) -> object:
+        config = SqliteConfig(path=file) if file else _configured(read_plan(), driver)
         try:
             with _opened(config) as store:
                 return command(store, **others)
@@ -58,15 +67,13 @@ def _on_file(command: Callable[..., object]) -> Callable[..., object]:
             raise
         except KernelError as error:
             raise click.ClickException(str(error)) from error
+        except sqlite3.Error as error:
+            raise click.ClickException(str(as_storage_error(error, Path(config.path)))) from error
 
     return run
 
 
-def _configured(manifest: str | None, driver: str | None) -> SqliteConfig:
-    from kernel import discover, load, resolve  # noqa: PLC0415  slow, and not needed for a file
-
-    path = manifest or os.environ.get("KERNEL_MANIFEST") or "kernel.toml"
-    plan = resolve(load(path, environ=os.environ), discover())
+def _configured(plan: Plan, driver: str | None) -> SqliteConfig:
     there = {spec.name: spec.config for spec in plan.components.values() if getattr(spec, "cls", None) is SqliteDriver}
     found = {name: config for name, config in there.items() if driver in (None, name)}
     if len(found) != 1:
@@ -74,7 +81,7 @@ def _configured(manifest: str | None, driver: str | None) -> SqliteConfig:
         wrong = (
             "has several `sqlite` drivers, name one with --driver" if found else f'has no `sqlite` driver "{driver}"'
         )
-        raise click.UsageError(f"{path} {wrong if there else 'has no `sqlite` driver'}; it has: {names}")
+        raise click.UsageError(f"{plan.path} {wrong if there else 'has no `sqlite` driver'}; it has: {names}")
     config = next(iter(found.values()))
     assert isinstance(config, SqliteConfig)
     return evolve(config, path=str(plan.directory / config.path))
@@ -171,20 +178,20 @@ def _aligned(rows: list[list[str]]) -> Iterable[str]:
 @queue.command()
 @click.argument("name")
 @click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="How many messages.")
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, one a line, the body in base64.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, one a line, whole, the body in base64.")
 @_on_file
 def peek(store: Store, *, name: str, limit: int, as_json: bool) -> None:
-    """Show the first messages of queue NAME; nothing is taken."""
+    """Show the first messages of queue NAME, without what is called like a secret; nothing is taken."""
     for claim in _transact(store, lambda: store.peek(name, limit)):
         record = inspection.as_record(claim)
         if as_json:
             click.echo(json.dumps(record))
             continue
-        headers = inspection.headers_of(claim.letter)
+        headers = shown_headers(inspection.headers_of(claim.letter))
         click.echo(f"{_safe(claim.letter.id)}  {_safe(claim.letter.subject)}  attempts {claim.attempt - 1}")
         for key, value in headers.items():
-            click.echo(f"    {_safe(key)}: {json.dumps(value)}")
-        click.echo(f"    {claim.letter.body[:200]!r}")
+            click.echo(f"    {_safe(key)}: {_safe(value)}")
+        click.echo(f"    {_safe(shown_body(claim.letter.body)[:200])}")
 
 
 def _safe(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ _REOPEN: Final = frozenset({
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_CANTOPEN,
 })
+_LARGE_LOG: Final = 256 * 1024
+"""Bytes of a log that is worth a word where there is no space."""
 _HINTS: Final = {
     sqlite3.SQLITE_BUSY: "another process has kept it locked for longer than `busy_timeout`",
     sqlite3.SQLITE_READONLY: "it, or its file system, may only be read",
@@ -59,8 +62,18 @@ def as_storage_error(error: BaseException, path: Path) -> SendError:
     """Translate a failure after which nothing was stored."""
     code = code_of(error)
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
-        return StorageFullError(f'there is no space left for "{path}": nothing was stored; make room')
+        return StorageFullError(f'there is no space left for "{path}": nothing was stored; make room{_hint(path)}')
     return StorageError(f'"{path}" took nothing: {_HINTS.get(code, str(error))}')
+
+
+def _hint(path: Path) -> str:
+    """Return what the log takes, where that is worth a word: to write it back into the file takes a little room."""
+    with suppress(OSError):
+        log = path.with_name(f"{path.name}-wal")
+        size = log.stat().st_size
+        if size >= _LARGE_LOG:
+            return f', of which a little will do: "{log.name}" ({size >> 10} KiB) is written back then'
+    return ""
 
 
 def _is_full(path: Path) -> bool:

@@ -68,7 +68,7 @@ def test_list_as_json_tells_how_they_were_declared(filled: Path) -> None:
 def test_peek_shows_why_a_message_died_and_takes_nothing(filled: Path) -> None:
     done = run("peek", "q.dead", "--limit", "1", "--file", str(filled))
 
-    assert 'kernel-death-reason: "no use"' in done.output
+    assert "kernel-death-reason: no use\n" in done.output
     assert "bad1" in done.output
     assert "bad2" not in done.output
     assert ids(filled, "q.dead") == ["bad1", "bad2"]
@@ -338,6 +338,37 @@ def test_a_backup_has_what_is_only_in_the_log(filled: Path) -> None:
 
     assert (done.exit_code, copy.stat().st_mode & 0o777) == (0, 0o600)
     assert (ids(copy, "q"), ids(copy, "q.dead")) == (ids(filled, "q"), ids(filled, "q.dead"))
+
+
+def test_peek_shows_nothing_that_is_called_like_a_secret(path: Path) -> None:
+    """As `kernel tap` does; `--json` and `export` give all, to be sent again."""
+    connection = create_or_open(path, synchronous="normal").connection
+    store = Store(connection)
+    store.begin()
+    store.declare(Topology(queues=[Queue(name="q")]))
+    secret = letter("s")._replace(
+        body=b'{"password": "canary", "of": [{"api_key": "canary"}], "at": "amqp://u:canary@host"}',
+        headers='{"authorization": "Bearer canary", "plain": "amqp://u:canary@host/x", "count": 3}',
+    )
+    store.send(secret, exchange="", mandatory=True)
+    store.commit()
+    connection.close()
+    shown = run("peek", "q", "--file", str(path)).output
+
+    assert "canary" not in shown
+    assert "    authorization: ***\n    plain: amqp://***@host/x\n    count: 3\n" in shown
+
+
+def test_the_manifest_can_be_changed_as_with_the_commands_of_the_kernel(filled: Path, tmp_path: Path) -> None:
+    manifest, overlay = tmp_path / "kernel.toml", tmp_path / "production.toml"
+    manifest.write_text('[drivers.queue]\nplugin = "sqlite"\npath = "elsewhere.db"\n', encoding="utf-8")
+    overlay.write_text(f'[drivers.queue]\npath = "{filled}"\n', encoding="utf-8")
+
+    laid_over = run("list", "--manifest", str(manifest), "--overlay", str(overlay))
+    replaced = run("list", "--manifest", str(manifest), "--set", f"drivers.queue.path={filled}")
+
+    assert "q.dead" in laid_over.output
+    assert laid_over.output == replaced.output
 
 
 def test_a_vacuum_gives_space_back(filled: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -12,7 +14,9 @@ from typing import Any
 
 import pytest
 import trio
+from click.testing import CliRunner
 from kernel_sqlite import SqliteBroker
+from kernel_sqlite._commands import queue
 from trio.testing import wait_all_tasks_blocked
 
 from kernel import Ack, ComponentFailed, Envelope, Event, StateChanged, handles
@@ -66,7 +70,7 @@ async def test_a_full_disk_is_told_confirms_nothing_and_heals(open_sqlite: OpenS
     confirmed: list[str] = []
     async with open_sqlite(events, path=str(small_disk / "q.db")) as broker:
         await broker.declare(Topology(queues=[Queue(name="q")]))
-        with pytest.raises(StorageFullError, match="no space left"):
+        with pytest.raises(StorageFullError, match=r'no space left .* a little will do: "q.db-wal"'):
             await fill(broker, confirmed)
         peeked = await broker.peek("q", limit=100_000)
         await trio.Path(small_disk / "filler").unlink()
@@ -77,6 +81,29 @@ async def test_a_full_disk_is_told_confirms_nothing_and_heals(open_sqlite: OpenS
     assert [delivery.envelope.id for delivery in peeked] == confirmed
     assert taken == [*confirmed, "after"]
     assert [event.new.name for event in events if isinstance(event, StateChanged)] == ["DEGRADED", "READY"]
+
+
+@pytest.mark.slow
+async def test_a_vacuum_that_has_no_room_says_so(open_sqlite: OpenSqlite, small_disk: Path) -> None:
+    """It is what somebody tries whose disk is full; what is in the file stays."""
+    path = small_disk / "q.db"
+    async with open_sqlite([], path=str(path)) as broker:
+        await broker.declare(Topology(queues=[Queue(name="q")]))
+        for number in range(100):
+            await broker.send(Envelope(subject="q", id=str(number), body=bytes(1000)), exchange="", mandatory=True)
+    with contextlib.suppress(OSError), (small_disk / "more").open("wb") as more:
+        while True:
+            more.write(bytes(4096))
+            more.flush()
+
+    done = CliRunner().invoke(queue, ["vacuum", "--file", str(path)])
+    listed = CliRunner().invoke(queue, ["list", "--file", str(path)])
+    (small_disk / "more").unlink()
+    counted = json.loads(CliRunner().invoke(queue, ["list", "--json", "--file", str(path)]).output)
+
+    assert (done.exit_code, listed.exit_code) in {(1, 0), (1, 1)}
+    assert f'there is no space left for "{path}": nothing was stored; make room' in done.output
+    assert [row["ready"] for row in counted] == [100]
 
 
 class Slow:

@@ -10,6 +10,8 @@ from typing import Any, Final, TypeVar
 import click
 import trio
 
+from kernel import Plan, manifest_options
+from kernel.abc import shown_headers
 from kernel.errors import InvalidError, KernelError
 
 from .._driver import AmqpDriver
@@ -35,11 +37,11 @@ def rabbitmq() -> None:
 def _of_service(command: Callable[..., object]) -> Callable[..., object]:
     """Add the options that say which driver, and pass the service as first argument."""
 
-    @click.option("--manifest", help="The manifest that names it; kernel.toml if nothing is given.")
+    @manifest_options
     @click.option("--driver", help="Which driver of the manifest, if there are several.")
     @wraps(command)
-    def run(*, manifest: str | None, driver: str | None, **others: Any) -> object:  # noqa: ANN401
-        service = read_service(manifest, driver, AmqpDriver)
+    def run(*, read_plan: Callable[[], Plan], driver: str | None, **others: Any) -> object:  # noqa: ANN401
+        service = read_service(read_plan(), driver, AmqpDriver)
         try:
             return command(service, **others)
         except InvalidError:
@@ -96,7 +98,7 @@ def list_queues(service: Service, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON, one a line, the body in base64.")
 @_of_service
 def peek(service: Service, *, name: str, limit: int, as_json: bool) -> None:
-    """Show the first messages of queue NAME. They are taken and go back, marked as redelivered."""
+    """Show the first messages of queue NAME, without what is called like a secret. They are taken and go back, marked as redelivered."""
     full = service.name(name)
     in_stream = service.is_stream(full)
     for record in _ask(service, lambda link: looking.peek(link, full, limit, in_stream=in_stream)):
@@ -104,8 +106,8 @@ def peek(service: Service, *, name: str, limit: int, as_json: bool) -> None:
             click.echo(json.dumps(record))
             continue
         click.echo(f"{_safe(record['id'])}  {_safe(record['subject'])}  attempts {record['attempts']}")
-        for key, value in record["headers"].items():
-            click.echo(f"    {_safe(key)}: {json.dumps(value)}")
+        for key, value in shown_headers(record["headers"]).items():
+            click.echo(f"    {_safe(key)}: {_safe(value)}")
         click.echo(f"    {record['bytes']} bytes")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -11,7 +10,7 @@ import attrs
 import click
 import structlog
 
-from kernel import Plan, discover, load, resolve
+from kernel import Plan
 from kernel.abc import Queue, topologies
 
 from .._config import AmqpConfig
@@ -74,21 +73,18 @@ class Service:
         return [bound for bound in self.bindings if bound.destination == name and not bound.is_exchange]
 
 
-def read_service(manifest: str | None, driver: str | None, driver_class: type[object]) -> Service:
-    """Read a manifest, and return what it says of its only `amqp` driver, or of the one of that name.
+def read_service(plan: Plan, driver: str | None, driver_class: type[object]) -> Service:
+    """Return what a plan says of its only `amqp` driver, or of the one of that name.
 
     Raises:
-        InvalidError: if the manifest is wrong.
         click.UsageError: if it has no such driver, or several and none is named.
     """
-    path = manifest or os.environ.get("KERNEL_MANIFEST") or "kernel.toml"
-    plan = resolve(load(path, environ=os.environ), discover())
     there = [spec for spec in plan.components.values() if getattr(spec, "cls", None) is driver_class]
     found = [spec for spec in there if driver in {None, spec.name}]
     if len(found) != 1:
         names = ", ".join(sorted(spec.name for spec in there)) or "none"
         wrong = "has several `amqp` drivers, name one with --driver" if found else f'has no `amqp` driver "{driver}"'
-        raise click.UsageError(f"{path} {wrong if there else 'has no `amqp` driver'}; it has: {names}")
+        raise click.UsageError(f"{plan.path} {wrong if there else 'has no `amqp` driver'}; it has: {names}")
     (spec,) = found
     config: object = getattr(spec, "config", None)
     assert isinstance(config, AmqpConfig)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,13 @@ def topology_of(name: str, options: AmqpOptions | None) -> Topology:
     )
 
 
-def fill(name: str, *texts: str, options: AmqpOptions | None = None, dead: int = 0) -> None:
+def fill(
+    name: str,
+    *texts: str,
+    options: AmqpOptions | None = None,
+    dead: int = 0,
+    headers: Mapping[str, object] | None = None,
+) -> None:
     """Declare, send through the exchange, and have the first ones die."""
 
     async def run() -> None:
@@ -109,7 +115,8 @@ def fill(name: str, *texts: str, options: AmqpOptions | None = None, dead: int =
             await broker.declare(topology_of(name, options))
             for text in texts:
                 short = text[:20]
-                await broker.send(Envelope(subject=f"a.{short}", body=text.encode(), id=short), exchange=name)
+                envelope = Envelope(subject=f"a.{short}", body=text.encode(), id=short, headers=headers or {})
+                await broker.send(envelope, exchange=name)
             async with broker.subscribe(Subscription(queue=name, prefetch=1)) as deliveries:
                 for _ in range(dead):
                     await (await take(deliveries)).settle(DeadLetter("no use"))
@@ -157,6 +164,14 @@ def test_peek_prints_nothing_that_a_terminal_obeys(place: Place) -> None:
     fill(place.name, "\x1b]0;owned\x07")
 
     assert "\x1b" not in place.output("peek", place.name)
+
+
+def test_peek_shows_nothing_that_is_called_like_a_secret(place: Place) -> None:
+    fill(place.name, "x", headers={"Authorization": "Bearer canary", "plain": "amqp://u:canary@host/x", "count": 3})
+    shown = place.output("peek", place.name)
+
+    assert "canary" not in shown
+    assert "    Authorization: ***\n    plain: amqp://***@host/x\n    count: 3\n" in shown
 
 
 def test_retry_sends_each_where_it_died_and_counts_anew(place: Place) -> None:
