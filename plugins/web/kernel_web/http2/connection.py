@@ -5,6 +5,7 @@ What h2 and its events mean is in `protocol`, what the connection says in `outle
 
 from __future__ import annotations
 
+import functools
 import time
 from math import inf
 from typing import Any, Final, final
@@ -26,7 +27,8 @@ from ..websocket.socket import WebSocket
 from ..wire.channel import Channel
 from ..wire.turns import Pieces
 from .lane import Lane
-from .outlet import Outlet
+from .leftovers import Leftovers
+from .outlet import PLENTY, Outlet
 from .protocol import Fields, is_sound, parted
 from .stream import Stream, give
 from .tunnel import Tunnel
@@ -35,9 +37,6 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 RUNNING_MAX: Final = 200
 """Requests of one connection at a time, cancelled ones that still run included; a client that resets faster than
 requests can end is cut off."""
-CONNECTION_WINDOW: Final = 256 * 65535
-"""Bytes that the streams of one connection may have unread in all: more than each of them may have, taken together, or
-those that nobody reads would use up what all share."""
 SMALL: Final = 512
 """Bytes of frames that are taken at once, whatever they cost."""
 LINGER: Final = 1.0
@@ -54,6 +53,7 @@ class Http2(Speaker):
         "_base",
         "_closing",
         "_lanes",
+        "_leftovers",
         "_opening",
         "_outlet",
         "_patience",
@@ -72,6 +72,7 @@ class Http2(Speaker):
         self._running: dict[Stream | WebSocket, Lane] = {}
         self._lanes: dict[int, tuple[Stream | WebSocket, Lane]] = {}
         """By the id of their stream; gone as soon as the client has nothing to do with them any more."""
+        self._leftovers = Leftovers(shared)
         self._closing = False
         self._patience = LINGER_BYTES
         """Bytes that are read after the goodbye, so that it arrives."""
@@ -82,7 +83,7 @@ class Http2(Speaker):
     @override
     async def run(self) -> None:
         self.protocol.initiate_connection()
-        self.protocol.increment_flow_control_window(CONNECTION_WINDOW)
+        self.protocol.increment_flow_control_window(PLENTY)
         async with trio.open_nursery() as self._outlet.nursery:
             try:
                 await self._read()
@@ -146,9 +147,11 @@ class Http2(Speaker):
         elif isinstance(event, h2.events.DataReceived):
             self._take_data(event)
         elif isinstance(event, h2.events.StreamEnded):
+            self._leftovers.drop(event.stream_id)
             if event.stream_id in self._lanes:
                 self._lanes[event.stream_id][1].end()
         elif isinstance(event, h2.events.StreamReset):
+            self._leftovers.drop(event.stream_id)
             if event.stream_id in self._lanes:
                 _leave(*self._lanes[event.stream_id])
         elif isinstance(event, h2.events.WindowUpdated) and event.stream_id:
@@ -171,6 +174,7 @@ class Http2(Speaker):
             else:
                 lane.put(event.data)
         if now:
+            self._leftovers.put(event.stream_id)
             self._outlet.acknowledge(event.stream_id, now)
 
     # --- requests -----------------------------------------------------------------------------------------------
@@ -199,8 +203,7 @@ class Http2(Speaker):
             scope = {**self._base, "method": method, "raw_path": target[1], "headers": fields}
             shared.note({**scope, "http_version": "2"}, "", time.perf_counter(), status)
             give(lane, status, shared.clock.fields, is_head=method == "HEAD")
-            if not lane.ended:
-                lane.reset(ErrorCodes.NO_ERROR)
+            self._leftovers.add(lane)
             return
         scope = request_scope(shared, self._base, route, target, fields, "2")
         if method == "CONNECT":
@@ -228,14 +231,7 @@ class Http2(Speaker):
         scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
         tunnel = Tunnel(lane, self._shared.clock.fields)
         socket = WebSocket(self._shared, scope, route, tunnel, scope["headers"])
-
-        async def run() -> None:
-            try:
-                await socket.run()
-            finally:
-                tunnel.finish()
-
-        self._start(socket, lane, run)
+        self._start(socket, lane, functools.partial(tunnel.carry, socket.run))
 
     def _start(self, call: Stream | WebSocket, lane: Lane, run: Any) -> None:  # noqa: ANN401  an async function
         self._running[call] = lane
@@ -255,6 +251,7 @@ class Http2(Speaker):
             self._note(call, lane)
             del self._running[call]
             self._lanes.pop(lane.id, None)
+            self._leftovers.add(lane)
             self._after()
 
     def _note(self, call: Stream | WebSocket, lane: Lane) -> None:
@@ -264,7 +261,7 @@ class Http2(Speaker):
     @property
     def _is_busy(self) -> bool:
         """Whether a request runs, or the last of an answer has yet to be sent."""
-        return bool(self._running) or self._outlet.writers > 0
+        return bool(self._running or self._leftovers) or self._outlet.writers > 0
 
     def _after(self) -> None:
         """Go on without a request that has ended."""
@@ -287,6 +284,9 @@ class Http2(Speaker):
         elif self._read_until == self.channel.write_until == inf and not self._is_busy:  # as over HTTP/1.1
             self._shared.context.log.error("a connection had no deadline, and is closed")
             self.channel.abort()
+        for stream_id in self._leftovers.drop_late(now):
+            self._outlet.reset(stream_id, ErrorCodes.NO_ERROR)
+            self._after()
         if not self._running:
             self.protocol.decoder.forget()
             self.protocol.encoder.forget()
@@ -308,6 +308,7 @@ class Http2(Speaker):
         for call in list(self._running):
             if isinstance(call, WebSocket):
                 call.go_away()
+        self._leftovers.hurry()
         if not self._is_busy:
             self._close()
         elif not self._closing:

@@ -36,6 +36,9 @@ class Carrying(Protocol):
     def acknowledge(self, stream_id: int, size: int) -> None:
         """Let the client send as much again."""
 
+    def let_finish(self, stream_id: int) -> None:
+        """Let the client send the rest of a body that nobody wants."""
+
     def reset(self, stream_id: int, code: ErrorCodes) -> None:
         """End a stream whose answer is not complete."""
 
@@ -135,6 +138,8 @@ class Lane:
             ClientGoneError: if the client will not get them.
         """
         self._check()
+        if is_last and not self.ended:
+            self._connection.let_finish(self.id)
         try:
             self._connection.protocol.send_headers(self.id, fields, end_stream=is_last)
         except h2.exceptions.ProtocolError as error:
@@ -175,6 +180,8 @@ class Lane:
     def _put_data(self, data: bytes, *, is_last: bool) -> None:
         if not data and not is_last:
             return
+        if is_last and not self.ended:
+            self._connection.let_finish(self.id)
         try:
             self._connection.protocol.send_data(self.id, data, end_stream=is_last)
         except h2.exceptions.ProtocolError as error:

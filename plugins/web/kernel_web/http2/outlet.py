@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
-from typing import final
+from contextlib import suppress
+from typing import Final, final
 
 import h2.exceptions
 import trio
@@ -14,6 +15,10 @@ from ..asgi.shared import Shared
 from ..wire.channel import Channel, ClientGoneError
 from .allowance import Allowance
 from .protocol import build_protocol
+
+PLENTY: Final = 2**30
+"""Bytes that a client may send on all streams of a connection together, and on one whose rest is dropped. What is kept is
+bounded by the windows of the others; one that nobody reads for a while must not use up what all share."""
 
 
 @final
@@ -73,6 +78,11 @@ class Outlet:
         except h2.exceptions.ProtocolError:
             return
         self.flush_nowait()
+
+    def let_finish(self, stream_id: int) -> None:
+        """Let the client send the rest of a body that nobody wants, before it is told the end of its answer."""
+        with suppress(h2.exceptions.ProtocolError):
+            self.protocol.increment_flow_control_window(PLENTY, stream_id)
 
     def reset(self, stream_id: int, code: ErrorCodes) -> None:
         """End a stream whose answer is not complete. May be called again."""

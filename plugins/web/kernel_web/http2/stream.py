@@ -111,8 +111,6 @@ class Stream(Call):
         """Let the client send what nobody will read, and end the stream if it has not ended."""
         self.lane.take()
         self.gone = True
-        if self.is_complete and not (self.lane.ended or self.lane.lost):
-            self.lane.reset(ErrorCodes.NO_ERROR)  # RFC 9113, 8.1: the answer is complete, the rest is not wanted
 
     # --- from the client ----------------------------------------------------------------------------------------
 

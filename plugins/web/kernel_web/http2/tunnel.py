@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import final
 
 from h2.errors import ErrorCodes
@@ -88,8 +89,14 @@ class Tunnel(Carrier):
     def wake(self) -> None:
         self._lane.wake()
 
-    def finish(self) -> None:
-        """End the stream."""
+    async def carry(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a websocket, and end the stream with it."""
+        try:
+            await run()
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
         lane = self._lane
         if not lane.lost and not lane.put_data(b"", is_last=True):
             lane.reset(ErrorCodes.CANCEL)
