@@ -30,7 +30,7 @@ class Settlement(Generic[ReceiptT]):
     is_kept: bool = False
     """Whether it waits for a time at which it can be sent."""
     scope: trio.CancelScope = attrs.field(init=False)
-    """Of the task that goes on with it, in `Settlements.running`; most need none, and to make one costs as much as all
+    """Of the task that goes on with it, from `Settlements.expect` on; most need none, and to make one costs as much as all
     the rest of it."""
 
     def written(self, receipt: ReceiptT) -> None:
@@ -53,13 +53,18 @@ class Settlements:
     _over: trio.Event | None = attrs.field(default=None, init=False)
     """Whoever waits for the last of them."""
 
-    @contextmanager
-    def running(self, settlement: Settlement[Any]) -> Generator[None]:
-        """Know of one for the time of the block, which ends when its `scope` is cancelled."""
+    def expect(self, settlement: Settlement[Any]) -> None:
+        """Know of one from here on, whose task is about to begin: a driver that ends first waits for it as well."""
         import trio  # noqa: PLC0415  who plans needs none
 
         self._running.add(settlement)
         settlement.scope = trio.CancelScope()
+
+    @contextmanager
+    def running(self, settlement: Settlement[Any]) -> Generator[None]:
+        """Know of one for the time of the block, which ends when its `scope` is cancelled."""
+        if settlement not in self._running:
+            self.expect(settlement)
         try:
             with settlement.scope:
                 yield

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 import trio
+import trio.testing
 from kernel_amqp10 import Amqp10Options
 from kernel_amqp10.broker.crashes import FORGIVEN, Note, Spared, next_note
 
@@ -81,6 +82,23 @@ async def attempt_of_the_next(rabbit: Amqp10Node, queue: Queue) -> int:
         return delivery.attempt
 
 
+async def times_there(rabbit: Amqp10Node, queue: Queue) -> int:
+    """How often the message is in its queue; what comes again with a note goes behind the first end."""
+    ids = list[str]()
+    async with rabbit.open() as broker, broker.subscribe(Subscription(queue=queue.name, prefetch=5)) as deliveries:
+        for end in ("first end", "second end"):
+            await broker.send(Envelope(subject=queue.name, body=b"", id=end), exchange="")
+            with trio.fail_after(SOON):
+                while end not in ids:
+                    delivery = await anext(deliveries)
+                    ids.append(delivery.envelope.id)
+                    delivery.settle_nowait(Ack())
+                await trio.testing.wait_all_tasks_blocked()
+                while broker._settlements._running:  # noqa: ASYNC110  nobody tells
+                    await trio.sleep(0.02)
+    return ids.count("a")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
@@ -136,6 +154,7 @@ async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(rabbit: A
                         await trio.sleep(0.02)
 
     assert await attempt_of_the_next(rabbit, queue) == 1
+    assert await times_there(rabbit, queue) == 1
 
 
 @pytest.mark.slow

@@ -65,3 +65,24 @@ async def test_nothing_under_way_takes_no_time(autojump_clock: MockClock) -> Non
     await Settlements().aclose()
 
     assert trio.current_time() == began
+
+
+async def test_the_end_waits_for_what_was_expected_and_had_not_yet_begun(autojump_clock: MockClock) -> None:
+    """The task that goes on may get its first turn after the end: nothing of it has been sent by then."""
+    settlements, settlement, ended = Settlements(), Settlement[str](), list[str]()
+    async with trio.open_nursery() as nursery:
+        settlements.expect(settlement)
+        nursery.start_soon(go_on, settlements, settlement, 1.0, ended)
+        await settlements.aclose()
+        nursery.cancel_scope.cancel()
+
+    assert ended == ["answered"]
+
+
+async def test_what_was_expected_can_be_given_up_before_it_has_begun(autojump_clock: MockClock) -> None:
+    settlements, settlement, ended = Settlements(), Settlement[str](), list[str]()
+    settlements.expect(settlement)
+    settlement.scope.cancel()
+    await go_on(settlements, settlement, 1.0, ended)
+
+    assert ended == ["cancelled"]

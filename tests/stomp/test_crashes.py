@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from kernel_stomp import StompDriver, StompOptions
 from kernel_stomp.broker.broker import StompBroker
 from kernel_stomp.broker.crashes import FORGIVEN, FORGIVEN_NOTED, Note, Spared, is_noted, is_suspect, next_note
@@ -143,6 +144,24 @@ async def test_what_is_given_back_in_time_is_never_counted(server: Server) -> No
     assert attempts == [1] * 6
 
 
+async def times_there(broker: StompBroker, queue: Queue) -> int:
+    """How often the message is in its queue; what comes again with a note goes behind the first end."""
+    ids = list[str]()
+    await broker.declare(Topology(queues=[queue]))
+    async with broker.subscribe(Subscription(queue=queue.name, prefetch=5)) as deliveries:
+        for end in ("first end", "second end"):
+            await broker.send(Envelope(subject=queue.name, body=b"", id=end), exchange="")
+            with trio.fail_after(SOON):
+                while end not in ids:
+                    delivery = await anext(deliveries)
+                    ids.append(delivery.envelope.id)
+                    delivery.settle_nowait(Ack())
+                await trio.testing.wait_all_tasks_blocked()
+                while broker._settlements._running:  # noqa: ASYNC110  nobody tells
+                    await trio.sleep(0.02)
+    return ids.count("a")
+
+
 async def until_fetched(broker: StompBroker) -> None:
     """Wait until a copy with a note is here: it comes anew to whoever has noted that it came again."""
     [consumer] = broker._consumers
@@ -164,6 +183,8 @@ async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(server: S
                 await until_fetched(broker)
 
     assert await attempt_of_the_next(server, queue) == 1
+    async with opened(server) as broker:
+        assert await times_there(broker, queue) == 1
 
 
 @pytest.mark.slow

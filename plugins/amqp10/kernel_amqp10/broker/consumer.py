@@ -183,7 +183,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._unsettled += 1
         self._in_hand.add(delivery)
         delivery.settled = True
-        self._start(partial(self._note, delivery))
+        self._go_on(self._note, delivery, Amqp10Settlement())
         return None
 
     async def _end_of_all(self) -> UnavailableError:
@@ -231,7 +231,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._unsettled += 1
         self._in_hand.add(delivery)
         delivery.settled = True
-        self._start(partial(self._return_noted, delivery))
+        self._go_on(self._return_noted, delivery, Amqp10Settlement())
 
     def _give_back(self, arrived: Arrived) -> None:
         if arrived.link.error is None:
@@ -271,12 +271,23 @@ class Consumer(AsyncIterator[Delivery], Desk):
             with trio.move_on_after(_PATIENCE):
                 is_over = await self._tell(delivery, outcome, settlement)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome, settlement))
+            self._go_on(partial(self._tell_later, outcome=outcome), delivery, settlement)
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome, settlement))
+            self._go_on(partial(self._tell_later, outcome=outcome), delivery, settlement)
 
-    async def _tell_later(self, delivery: Amqp10Delivery, outcome: Outcome, settlement: Amqp10Settlement) -> None:
+    def _go_on(
+        self,
+        task: Callable[[Amqp10Delivery, Amqp10Settlement], Awaitable[None]],
+        delivery: Amqp10Delivery,
+        settlement: Amqp10Settlement,
+    ) -> None:
+        """Start a task for a delivery that has not yet been settled; a driver that ends waits for it from here on."""
+        self._settlements.expect(settlement)
+        self._telling[settlement] = delivery.arrived.link
+        self._start(partial(task, delivery, settlement))
+
+    async def _tell_later(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement, *, outcome: Outcome) -> None:
         """Send an outcome as soon as that is possible, or until the link is gone."""
         with self._going_on(delivery, settlement):
             await self._tell_again(delivery, outcome, settlement)
@@ -284,7 +295,6 @@ class Consumer(AsyncIterator[Delivery], Desk):
     @contextmanager
     def _going_on(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> Generator[None]:
         """Go on with an settlement in a task of its own, for as long as the link is there that brought the delivery."""
-        self._telling[settlement] = delivery.arrived.link
         try:
             with self._settlements.running(settlement):
                 yield
@@ -369,13 +379,13 @@ class Consumer(AsyncIterator[Delivery], Desk):
         """Take note that a delivery comes again and nobody has died with it."""
         self._spared.add(self._wish.queue, delivery.envelope.id)
 
-    async def _note(self, delivery: Amqp10Delivery) -> None:  # noqa: ASYNC910  the link may be gone
+    async def _note(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> None:  # noqa: ASYNC910  the link may be gone
         """Have a message come again with a note that counts; hand it out as it is where that cannot be.
 
         Once the broker may have the copy, its answer is waited for however long it takes: who handed the message out as
         well would have it handled twice.
         """
-        settlement, link = Amqp10Settlement(), delivery.arrived.link
+        link = delivery.arrived.link
         with self._going_on(delivery, settlement), suppress(UnknownOutcomeError):
             if await self._is_noted(delivery, settlement):
                 self._say(delivery, link.accepted)
@@ -414,8 +424,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             on_written=on_written,
         )
 
-    async def _return_noted(self, delivery: Amqp10Delivery) -> None:  # noqa: ASYNC910  the link may be gone
-        settlement = Amqp10Settlement()
+    async def _return_noted(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> None:  # noqa: ASYNC910  the link may be gone
         with self._going_on(delivery, settlement), suppress(UnknownOutcomeError):
             if not await self._tell(delivery, Return(), settlement):
                 await self._tell_again(delivery, Return(), settlement)

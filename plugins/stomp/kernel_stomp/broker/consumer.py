@@ -131,7 +131,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     def _put(self, delivery: StompDelivery) -> None:
         if self._is_suspect(delivery.frame):
             self._taken.add(delivery)
-            self._start(partial(self._note, delivery))
+            self._go_on(self._note, delivery, StompSettlement())
             return
         self._shelf.append(delivery)
         if self._waiting:
@@ -210,7 +210,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             if not (self._taken and is_done):
                 self._release()
         for delivery in noted:  # not before, or it would come to this consumer again
-            self._start(partial(self._return_noted, delivery))
+            self._go_on(self._return_noted, delivery, StompSettlement())
 
     def _keep_noted(self) -> list[StompDelivery]:
         """Return the copies with a note that nobody took: they are not to go back as they are, which would be counted."""
@@ -266,12 +266,23 @@ class Consumer(AsyncIterator[Delivery], Desk):
             with trio.move_on_after(_PATIENCE):
                 is_over = await self._tell(delivery, outcome, settlement)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome, settlement))
+            self._go_on(partial(self._tell_later, outcome=outcome), delivery, settlement)
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome, settlement))
+            self._go_on(partial(self._tell_later, outcome=outcome), delivery, settlement)
 
-    async def _tell_later(self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement) -> None:
+    def _go_on(
+        self,
+        task: Callable[[StompDelivery, StompSettlement], Awaitable[None]],
+        delivery: StompDelivery,
+        settlement: StompSettlement,
+    ) -> None:
+        """Start a task for a delivery that has not yet been settled; a driver that ends waits for it from here on."""
+        self._settlements.expect(settlement)
+        self._telling.add(settlement)
+        self._start(partial(task, delivery, settlement))
+
+    async def _tell_later(self, delivery: StompDelivery, settlement: StompSettlement, *, outcome: Outcome) -> None:
         """Send an outcome as soon as that is possible, or until the connection is gone."""
         with self._going_on(delivery, settlement):
             await self._tell_again(delivery, outcome, settlement)
@@ -279,7 +290,6 @@ class Consumer(AsyncIterator[Delivery], Desk):
     @contextlib.contextmanager
     def _going_on(self, delivery: StompDelivery, settlement: StompSettlement) -> Generator[None]:
         """Go on with an settlement in a task of its own, for as long as the connection is there that brought the delivery."""
-        self._telling.add(settlement)
         try:
             with self._settlements.running(settlement):
                 yield
@@ -372,13 +382,12 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     # --- attempts in which a process died
 
-    async def _note(self, delivery: StompDelivery) -> None:  # noqa: ASYNC910  the connection may be gone
+    async def _note(self, delivery: StompDelivery, settlement: StompSettlement) -> None:  # noqa: ASYNC910  the connection may be gone
         """Have a message come again with a note that counts; hand it out as it is where that cannot be.
 
         Once the server may have the copy, its answer is waited for however long it takes: who handed the message out as
         well would have it handled twice.
         """
-        settlement = StompSettlement()
         with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
             if await self._send_note(delivery, settlement):
                 self._done(delivery, is_acked=settlement.acknowledges)
@@ -415,8 +424,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 return True
         return False  # noqa: ASYNC910  it comes from the server
 
-    async def _return_noted(self, delivery: StompDelivery) -> None:  # noqa: ASYNC910  the connection may be gone
-        settlement = StompSettlement()
+    async def _return_noted(self, delivery: StompDelivery, settlement: StompSettlement) -> None:  # noqa: ASYNC910  the connection may be gone
         with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
             if not await self._tell(delivery, Return(), settlement):
                 await self._tell_again(delivery, Return(), settlement)
