@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import trio
 import trio.testing
 from kernel_stomp._errors import LateError, LinkError, LinkLostError, LoginRefusedError
-from kernel_stomp.core import Frame, Parser
-from kernel_stomp.link.connect import Joined, LinkSettings, shake_hands
+from kernel_stomp.core import Frame
+from kernel_stomp.link.connect import LinkSettings, shake_hands
 from kernel_stomp.link.link import Link
 from kernel_stomp.link.receipts import LONGEST, Receipt
 
-from .far_side import COMMANDS
+from .far_side import Server, linked
 
 SETTINGS = LinkSettings(hosts=(("127.0.0.1", 1),), headers={"login": "guest", "passcode": "secret"}, heartbeat=10.0)
-
-
-class Server:
-    """The other end of a connection."""
-
-    def __init__(self) -> None:
-        self.near, self.stream = trio.testing.memory_stream_pair()
-        self.parser = Parser(frozenset({"CONNECT", "BEGIN", "ABORT", "SEND", "DISCONNECT"}))
-        self.heard: list[Frame] = []
-        self.beats = 0
-
-    async def say(self, data: bytes) -> None:
-        await self.stream.send_all(data)
-
-    async def answer(self, *, probes: bool = True, others: bool = True) -> None:
-        """Confirm what is asked to be, for ever."""
-        async for data in self.stream:
-            self.beats += data == b"\n"
-            self.parser.feed(data)
-            while (frame := self.parser.next_frame()) is not None:
-                self.heard.append(frame)
-                id_ = frame.headers.get("receipt")
-                if id_ is not None and (probes if frame.command == "ABORT" else others):
-                    await self.say(f"RECEIPT\nreceipt-id:{id_}\n\n\0".encode())
-
-    async def beat(self) -> None:
-        while True:
-            await trio.sleep(10)
-            await self.say(b"\n")
-
-
-@asynccontextmanager
-async def linked(server: Server, *, hears: bool = True) -> AsyncIterator[Link]:
-    joined = Joined(stream=server.near, parser=Parser(COMMANDS), where="here", beat=10.0, hears=hears)
-    link = Link(joined, 10.0, 2.0)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(link.run)
-        yield link
-        nursery.cancel_scope.cancel()
-        await link.aclose()
 
 
 async def lost_after(link: Link) -> tuple[float, str]:

@@ -115,6 +115,9 @@ class ActiveSupply(Supply):
     _link: Link | None = attrs.field(default=None, init=False)
     _slots: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     """Id of a subscription -> where it takes from."""
+    _replaced: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
+    """Id of a subscription -> the last message that it brought of which a copy was sent: it is not in hand any more, though
+    the answer may not have come; the next one may have."""
     _last: int = attrs.field(default=0, init=False)
     _is_left: bool = attrs.field(default=False, init=False)
 
@@ -163,12 +166,11 @@ class ActiveSupply(Supply):
 
         def written(receipt: Receipt) -> None:
             on_written(receipt)
+            self._replaced[frame.headers.get("subscription", "")] = _told(frame)
             if self._is_left:
                 self._close(frame)  # at once: the subscription that has room again would get the copy
 
         await link.request(Frame("COMMIT", transaction), on_written=written)
-        if self._is_left:
-            self._close(frame)
         return True
 
     @override
@@ -178,7 +180,9 @@ class ActiveSupply(Supply):
             untaken()
             await link.aclose()  # whatever is not settled is delivered to others
             return
-        held = {frame.headers.get("subscription", "") for frame in taken}
+        held = {
+            slot for frame in taken if self._replaced.get(slot := frame.headers.get("subscription", "")) != _told(frame)
+        }
         for slot in [slot for slot in self._slots if slot not in held]:
             del self._slots[slot]
             link.write(Frame("UNSUBSCRIBE", {"id": slot}))
@@ -199,6 +203,7 @@ class ActiveSupply(Supply):
         """End the subscription that brought a message; what it has not settled is delivered again."""
         slot = frame.headers.get("subscription", "")
         place = self._slots.pop(slot, None)
+        self._replaced.pop(slot, None)
         if place is not None:
             self._open.write(Frame("UNSUBSCRIBE", {"id": slot}))
         return place
@@ -222,6 +227,11 @@ def _named(frame: Frame) -> dict[str, str]:
     if "ack" in headers:
         return {"id": headers["ack"]}
     return {"message-id": headers.get("message-id", ""), "subscription": headers.get("subscription", "")}
+
+
+def _told(frame: Frame) -> str:
+    """Return by what an acknowledgement tells a message from all others of its connection."""
+    return frame.headers.get("ack") or frame.headers.get("message-id", "")
 
 
 def _word_of(name: str) -> str:
