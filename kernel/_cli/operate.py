@@ -27,6 +27,8 @@ FAILED: Final = 1
 NOBODY: Final = 2
 """There is no such service, or several that may be meant."""
 LEVELS: Final = ("debug", "info", "warning", "error")
+_LISTED_WITHIN: Final = 5.0
+"""Seconds in which each service has to answer that is listed."""
 _LATE: Final = 2.0
 """Seconds after the grace period in which a process must be gone."""
 _COLOURS: Final = {"ready": "green", "degraded": "yellow", "backoff": "yellow", "failed": "red"}
@@ -96,7 +98,7 @@ def _only(place: Place, answers: Iterator[Any]) -> Any:  # noqa: ANN401  as abov
 
 
 def _show(answer: object, text: Callable[[Any], str], *, as_json: bool) -> None:
-    say(json.dumps(answer) if as_json else status.printable(text(answer)))
+    say(json.dumps(answer) if as_json else text(_printable(answer)))
 
 
 # --- looking ------------------------------------------------------------------------------------------------------
@@ -107,21 +109,25 @@ def _show(answer: object, text: Callable[[Any], str], *, as_json: bool) -> None:
 def ps(*, as_json: bool) -> None:
     """List the services that run here.
 
-    That are those of this user which listen on a control socket. One that does not answer is named on standard error.
+    That are those of this user which listen on a control socket. One that does not answer is listed as such, and why
+    is told on standard error.
     """
-    from .._control.client import RefusedError, UnansweredError, ask  # noqa: PLC0415  see `cli`
+    from .._control.client import RefusedError, UnansweredError, ask_briefly  # noqa: PLC0415  see `cli`
     from .._control.places import listed  # noqa: PLC0415  as above
 
     found: list[Mapping[str, Any]] = []
     for place in listed(os.environ):
         try:
-            found.append({**ask(place, "ps"), "service": place.service})
+            found.append({**ask_briefly(place, "ps", within=_LISTED_WITHIN), "service": place.service})
         except (RefusedError, UnansweredError) as error:
+            if place.is_stale or not place.path.exists():
+                continue  # it has ended meanwhile
+            found.append(status.silent(place.service, place.pid))
             complain(f"kernel: {status.printable(str(error))}")
     if as_json:
         say(json.dumps(found))
     else:
-        say(status.printable(status.services_text(found)) if found else "no service runs here that listens")
+        say(status.services_text(_printable(found)) if found else "no service runs here that listens")
 
 
 @click.command()
@@ -195,10 +201,10 @@ def tap(
 
 
 def _printable(value: object) -> Any:  # noqa: ANN401  what JSON can say
-    """Return JSON whose texts no terminal obeys."""
+    """Return JSON whose texts no terminal obeys, and none of which makes a line of its own."""
     match value:
         case str():
-            return status.printable(value)
+            return status.one_line(value)
         case list():
             return [_printable(item) for item in cast("list[object]", value)]
         case dict():

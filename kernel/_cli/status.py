@@ -23,9 +23,19 @@ def services_text(services: Sequence[Json]) -> str:
     """Return a table of services."""
     rows = [("service", "pid", "state", "for", "manifest")]
     rows += [
-        (one["service"], str(one["pid"]), one["state"], lasting(one["seconds"]), one["manifest"]) for one in services
+        (one["service"], str(one["pid"]), one["state"], _age(one["seconds"]), one["manifest"] or "-")
+        for one in services
     ]
     return "\n".join(_table(rows))
+
+
+def _age(seconds: float | None) -> str:
+    return "-" if seconds is None else lasting(seconds)
+
+
+def silent(service: str, pid: int) -> dict[str, object]:
+    """Return what there is to list of a service that does not answer, as it would have told it."""
+    return {"service": service, "pid": pid, "state": "no answer", "seconds": None, "manifest": None}
 
 
 def title(service: Json) -> str:
@@ -135,15 +145,16 @@ def message_text(message: Json) -> str:
     )
     headers = [f"    {key}: {value}" for key, value in message["headers"].items()]
     # Line by line: who sent it must not write lines of his own here.
-    return "\n".join(map(_one_line, [f"{head}  ({told})", *headers, f"    {message['body']}"]))
+    return "\n".join(map(one_line, [f"{head}  ({told})", *headers, f"    {message['body']}"]))
 
 
 def printable(text: str) -> str:
     """Return a text that no terminal obeys: what is no printable character is escaped, but for line breaks."""
-    return "\n".join(map(_one_line, text.split("\n")))
+    return "\n".join(map(one_line, text.split("\n")))
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text that no terminal obeys, in one line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -28,7 +28,16 @@ def ask(place: Place, order: str, **arguments: object) -> Any:  # noqa: ANN401  
         RefusedError: if it does not do what it was asked for.
         UnansweredError: if there is no answer.
     """
-    for answer in follow(place, order, arguments, within=ANSWERS_WITHIN):
+    return _only(place, follow(place, order, arguments, within=ANSWERS_WITHIN))
+
+
+def ask_briefly(place: Place, order: str, *, within: float) -> Any:  # noqa: ANN401  as above
+    """`ask` for what must come within so many seconds."""
+    return _only(place, follow(place, order, {}, within=within))
+
+
+def _only(place: Place, answers: Iterator[Any]) -> Any:  # noqa: ANN401  as above
+    for answer in answers:
         return answer
     raise UnansweredError(f"{place.service} (pid {place.pid}) has closed the connection")
 
@@ -46,6 +55,8 @@ def follow(place: Place, order: str, arguments: Mapping[str, object], *, within:
         RefusedError: if it does not do what it was asked for.
         UnansweredError: if there is no answer.
     """
+    if place.is_halted:
+        raise UnansweredError(_silence(place, "it is halted"))
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_CONNECTS_WITHIN)
@@ -57,7 +68,12 @@ def follow(place: Place, order: str, arguments: Mapping[str, object], *, within:
                 while line := lines.readline(MAX_ANSWER):
                     yield _answer(line)
     except (OSError, ValueError) as error:
-        raise UnansweredError(f"{place.service} (pid {place.pid}) does not answer: {error}") from error
+        raise UnansweredError(_silence(place, str(error))) from error
+
+
+def _silence(place: Place, why: str) -> str:
+    halted = f"a signal has halted it, and `kill -CONT {place.pid}` has it go on"
+    return f"{place.service} (pid {place.pid}) does not answer: {halted if place.is_halted else why}"
 
 
 def _answer(line: bytes) -> Any:  # noqa: ANN401  as above

@@ -49,6 +49,15 @@ class Place:
             pass
         return False
 
+    @property
+    def is_halted(self) -> bool:
+        """Whether SIGSTOP or SIGTSTP halts its process, as far as the system tells."""
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return status.rpartition(")")[2].strip()[:1] in {"T", "t"}
+
 
 def make_folder(path: Path) -> None:
     """Make the folder of a socket, for its user alone.

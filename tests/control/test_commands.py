@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from kernel._cli import status
+from kernel._cli import operate, status
 from kernel._cli.cli import execute
+from kernel._control.places import Place
 
 PATIENCE = 30
 MANIFEST = """
@@ -105,6 +107,49 @@ def test_ps_lists_what_runs(run: Any, service: Any) -> None:
     assert out.splitlines()[0].split() == ["service", "pid", "state", "for", "manifest"]
     assert out.splitlines()[1].split()[:3] == ["shop", str(service.pid), "ready"]
     assert (one["service"], one["pid"], one["state"]) == ("shop", service.pid, "ready")
+
+
+def test_a_service_that_is_halted_is_listed_and_told_how_to_go_on(run: Any, service: Any) -> None:
+    os.kill(service.pid, signal.SIGSTOP)
+    try:
+        code, out, err = run("ps")
+        [one] = json.loads(run("ps", "--json")[1])
+        why = run("why")
+    finally:
+        os.kill(service.pid, signal.SIGCONT)
+
+    told = f"does not answer: a signal has halted it, and `kill -CONT {service.pid}` has it go on"
+    assert code == 0
+    assert out.splitlines()[1].split() == ["shop", str(service.pid), "no", "answer", "-", "-"]
+    assert told in err
+    assert (one["state"], one["seconds"]) == ("no answer", None)
+    assert why[0] == 1
+    assert told in why[2]
+
+
+def test_a_service_that_ends_while_it_is_asked_is_not_listed(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket is gone when it is connected to; that of another one which nobody listens to is told of."""
+    ended = Place("ended", os.getpid(), tmp_path / f"ended-{os.getpid()}.sock")
+    deaf = Place("deaf", os.getpid(), tmp_path / f"deaf-{os.getpid()}.sock")
+    deaf.path.touch()
+    monkeypatch.setattr("kernel._control.places.listed", lambda _environ: [ended, deaf])
+    try:
+        code, out, err = run("ps")
+    finally:
+        deaf.path.unlink()
+
+    assert code == 0
+    assert "ended" not in out + err
+    assert "deaf" in out
+    assert "deaf" in err
+
+
+def test_a_reason_makes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    operate._show({"text": "gone\nworker/forged ready\x1b[2J"}, lambda answer: answer["text"], as_json=False)
+
+    assert capsys.readouterr().out == "gone\\nworker/forged ready\\x1b[2J\n"
 
 
 def test_tree_shows_every_component(run: Any) -> None:
