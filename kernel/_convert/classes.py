@@ -284,7 +284,7 @@ class Fields(Node):
                 except AttributeError:  # it looked at a field that is itself wrong or left to its default
                     continue
                 except Exception as error:  # noqa: BLE001  as above
-                    walk.wrong((*at, key), described(error))
+                    walk.failed((*at, key), described(error))
                     is_wrong = True
         return is_wrong
 

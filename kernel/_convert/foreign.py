@@ -56,7 +56,7 @@ class Foreign(Node):
         except Exception as error:  # noqa: BLE001  of the model
             for place, text in _faults(error):
                 if not is_strange or text != _EXTRA:
-                    walk.wrong((*at, *place), text)
+                    walk.failed((*at, *place), text)
             return WRONG
         return WRONG if is_strange else made
 

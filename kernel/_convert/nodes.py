@@ -59,7 +59,7 @@ class Node:
         except (ValueError, OverflowError, ArithmeticError):
             return walk.refuse(at, self.words(), given)
         except Exception as error:  # noqa: BLE001  the type's own code
-            return walk.wrong(at, described(error))
+            return walk.failed(at, described(error))
 
     def _reading_of(self, value: FromOutside) -> object:
         """Return the first reading that it takes; the string if it takes none."""
@@ -136,7 +136,7 @@ class Limited(Node):
         except WrongValueError as error:
             return walk.wrong(at, str(error))
         except Exception as error:  # noqa: BLE001  a predicate's own code
-            return walk.wrong(at, described(error))
+            return walk.failed(at, described(error))
         return made
 
     def schema(self, book: Book) -> Schema:
@@ -189,7 +189,7 @@ def built(make: Callable[[Any], object], parts: object, at: At, walk: Walk) -> o
     except WrongValueError as error:
         return walk.wrong(at, str(error))
     except Exception as error:  # noqa: BLE001  such as an item that cannot be hashed
-        return walk.wrong(at, described(error))
+        return walk.failed(at, described(error))
 
 
 class Fixed(Node):

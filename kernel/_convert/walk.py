@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias, final
 
 import attrs
 
+from .._core.passwords import MASK, names_a_password
 from .._core.secret import Secret
 from .._core.words import field_and_text, shown
 from .instead import instead
 from .leaves import IN_MANIFESTS, IN_MESSAGES, Leaf, Schema
 
+_QUOTED: Final = re.compile(r"""(['"])(.*?)\1""", re.DOTALL)
 At: TypeAlias = tuple[str | int, ...]
 Report: TypeAlias = Callable[[At, str], None]
 WRONG: Final = object()
@@ -67,9 +70,14 @@ class Walk:
         return self.directory.absolute() / made if self.directory is not None and isinstance(made, Path) else made
 
     def wrong(self, at: At, text: str) -> object:
-        """Report a problem; return `WRONG`."""
-        self.report(at, text)
+        """Report a problem; return `WRONG`. A value under a key that is called like a secret is not told."""
+        self.report(at, text if _secret_in(at) is None else text.partition(", got ")[0])
         return WRONG
+
+    def failed(self, at: At, text: str) -> object:
+        """Report what somebody's own code says of a value, as `wrong`; it may quote the value anywhere."""
+        secret = _secret_in(at)
+        return self.wrong(at, text if secret is None else _without_quotes(text, secret))
 
     def refuse(self, at: At, words: str, value: object) -> object:
         """Report a value of the wrong type; return `WRONG`."""
@@ -77,6 +85,15 @@ class Walk:
             return self.wrong(at, f"must be {words}; a secret cannot be used here")
         hint = instead(words, value) if self.policy.is_strict else ""
         return self.wrong(at, f"must be {words}, got {shown(value, table=self.policy.table)}{hint}")
+
+
+def _secret_in(at: At) -> str | None:
+    """Return the key in a path that is called like a secret."""
+    return next((key for key in at if isinstance(key, str) and names_a_password(key)), None)
+
+
+def _without_quotes(text: str, key: str) -> str:
+    return _QUOTED.sub(lambda found: found[0] if found[2] == key else f"{found[1]}{MASK}{found[1]}", text)
 
 
 def described(error: Exception) -> str:

@@ -12,7 +12,9 @@ from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, NewType, NotRequired, Required, TypedDict, TypeVar
 from uuid import UUID
 
+import annotated_types
 import attrs
+import pydantic
 import pytest
 from attrs import validators as v
 from hypothesis import given
@@ -309,6 +311,48 @@ def test_a_payload_is_never_shown_whole() -> None:
     assert len(str(problems_of(dict[str, int], {canary: canary}))) < 300
     assert len(str(problems_of(Picky, {"a": canary}))) < 300
     assert len(str(problems_of(Picky, {"a": "x", "b": canary}))) < 400
+
+
+def no_canary(_owner: object, _field: object, value: object) -> None:
+    raise ValueError(f"'password' must not be {value!r}, nor \"{value}\"")
+
+
+@attrs.frozen
+class Login:
+    password: int = 0
+    api_key: Literal["a", "b"] = "a"
+    token: Annotated[str, annotated_types.MaxLen(3)] = ""
+    client_secret: UUID | None = None
+    db_passwd: tuple[int, ...] = ()
+    passphrase: str = attrs.field(default="", validator=v.optional(v.matches_re("x+")))
+    pwd: object = attrs.field(default=None, validator=v.optional(no_canary))
+
+
+class Model(pydantic.BaseModel):
+    password: int = 0
+    secret: str = ""
+
+    @pydantic.field_validator("secret")
+    @classmethod
+    def refuse(cls, value: str) -> str:
+        if value:
+            raise ValueError(f"no {value!r}")
+        return value
+
+
+@pytest.mark.parametrize("of", [Login, Model, dict[str, Login], list[Login | None]], ids=str)
+@pytest.mark.parametrize("value", ["canary", ["canary"], {"canary": "canary"}], ids=repr)
+def test_what_stands_under_a_key_that_is_called_like_a_secret_is_not_told(of: Any, value: object) -> None:
+    """Its sender made a mistake, which is logged, kept with the dead letter and answered: none of these may hold it."""
+    convert = payload_converter(of)
+    for key in ("password", "secret") if of is Model else attrs.fields_dict(Login):
+        payload: Any = {key: value}
+        if of not in {Login, Model}:
+            payload = {"a": payload} if of == dict[str, Login] else [payload]
+        with pytest.raises(ConversionError, match=key) as caught:
+            convert(payload)
+
+        assert "canary" not in str(caught.value)
 
 
 def test_what_was_raised_inside_is_not_chained() -> None:
