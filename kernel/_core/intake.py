@@ -256,6 +256,17 @@ class Intake(ABC):
     def leave(self, work: Work) -> None:
         """Give the slot of the work back."""
 
+    def give_up_slot(self, work: Work) -> bool:
+        """Let others have the slot of work that goes on, since it does nothing but wait for the outside.
+
+        It stays in flight until `leave`. How many such there may be is for the dispatcher to say.
+
+        Returns:
+            Whether it had one.
+        """
+        del work
+        return False
+
     @final
     @asynccontextmanager
     async def slot(self, label: str = "", *, worker: str = "") -> AsyncGenerator[None]:

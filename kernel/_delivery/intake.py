@@ -219,6 +219,15 @@ class KernelIntake(Intake):
             self._apart -= 1
             self._tell_if_idle()
 
+    def give_up_slot(self, work: Work) -> bool:
+        """Let others have the slot of what goes on without one; return whether it had one."""
+        if not self._works.get(work):
+            return False
+        self._works[work] = False
+        self._apart += 1
+        self._free_slot()
+        return True
+
     async def wait_idle(self) -> None:
         """Wait until nothing is in flight.
 

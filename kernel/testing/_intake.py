@@ -175,6 +175,14 @@ class RecordingIntake(Intake):
             self._limiter.release_on_behalf_of(work)
         self._changed.unpark_all()
 
+    @override
+    def give_up_slot(self, work: Work) -> bool:
+        try:
+            self._limiter.release_on_behalf_of(work)
+        except RuntimeError:  # it had none
+            return False
+        return True
+
     async def _occupy(self, holder: object) -> None:
         self.waiting += 1
         self.most_waiting = max(self.most_waiting, self.waiting)

@@ -159,6 +159,48 @@ async def test_work_that_does_not_count_takes_no_slot_and_is_waited_for_and_cut(
     assert idle.is_set()
 
 
+async def test_work_that_gives_its_slot_up_lets_others_in_and_is_waited_for_and_cut(nursery: trio.Nursery) -> None:
+    slots, apart, idle = intake(nursery), Request(), trio.Event()
+    slots.enter_nowait(apart)
+    had_one = slots.give_up_slot(apart), slots.give_up_slot(apart), slots.give_up_slot(Request())
+    second = Request()
+    slots.enter_nowait(second)
+    in_flight = slots.in_flight
+    with pytest.raises(trio.WouldBlock):
+        slots.enter_nowait(Request())
+
+    async def wait() -> None:
+        await slots.wait_idle()
+        idle.set()
+
+    nursery.start_soon(wait)
+    slots.leave(second)
+    await trio.testing.wait_all_tasks_blocked()
+    was_idle = idle.is_set()
+    slots.cut_slots()
+    slots.leave(apart)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert had_one == (True, False, False)
+    assert (in_flight, apart.cuts, was_idle, idle.is_set()) == (2, 1, False, True)
+
+
+async def test_who_waits_gets_the_slot_that_is_given_up(nursery: trio.Nursery) -> None:
+    slots, first, second, inside = intake(nursery), Request(), Request(), trio.Event()
+    slots.enter_nowait(first)
+
+    async def enter() -> None:
+        await slots.enter(second)
+        inside.set()
+
+    nursery.start_soon(enter)
+    await trio.testing.wait_all_tasks_blocked()
+    slots.give_up_slot(first)
+    await inside.wait()
+
+    assert slots.in_flight == 2
+
+
 async def test_work_that_comes_after_the_cut_is_cut_at_once(nursery: trio.Nursery) -> None:
     slots, late = intake(nursery), Request()
     slots.cut_slots()

@@ -77,6 +77,13 @@ class FakeIntake(Intake):
         if self.is_cut:
             work.cut()
 
+    def give_up_slot(self, work: Work) -> bool:
+        had_one = self.active.get(work, False)
+        if had_one:
+            self.active[work] = False
+            self.free.release()
+        return had_one
+
     def leave(self, work: Work) -> None:
         if self.active.pop(work):
             self.free.release()

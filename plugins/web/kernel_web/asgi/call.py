@@ -10,6 +10,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
+from math import inf
 from typing import Any, Final, cast
 
 import trio
@@ -26,6 +27,9 @@ from .routes import Route
 from .shared import Shared
 from .whose import parted
 
+PATIENCE: Final = 2.0
+"""Seconds in which a client must send, or take, something, if its request keeps others from a slot."""
+_NOTHING: Final = (inf, 0.0)
 ANSWERED: Final = 0
 """The status of a request whose client has, or cannot get, what its application says."""
 
@@ -33,7 +37,19 @@ ANSWERED: Final = 0
 class Call(Work):
     """One request or websocket."""
 
-    __slots__ = ("_is_cut", "began", "gone", "route", "scope", "shared", "told_gone", "until", "waiting")
+    __slots__ = (
+        "_awaited",
+        "_has_slot",
+        "_is_cut",
+        "began",
+        "gone",
+        "route",
+        "scope",
+        "shared",
+        "told_gone",
+        "until",
+        "waiting",
+    )
 
     is_websocket: bool = False
 
@@ -51,6 +67,9 @@ class Call(Work):
         self.waiting: trio.CancelScope | None = None
         """Around the wait for a slot: to cancel it is to leave the queue."""
         self._is_cut: int = 0
+        self._has_slot = False
+        self._awaited = _NOTHING
+        """When its client must have done something, and since when that is so."""
 
     @property
     @override
@@ -125,10 +144,38 @@ class Call(Work):
                 return HTTPStatus.SERVICE_UNAVAILABLE
         else:
             shared.tell_free()
+        self._has_slot = True
         try:
             return await self._run()
         finally:
             shared.intake.leave(self)
+            if not self._has_slot:
+                shared.apart -= 1
+
+    def awaits_client(self, until: float, now: float) -> bool:
+        """Let others have the slot of a request that does nothing but wait for its client: called every tick.
+
+        Args:
+            until: When the client must have sent, or taken, something; `inf` if nothing is waited for.
+            now: The time.
+
+        Returns:
+            Whether it is to be ended: too many are such, and others wait for their slots.
+        """
+        if until != self._awaited[0]:
+            self._awaited = until, now
+        elif until < inf and self._has_slot:
+            return self._give_up_slot(now - self._awaited[1])
+        return False
+
+    def _give_up_slot(self, waited: float) -> bool:
+        shared = self.shared
+        if shared.apart >= shared.intake.concurrency:
+            return bool(shared.waiting) and waited >= PATIENCE
+        if shared.intake.give_up_slot(self):
+            self._has_slot = False
+            shared.apart += 1
+        return False
 
     def was_stopped(self) -> bool:
         """Whether somebody has stopped it."""

@@ -43,6 +43,8 @@ class Shared:
     """Whether each connection ends with its next answer, since other processes serve those who come."""
     websockets: int = attrs.field(default=0, init=False)
     """How many are open."""
+    apart: int = attrs.field(default=0, init=False)
+    """Requests that have given their slot up, since they wait for their clients."""
     waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
     """Of requests that wait for a slot."""
     _told_full: str = attrs.field(default="", init=False)

@@ -253,6 +253,8 @@ class Http1(Speaker):
         elif exchange is not None:
             if exchange.until and exchange.until <= now:
                 exchange.stop(504)
+            if exchange.awaits_client(min(self.read_until, self.channel.write_until), now):
+                self.channel.abort(reset=True)
             if self._parser.ahead >= AHEAD and not self.channel.eof and self.channel.has_left():
                 self.channel.eof = True
                 self.channel.wake()

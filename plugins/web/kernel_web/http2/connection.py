@@ -296,12 +296,8 @@ class Http2(Speaker):
                 call.gone = True
             if isinstance(call, WebSocket):
                 call.look(now)
-                continue
-            if call.read_until <= now:
-                call.refuse(408)
-                call.lane.wake()
-            if call.until and call.until <= now:
-                call.stop(504)
+            else:
+                call.look(now, self.channel.write_until)
 
     @override
     def stop(self) -> None:

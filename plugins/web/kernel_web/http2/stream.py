@@ -140,6 +140,22 @@ class Stream(Call):
         if self.gone:
             self.lane.take()
 
+    def look(self, now: float, write_until: float) -> None:
+        """Keep the deadlines, but for the lane's: called every tick.
+
+        Args:
+            now: The time.
+            write_until: When the client must have taken the next piece of what all its streams say.
+        """
+        if self.read_until <= now:
+            self.refuse(HTTPStatus.REQUEST_TIMEOUT)
+            self.lane.wake()
+        if self.until and self.until <= now:
+            self.stop(HTTPStatus.GATEWAY_TIMEOUT)
+        if self.awaits_client(min(self.read_until, self.lane.write_until, write_until), now):
+            self.lane.reset(ErrorCodes.CANCEL)
+            self.gone = True
+
     def leave(self) -> None:
         """Take note that the client has reset the stream, or gone."""
         self.gone = True
