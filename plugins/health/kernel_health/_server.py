@@ -116,8 +116,8 @@ class ProbeServer:
         except OSError:  # gone again, or no descriptor is left: the next look is soon enough
             return
         if len(self._clients) >= self.max_connections:
-            sock.close()
-            return
+            # A probe asks at once. Who has been here for longest is the likeliest to have come for something else.
+            self._close(next(iter(self._clients.values())))
         sock.settimeout(0)
         client = self._clients[sock.fileno()] = _Client(sock, time.monotonic() + self.timeout)
         self._selector.register(sock, selectors.EVENT_READ, partial(self._read, client))
@@ -133,7 +133,7 @@ class ProbeServer:
         if not data:
             self._close(client)
         elif b"\r\n\r\n" in client.received or b"\n\n" in client.received:
-            self._answer(client, self._answer_to(client.received))
+            self._answer(client, self._answer_to(client.received), is_head=client.received.startswith(b"HEAD "))
         elif len(client.received) > HEAD_MAX:
             self._answer(client, Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b""))
 
@@ -145,17 +145,16 @@ class ProbeServer:
         # in the short calls of the system between two answers, and only asks for it after 5 ms.
         time.sleep(_GIVE_WAY)
         try:
-            made = self.respond(words[0], words[1].partition("?")[0])
+            return self.respond(words[0], words[1].partition("?")[0])
         except Exception:  # noqa: BLE001  a probe gets an answer, whatever is wrong
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"")
-        return attrs.evolve(made, body=b"") if words[0] == "HEAD" else made
 
-    def _answer(self, client: _Client, answer: Answer) -> None:
+    def _answer(self, client: _Client, answer: Answer, *, is_head: bool = False) -> None:
         head = (
             f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\ncontent-type: {answer.content_type}\r\n"
             f"content-length: {len(answer.body)}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n"
         )
-        client.left = head.encode() + answer.body
+        client.left = head.encode() + (b"" if is_head else answer.body)
         self._selector.modify(client.sock, selectors.EVENT_WRITE, partial(self._write, client))
         self._write(client)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,21 +20,16 @@ HEAD_MAX: Final = 8 * 1024
 
 async def serve_scrapes(listeners: Sequence[trio.SocketListener], metrics: Metrics, config: PrometheusConfig) -> None:
     """Answer what comes in until cancelled."""
-    limiter = trio.CapacityLimiter(config.max_connections)
+    open_: dict[trio.SocketStream, trio.CancelScope] = {}
 
     async def serve(stream: trio.SocketStream) -> None:
+        if len(open_) >= config.max_connections:
+            # A scraper asks at once: who has been here for longest is the likeliest to have come for something else.
+            open_.pop(next(iter(open_))).cancel()
         async with stream:
-            try:
-                limiter.acquire_nowait()
-            except trio.WouldBlock:
-                return
-            try:
-                with trio.move_on_after(config.timeout):
-                    await stream.send_all(await _answer(await _head(stream), metrics))
-            except trio.BrokenResourceError:
-                pass
-            finally:
-                limiter.release()
+            with trio.move_on_after(config.timeout) as open_[stream], suppress(trio.BrokenResourceError):
+                await stream.send_all(await _answer(await _head(stream), metrics))
+        open_.pop(stream, None)
 
     await trio.serve_listeners(serve, list(listeners))
 

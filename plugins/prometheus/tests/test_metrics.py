@@ -302,6 +302,22 @@ async def test_there_is_one_door(request_: bytes, status: bytes) -> None:
     assert answer[9:12] == status
 
 
+async def test_who_asks_nothing_keeps_no_scraper_out() -> None:
+    async with open_kernel(manifest()) as running:
+        at = await running.wait_event(Listening, lambda event: event.component == "dispatcher/metrics")
+        port = int(at.address.rpartition(":")[2])
+        held = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(40)]
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await stream.send_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+        answer = b"".join([part async for part in stream])
+        closed = [await one.receive_some() for one in held[:-16]]
+        for one in [*held, stream]:
+            await one.aclose()
+
+    assert answer[9:12] == b"200"
+    assert closed == [b""] * 24
+
+
 def test_how_connections_are_used_is_measured() -> None:
     snapshot = Snapshot(
         service="shop",
