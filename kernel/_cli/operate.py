@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
@@ -29,6 +30,8 @@ NOBODY: Final = 2
 LEVELS: Final = ("debug", "info", "warning", "error")
 _LISTED_WITHIN: Final = 5.0
 """Seconds in which each service has to answer that is listed."""
+_LOOK: Final = 0.2
+"""Seconds between two looks whether all processes have been replaced."""
 _LATE: Final = 2.0
 """Seconds after the grace period in which a process must be gone."""
 _COLOURS: Final = {"ready": "green", "degraded": "yellow", "backoff": "yellow", "failed": "red"}
@@ -223,15 +226,47 @@ def _painted(state: str, text: str) -> str:
 @click.command()
 @_service
 @click.argument("component", required=False)
-def restart(named: str | None, component: str | None, *, as_json: bool) -> None:
+@click.option("--no-wait", is_flag=True, help="Return before all processes are replaced.")
+def restart(named: str | None, component: str | None, *, no_wait: bool, as_json: bool) -> None:
     """Restart a component, and those that restart with it.
 
-    Without one, a service of several processes has each replaced by a new one, one after the other.
+    Without one, a service of several processes has each replaced by a new one, one after the other. Returns when all
+    are; the exit status is 1 if one does not become ready, and the old processes go on.
 
     A dispatcher may finish what it has begun, within drain_timeout. What waits to be started again is started at once.
     """
-    answer = _ask(_found(named), "restart", component=component or "")
-    _show(answer, lambda said: f"restarting: {', '.join(said['restarts'])}", as_json=as_json)
+    place = _found(named)
+    answer = _ask(place, "restart", component=component or "")
+    is_over = "roll" in answer and not no_wait
+    if is_over:
+        _wait_rolled(place, answer["roll"])
+    answer.pop("roll", None)
+    _show(answer, lambda said: f"restart{'ed' if is_over else 'ing'}: {', '.join(said['restarts'])}", as_json=as_json)
+
+
+def _wait_rolled(place: Place, number: int) -> None:
+    """Wait until the processes of a service have been replaced; end the command if they are not.
+
+    The service may be called otherwise by then, as its manifest says: it is known by its process.
+    """
+    from .._control.client import UnansweredError, ask_briefly  # noqa: PLC0415  see `cli`
+    from .._control.places import listed  # noqa: PLC0415  as above
+
+    while not place.is_stale:
+        time.sleep(_LOOK)
+        for found in (place, *listed(os.environ)):
+            if found.pid != place.pid or found.is_one_of_several or not found.path.exists():
+                continue
+            with suppress(UnansweredError):  # it is just becoming called otherwise
+                answer = ask_briefly(found, "ps", within=_LISTED_WITHIN)
+                if answer["rolled"] >= number:
+                    return _check_rolled(answer["roll_failure"])
+    _end(FAILED, f"process {place.pid} has ended meanwhile")
+
+
+def _check_rolled(failure: str) -> None:
+    if failure:
+        _end(FAILED, f"not all were replaced: {failure}")
 
 
 @click.command()

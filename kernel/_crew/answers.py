@@ -57,8 +57,7 @@ async def _answer(parent: Parent, request: dict[str, object]) -> object:
     await trio.lowlevel.checkpoint()
     order = str(request.pop("order", ""))
     if order == "restart" and not request.get("component"):
-        parent.roll()
-        return {"restarts": [f"process {slot.number}" for slot in parent.slots]}
+        return {"roll": parent.roll(), "restarts": [f"process {slot.number}" for slot in parent.slots]}
     if order == "stop":
         parent.stop(signal.SIGTERM, "kernel stop")
         return {"pid": os.getpid(), "grace_period": parent.grace_period}
@@ -127,6 +126,8 @@ def _service(parent: Parent, told: Mapping[int, Any]) -> dict[str, object]:
         "blocked_at": "",
         "stop_budget": parent.planned["stop_budget"],
         "grace_period": parent.grace_period,
+        "rolled": parent.rolled,
+        "roll_failure": parent.roll_failure,
     }
 
 
@@ -136,8 +137,9 @@ def _absent(parent: Parent, number: int) -> dict[str, object]:
     if process is None:
         state = f"{'waiting for a change' if parent.watched else 'not running'}{f': it {slot.how}' * bool(slot.how)}"
         return {"pid": 0, "state": state, "restarts": slot.restarts}
+    again = f"; the last one {slot.how}" * bool(slot.how and not process.is_ready)
     return {
         "pid": process.pid,
-        "state": "unanswering" if process.is_ready else "starting",
+        "state": f"{'unanswering' if process.is_ready else 'starting'}{again}",
         "restarts": slot.restarts,
     }

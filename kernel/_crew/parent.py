@@ -69,6 +69,12 @@ class Parent:
     _statuses: list[int] = attrs.field(factory=list[int], init=False)
     _may_start: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the first process has read the manifest: what is wrong with that is said once."""
+    rolls: int = attrs.field(default=0, init=False)
+    """How many rolls were asked for; those that were asked for together are one."""
+    rolled: int = attrs.field(default=0, init=False)
+    """How many are over."""
+    roll_failure: str = attrs.field(default="", init=False)
+    """Why the last of these did not replace all processes; empty if it did."""
     _roll_wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
     _generation: int = attrs.field(default=0, init=False)
     """How often the service has changed."""
@@ -329,12 +335,16 @@ class Parent:
             self.log.error("is killed: grace_period is over", component=f"process/{process.number}", pid=process.pid)
             process.send_signal(signal.SIGKILL)
 
-    def roll(self) -> None:
+    def roll(self) -> int:
         """Have each process replaced by a new one, one after the other. Begun once more if it is wanted meanwhile.
+
+        Returns the number of this roll, which is over when `rolled` has reached it.
 
         If it is watched, all are started again instead, as by a change: nobody wants two versions at work at once.
         """
+        self.rolls += not self._roll_wanted.is_set()
         self._roll_wanted.set()
+        return self.rolls
 
     async def _start_again(self, changed: list[str]) -> None:
         """Have all processes started again; the old ones stop in order first."""
@@ -359,14 +369,21 @@ class Parent:
         )
         while True:
             await self._roll_wanted.wait()
-            self._roll_wanted = trio.Event()
-            if self.watched is not None:
+            self._roll_wanted, number = trio.Event(), self.rolls
+            if self.watched is None:
+                self.roll_failure = await self._roll_over(rolling)
+            else:
                 await self._start_again([])
-                continue
-            self.log.info("each process is replaced by a new one")
-            if await rolling.run():
-                self._close_unwanted(self._sockets.held)
-                self.log.info("all processes have been replaced")
+            self.rolled = number
+
+    async def _roll_over(self, rolling: Roll) -> str:
+        """Replace each process; return why that was not done, empty if it was."""
+        self.log.info("each process is replaced by a new one")
+        failure = await rolling.run()
+        if not failure:
+            self._close_unwanted(self._sockets.held)
+            self.log.info("all processes have been replaced")
+        return failure
 
 
 def _healthy(process: Process) -> float:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 READY_WITHIN: Final = 300.0
 """Seconds that a process which is to take the place of another has to become ready: more than its components have."""
+_STOPPING: Final = "the service stops"
 STEADY_FOR: Final = 1.0
 """Seconds for which it must be ready then: what fails in its first moment does so in each of them."""
 
@@ -36,43 +37,46 @@ class Roll:
     is_stopping: Callable[[], bool]
     log: Callable[[], FilteringBoundLogger]
 
-    async def run(self) -> bool:
-        """Replace all; return whether that was done.
+    async def run(self) -> str:
+        """Replace all; return why that was not done, empty if it was.
 
         Cancellation: Is a checkpoint.
         """
         await trio.lowlevel.checkpoint()
         for slot in self.slots:
-            if self.is_stopping() or not await self._replace(slot):
-                return False
-        return True
+            if why_not := _STOPPING if self.is_stopping() else await self._replace(slot):
+                return why_not
+        return ""
 
-    async def _replace(self, slot: Slot) -> bool:
-        """Have a new process take a place; return whether it does. The old one stops when the new one is fit."""
+    async def _replace(self, slot: Slot) -> str:
+        """Have a new process take a place; return why it does not. The old one stops when the new one is fit."""
         old = slot.process
         if old is None:
             slot.hasten()
-            return True  # noqa: ASYNC910  see `run`
+            return ""  # noqa: ASYNC910  see `run`
         try:
             fresh = slot.fresh = self.start(slot)
         except OSError as error:  # the system has no room for one more
-            self._give_up(slot, str(error))
-            return False  # noqa: ASYNC910  see `run`
+            return self._given_up(slot, str(error))  # noqa: ASYNC910  see `run`
         why_not = await self._wait_fit(fresh)
         if self.is_stopping():
-            return False
+            return _STOPPING
         if why_not:
             slot.fresh = None
-            self._give_up(slot, why_not)
+            told = self._given_up(slot, why_not)
             await self.end(fresh)
-            return False
+            return told
         self.settle(slot)
         await self.end(old)
-        return not self.is_stopping()
+        return _STOPPING if self.is_stopping() else ""
 
-    def _give_up(self, slot: Slot, how: str) -> None:
+    def _given_up(self, slot: Slot, how: str) -> str:
+        """Tell that a process was not replaced, and why; return it in words."""
         text = "what was to take its place did not become ready: the old processes go on"
         self.log().error(text, component=f"process/{slot.number}", how=how)
+        return (
+            f"what was to take the place of process {slot.number} {how}; the old processes go on, and the log says more"
+        )
 
     async def _wait_fit(self, fresh: Process) -> str:
         """Wait until a process has been ready for a moment; return why it was not, empty if it was."""

@@ -367,8 +367,8 @@ async def test_one_that_is_called_otherwise_is_so_when_it_has_rolled(
         rewrite(service, '"e2e"', '"other"')
         refused = await kernel("reload")
         before = await names()
-        await kernel("restart")
-        await service.wait_said("all processes have been replaced")
+        told = await kernel("restart")
+        assert "all processes have been replaced" in service.err
         after = await names()
         tree = json.loads(await kernel("tree", "--json"))
         stopped = await kernel("stop", "--service", "other")
@@ -376,6 +376,7 @@ async def test_one_that_is_called_otherwise_is_so_when_it_has_rolled(
     assert "[kernel].name: cannot change while the service runs" in refused
     assert before == ["e2e", "e2e.0", "e2e.1"]
     assert after == ["other", "other.0", "other.1"]
+    assert told == "restarted: process 0, process 1\n"
     assert [len(one["components"]) for one in tree["processes"]] == [1, 1]
     assert "stopped" in stopped
 
@@ -401,11 +402,17 @@ async def test_one_that_does_not_become_ready_changes_nothing_of_the_whole(
         rewrite(service, '"e2e"', '"other"')
         (tmp_path / "workers.py").write_text("async def run() -> None:\n    raise ValueError('it fell')\n")
         rewrite(service, "[workers.subject]", "[workers.subject]\nrestart = { max_restarts = 0 }")
-        await kernel("restart")
+        told = await kernel("restart")
         await service.wait_said("the old processes go on")
         await wait_gone(pids(service)[2:])
 
         assert await names() == ["e2e", "e2e.0", "e2e.1"]
+        unawaited = await kernel("restart", "--no-wait")
+    assert told == (
+        "kernel: not all were replaced: what was to take the place of process 0 ended with status 1; "
+        "the old processes go on, and the log says more\n"
+    )
+    assert unawaited == "restarting: process 0, process 1\n"
 
 
 async def test_a_grace_period_that_was_reloaded_is_that_of_the_parent(
