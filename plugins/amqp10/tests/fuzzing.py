@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import attrs
 from kernel_amqp10._addresses import RABBITMQ
-from kernel_amqp10.broker.letters import read_letter, write_letter
+from kernel_amqp10.broker.letters import write_letter
+from kernel_amqp10.broker.reading import Reader
 from kernel_amqp10.link.engine import Engine, EngineSettings
 from kernel_amqp10.link.proton import Proton
 from kernel_amqp10.link.receiver import Arrived, ReceiverLink
@@ -56,7 +57,7 @@ class Ours:
     def _take(self, arrived: Arrived) -> None:
         self.arrived.append(arrived)
         try:
-            read_letter(self.proton, RABBITMQ, arrived.data, now=0.0)
+            Reader(self.proton, RABBITMQ).read(arrived.data, now=0.0)
         except ValueError:
             self.seen["unreadable"] += 1
             arrived.link.settle(arrived, arrived.link.rejected)
@@ -219,7 +220,7 @@ def play_message(proton: Proton, seed: int, letters: list[bytes]) -> str:
     """Read a mutated message; return what it came to."""
     chance = random.Random(seed)
     try:
-        read_letter(proton, RABBITMQ, mutated(chance, chance.choice(letters)), now=0.0)
+        Reader(proton, RABBITMQ).read(mutated(chance, chance.choice(letters)), now=0.0)
     except ValueError:
         return "refused"
     return "read"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_amqp10._addresses import RABBITMQ
-from kernel_amqp10.broker.letters import Letter, read_letter, write_letter
+from kernel_amqp10.broker.letters import Letter, write_letter
+from kernel_amqp10.broker.reading import Reader
 
 from kernel import Envelope
 from kernel.errors import EncodeError
@@ -31,7 +32,7 @@ HEADERS = st.dictionaries(TEXT.map(lambda name: f"x{name}"), VALUES, max_size=5)
 
 
 def again(proton: Proton, envelope: Envelope, **how: Any) -> Letter:
-    return read_letter(proton, RABBITMQ, write_letter(proton, RABBITMQ, envelope, now=0.0, **how), now=0.0)
+    return Reader(proton, RABBITMQ).read(write_letter(proton, RABBITMQ, envelope, now=0.0, **how), now=0.0)
 
 
 @given(headers=HEADERS, body=st.binary(max_size=100), priority=st.integers(0, 9))
@@ -60,7 +61,7 @@ def test_bodies_of_text_go_as_text_to_whoever_wants_that(proton: Proton, body: b
     message.decode(data)
 
     assert message.body == sent
-    assert read_letter(proton, RABBITMQ, data, now=0.0).envelope.body == body
+    assert Reader(proton, RABBITMQ).read(data, now=0.0).envelope.body == body
 
 
 def test_what_has_no_content_type_has_none(proton: Proton) -> None:
@@ -117,7 +118,7 @@ def test_what_others_send_as_a_body_becomes_bytes(proton: Proton, body: object, 
     message = proton.Message()
     message.body = body
 
-    assert read_letter(proton, RABBITMQ, message.encode(), now=0.0).envelope.body == data
+    assert Reader(proton, RABBITMQ).read(message.encode(), now=0.0).envelope.body == data
 
 
 def test_what_others_send_as_headers_and_ids_becomes_what_json_can_say(proton: Proton) -> None:
@@ -126,7 +127,7 @@ def test_what_others_send_as_headers_and_ids_becomes_what_json_can_say(proton: P
     message.body, message.id, message.correlation_id = "x", known, 2**40
     message.properties = {"id": known, "bytes": b"\xff", "text": b"ok", "nan": math.nan}
 
-    envelope = read_letter(proton, RABBITMQ, message.encode(), now=0.0).envelope
+    envelope = Reader(proton, RABBITMQ).read(message.encode(), now=0.0).envelope
 
     assert (envelope.id, envelope.correlation_id) == (str(known), str(2**40))
     assert dict(envelope.headers) == {"id": str(known), "bytes": "/w==", "text": "ok", "nan": "nan"}
@@ -135,7 +136,7 @@ def test_what_others_send_as_headers_and_ids_becomes_what_json_can_say(proton: P
 @pytest.mark.parametrize("data", [b"\x00", b"\x00Sp\xc0", b"no message", bytes(range(256))])
 def test_what_is_no_message_is_told_as_such(proton: Proton, data: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        read_letter(proton, RABBITMQ, data, now=0.0)
+        Reader(proton, RABBITMQ).read(data, now=0.0)
 
 
 def test_a_body_that_is_nested_without_end_is_refused(proton: Proton) -> None:
@@ -146,7 +147,7 @@ def test_a_body_that_is_nested_without_end_is_refused(proton: Proton) -> None:
     message.body = nested
 
     with pytest.raises(ValueError, match="cannot be read"):
-        read_letter(proton, RABBITMQ, message.encode(), now=0.0)
+        Reader(proton, RABBITMQ).read(message.encode(), now=0.0)
 
 
 def test_a_message_tells_when_it_was_sent(proton: Proton) -> None:
@@ -154,3 +155,23 @@ def test_a_message_tells_when_it_was_sent(proton: Proton) -> None:
     sent = again(proton, Envelope(subject="x")).sent
 
     assert before - 0.001 <= sent <= time.time()  # it is written in milliseconds
+
+
+def test_nothing_of_a_message_is_there_in_the_next_one(proton: Proton) -> None:
+    """They are read into the same place."""
+    reader = Reader(proton, RABBITMQ)
+    full = Envelope(
+        subject="a.b",
+        body=b"body",
+        headers={"h": 1},
+        content_type="text/plain",
+        reply_to="q",
+        correlation_id="c",
+        priority=3,
+        deadline=9.0,
+    )
+    reader.read(write_letter(proton, RABBITMQ, full, now=0.0, attempts=2, delay=1.0), now=0.0)
+    bare = proton.Message()
+    bare.id = "1"
+
+    assert reader.read(bare.encode(), now=0.0) == Reader(proton, RABBITMQ).read(bare.encode(), now=0.0)

@@ -28,8 +28,8 @@ from ..link.receiver import Arrived, ReceiverLink
 from ..link.sender import OnWritten, Sent
 from .crashes import Note, Spared, next_note
 from .delivery import Amqp10Delivery, Desk
-from .letters import read_letter
 from .post import Post, is_hopeless
+from .reading import Reader
 from .settlement import Amqp10Settlement
 
 _PATIENCE: Final = 4.0
@@ -61,6 +61,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """Starts a task that lives as long as the driver."""
     _spared: Spared
     _settlements: Settlements
+    _reader: Reader = attrs.field(init=False)
     _pace: Pace = attrs.field(factory=Pace, init=False)
     _links: list[ReceiverLink] = attrs.field(factory=list[ReceiverLink], init=False)
     _shelf: deque[Arrived] = attrs.field(factory=deque[Arrived], init=False)
@@ -82,6 +83,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _owed: dict[ReceiverLink, int] = attrs.field(factory=dict[ReceiverLink, int], init=False)
     """Credit that was used up and may be given again."""
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._reader = Reader(self._engine.proton, self._addresses)
 
     # --- its links
 
@@ -169,9 +173,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def _read(self, arrived: Arrived) -> Amqp10Delivery | None:
         """Return what arrived as a delivery; what cannot be read is rejected, and what is suspect comes again."""
-        engine = self._engine
         try:
-            letter = read_letter(engine.proton, self._addresses, arrived.data, now=trio.current_time())
+            letter = self._reader.read(arrived.data, now=trio.current_time())
         except ValueError as error:
             self._post.warn(f'a message in queue "{self._wish.queue}" is rejected: {error}')
             arrived.link.settle(arrived, arrived.link.rejected)

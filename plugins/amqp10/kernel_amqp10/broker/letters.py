@@ -1,4 +1,4 @@
-"""Envelopes <-> messages of AMQP 1.0; what a message that lacks ours is taken for. Pure, but for the clock.
+"""Envelopes -> messages of AMQP 1.0. Pure, but for the clock.
 
 - Headers: application properties, typed. What those cannot say, lists and tables, is JSON in the one `kernel-json`.
 - Attempts: the application property `kernel-attempts`, and what the broker counts as deliveries that failed.
@@ -8,31 +8,27 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import time
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Final, cast, final
+from typing import Final, final
 
 import attrs
 
-from kernel import NO_HEADERS, Envelope, new_id
-from kernel.abc import DEADLINE_HEADER, check_envelope, read_deadline, write_deadline
+from kernel import Envelope
+from kernel.abc import DEADLINE_HEADER, check_envelope, write_deadline
 from kernel.errors import EncodeError
 
 from .._addresses import Addresses
 from ..link.proton import Proton, ProtonMessage
-from .crashes import COMINGS, CRASHES, Note, number_of
-from .sections import check_sections
+from .crashes import COMINGS, CRASHES, Note
 
 ATTEMPTS: Final = "kernel-attempts"
 JSON: Final = "kernel-json"
 DELAY: Final = "x-opt-delivery-delay"
 """Message annotation: milliseconds that a broker holds a message back. Source: Artemis, Scheduled Messages."""
-_OURS: Final = frozenset({ATTEMPTS, CRASHES, COMINGS, JSON, DEADLINE_HEADER})
-_DEEPEST: Final = 32
+OURS: Final = frozenset({ATTEMPTS, CRASHES, COMINGS, JSON, DEADLINE_HEADER})
 _LONG: Final = 2**63
 
 
@@ -118,7 +114,7 @@ def _encode(message: ProtonMessage, envelope: Envelope) -> bytes:
 
 
 def _properties(envelope: Envelope, *, now: float, wait: float) -> dict[str, object]:
-    headers = {key: value for key, value in envelope.headers.items() if key not in _OURS} if envelope.headers else {}
+    headers = {key: value for key, value in envelope.headers.items() if key not in OURS} if envelope.headers else {}
     others = {key: value for key, value in headers.items() if not _is_simple(value)}
     if others:
         headers = {key: value for key, value in headers.items() if key not in others}
@@ -142,123 +138,8 @@ def _write_json(others: Mapping[str, object], envelope: Envelope) -> str:
         raise EncodeError(f'the headers of the message for "{envelope.subject}" are not what JSON can say') from error
 
 
-def read_letter(proton: Proton, addresses: Addresses, data: bytes, *, now: float) -> Letter:
-    """Return what an encoded message says.
-
-    Raises:
-        ValueError: if it is no message that can be read.
-    """
-    message = proton.Message()
-    try:
-        check_sections(data)
-        message.decode(data)
-        table, count = cast("Mapping[str, object]", message.properties or {}), message.delivery_count
-        return Letter(
-            envelope=_envelope(addresses, message, table, now=now),
-            attempts=number_of(table, ATTEMPTS) + number_of(table, CRASHES) + min(count, 1 << 20),
-            note=Note.of(table),
-            counted=number_of(table, ATTEMPTS),
-            is_uncounted=not (count or addresses.is_counting or message.first_acquirer),
-            is_again=count > 0 or not (addresses.is_counting or message.first_acquirer),
-            sent=message.creation_time,
-        )
-    except Exception as error:
-        raise ValueError(f"it cannot be read: {error!r}"[:300]) from error
-
-
-def _envelope(addresses: Addresses, message: ProtonMessage, table: Mapping[str, object], *, now: float) -> Envelope:
-    return Envelope(
-        subject=str(message.subject or ""),
-        body=_body(message.body),
-        headers=_headers(table) if table else NO_HEADERS,
-        id=_text(message.id) or new_id(),
-        content_type=_media_type(message.content_type),
-        reply_to=addresses.name_of(str(reply_to)) if (reply_to := message.reply_to) else "",  # most want no answer
-        correlation_id=_text(message.correlation_id),
-        priority=min(message.priority, 9),
-        deadline=read_deadline(table[DEADLINE_HEADER], now=now) if DEADLINE_HEADER in table else math.inf,
-    )
-
-
-def _headers(table: Mapping[str, object]) -> Mapping[str, object]:
-    headers = {str(key): plain(value) for key, value in table.items() if key not in _OURS}
-    if isinstance(written := table.get(JSON), str):
-        try:
-            known: object = json.loads(written)
-        except (ValueError, RecursionError):
-            known = None
-        if isinstance(known, dict):
-            headers |= cast("dict[str, object]", known)
-    return headers
-
-
 def _text_of(body: bytes) -> str | bytes:
     try:
         return body.decode()
     except UnicodeDecodeError:
         return body
-
-
-def _media_type(said: str | None) -> str:
-    """Return a content type; the engine reads one that is not there as the word None."""
-    return "" if said in {None, "None"} else str(said)
-
-
-def _text(value: object) -> str:
-    """Return an id of any type that AMQP 1.0 has for it."""
-    match value:
-        case None:
-            return ""
-        case bytes() | bytearray() | memoryview():
-            return bytes(cast("bytes", value)).hex()
-        case _:
-            return str(value)
-
-
-def _body(body: object) -> bytes:
-    match body:
-        case None:
-            return b""
-        case bytes() | bytearray() | memoryview():
-            return bytes(cast("bytes", body))
-        case str():
-            return body.encode()
-        case _:
-            return json.dumps(plain(body)).encode()
-
-
-def plain(value: object, deep: int = 0) -> object:
-    """Return a value of AMQP 1.0 as JSON can say it."""
-    if deep > _DEEPEST:
-        raise ValueError("it is nested too deeply")
-    match value:
-        case Mapping():
-            table = cast("Mapping[object, object]", value)
-            return {str(key): plain(item, deep + 1) for key, item in table.items()}
-        case list() | tuple():
-            return [plain(item, deep + 1) for item in cast("list[object]", value)]
-        case _:
-            return _scalar(value)
-
-
-def _scalar(value: object) -> object:
-    match value:
-        case None | bool():
-            return value
-        case int():
-            return int(value)
-        case float() if math.isfinite(value):
-            return float(value)
-        case bytes() | bytearray() | memoryview():
-            return _decoded(bytes(cast("bytes", value)))
-        case datetime():
-            return value.isoformat()
-        case _:
-            return str(value)
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(data).decode("ascii")

@@ -19,7 +19,6 @@ from .proton import (
     EngineEvent,
     Proton,
     ProtonConnection,
-    ProtonDelivery,
     ProtonLink,
     ProtonSession,
     Sasl,
@@ -62,8 +61,8 @@ class Owner(Protocol):
         """There may be credit."""
         ...
 
-    def delivered(self, delivery: ProtonDelivery) -> None:
-        """Something came, or was settled."""
+    def delivered(self, delivery: object) -> None:
+        """Something came, or was settled: what the functions of the core take for it."""
         ...
 
     def lost(self, error: EndClosedError | LinkLostError) -> None:
@@ -203,7 +202,7 @@ class Engine:
 
     def dispatch(self) -> None:
         """Tell the owners what happened."""
-        core, pop, on = self.core, self._collector.pop, self._on
+        core, on = self.core, self._on
         collector = pointer_of(self._collector)
         while event := core.pn_collector_peek(collector):
             kind = core.pn_event_type(event)
@@ -214,12 +213,12 @@ class Engine:
                     act(seen)
             except (ValueError, self.proton.ProtonException) as error:  # such as text that is no UTF-8
                 self._fail(f"the other side said what cannot be read: {error}")
-            pop()
+            core.pn_collector_pop(collector)
 
     def _deliver(self, event: object) -> None:
         owner = self._links.get(self.core.addressof(self.core.pn_event_link(event)))
         if owner is not None:
-            owner.delivered(self.proton.Delivery.wrap(self.core.pn_event_delivery(event)))
+            owner.delivered(self.core.pn_event_delivery(event))
 
     def watch(self, link: ProtonLink, owner: Owner) -> None:
         """Tell an owner of what happens to a link, until it is disowned."""

@@ -9,7 +9,7 @@ import attrs
 
 from .._errors import EndClosedError, LinkLostError
 from .engine import Engine
-from .proton import ProtonDelivery, ProtonLink, ProtonSession, pointer_of
+from .proton import Core, ProtonDelivery, ProtonLink, ProtonSession, pointer_of
 
 _DURABLE: Final = 2
 
@@ -47,8 +47,12 @@ class ReceiverLink:
     rejected: int = attrs.field(init=False)
     modified: int = attrs.field(init=False)
     """The states that a delivery is settled with."""
-    _held: dict[Arrived, ProtonDelivery] = attrs.field(factory=dict["Arrived", ProtonDelivery], init=False)
-    """What came and was not settled; no more than there was credit for."""
+    _core: Core = attrs.field(init=False)
+    _pointer: object = attrs.field(init=False)
+    """The link, as the functions of the core take it."""
+    _held: dict[Arrived, object] = attrs.field(factory=dict["Arrived", object], init=False)
+    """What came and was not settled; no more than there was credit for. The deliveries are the engine's, which keeps each
+    until it is settled, or its link is let go of."""
     _parts: list[bytes] = attrs.field(factory=list[bytes], init=False)
     _size: int = attrs.field(default=0, init=False)
 
@@ -58,6 +62,7 @@ class ReceiverLink:
         link.source.address = self.address
         link.source.durability = _DURABLE
         link.max_message_size = self.engine.settings.max_message_bytes
+        self._core, self._pointer = self.engine.core, pointer_of(link)
         self.engine.watch(link, self)
         link.open()
         states = self.engine.proton.Delivery
@@ -67,7 +72,7 @@ class ReceiverLink:
     @property
     def credit(self) -> int:
         """How many more may come."""
-        return 0 if self.is_ended else self._link.credit
+        return 0 if self.is_ended else self._core.pn_link_credit(self._pointer)
 
     def flow(self, credit: int) -> None:
         """Let so many more come; less than 0 takes back what has not been used."""
@@ -85,13 +90,14 @@ class ReceiverLink:
             raise self.error.again(written=False)
         self._settle(self._held.pop(arrived), state, failed=failed)
 
-    def _settle(self, delivery: ProtonDelivery, state: int, *, failed: bool = False) -> None:
+    def _settle(self, delivery: object, state: int, *, failed: bool = False) -> None:
         if failed:
-            delivery.local.failed = True
-            delivery.update(state)
+            known: ProtonDelivery = self.engine.proton.Delivery.wrap(delivery)
+            known.local.failed = True
+            known.update(state)
         else:
-            self.engine.core.pn_delivery_update(pointer_of(delivery), state)
-        delivery.settle()
+            self._core.pn_delivery_update(delivery, state)
+        self._core.pn_delivery_settle(delivery)
         if state == self.released:
             self.engine.put_in_order()  # credit would go out first, and bring another message before this one
         self.engine.ring()
@@ -124,35 +130,37 @@ class ReceiverLink:
     def flowed(self) -> None:
         """The broker tells what it has left."""
 
-    def delivered(self, delivery: ProtonDelivery) -> None:
+    def delivered(self, delivery: object) -> None:
         """Take what has come of a message."""
-        if not delivery.readable:
+        core = self._core
+        if not core.pn_delivery_readable(delivery):
             return
         self._read(delivery)
-        if delivery.aborted:
+        if core.pn_delivery_aborted(delivery):
             self._drop(delivery)
-        elif not delivery.partial:
+        elif not core.pn_delivery_partial(delivery):
             self._finish(delivery)
 
-    def _read(self, delivery: ProtonDelivery) -> None:
-        while pending := delivery.pending:
-            part = self._link.recv(pending)
-            if not part:
+    def _read(self, delivery: object) -> None:
+        core = self._core
+        while pending := core.pn_delivery_pending(delivery):
+            size, part = core.pn_link_recv(self._pointer, pending)
+            if size <= 0:  # it has ended
                 return
-            self._size += len(part)
+            self._size += size
             if self._size <= self.engine.settings.max_message_bytes:
                 self._parts.append(part)
             else:
                 self._parts.clear()
 
-    def _drop(self, delivery: ProtonDelivery) -> None:
+    def _drop(self, delivery: object) -> None:
         self._parts, self._size = [], 0
-        self._link.advance()
-        delivery.settle()
+        self._core.pn_link_advance(self._pointer)
+        self._core.pn_delivery_settle(delivery)
 
-    def _finish(self, delivery: ProtonDelivery) -> None:
+    def _finish(self, delivery: object) -> None:
         parts, size, self._parts, self._size = self._parts, self._size, [], 0
-        self._link.advance()
+        self._core.pn_link_advance(self._pointer)
         if size > self.engine.settings.max_message_bytes:
             if self.error is None:
                 self._settle(delivery, self.rejected)
@@ -177,5 +185,5 @@ class ReceiverLink:
             self.is_ended = True
             self._link.kernel_slot = self._session.kernel_slot = None  # a reference that no garbage collector sees
             self._held.clear()
-            del self._link, self._session  # in this order: see `Owner.ended`
+            del self._pointer, self._link, self._session  # in this order: see `Owner.ended`
         self.changed()

@@ -174,8 +174,11 @@ class SenderLink:
         if self._waiting and (self.error is not None or self._link.credit > 0):
             self._waiting[0].set()
 
-    def delivered(self, delivery: ProtonDelivery) -> None:
+    def delivered(self, delivery: object) -> None:
         """Take what the broker says to a message."""
+        self._take(self.engine.proton.Delivery.wrap(delivery))
+
+    def _take(self, delivery: ProtonDelivery) -> None:
         state = delivery.remote_state
         said = self._words.get(state)
         if said is None:

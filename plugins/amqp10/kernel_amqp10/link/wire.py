@@ -16,7 +16,7 @@ import trio
 
 from .._errors import EndClosedError, LinkError, LinkLostError
 from .engine import Engine
-from .proton import ProtonDelivery, ProtonSession
+from .proton import ProtonSession
 
 CHUNK: Final = 64 * 1024
 """Bytes that are read at once."""
@@ -72,7 +72,7 @@ class _Probe:
     def flowed(self) -> None:
         pass
 
-    def delivered(self, delivery: ProtonDelivery) -> None:
+    def delivered(self, delivery: object) -> None:
         pass
 
     def lost(self, error: EndClosedError | LinkLostError) -> None:
