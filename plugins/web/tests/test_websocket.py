@@ -216,7 +216,7 @@ async def test_a_client_that_sends_and_never_reads_is_held_back(web: Any) -> Non
                 await client.send_all(frame)
                 sent += 1
         (connection,) = service.dispatcher._server.connections
-        queued = connection._speaker._websocket._queued
+        queued = connection._speaker._websocket._inbox._size
 
     assert scope.cancelled_caught
     assert queued < 2 * 65536

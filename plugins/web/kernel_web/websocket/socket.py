@@ -7,7 +7,6 @@ application does; it stops reading while too much waits for the application.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -23,17 +22,14 @@ from ..wire.turns import Pieces
 from .carrier import Carrier
 from .frames import TEXT, BrokenFrameError, Close, Event, Frames, Opcode, Ping, Pong, close_frame, frame
 from .handshake import Headers, deflate_window, values
+from .inbox import QUEUE_BYTES, Inbox
 
 if TYPE_CHECKING:
     from ..asgi.routes import Route
     from ..asgi.shared import Shared
 
-QUEUE_BYTES: Final = 64 * 1024
-"""Bytes of messages that may wait for the application; a message that is larger waits alone."""
 SMALL: Final = 2 * 1024
 """Bytes of frames that are taken at once, whatever they cost."""
-MESSAGE_BYTES: Final = 100
-"""What a message counts besides its own bytes, so that many small ones have a bound, too."""
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds in which a client may answer a close, and so learn why."""
 GOING_AWAY: Final = 1001
@@ -63,13 +59,11 @@ class WebSocket(Call):
     __slots__ = (
         "_asks_stop",
         "_carrier",
-        "_disconnect",
         "_early",
         "_frames",
         "_headers",
         "_inbox",
         "_lot",
-        "_queued",
         "_scope",
         "_state",
         "_task",
@@ -91,10 +85,7 @@ class WebSocket(Call):
         self._state = _ASKED
         self._frames: Frames | None = None
         self._window = 0
-        self._inbox: deque[tuple[ASGIMessage, int]] = deque([({"type": "websocket.connect"}, 0)])
-        self._queued = 0
-        self._disconnect: ASGIMessage | None = None
-        """What the application is told at the end, and from then on for ever."""
+        self._inbox = Inbox()
         self._early = b""
         """What a client sent before it was answered."""
         self._asks_stop = False
@@ -180,7 +171,7 @@ class WebSocket(Call):
     def go_away(self) -> None:
         """Close because the service stops; the application is told. One that has asked for that closes by itself."""
         if self._state is _OPEN and self._asks_stop:
-            self._inbox.append(({"type": "websocket.stop"}, 0))
+            self._inbox.put_stop()
             self._lot.unpark_all()
         elif self._state is _OPEN:
             self._close(GOING_AWAY, "the service stops")
@@ -193,8 +184,7 @@ class WebSocket(Call):
     def _lose(self, code: int, reason: str = "") -> None:
         """Take note that nothing more comes from the client, or is wanted from it."""
         self.gone = True
-        if self._disconnect is None:
-            self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        self._inbox.end(code, reason)
         self._lot.unpark_all()
 
     # --- from the client ----------------------------------------------------------------------------------------
@@ -228,7 +218,7 @@ class WebSocket(Call):
 
     @property
     def _is_full(self) -> bool:
-        return self._state is not _CLOSING and max(self._queued, len(self._early)) >= QUEUE_BYTES
+        return self._state is not _CLOSING and (self._inbox.is_full or len(self._early) >= QUEUE_BYTES)
 
     def _feed(self, data: bytes) -> None:
         """Take what the client sends; what is to be said to that waits for a `flush`."""
@@ -255,7 +245,8 @@ class WebSocket(Call):
         elif isinstance(event, Ping):
             self._carrier.write_nowait(frame(Opcode.PONG, event.payload))
         else:
-            self._put(event)
+            self._inbox.put(event)
+            self._lot.unpark_all()
 
     def _take_close(self, event: Close) -> None:
         if self._state is _OPEN:
@@ -263,27 +254,18 @@ class WebSocket(Call):
         self._state = _CLOSED
         self._lose(event.code, event.reason)
 
-    def _put(self, message: str | bytes) -> None:
-        kind = "text" if isinstance(message, str) else "bytes"
-        size = MESSAGE_BYTES + len(message) * (1 if kind == "bytes" or message.isascii() else 4)
-        self._inbox.append(({"type": "websocket.receive", kind: message}, size))
-        self._queued += size
-        self._lot.unpark_all()
-
     @override
     async def receive(self) -> ASGIMessage:
-        while not self._inbox and self._disconnect is None:
+        inbox = self._inbox
+        while not inbox.has_news:
             await self._lot.park()
-        if not self._inbox:
+        was_full, message = inbox.is_full, inbox.take()
+        if was_full:
+            self._lot.unpark_all()
+        if message["type"] == "websocket.disconnect":
             if self.told_gone:
                 await checkpoint()
             self.told_gone = True
-            return dict(self._disconnect or {})  # noqa: ASYNC910  suspends only to wait
-        message, size = self._inbox.popleft()
-        was_full = self._is_full
-        self._queued -= size
-        if was_full:
-            self._lot.unpark_all()
         return message  # noqa: ASYNC910  suspends only to wait
 
     # --- to the client ------------------------------------------------------------------------------------------
