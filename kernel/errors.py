@@ -149,7 +149,12 @@ class RestartLimitError(KernelError):
         self.max_restarts = max_restarts
         self.window = window
         never = f"without being ready for {window:g} s"
-        super().__init__(f"{component} failed again after {max_restarts} restarts {never}: {last}")
+        again = (
+            f"failed again after {max_restarts} restart{'s' * (max_restarts != 1)} {never}"
+            if max_restarts
+            else "failed"
+        )
+        super().__init__(f"{component} {again}: {last}")
 
 
 @final

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from .._core.words import counted
+
 Json: TypeAlias = Mapping[str, Any]
 Style: TypeAlias = Callable[[str, str], str]
 """State, text -> the text in the state's colour."""
@@ -93,7 +95,7 @@ def _usage(usage: Json) -> str:
 def _told(one: Json) -> str:
     parts: list[str] = []
     if one["restarts"]:
-        parts.append(f"{one['restarts']} restarts")
+        parts.append(counted(one["restarts"], "restart"))
     if (deadline := one["deadline"]) is not None:
         parts.append(f"{deadline['what']} in {lasting(deadline['in'])}")
     if one["waits_for"]:

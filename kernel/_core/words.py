@@ -85,6 +85,11 @@ def unknown(what: str, word: str, allowed: Iterable[str], also: Iterable[str] = 
     return f"unknown {what}{nearest or ';'} allowed: {listed(options)}"
 
 
+def counted(number: int, what: str) -> str:
+    """Return `1 restart`, `2 restarts`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def listed(words: Iterable[str], *, last: str = "") -> str:
     """Return words joined by commas, the last one by `last` (`or`, `and`) if given; `nothing` if there are none."""
     parts = list(words)

@@ -33,6 +33,8 @@ class Verdict:
     failed: bool | None = None
     """Whether its worker failed; None if that says nothing of the worker, as when it was not called or was cut."""
 
+    is_not_now: bool = False
+    """Whether its handler gave it back, for another time."""
     taken_by: str = ""
     """`worker/name` of the failure worker that took what its worker failed at; of several, all."""
 

@@ -70,7 +70,8 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
     deciding = [verdict for verdict in verdicts if type(verdict.outcome) is _RANKS[rank]]
     pool = deciding[0].pool if len(deciding) == 1 else None
     takers = ", ".join(verdict.taken_by for verdict in verdicts if verdict.taken_by)
-    return Verdict(_outcome(deciding), pool, _error(verdicts), taken_by=takers)
+    is_not_now = any(verdict.is_not_now for verdict in deciding)
+    return Verdict(_outcome(deciding), pool, _error(verdicts), taken_by=takers, is_not_now=is_not_now)
 
 
 def _outcome(deciding: Sequence[Verdict]) -> Outcome:

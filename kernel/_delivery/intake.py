@@ -15,12 +15,14 @@ from .._core.events import DeliveryDone, DeliveryRevoked, DeliverySettled, Event
 from .._core.intake import CURRENT_WORK
 from .._core.stacks import where
 from ..abc import Intake, Target, Work
+from ..errors import DeliveryError
 from .attempt import Verdict
 from .bucket import Bucket
 from .ends import done, settled
 from .in_a_row import Rows
 from .judge import owned
 from .leash import Attempting
+from .not_now import NotNow
 from .runners import Ended, Errand, Revocable, Runners
 
 Tap: TypeAlias = Callable[[str, Delivery, Outcome, float], object]
@@ -70,6 +72,7 @@ class KernelIntake(Intake):
     """Is told of each delivery that was settled."""
     failures: Rows = attrs.field(factory=Rows, init=False)
     """Of its workers, in a row."""
+    _not_now: NotNow = attrs.field(factory=NotNow, init=False)
     _rounds: int = attrs.field(default=0, init=False)
     """How often `TURN` slots were taken."""
     _entered: int = attrs.field(default=0, init=False)
@@ -229,11 +232,12 @@ class KernelIntake(Intake):
         return True
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is in flight.
+        """Wait until nothing is in flight; what a handler has given back goes back at once from here on.
 
         Cancellation: Is a checkpoint.
         """
         await trio.lowlevel.checkpoint()
+        self._not_now.end()
         while self.in_flight:
             await self._idle.park()
 
@@ -325,11 +329,21 @@ class KernelIntake(Intake):
         """Settle what was handled, and free its slot; return what is to be awaited for that, if anything is."""
         if errand.revocable is not None:
             verdict = self._unless_revoked(errand.delivery, errand.revocable, verdict)
+        if verdict.is_not_now:
+            return self._end_later(errand, verdict)
+        if self._not_now.in_a_row:
+            self._not_now.in_a_row = 0
         is_settled = self._settle_nowait(errand.delivery, verdict)
         if is_settled is None:
             return self._end_slowly(errand, verdict)
         self._ended(errand, verdict, is_settled=is_settled)
         return None
+
+    async def _end_later(self, errand: Errand, verdict: Verdict) -> None:
+        try:
+            await self._not_now.wait()
+        finally:
+            await self._end_slowly(errand, verdict)  # noqa: ASYNC102  it shields itself
 
     async def _end_slowly(self, errand: Errand, verdict: Verdict) -> None:
         is_settled = await self._settle(errand.delivery, verdict)
@@ -396,6 +410,8 @@ class KernelIntake(Intake):
             self.failures.handled(verdict.worker)
         elif verdict.error is not None:
             self.failures.failed(verdict.worker, verdict.error, trio.current_time())
+        elif verdict.is_not_now:
+            self.failures.failed(verdict.worker, DeliveryError("its handler returns Return()"), trio.current_time())
         if self.tap is not None:
             self.tap(verdict.worker, delivery, verdict.outcome, trio.current_time() - began)
         if hooks := self._hub.hears(DeliveryDone if is_usual else DeliverySettled):

@@ -72,7 +72,7 @@ class Judge:
         if delivery.attempt > pool.spec.retry.attempts:
             attempts = pool.spec.retry.attempts
             return self._put_aside(
-                delivery, f"{attempts} attempts asked for another, or ended with their process", pool
+                delivery, f"its {attempts} attempts are used up: they ended with their process", pool
             )
         return None
 
@@ -118,14 +118,25 @@ class Judge:
                 return self._dead(work.delivery, error, str(error), pool, work.payload)
             case DeadLetter(reason=reason):
                 outcome = DeadLetter(one_line(reason, self.mask))
+            case Retry(reason=reason) if work.delivery.attempt >= pool.spec.retry.attempts:
+                told = f"{one_line(str(reason or 'another attempt was asked for'), self.mask)} "
+                told += f"(attempt {work.delivery.attempt} of {pool.spec.retry.attempts})"
+                return self._put_aside(work.delivery, told, pool, work.payload, failed=False)
             case Retry(after=after, reason=str(reason)) if reason:
                 outcome = Retry(after, self.mask(reason))
             case type():
                 raise TypeError(f"the handler returned the class {outcome.__name__} and no object of it")
             case _:
                 pass
-        failed = None if isinstance(outcome, Return) else False
-        return Verdict(cast("Outcome", outcome), pool, payload=work.payload, result=outcome, failed=failed)
+        is_not_now = isinstance(outcome, Return)
+        return Verdict(
+            cast("Outcome", outcome),
+            pool,
+            payload=work.payload,
+            result=outcome,
+            failed=None if is_not_now else False,
+            is_not_now=is_not_now,
+        )
 
     def raised(self, work: Work, error: BaseException, note: str = "") -> Verdict:
         """Return what follows from what a handler raised; what is not its own goes on.

@@ -156,7 +156,7 @@ def _write_failure(bound: FilteringBoundLogger, mask: Mask, event: ComponentFail
 
 
 _OVER: Final[Mapping[type[Event], str]] = {
-    DrainTimedOut: "drain_timeout is over, cancelled",
+    DrainTimedOut: "the drain is over, cancelled",
     GracePeriodOver: "grace_period is over, still running",
 }
 _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
@@ -164,7 +164,8 @@ _STATE_LEVELS: Final = {State.DEGRADED: "warning", State.READY: "info"}
 
 def _write_settled(log: FilteringBoundLogger, mask: Mask, event: Event) -> None:
     assert isinstance(event, DeliverySettled)  # which is what it subscribes to
-    bound = log.bind(component=event.component, worker=event.worker, delivery=event.delivery_id, attempt=event.attempt)
+    worker = {"worker": event.worker} if event.worker else {}
+    bound = log.bind(component=event.component, **worker, delivery=event.delivery_id, attempt=event.attempt)
     match event.outcome:
         case Ack():
             if event.failure_worker:
@@ -177,7 +178,12 @@ def _write_settled(log: FilteringBoundLogger, mask: Mask, event: Event) -> None:
         case Retry(after=after, reason=reason):
             place = "" if event.error is None else where_raised(event.error)
             told = {"where": place} if place else {}
-            bound.warning("failed, tries again", in_s=round(after, 2), error=reason, **told)
+            if event.error is None:
+                bound.warning(
+                    "asks for another attempt", in_s=round(after, 2), **({"reason": reason} if reason else {})
+                )
+            else:
+                bound.warning("failed, tries again", in_s=round(after, 2), error=reason, **told)
         case Return():
             bound.info("returned to its source")
         case DeadLetter(reason=reason):

@@ -275,11 +275,14 @@ def cause(child: Child, how: Ending) -> BaseException:
     """Return the error that an ending is if the component raised none."""
     match how:
         case Ending.NOT_READY:
-            return TimeoutError(f"{child.id} was not ready within start_timeout = {child.start_timeout:g} s")
+            why = f": {child.degraded}" if child.degraded else ""
+            return TimeoutError(f"{child.id} was not ready within start_timeout = {child.start_timeout:g} s{why}")
         case Ending.RAISED:
             return TimeoutError(f"{child.id} did not close within stop_timeout = {child.stop_timeout:g} s")
         case _:
-            return RuntimeError(f"{child.id} returned, and its restart policy is {child.policy.policy.value}")
+            policy = f"its restart policy is {child.policy.policy.value}"
+            advice = 'write restart.policy = "on_failure" if it may, oneshot or main = true if it is done once'
+            return RuntimeError(f"{child.id} returned, and {policy}: {advice}")
 
 
 def healthy_for(child: Child) -> float:

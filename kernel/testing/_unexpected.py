@@ -7,6 +7,7 @@ from typing import Final, cast
 
 from .._core.envelope import Ack
 from .._core.events import ComponentFailed, DeliverySettled, SettleFailed
+from .._core.words import counted
 from ._faults import Faults
 from ._running import RunningService
 
@@ -26,7 +27,7 @@ def check_nothing_unexpected(
     failures = [error for error in _failures(service) if not _is_expected(error, expected, faults)]
     if failures:
         raise BaseExceptionGroup(
-            f"{len(failures)} failures that the test does not expect (expected=... says which it does)",
+            f"{counted(len(failures), 'failure')} that the test does not expect (expected=... says which it does)",
             failures[:_TOLD],
         )
     unsettled = [event for event in service.events if isinstance(event, SettleFailed)]

@@ -403,7 +403,7 @@ async def test_a_request_that_is_wanted_again_too_often_is_answered(autojump_clo
         assert await answer_to(feed, parcel(1, reply_to="answers", attempt=3)) == b"TransientError: busy"
         assert (
             await answer_to(feed, parcel(1, reply_to="answers", attempt=4))
-            == b"PermanentError: 3 attempts asked for another, or ended with their process"
+            == b"PermanentError: its 3 attempts are used up: they ended with their process"
         )
         late = parcel(1, reply_to="answers", deadline=trio.current_time())
         assert await answer_to(feed, late) == b"TimeoutError: expired: its deadline had passed"

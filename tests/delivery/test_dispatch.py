@@ -203,7 +203,18 @@ async def test_an_attempt_beyond_the_last_is_not_started() -> None:
 
     outcome = await outcome_of(worker, parcel(1, attempt=4), retry={"attempts": 3})
 
-    assert outcome == DeadLetter("3 attempts asked for another, or ended with their process")
+    assert outcome == DeadLetter("its 3 attempts are used up: they ended with their process")
+
+
+@pytest.mark.parametrize("reason", ["", "busy"])
+async def test_an_attempt_that_is_asked_for_counts_as_one_that_follows_from_an_exception(reason: str) -> None:
+    async def worker(payload: Any) -> Retry:
+        return Retry(5, reason)
+
+    outcomes = [await outcome_of(worker, parcel(1, attempt=number), retry={"attempts": 3}) for number in (1, 2, 3)]
+
+    told = reason or "another attempt was asked for"
+    assert outcomes == [Retry(5, reason), Retry(5, reason), DeadLetter(f"{told} (attempt 3 of 3)")]
 
 
 async def test_a_request_is_answered_before_it_is_acknowledged() -> None:

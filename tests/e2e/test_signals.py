@@ -69,7 +69,7 @@ async def test_a_hung_handler_is_cut_at_the_drain_timeout_and_its_delivery_retur
 
     assert status == CUT
     assert DRAIN <= took < GRACE + MARGIN
-    assert service.place() in line_with(service.err, "drain_timeout is over")
+    assert service.place() in line_with(service.err, "the drain is over")
     assert "returned to its source" in service.err
     assert "kernel: stopped" in service.err
 
@@ -245,7 +245,7 @@ async def test_a_client_that_never_reads_does_not_hold_the_process(tmp_path: Pat
 
     assert status == CUT
     assert took < GRACE + MARGIN
-    assert "GET /" in line_with(service.err, "drain_timeout is over")
+    assert "GET /" in line_with(service.err, "the drain is over")
 
 
 async def test_an_idle_websocket_is_closed_and_does_not_hold_the_process(tmp_path: Path) -> None:

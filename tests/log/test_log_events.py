@@ -76,7 +76,7 @@ LINES = {
     ),
     "drained": (
         DrainTimedOut(component="dispatcher/work", culprits=("delivery 1 at a.py:1", "delivery 2 at a.py:2")),
-        'warning dispatcher/work: drain_timeout is over, cancelled culprits="delivery 1 at a.py:1; delivery 2 at a.py:2"',
+        'warning dispatcher/work: the drain is over, cancelled culprits="delivery 1 at a.py:1; delivery 2 at a.py:2"',
     ),
     "left": (
         StopTimedOut(component="worker/w", where="a.py:1"),
@@ -122,8 +122,12 @@ LINES = {
         ),
     ),
     "retried": (
-        settled(Retry(1.5, "why")),
+        settled(Retry(1.5, "why"), ValueError("why")),
         "warning dispatcher/work: failed, tries again worker=worker/w delivery=1 attempt=2 in_s=1.5 error=why",
+    ),
+    "asked-for-again": (
+        settled(Retry(1.5, "why")),
+        "warning dispatcher/work: asks for another attempt worker=worker/w delivery=1 attempt=2 in_s=1.5 reason=why",
     ),
     "returned": (
         settled(Return()),

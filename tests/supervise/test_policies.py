@@ -98,7 +98,25 @@ async def test_a_return_under_always_is_reported_as_an_error(stage: Stage, autoj
     async with stage.running():
         await trio.sleep(5)
 
-    assert [str(error) for error in stage.failures("a")] == ["a returned, and its restart policy is always"]
+    assert [str(error) for error in stage.failures("a")] == [
+        (
+            "a returned, and its restart policy is always: "
+            'write restart.policy = "on_failure" if it may, oneshot or main = true if it is done once'
+        )
+    ]
+
+
+async def test_a_missed_start_timeout_is_reported_with_what_was_said_meanwhile(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    child = stage.add("a", Script(opening=math.inf), restart=policy(NEVER), start_timeout=2.5)
+
+    async with stage.running():
+        await trio.sleep(2)
+        stage.supervisor.report(child, State.DEGRADED, "refused")
+        await trio.sleep(3)
+
+    assert [str(error) for error in stage.failures("a")] == ["a was not ready within start_timeout = 2.5 s: refused"]
 
 
 async def test_a_missed_start_timeout_is_reported_with_its_seconds(stage: Stage, autojump_clock: MockClock) -> None:
