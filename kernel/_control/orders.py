@@ -200,7 +200,7 @@ async def _reload(desk: Desk, arguments: Reload, tell: Tell) -> None:
 
 async def _pause(desk: Desk, arguments: Named, tell: Tell) -> None:
     id_ = _component(desk, arguments.component, kind="dispatcher")
-    await desk.bridge.ask(desk.kernel.pause, id_)
+    await desk.bridge.ask(_refusing(desk.kernel.pause), id_)
     await tell({"paused": id_})
 
 

@@ -153,9 +153,13 @@ class Kernel:
         It is degraded meanwhile. Its source goes on to be connected, and may hold as much as it sends ahead.
 
         Raises:
-            ValueError: if there is no such dispatcher.
+            ValueError: if there is no such dispatcher, or it surrounds the service: it takes no work, goes on answering,
+                and would only tell of itself that it is degraded.
         """
         child = self._dispatcher(dispatcher)
+        spec = self.plan.components[child.id]
+        if isinstance(spec, DispatcherSpec) and spec.cls.surrounds:
+            raise ValueError(f"{child.id} takes no work that could be paused: it tells how the service is")
         if child.id in self._tree.paused:
             return
         self._tree.paused.add(child.id)

@@ -250,6 +250,16 @@ async def test_orders_do_what_they_say(tmp_path: Path) -> None:
         assert look.log.settings.levels.of_component("driver/queue") == 10
 
 
+@pytest.mark.parametrize("plugin", ["health", "prometheus"])
+async def test_what_tells_how_the_service_is_is_not_paused(tmp_path: Path, plugin: str) -> None:
+    async with looking(tmp_path, quick, dispatchers={"door": {"plugin": plugin, "bind": "127.0.0.1:0"}}) as look:
+        with pytest.raises(RefusedError, match="dispatcher/door takes no work that could be paused"):
+            await look.ask("pause", component="door")
+        await look.ask("resume", component="door")
+
+        assert states(await look.ask("tree"))["dispatcher/door"] == "ready"
+
+
 @pytest.mark.parametrize(
     ("order", "component", "said"),
     [
