@@ -9,12 +9,8 @@ before a rule is broken counts there only as far as the bytes are cut, so of a b
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import random
 import sys
-import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ import h2.config
 import h2.connection
 import h2.exceptions
 import hpack
+from fuzz_web import cut, run
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -144,8 +141,7 @@ def try_one(seed: int, number: int) -> str:
     source = random.Random(f"{seed} {number}")
     is_http2 = number % 2 == 0
     data = mutated(source, conversation(source) if is_http2 else frames_of_a_websocket(source))
-    places = sorted({0, len(data), *(source.randrange(len(data) + 1) for _ in range(3))})
-    pieces = [data[start:end] for start, end in itertools.pairwise(places)]
+    pieces = cut(source, data)
     if is_http2:
         whole = read(build_protocol(16384), [data])
         others = {"cut": read(build_protocol(16384), pieces), "plain h2": read(plain(), [data])}
@@ -154,22 +150,9 @@ def try_one(seed: int, number: int) -> str:
         others = {"cut": ("websocket", read_websocket(pieces, inflates=bool(number & 2)))}
     for how, other in others.items():
         if other != whole and "ConnectionTerminated error_code:0" not in str(other):  # after which ours goes on
-            raise SystemExit(f"input {number}: read as {whole}, and {how} as {other}: {data!r}, places {places}")
+            raise SystemExit(f"input {number}: read as {whole}, and {how} as {other}: {pieces}")
     return str(whole[0]) + (f" {whole[1]}" if whole[0] == "broken" else "")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="the number of the first input, to go on from")
-    options = parser.parse_args()
-    began, ends = time.process_time(), Counter[str]()
-    for number in range(options.first, options.first + options.inputs):
-        ends[try_one(options.seed, number)] += 1
-    seconds = time.process_time() - began
-    print(f"{options.inputs} inputs, {seconds:.0f} s of CPU: {dict(ends.most_common())}")
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__ or "", try_one)
