@@ -80,3 +80,26 @@ def test_what_is_remembered_has_a_bound() -> None:
         answer(200, [(b"cookie", b"%d" % number * 600)])
     assert len(framing._KNOWN) <= framing._KNOWN_MAX
     assert max(len(block) for block, _, _ in framing._KNOWN.values()) <= framing._KNOWN_BYTES
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "data", "more", "said"),
+    [
+        (200, [], b"four", False, b"content-length: 4\r\n"),
+        (200, [(b"content-length", b"9")], b"four", False, b"content-length: 9\r\n"),
+        (200, [], b"", False, None),
+        (200, [], b"four", True, None),
+        (304, [], b"four", False, None),
+        (204, [], b"four", False, None),
+    ],
+)
+def test_an_answer_to_head_says_how_long_that_to_get_is(
+    status: int, headers: Any, data: bytes, more: bool, said: bytes | None
+) -> None:
+    framed = Framing("HEAD", "1.1")
+    framed.start({"type": "http.response.start", "status": status, "headers": headers})
+    head = framed.body(data, more=more, common=COMMON)
+
+    assert head.endswith(b"\r\n\r\n")
+    assert head.count(b"content-length") == (said is not None)
+    assert said is None or said in head

@@ -239,6 +239,17 @@ async def test_a_line_end_in_a_header_is_smuggled_to_nobody(web: Any) -> None:
     assert entered == []
 
 
+async def test_an_answer_to_head_says_how_long_that_to_get_is(web: Any) -> None:
+    async with web(small, h2c=True) as service:
+        client = await open_client(service)
+        await client.send(client.request(1, method=b"HEAD", path=b"/four"))
+        head = await client.next(HeadersFrame)
+        await client.stream.aclose()
+
+    assert head.fields[b"content-length"] == b"5"
+    assert "END_STREAM" in head.flags
+
+
 async def test_a_stream_that_is_reset_while_it_waits_takes_no_slot(web: Any) -> None:
     release = trio.Event()
 

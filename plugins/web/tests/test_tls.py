@@ -312,6 +312,18 @@ async def test_a_handshake_that_fails_or_stalls_is_closed_quietly(web: Any, keys
     assert service.logs == []
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"PUT"])
+async def test_who_speaks_plainly_is_told_that_this_is_tls(web: Any, keys: Keys, method: bytes) -> None:
+    async with web(echo, tls=keys.config) as service:
+        answer = await service.ask(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    head, _, text = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"content-length: %d\r\n" % len(text) in head
+    assert text == b"This address speaks TLS: ask with https.\n"
+    assert service.logs == []
+
+
 class Hasty:
     """A client that says something in the segment that ends its handshake, as a busy machine makes of every client."""
 

@@ -125,6 +125,8 @@ class Framing:
             else:
                 self._left, self._chunked = 0, True
                 lines.append(b"transfer-encoding: chunked\r\n")
+        elif self._is_head and self.status not in _NO_BODY and data and not more and length is None:
+            lines.append(b"content-length: %d\r\n" % len(data))
         lines.append(b"connection: close\r\n\r\n" if self.last else b"\r\n")
         return b"".join(lines)
 

@@ -249,7 +249,8 @@ class Stream(Call):
         for name, value in fields:
             if name == b"content-length":
                 self._left = int(value)
-        if self._left is None and length is not None and not self._may_have_no_body():
+        is_told = status not in _NO_BODY and (length or not self._is_head)
+        if self._left is None and length is not None and is_told:
             fields.append((b"content-length", b"%d" % length))
         return [(b":status", b"%d" % status), *fields, *self.shared.clock.fields]
 

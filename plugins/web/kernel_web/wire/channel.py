@@ -178,8 +178,8 @@ class Channel:
                 if self._is_hurried:
                     break
                 continue
-            except OSError:
-                self._push(tls.pending())  # what is wrong
+            except OSError as error:
+                self._push(tls.complaint(error))
                 break
             self._push(tls.pending())
             if done is None:

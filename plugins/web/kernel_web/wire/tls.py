@@ -9,6 +9,13 @@ from typing import Any, Final, final
 
 _RECORD: Final = 16 * 1024
 """Bytes that a record holds at most: who asks for more has that much memory made ready for nothing."""
+_HTTP: Final = frozenset({"HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})
+"""What OpenSSL takes for HTTP: GET, HEAD, POST, PUT and CONNECT."""
+_TOLD: Final = b"This address speaks TLS: ask with https.\n"
+_PLAIN: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+    b"connection: close\r\n\r\n%b" % (len(_TOLD), _TOLD)
+)
 _VERSIONS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _SHORT: Final = {
     "commonName": "CN",
@@ -101,6 +108,10 @@ class Tls:
     def pending(self) -> bytes:
         """Return what TLS itself has to say."""
         return self._outgoing.read() if self._outgoing.pending else b""
+
+    def complaint(self, error: OSError) -> bytes:
+        """Return what tells the client why its handshake failed: in HTTP, if that is what it speaks."""
+        return _PLAIN if getattr(error, "reason", "") in _HTTP else self.pending()
 
     def close(self) -> bytes:
         """Return what tells the client that nothing more comes."""
