@@ -21,6 +21,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from kernel import HandlerCalled, RequestBegan, RequestDone, Sending, carried, carry
 from kernel.abc import hearing
 
+from ._parents import CARRIED, parent_of, written
 from ._provider import DRAWN
 from ._unrecorded import HEADER, LENGTH, SPAN_KEY, Unrecorded, Within, draw, is_unrecorded
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     _Hook = Callable[[Event], object]
 
 _SERVER_ERROR: Final = 500
-_CARRIED: Final = frozenset({HEADER, "tracestate", "baggage"})
-"""What may be carried along where what is not recorded goes on without the SDK."""
 _TEXT_MAX: Final = 8 * 1024
 """Characters of a traceback."""
 
@@ -60,6 +59,8 @@ class Tracing:
     bound: int | None = None
     """What the low half of the id of a trace that begins here is below, if it is recorded; None has the sampler of the
     tracer decide about each span, whoever has begun its trace."""
+    _is_plain: bool = attrs.field(init=False)
+    """Whether context is carried as W3C has it, so that the usual one need not be given to the SDK to read or write."""
     _is_foretold: bool = attrs.field(init=False)
     """Whether what is not recorded can be told without the SDK."""
     _ahead: list[int | Mapping[str, str]] = attrs.field(factory=list["int | Mapping[str, str]"], init=False)
@@ -69,7 +70,8 @@ class Tracing:
 
     def __attrs_post_init__(self) -> None:
         fields = propagate.get_global_textmap().fields
-        self._is_foretold = self.bound is not None and HEADER in fields and fields <= _CARRIED
+        self._is_plain = HEADER in fields and fields <= CARRIED
+        self._is_foretold = self.bound is not None and self._is_plain
 
     @contextmanager
     def hearing(self) -> Generator[None]:
@@ -95,13 +97,11 @@ class Tracing:
             carry(along)
             return None
         is_one = len(deliveries) == 1
-        parents = [_extracted(one) for one in deliveries]
-        links = [Link(sent) for one in parents if (sent := trace.get_current_span(one).get_span_context()).is_valid]
         kind = SpanKind.SERVER if is_one and deliveries[0].envelope.reply_to else SpanKind.CONSUMER
         name = f"process {event.component.removeprefix('worker/')}{f'.{event.method}' if event.method else ''}"
-        span = self._start(name, kind, parents[0] if is_one else contexts.Context(), [] if is_one else links).span
-        if span.is_recording():
-            span.set_attributes(_of_deliveries(event.component, deliveries))
+        parents = [parent_of(one.envelope.headers, is_plain=self._is_plain) for one in deliveries]
+        parent, links = (parents[0], ()) if is_one else (contexts.Context(), _links(parents))
+        span = self._start(name, kind, parent, _of_deliveries(event.component, deliveries), links).span
         # Nothing is put back: each delivery has a context of its own, and later hooks may want to see this one.
         return lambda done: self._end(span, done.error)
 
@@ -114,17 +114,15 @@ class Tracing:
             return None
         kind = SpanKind.CLIENT if event.is_call else SpanKind.PRODUCER
         verb = "call" if event.is_call else "send"
-        opened = self._start(f"{verb} {event.exchange or event.subject}", kind, contexts.get_current(), [])
-        if opened.span.is_recording():
-            attributes = {
-                "messaging.system": "kernel",
-                "messaging.operation.name": verb,
-                "messaging.operation.type": "send",
-                "messaging.destination.name": event.exchange or event.subject,
-                "messaging.kernel.subject": event.subject,
-                "kernel.component": event.component,
-            }
-            opened.span.set_attributes(attributes)
+        attributes: dict[str, str | int] = {
+            "messaging.system": "kernel",
+            "messaging.operation.name": verb,
+            "messaging.operation.type": "send",
+            "messaging.destination.name": event.exchange or event.subject,
+            "messaging.kernel.subject": event.subject,
+            "kernel.component": event.component,
+        }
+        opened = self._start(f"{verb} {event.exchange or event.subject}", kind, contexts.get_current(), attributes)
 
         def end(sent: Sent) -> None:
             self._end(opened.span, sent.error)
@@ -136,16 +134,14 @@ class Tracing:
 
     def _began(self, event: RequestBegan) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
-        opened = self._start(event.method, SpanKind.SERVER, propagate.extract(headers, contexts.Context()), [])
-        self._requests[id(event.request)] = opened
-        if opened.span.is_recording():
-            attributes: dict[str, str] = {
-                "http.request.method": event.method,
-                "url.path": self.context.mask(event.path),
-                "kernel.component": event.component,
-                "kernel.worker": event.worker,
-            }
-            opened.span.set_attributes(attributes)
+        attributes: dict[str, str | int] = {
+            "http.request.method": event.method,
+            "url.path": self.context.mask(event.path),
+            "kernel.component": event.component,
+            "kernel.worker": event.worker,
+        }
+        parent = parent_of(headers, is_plain=self._is_plain)
+        self._requests[id(event.request)] = self._start(event.method, SpanKind.SERVER, parent, attributes)
 
     def _ended(self, event: RequestDone) -> None:
         opened = self._requests.pop(id(event.request), None)
@@ -208,11 +204,14 @@ class Tracing:
         Args:
             along: What is taken along so far.
         """
-        header = along.get(HEADER)
-        if header is not None:
+        if along and (header := along.get(HEADER)) is not None:
             return bool(is_unrecorded(str(header)))
         if contexts.get_current() and trace.get_current_span() is not trace.INVALID_SPAN:
             return False  # within a span of the user's own
+        ahead = self._ahead
+        if ahead and not along and not isinstance(first := ahead[-1], int):  # as of nearly all: without another call
+            ahead.pop()
+            return first
         drawn = self._drawn()
         return False if drawn is None else {**along, **drawn} if along else drawn
 
@@ -228,16 +227,24 @@ class Tracing:
 
     # --- spans ----------------------------------------------------------------------------------------------------
 
-    def _start(self, name: str, kind: SpanKind, parent: TraceContext, links: Sequence[Link]) -> _Open:
-        """Start a span, and have what follows in this context belong to it."""
-        span = self.tracer.start_span(name, parent, kind, links=links)
+    def _start(
+        self,
+        name: str,
+        kind: SpanKind,
+        parent: TraceContext,
+        attributes: Mapping[str, str | int],
+        links: Sequence[Link] = (),
+    ) -> _Open:
+        """Start a span, and have what follows in this context belong to it.
+
+        It is given its attributes at once: a sampler may ask for them, and to add them afterwards takes as long again.
+        """
+        span = self.tracer.start_span(name, parent, kind, attributes, links)
         DRAWN.set(0)
         within = trace.set_span_in_context(span, parent)
-        along: dict[str, str] = {}
-        propagate.inject(along, within)
         before = contexts.get_current()
         contexts.attach(within)
-        return _Open(span, before, carry(along))
+        return _Open(span, before, carry(written(within, span, is_plain=self._is_plain)))
 
     def _end(self, span: Span, error: BaseException | None) -> None:
         if error is not None and span.is_recording():
@@ -271,9 +278,9 @@ def _put_back(opened: _Open) -> None:
     carry(opened.headers)
 
 
-def _extracted(delivery: Delivery) -> TraceContext:
-    headers = {name: value for name, value in delivery.envelope.headers.items() if isinstance(value, str)}
-    return propagate.extract(headers, contexts.Context())
+def _links(parents: Sequence[TraceContext]) -> list[Link]:
+    sent = [trace.get_current_span(one).get_span_context() for one in parents]
+    return [Link(one) for one in sent if one.is_valid]
 
 
 def _of_deliveries(worker: str, deliveries: Sequence[Delivery]) -> dict[str, str | int]:
