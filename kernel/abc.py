@@ -39,6 +39,10 @@ from ._core.components import Protocol as Protocol
 from ._core.context import Context as Context
 from ._core.context import hearing as hearing
 from ._core.contract import Contract as Contract
+from ._core.crashes import COMINGS_HEADER as COMINGS_HEADER
+from ._core.crashes import CRASHES_HEADER as CRASHES_HEADER
+from ._core.crashes import CrashNote as CrashNote
+from ._core.crashes import Spared as Spared
 from ._core.crew import Crew as Crew
 from ._core.crew import Endpoint as Endpoint
 from ._core.envelope import DEADLINE_HEADER as DEADLINE_HEADER

@@ -12,10 +12,10 @@ import trio
 import trio.testing
 from kernel_stomp import StompDriver, StompOptions
 from kernel_stomp.broker.broker import StompBroker
-from kernel_stomp.broker.crashes import FORGIVEN, FORGIVEN_NOTED, Note, Spared, is_noted, is_suspect, next_note
+from kernel_stomp.broker.crashes import FORGIVEN, FORGIVEN_NOTED, is_noted, is_suspect, next_note
 
 from kernel import Ack, Envelope, Retry, Return, new_id
-from kernel.abc import Delivery, Queue, Subscription, Topology
+from kernel.abc import CrashNote, Delivery, Queue, Subscription, Topology
 from kernel.testing import fake_context
 
 from ..amqp._killer import deaths_of
@@ -36,22 +36,20 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 AGAIN = {"redelivered": "true"}
 
 
-def copies(headers: dict[str, str], times: int) -> list[Note]:
+def copies(headers: dict[str, str], times: int) -> list[CrashNote]:
     """What is noted of a message that comes again so many times, which nobody has given back."""
-    notes: list[Note] = []
+    notes: list[CrashNote] = []
     for _ in range(times):
         notes.append(next_note({**AGAIN, **headers}))
-        headers = {key: value for key, value in headers.items() if key == "x-delivery-count"} | notes[-1].headers()
+        headers = {key: value for key, value in headers.items() if key == "x-delivery-count"} | {
+            key: str(number) for key, number in notes[-1].headers().items()
+        }
     return notes
 
 
 def test_what_comes_again_and_again_has_been_in_those_that_died() -> None:
     assert [note.crashes for note in copies({}, 7)] == [0, 0, 0, 0, 2, 3, 4]
     assert [note.crashes for note in copies({"x-delivery-count": "10"}, 4)] == [0, 2, 3, 4]
-
-
-def test_what_is_given_back_in_order_begins_anew_and_keeps_what_was_counted() -> None:
-    assert Note(crashes=2, comings=3).returned() == Note(crashes=2, comings=0)
 
 
 @pytest.mark.parametrize(
@@ -67,16 +65,6 @@ def test_what_is_given_back_in_order_begins_anew_and_keeps_what_was_counted() ->
 )
 def test_what_a_quorum_queue_counts_says_when_to_look(headers: dict[str, str], suspect: bool) -> None:
     assert is_suspect(headers) == suspect
-
-
-def test_what_is_spared_is_spared_once_and_what_nobody_saw_as_often_as_that_can_be() -> None:
-    spared = Spared()
-    spared.add("q", "m")
-    spared.lose("q", 2)
-    spared.lose("q", 1)  # a second break takes nothing away, and gives no more
-
-    assert not spared.take("other", "m")
-    assert [spared.take("q", "m") for _ in range(4)] == [True, True, True, False]
 
 
 # --- against the real servers ---------------------------------------------------------------------------------------

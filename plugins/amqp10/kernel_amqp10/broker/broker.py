@@ -14,7 +14,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope
-from kernel.abc import Broker, Delivery, Settlements, Subscription, Topology
+from kernel.abc import Broker, Delivery, Settlements, Spared, Subscription, Topology
 from kernel.errors import UnavailableError
 
 from .._addresses import Addresses
@@ -23,7 +23,6 @@ from ..link.keeper import Keeper
 from ..management.directory import Directory
 from .catalog import Catalog
 from .consumer import Consumer
-from .crashes import Spared
 from .post import Post
 
 _LEAVE_TIMEOUT: Final = 1.0

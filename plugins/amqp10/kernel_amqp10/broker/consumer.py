@@ -18,7 +18,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
-from kernel.abc import Delivery, Queue, Settlements, Subscription
+from kernel.abc import CrashNote, Delivery, Queue, Settlements, Spared, Subscription
 from kernel.errors import ConflictError, KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._addresses import Addresses
@@ -26,7 +26,7 @@ from .._errors import EndClosedError, LinkLostError
 from ..link.engine import Engine
 from ..link.receiver import Arrived, ReceiverLink
 from ..link.sender import OnWritten, Sent
-from .crashes import Note, Spared, next_note
+from .crashes import next_note
 from .delivery import Amqp10Delivery, Desk
 from .post import Post, is_hopeless
 from .reading import Reader
@@ -418,7 +418,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 return True
         return False  # noqa: ASYNC910  it comes from the broker
 
-    async def _send_note(self, delivery: Amqp10Delivery, note: Note, on_written: OnWritten) -> None:
+    async def _send_note(self, delivery: Amqp10Delivery, note: CrashNote, on_written: OnWritten) -> None:
         await self._post.note(
             delivery.envelope,
             queue=self._wish.queue,

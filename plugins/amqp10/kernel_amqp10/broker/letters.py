@@ -17,18 +17,17 @@ from typing import Final, final
 import attrs
 
 from kernel import Envelope
-from kernel.abc import DEADLINE_HEADER, check_envelope, write_deadline
+from kernel.abc import COMINGS_HEADER, CRASHES_HEADER, DEADLINE_HEADER, CrashNote, check_envelope, write_deadline
 from kernel.errors import EncodeError
 
 from .._addresses import Addresses
 from ..link.proton import Proton, ProtonMessage
-from .crashes import COMINGS, CRASHES, Note
 
 ATTEMPTS: Final = "kernel-attempts"
 JSON: Final = "kernel-json"
 DELAY: Final = "x-opt-delivery-delay"
 """Message annotation: milliseconds that a broker holds a message back. Source: Artemis, Scheduled Messages."""
-OURS: Final = frozenset({ATTEMPTS, CRASHES, COMINGS, JSON, DEADLINE_HEADER})
+OURS: Final = frozenset({ATTEMPTS, CRASHES_HEADER, COMINGS_HEADER, JSON, DEADLINE_HEADER})
 _LONG: Final = 2**63
 
 
@@ -42,7 +41,7 @@ class Letter:
     """Those behind it."""
     is_again: bool
     """Whether it may have been delivered before."""
-    note: Note | None = None
+    note: CrashNote | None = None
     """What it says of crashes, if it is a copy that notes them."""
     counted: int = 0
     """Attempts behind it that it says itself, without those in which a process died."""
@@ -62,7 +61,7 @@ def write_letter(
     attempts: int = 0,
     delay: float = 0.0,
     as_text: bool = False,
-    note: Note | None = None,
+    note: CrashNote | None = None,
 ) -> bytes:
     """Return an encoded message.
 
@@ -98,7 +97,7 @@ def write_letter(
     if attempts:
         properties[ATTEMPTS] = attempts
     if note is not None:
-        properties |= note.properties()
+        properties |= note.headers()
     if properties:
         message.properties = properties
     if delay > 0:

@@ -9,13 +9,12 @@ import attrs
 import trio
 
 from kernel import Envelope, Event
-from kernel.abc import Context, death_headers
+from kernel.abc import Context, CrashNote, death_headers
 from kernel.errors import EncodeError, UnroutableError
 
 from .._addresses import Addresses, Route
 from ..link.proton import Proton
 from ..link.sender import OnWritten
-from .crashes import Note
 from .events import Amqp10MessageDropped
 from .letters import write_letter
 from .outbox import Outbox
@@ -70,7 +69,9 @@ class Post:
         delay = bounded(after)
         await self._send(envelope, "", queue, attempts=attempts, delay=delay, mandatory=True, on_written=on_written)
 
-    async def note(self, envelope: Envelope, *, queue: str, attempts: int, note: Note, on_written: OnWritten) -> None:
+    async def note(
+        self, envelope: Envelope, *, queue: str, attempts: int, note: CrashNote, on_written: OnWritten
+    ) -> None:
         """Send a copy to its queue that notes how often a process has died with it, with so many attempts besides."""
         await self._send(
             envelope, "", queue, attempts=attempts, delay=0.0, mandatory=True, on_written=on_written, note=note
@@ -94,7 +95,7 @@ class Post:
         delay: float,
         mandatory: bool,
         on_written: OnWritten | None = None,
-        note: Note | None = None,
+        note: CrashNote | None = None,
     ) -> None:
         held = 0.0
         if delay <= 0:
@@ -107,7 +108,7 @@ class Post:
         await self._outbox.send(route, data, mandatory=mandatory, on_written=on_written)
 
     def _write(
-        self, envelope: Envelope, route: Route, *, attempts: int, delay: float, held: float, note: Note | None
+        self, envelope: Envelope, route: Route, *, attempts: int, delay: float, held: float, note: CrashNote | None
     ) -> bytes:
         now = trio.current_time()
         if delay > 0 and envelope.delay <= 0:

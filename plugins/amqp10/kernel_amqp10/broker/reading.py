@@ -15,11 +15,11 @@ from typing import Final, cast, final
 import attrs
 
 from kernel import NO_HEADERS, Envelope, new_id
-from kernel.abc import DEADLINE_HEADER, read_deadline
+from kernel.abc import CRASHES_HEADER, DEADLINE_HEADER, read_deadline
 
 from .._addresses import Addresses
 from ..link.proton import Core, Proton, load_core, message_of
-from .crashes import CRASHES, Note, number_of
+from .crashes import note_of, number_of
 from .letters import ATTEMPTS, JSON, OURS, Letter
 from .sections import check_sections
 
@@ -69,8 +69,8 @@ class Reader:
             counted = number_of(table, ATTEMPTS) if table else 0
             return Letter(
                 envelope=self._envelope(table, now),
-                attempts=counted + (number_of(table, CRASHES) if table else 0) + min(count, _MOST),
-                note=Note.of(table) if table else None,
+                attempts=counted + (number_of(table, CRASHES_HEADER) if table else 0) + min(count, _MOST),
+                note=note_of(table) if table else None,
                 counted=counted,
                 is_uncounted=not (count or is_first),
                 is_again=count > 0 or not is_first,

@@ -12,7 +12,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Envelope, Pace
-from kernel.abc import Broker, Delivery, Queue, Settlements, Subscription, Topology
+from kernel.abc import Broker, Delivery, Queue, Settlements, Spared, Subscription, Topology
 from kernel.errors import ConflictError, UnavailableError
 
 from .._errors import LinkError, LinkLostError, LoginRefusedError
@@ -21,7 +21,6 @@ from ..link.keeper import Keeper
 from ..link.link import Link, open_link
 from .catalog import Catalog
 from .consumer import Consumer
-from .crashes import Spared
 from .dialect import Wish
 from .outbox import Outbox
 from .post import Post

@@ -19,14 +19,14 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
-from kernel.abc import Delivery, Queue, Settlements
+from kernel.abc import Delivery, Queue, Settlements, Spared
 from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._errors import LinkError, LinkLostError
 from ..core import Frame
 from ..link.link import Link, OnWritten
 from ..link.receipts import Receipt
-from .crashes import Note, Spared, is_noted, is_suspect, next_note
+from .crashes import is_noted, is_suspect, next_note, note_of
 from .delivery import Desk, StompDelivery
 from .dialect import Supply, Wish
 from .letters import Letter
@@ -359,7 +359,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 await self._post.reply(reply, exchange=self.reply_exchange, on_written=settlement.written)
                 return
             case Return():
-                copy = self._post.noted(delivery, queue=queue, note=Note.of(delivery.frame.headers).returned())
+                copy = self._post.noted(delivery, queue=queue, note=note_of(delivery.frame.headers).returned())
             case Retry(after):
                 copy = self._post.copy(delivery, queue=queue, after=after)
                 if after > 0 and not self._post.holds(after):

@@ -15,17 +15,13 @@ from typing import Final, cast, final
 import attrs
 
 from kernel import NO_HEADERS, Envelope, new_id
-from kernel.abc import DEADLINE_HEADER, check_envelope, read_deadline, write_deadline
+from kernel.abc import COMINGS_HEADER, CRASHES_HEADER, DEADLINE_HEADER, check_envelope, read_deadline, write_deadline
 from kernel.errors import EncodeError
 
 from ..core import Frame
 
 ATTEMPTS: Final = "kernel-attempts"
 """The attempts that a message has behind it."""
-CRASHES: Final = "kernel-crashes"
-"""Those in which a process died, of a copy that was made to note that."""
-COMINGS: Final = "kernel-comings"
-"""Times that such a copy came again which are not counted."""
 SUBJECT: Final = "kernel-subject"
 EXCHANGE: Final = "kernel-exchange"
 """The exchange that a message was sent to, where the destination does not tell."""
@@ -33,7 +29,17 @@ TARGET: Final = "kernel-target"
 """Where a message goes that waits in a place for delayed ones."""
 OTHERS: Final = "kernel-headers"
 """A JSON object of the headers that are no text, or have a name of the server's."""
-_OURS: Final = frozenset({ATTEMPTS, CRASHES, COMINGS, SUBJECT, EXCHANGE, TARGET, OTHERS, DEADLINE_HEADER, "kernel-id"})
+_OURS: Final = frozenset({
+    ATTEMPTS,
+    CRASHES_HEADER,
+    COMINGS_HEADER,
+    SUBJECT,
+    EXCHANGE,
+    TARGET,
+    OTHERS,
+    DEADLINE_HEADER,
+    "kernel-id",
+})
 # fmt: off
 _OF_SERVERS: Final = frozenset((
     "accept-version", "ack", "amqp-message-id", "app-id", "auto-delete", "browser", "cluster-id",
@@ -113,7 +119,7 @@ def read_letter(
         priority=min(int(priority), 9) if _is_number(priority) else 0,
         deadline=read_deadline(headers[DEADLINE_HEADER], now=now) if DEADLINE_HEADER in headers else math.inf,
     )
-    return Letter(envelope=envelope, attempts=number_of(headers, ATTEMPTS) + number_of(headers, CRASHES))
+    return Letter(envelope=envelope, attempts=number_of(headers, ATTEMPTS) + number_of(headers, CRASHES_HEADER))
 
 
 def number_of(headers: Mapping[str, str], name: str) -> int:

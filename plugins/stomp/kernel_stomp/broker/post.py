@@ -10,12 +10,11 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from kernel import Envelope, Event, Outcome
-from kernel.abc import death_headers
+from kernel.abc import CrashNote, death_headers
 from kernel.errors import EncodeError, SendError, UnknownOutcomeError
 
 from ..core import Frame
 from ..link.link import OnWritten
-from .crashes import Note
 from .delivery import StompDelivery
 from .events import MessageDropped
 from .letters import ATTEMPTS, Letter, number_of, read_letter
@@ -81,7 +80,7 @@ class Post:
         frame = self.outbox.to_queue(frame, queue)
         return frame if held is None else Frame(frame.command, {**frame.headers, **held}, frame.body)
 
-    def noted(self, delivery: StompDelivery, *, queue: str, note: Note) -> Frame:
+    def noted(self, delivery: StompDelivery, *, queue: str, note: CrashNote) -> Frame:
         """Return the copy of a delivery that notes how often a process has died with it.
 
         Raises:
@@ -90,7 +89,11 @@ class Post:
         counted = number_of(delivery.frame.headers, ATTEMPTS)
         envelope = attrs.evolve(delivery.envelope, delay=0.0)
         frame = self.outbox.to_queue(self.outbox.frame(envelope, exchange="", attempts=counted), queue)
-        return Frame(frame.command, {**frame.headers, **note.headers()}, frame.body)
+        return Frame(
+            frame.command,
+            {**frame.headers, **{name: str(number) for name, number in note.headers().items()}},
+            frame.body,
+        )
 
     def id_of(self, frame: Frame) -> Hashable:
         """Return by what a message is known when it comes again."""
