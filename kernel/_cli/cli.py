@@ -61,11 +61,22 @@ def execute(arguments: Sequence[str]) -> int:
     """Run a command and return the exit status; whatever it raises is put into one line."""
     try:
         status: object = cli.main(list(arguments), prog_name="kernel", standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         return INTERRUPTED
+    except click.Abort as error:
+        return _not_done(error)
     except Exception as error:  # noqa: BLE001  the end of the line: a fault of the kernel or of somebody's command
         return _status_of(error)
     return status if isinstance(status, int) else 0
+
+
+def _not_done(abort: click.Abort) -> int:
+    """Say why a question was not answered with yes, and return the exit status for it."""
+    if isinstance(abort.__context__, KeyboardInterrupt):
+        return INTERRUPTED
+    nobody = isinstance(abort.__context__, EOFError)
+    complain(f"\nkernel: not done: {'nobody answers; --yes does not ask' if nobody else 'it was not confirmed'}")
+    return FAILED
 
 
 def _status_of(error: Exception) -> int:

@@ -21,6 +21,25 @@ from ._service import SERVICE
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.parametrize(
+    ("context", "status", "told"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (EOFError(), 1, "\nkernel: not done: nobody answers; --yes does not ask\n"),
+        (None, 1, "\nkernel: not done: it was not confirmed\n"),
+    ],
+    ids=["Ctrl-C", "no input", "no"],
+)
+def test_what_was_not_confirmed_is_not_done_and_said(
+    context: BaseException | None, status: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    abort = click.Abort()
+    abort.__context__ = context
+
+    assert _cli._not_done(abort) == status
+    assert capsys.readouterr().err == told
+
+
 # --- check --------------------------------------------------------------------------------------------------------
 
 

@@ -71,7 +71,9 @@ class DatabaseTransaction(Transaction):
 
     def _check_messages(self) -> None:
         if not self._carries_messages:
-            raise RuntimeError("the table of the driver must say `outbox = true` for transactions to carry messages")
+            raise RuntimeError(
+                "the table of the driver must say `outbox = true` for transactions to carry messages, and to remember ids"
+            )
 
     async def _run(self, statement: str, parameters: Parameters, rows: AsyncRowFactory[RowT]) -> list[RowT]:
         if self._is_over or self.connection.closed:

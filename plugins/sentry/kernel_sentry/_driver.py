@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -28,6 +29,14 @@ class SentryDriver(Driver[None]):
     def __init__(self, *, config: SentryConfig, context: Context) -> None:
         self._config: Final = config
         self._context: Final = context
+
+    @classmethod
+    @override
+    def check(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, SentryConfig)
+        dsn = None if config.dsn is None else urlsplit(config.dsn.reveal())
+        if dsn and not (dsn.scheme in {"http", "https"} and dsn.username and dsn.hostname and dsn.path.strip("/")):
+            yield "dsn must be as Sentry shows it: https://KEY@HOST/PROJECT"
 
     @classmethod
     @override

@@ -42,6 +42,20 @@ class Handlers:
         raise ExceptionGroup("several", [ValueError("one"), KeyError("two")])
 
 
+@pytest.mark.parametrize(
+    "dsn", ["canary", "https://host/1", "https://canary@host", "ftp://canary@host/1", "https://@/1"]
+)
+def test_a_dsn_that_is_none_is_told_before_the_start_and_not_shown(dsn: str) -> None:
+    [problem] = SentryDriver.check(SentryConfig(dsn=Secret(dsn)))
+
+    assert problem == "dsn must be as Sentry shows it: https://KEY@HOST/PROJECT"
+
+
+@pytest.mark.parametrize("dsn", ["https://key@host/1", "http://key:secret@127.0.0.1:9000/path/1", None])
+def test_a_dsn_is_one(dsn: str | None) -> None:
+    assert not list(SentryDriver.check(SentryConfig(dsn=None if dsn is None else Secret(dsn))))
+
+
 class Holder:
     def __init__(self, config: Settings) -> None: ...
 

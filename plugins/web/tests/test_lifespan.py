@@ -95,6 +95,19 @@ async def test_an_application_that_raises_once_it_was_told_to_start_is_named(
     assert all("ValueError: no database" in message and f"{__file__}:" in message for message in messages)
 
 
+async def test_an_application_that_answers_whatever_it_is_asked_is_left_alone(web: Any) -> None:
+    """The plainest there is: it looks at no type, as the first page of every tutorial has it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    async with web(app, lifespan=True) as service, httpx.AsyncClient(base_url=service.url) as client:
+        answer = await client.get("/")
+
+    assert (answer.status_code, answer.text) == (200, "hello")
+
+
 async def test_a_lifespan_that_fails_later_fails_its_worker() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()

@@ -139,7 +139,8 @@ class JsonRpcProtocol(Format):
         elif key and ("result" in fields or "error" in fields):
             yield Answer(key=key, envelope=Envelope(subject=_REPLY_TO, body=self._write(dict(fields))))
         else:
-            yield self._refusal(INVALID_REQUEST, "it has no method, or params that are neither array nor object")
+            text = "it has no method, or params that are neither array nor object"
+            yield self._refusal(INVALID_REQUEST, text, key)
 
     def _meant(self, fields: Mapping[str, object], key: str, method: str, params: object, now: float) -> Item:
         """Return a request, or what takes one back; a refusal with its id if what only ours may say makes no sense."""

@@ -206,7 +206,10 @@ async def test_micro_frameworks_format_is_one_after_the_other() -> None:
         ('{"jsonrpc": "2.0", "method": "nobody", "id": 1.5}', {"code": -32601, "id": 1.5}),
         ('{"jsonrpc": "2.0", "method": "add", "params": ["x"], "id": null}', {"code": -32602, "id": None}),
         ('{"jsonrpc": "2.0", "method": "fail", "id": 2}', {"code": -32000, "id": 2}),
-        ('{"jsonrpc": "2.0", "method": 5, "id": 2}', {"code": -32600, "id": None}),
+        # Null is for an id that cannot be told: who can be answered does not wait for its timeout.
+        ('{"jsonrpc": "2.0", "method": 5, "id": 2}', {"code": -32600, "id": 2}),
+        ('{"jsonrpc": "2.0", "method": "add", "params": 5, "id": "1"}', {"code": -32600, "id": "1"}),
+        ('{"jsonrpc": "2.0", "method": "add", "params": 5}', {"code": -32600, "id": None}),
         ('{"jsonrpc": "2.0", "method": "add", "id": {}}', {"code": -32600, "id": None}),
         ("[]", {"code": -32600, "id": None}),
         ("[[[[1]]]]", None),

@@ -198,8 +198,10 @@ class _Lifespan:
 
     async def _send(self, message: ASGIMessage) -> None:
         await trio.lowlevel.checkpoint()
-        self._heard = True
         kind = message["type"]
+        if not kind.startswith("lifespan."):  # it answers whatever it is asked, as if it were a request
+            raise RuntimeError(f"{kind} is no message of the lifespan")
+        self._heard = True
         if kind in {"lifespan.startup.failed", "lifespan.shutdown.failed"}:
             self._failure = str(message.get("message") or "it gave no message")
             self._move(_Stage.ENDED)
