@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing_extensions import override
 from kernel import Return
 from kernel.abc import Context, Executor, PlainWorker
 
+from ._frames import append_frames
 from ._places import Places
 from ._telling import note_deadline, told
 
@@ -49,6 +51,9 @@ class ThreadPool(Executor):
                     abandon_on_cancel=True,
                     limiter=self._threads,
                 )
+            except trio.Cancelled as cut:
+                leave.show_where(cut)
+                raise
             finally:
                 leave.unless_begun()
 
@@ -73,13 +78,26 @@ class _Leaving:
     _token: trio.lowlevel.TrioToken
     _unclaimed: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     """Who takes it first, thread or loop, gives the place back."""
+    _thread: int = attrs.field(default=0, init=False)
+    """The thread that the call is in; 0 while it is in none."""
 
     def begin(self) -> bool:
         """Return whether the thread may begin: nobody has given up on it."""
-        return self._unclaimed.acquire(blocking=False)
+        if not self._unclaimed.acquire(blocking=False):
+            return False
+        self._thread = threading.get_ident()
+        return True
+
+    def show_where(self, cut: BaseException) -> None:
+        """Have a cancellation say where the call stands that it leaves to itself: what is reported names that line."""
+        thread = self._thread
+        frame = sys._current_frames().get(thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  no other way
+        if frame is not None and self._thread == thread:  # else the thread had gone on to another call
+            append_frames(cut, frame, until=_perform.__code__)
 
     def end(self) -> None:
         """Give the place back, from the thread; if there is no loop any more, there are no places either."""
+        self._thread = 0
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._places.leave)
 

@@ -15,6 +15,9 @@ from kernel_pools import remaining
 
 from kernel import Envelope, Retry, handles
 
+LET_GO = threading.Event()
+"""Lets a thread end that holds."""
+
 
 @attrs.frozen
 class Order:
@@ -116,6 +119,10 @@ class Calls:
     @handles("spin")
     def spin(self, seconds: float) -> float:
         return spin(seconds)
+
+    @handles("hold")
+    def hold(self, payload: Any) -> bool:
+        return LET_GO.wait(20.0)
 
     @handles("sleep")
     def sleep(self, seconds: float) -> float:

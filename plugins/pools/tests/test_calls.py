@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +28,8 @@ from kernel.abc import Delivery, PlainWorker
 from kernel.errors import PlanError, RemoteError
 from kernel.testing import OpenKernel, check_driver, fake_context
 
-from ._workers import Calls, where
+from . import _workers
+from ._workers import LET_GO, Calls, where
 from .conftest import CALLS, OpenPool, manifest
 
 THREADS = {"plugin": "thread_pool"}
@@ -120,6 +123,36 @@ async def test_a_thread_that_takes_too_long_is_left_to_itself_and_keeps_its_plac
             await client.ask("sleep", 1.1)
 
         assert await client.ask("where"), "it did not wait for the thread to end"
+
+
+async def test_a_timeout_names_the_line_that_a_thread_is_at(open_pool: OpenPool) -> None:
+    async with open_pool({**THREADS, "threads": 1}, {"timeout": 0.2}, expected=TimeoutError) as client:
+        await client.tell("hold")
+        (settled,) = await client.service.wait_settled(1)
+        LET_GO.set()
+
+        assert isinstance(settled.error, TimeoutError)
+        assert lines_of_handlers(settled.error) == [line_of(Calls.hold, "LET_GO.wait")]
+
+
+async def test_a_timeout_in_a_process_names_no_line_of_the_handler(open_pool: OpenPool) -> None:
+    worker = {"timeout": 1.0, "retry": {"attempts": 1}}
+    async with open_pool(PROCESSES, worker, expected=TimeoutError) as client:
+        await client.tell("spin", 60.0)
+        (settled,) = await client.service.wait_settled(1)
+
+        assert isinstance(settled.error, TimeoutError)
+        assert lines_of_handlers(settled.error) == []
+
+
+def lines_of_handlers(error: BaseException) -> list[int | None]:
+    """Return the lines of the user's code that an exception shows, of which the last is logged as `where`."""
+    return [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _workers.__file__]
+
+
+def line_of(function: Callable[..., object], text: str) -> int:
+    lines, first = inspect.getsourcelines(function)
+    return first + next(number for number, line in enumerate(lines) if text in line)
 
 
 @each_pool
