@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from ._core.loop import Pace as Pace
     from ._core.loop import at_turn_end as at_turn_end
     from ._core.loop import wake as wake
+    from ._core.pending import PendingCall as PendingCall
+    from ._core.pending import PendingCalls as PendingCalls
     from ._core.snapshot import ComponentSnapshot as ComponentSnapshot
     from ._core.snapshot import Snapshot as Snapshot
     from ._core.snapshot import Usage as Usage
@@ -128,6 +130,8 @@ _LATER: Final = {
     "LoopBlocked": "_core.events",
     "Outgoing": "_core.interceptors",
     "Pace": "_core.loop",
+    "PendingCall": "_core.pending",
+    "PendingCalls": "_core.pending",
     "Plan": "_core.spec",
     "ReloadFailed": "_core.events",
     "Result": "_supervise.kernel",

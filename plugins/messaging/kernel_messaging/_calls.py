@@ -7,25 +7,11 @@ from typing import final
 import attrs
 import trio
 
-from kernel import Envelope, new_id
+from kernel import Envelope, PendingCalls, new_id
 from kernel.abc import Broker
 from kernel.errors import KernelError, UnavailableError, UnknownOutcomeError
 
 from ._cancellation import Teller
-
-
-@final
-@attrs.define(eq=False, repr=False)
-class _Call:
-    """A call under way."""
-
-    done: trio.Event = attrs.field(factory=trio.Event)
-    reply: Envelope | None = None
-    error: KernelError | None = None
-
-    def end(self, reply: Envelope | None = None, error: KernelError | None = None) -> None:
-        self.reply, self.error = reply, error
-        self.done.set()
 
 
 @final
@@ -38,19 +24,22 @@ class Calls:
     _limiter: trio.CapacityLimiter
     _teller: Teller | None = None
     """Tells callees of the calls that are cancelled; None if they are not to know."""
-    _calls: dict[str, _Call] = attrs.field(factory=dict[str, _Call], init=False)
+    _pending: PendingCalls[str] = attrs.field(factory=PendingCalls[str], init=False)
     """By correlation id."""
     _address: str = attrs.field(default="", init=False)
     """The queue that answers come to; empty while there is none."""
     _connected: trio.Event = attrs.field(factory=trio.Event, init=False)
     _closed: bool = attrs.field(default=False, init=False)
-    late_replies: int = attrs.field(default=0, init=False)
-    """Answers that came when nobody waited for them any more, and second answers to one call."""
 
     @property
     def in_flight(self) -> int:
         """Calls that wait for their answer."""
-        return len(self._calls)
+        return len(self._pending)
+
+    @property
+    def late_replies(self) -> int:
+        """Answers that came when nobody waited for them any more, and second answers to one call."""
+        return self._pending.late_replies
 
     async def ask(self, request: Envelope) -> Envelope:
         """Send a request, with the deadline of the caller, and return the answer to it.
@@ -82,25 +71,23 @@ class Calls:
         self._address = ""
         if self._connected.is_set():  # whoever waits for a connection waits on this event, however often it breaks
             self._connected = trio.Event()
-        for call in self._calls.values():
+
+        def broken() -> UnknownOutcomeError:
             error = UnknownOutcomeError("the connection broke while an answer was awaited; it may have been handled")
             error.__cause__ = cause
-            call.end(error=error)
+            return error
+
+        self._pending.fail(broken)
 
     def close(self) -> None:
         """Fail the calls under way and those to come."""
         self._closed = True
-        for call in self._calls.values():
-            call.end(error=_closed())
+        self._pending.fail(_closed)
         self._connected.set()
 
     def accept(self, reply: Envelope) -> None:
         """Hand an answer to who waits for it."""
-        call = self._calls.get(reply.correlation_id)
-        if call is None or call.done.is_set():
-            self.late_replies += 1
-        else:
-            call.end(reply)
+        self._pending.answer(reply.correlation_id, reply)
 
     async def _wait_connected(self) -> None:
         while True:
@@ -111,20 +98,16 @@ class Calls:
                 return
 
     async def _await_reply(self, envelope: Envelope) -> Envelope:
-        call = self._calls[envelope.correlation_id] = _Call()
+        call = self._pending.add(envelope.correlation_id)
         try:
             await self._broker.send(envelope, exchange=self._exchange, mandatory=True)
-            await call.done.wait()
+            return await call.wait()
         except trio.Cancelled:
-            if self._teller is not None and not call.done.is_set():
+            if self._teller is not None and not call.is_done:
                 self._teller.tell(envelope)
             raise
         finally:
-            del self._calls[envelope.correlation_id]
-        if call.reply is None:
-            assert call.error is not None  # a call ends in one of the two
-            raise call.error
-        return call.reply
+            self._pending.remove(envelope.correlation_id)
 
 
 def _closed() -> UnavailableError:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, TypeVar, final, overload
 
-import attrs
 import trio
 from trio_websocket import ConnectionClosed
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Envelope, Message, current_delivery, payload_converter
+from kernel import NO_HEADERS, Envelope, Message, PendingCall, PendingCalls, current_delivery, payload_converter
 from kernel.abc import Caller, write_deadline
-from kernel.errors import CallTimeoutError, KernelError, UnavailableError, UnknownOutcomeError
+from kernel.errors import CallTimeoutError, UnavailableError, UnknownOutcomeError
 
 from ._config import LineConfig
 from ._format import Answer, Format
@@ -24,20 +23,6 @@ MOST_BEHIND: Final = 64 * 1024 * 1024
 """Bytes that may wait to be sent on one connection."""
 _TOO_SLOW: Final = 1013
 """Close code: try again later. Source: RFC 6455, IANA's registry of close codes."""
-
-
-@final
-@attrs.define(eq=False, repr=False)
-class _Call:
-    """A call under way."""
-
-    done: trio.Event = attrs.field(factory=trio.Event)
-    reply: Envelope | None = None
-    error: KernelError | None = None
-
-    def end(self, reply: Envelope | None = None, error: KernelError | None = None) -> None:
-        self.reply, self.error = reply, error
-        self.done.set()
 
 
 @final
@@ -54,7 +39,7 @@ class Line(Caller):
         self._config: Final = config
         self._extends: Final = extends
         self._outbox, self._unsent = trio.open_memory_channel[bytes](config.max_unsent)
-        self._calls: Final = dict[str, _Call]()
+        self._pending: Final = PendingCalls[str]()
         self._turn: Final = trio.Lock() if protocol.is_serial else None
         self._next_key = 0
         self._closing: tuple[int, str] | None = None
@@ -176,17 +161,13 @@ class Line(Caller):
 
     def answered(self, answer: Answer) -> None:
         """Hand an answer to who waits for it."""
-        call = self._calls.get(answer.key)
-        if call is not None and not call.done.is_set():
-            call.end(answer.envelope)
+        self._pending.answer(answer.key, answer.envelope)
 
     def end(self) -> None:
         """Fail the calls under way: the connection has ended."""
         self._ended.set()
         self.close()
-        for call in self._calls.values():
-            if not call.done.is_set():
-                call.end(error=UnknownOutcomeError("the connection ended while an answer was awaited"))
+        self._pending.fail(lambda: UnknownOutcomeError("the connection ended while an answer was awaited"))
 
     async def _ask(self, message: Message) -> Envelope:
         await trio.lowlevel.checkpoint()
@@ -196,22 +177,18 @@ class Line(Caller):
         key = "the one" if self._turn is not None else str(self._next_key)
         deadline = write_deadline(trio.current_effective_deadline(), now=trio.current_time())
         body = self._protocol.write_request(message, key=key, deadline=deadline, extends=self._extends)
-        call = self._calls[key] = _Call()
+        call = self._pending.add(key)
         self.send(body)
         try:
-            await call.done.wait()
+            return await call.wait()
         except trio.Cancelled:
             self._take_back(key, call)
             raise
         finally:
-            del self._calls[key]
-        if call.reply is None:
-            assert call.error is not None  # a call ends in one of the two
-            raise call.error
-        return call.reply
+            self._pending.remove(key)
 
-    def _take_back(self, key: str, call: _Call) -> None:
-        if call.done.is_set():
+    def _take_back(self, key: str, call: PendingCall) -> None:
+        if call.is_done:
             return
         if self._turn is not None:
             self.close(reason="its answer would be taken for the next one's")

@@ -11,9 +11,9 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import NO_HEADERS, Envelope, Message, Outgoing, Pace, payload_converter
+from kernel import NO_HEADERS, Envelope, Message, Outgoing, Pace, PendingCall, PendingCalls, payload_converter
 from kernel.abc import Caller, Context, Intercept, Protocol, continued, telling
-from kernel.errors import CallTimeoutError, KernelError, UnavailableError, UnknownOutcomeError
+from kernel.errors import CallTimeoutError, UnavailableError, UnknownOutcomeError
 
 from ._config import RequestConfig
 from ._socket import Socket
@@ -27,17 +27,6 @@ _MAX_UNTOLD: Final = 1000
 
 @final
 @attrs.define(eq=False, repr=False)
-class _Call:
-    """A call under way."""
-
-    done: trio.Event = attrs.field(factory=trio.Event)
-    is_sent: bool = False
-    reply: Envelope | None = None
-    error: KernelError | None = None
-
-
-@final
-@attrs.define(eq=False, repr=False)
 class ZmqClient(Caller):
     """Calls remote handlers and waits for their answers. Safe to share between tasks."""
 
@@ -46,7 +35,7 @@ class ZmqClient(Caller):
     _config: RequestConfig
     _protocol: Protocol = attrs.field(init=False)
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
-    _calls: dict[bytes, _Call] = attrs.field(factory=dict[bytes, _Call], init=False)
+    _pending: PendingCalls[bytes] = attrs.field(factory=PendingCalls[bytes], init=False)
     _cancelled: deque[bytes] = attrs.field(factory=lambda: deque[bytes](maxlen=_MAX_UNTOLD), init=False)
     """Calls that were cancelled before the other side has greeted."""
     _is_greeted: bool = attrs.field(default=False, init=False)
@@ -54,8 +43,6 @@ class ZmqClient(Caller):
     """What requests wait for while the only connection is broken: libzmq tells of that before it drops the pipe, and
     what is put into it then is lost. None if there is nothing to wait for."""
     _is_closed: bool = attrs.field(default=False, init=False)
-    late_replies: int = attrs.field(default=0, init=False)
-    """Answers that came when nobody waited for them any more."""
 
     def __attrs_post_init__(self) -> None:
         self._protocol = self._context.protocol
@@ -72,7 +59,12 @@ class ZmqClient(Caller):
     @property
     def in_flight(self) -> int:
         """Calls that wait for their answer."""
-        return len(self._calls)
+        return len(self._pending)
+
+    @property
+    def late_replies(self) -> int:
+        """Answers that came when nobody waited for them any more."""
+        return self._pending.late_replies
 
     @overload
     async def call(
@@ -117,7 +109,7 @@ class ZmqClient(Caller):
         request = self._protocol.encode(message) if intercept is None else None
         is_sent = False
         for _ in range(self._config.attempts):
-            call = _Call()
+            call = PendingCall()
             with trio.move_on_after(self._config.timeout):
                 if request is not None:
                     return self._protocol.decode_reply(await self._ask(request, call))
@@ -128,7 +120,7 @@ class ZmqClient(Caller):
             raise CallTimeoutError(subject, seconds=self._config.timeout * self._config.attempts)
         raise UnavailableError(f'nobody was connected who could get "{subject}"')
 
-    async def _ask_within(self, intercept: Intercept, message: Message, call: _Call) -> object:
+    async def _ask_within(self, intercept: Intercept, message: Message, call: PendingCall) -> object:
         """Make one attempt within interceptors, and within its time."""
         outgoing = Outgoing(message.subject, message.payload, dict(message.headers), is_call=True)
 
@@ -139,25 +131,21 @@ class ZmqClient(Caller):
 
         return await intercept(outgoing, ask)
 
-    async def _ask(self, request: Envelope, call: _Call) -> Envelope:
+    async def _ask(self, request: Envelope, call: PendingCall) -> Envelope:
         async with self._limiter:
             key = os.urandom(8)
-            self._calls[key] = call
+            self._pending.add(key, call)
             try:
                 await self._send(request, key)
                 call.is_sent = True
-                await call.done.wait()
+                return await call.wait()
             except trio.Cancelled:
-                if self._tells and call.is_sent and not call.done.is_set():
+                if self._tells and call.is_sent and not call.is_done:
                     self._cancelled.append(key)
                     self._tell_cancelled()
                 raise
             finally:
-                del self._calls[key]
-        if call.reply is None:
-            assert call.error is not None  # a call ends in one of the two
-            raise call.error
-        return call.reply
+                self._pending.remove(key)
 
     async def _send(self, request: Envelope, key: bytes) -> None:
         while self._may_send is not None:
@@ -205,18 +193,13 @@ class ZmqClient(Caller):
         self._is_greeted = False  # who comes next may be another
         self._cancelled.clear()
         text = "the connection broke while an answer was awaited; it may have been handled"
-        for call in self._calls.values():
-            if call.is_sent and not call.done.is_set():
-                call.error = UnknownOutcomeError(text)
-                call.done.set()
+        self._pending.fail(lambda: UnknownOutcomeError(text), only_sent=True)
 
     def close(self) -> None:
         """Fail the calls under way and those to come."""
         self._is_closed = True
         self.connected()  # so that who waits for that finds it closed
-        for call in self._calls.values():
-            call.error = UnavailableError(_CLOSED)
-            call.done.set()
+        self._pending.fail(lambda: UnavailableError(_CLOSED))
 
     def _accept(self, frames: list[bytes]) -> None:
         if is_greeting(frames):
@@ -224,12 +207,10 @@ class ZmqClient(Caller):
             self._tell_cancelled()
             return
         answer = read_reply(frames)
-        call = self._calls.get(answer[0]) if answer is not None else None
-        if answer is None or call is None or call.done.is_set():
-            self.late_replies += 1
+        if answer is None:
+            self._pending.late_replies += 1
         else:
-            call.reply = answer[1]
-            call.done.set()
+            self._pending.answer(*answer)
 
 
 def _same(answer: object) -> object:
