@@ -74,6 +74,8 @@ class Kernel:
     _began: float = attrs.field(factory=trio.current_time, init=False)
     _pulse: Pulse = attrs.field(factory=current_pulse, init=False)
     _clock: trio.abc.Clock = attrs.field(factory=trio.lowlevel.current_clock, init=False)
+    on_left: Callable[[], object] = attrs.field(default=bool, init=False)
+    """Called when all has stopped but what was left behind, which nobody in the event loop can end."""
     ran_to_end: bool = attrs.field(default=False, init=False)
     """Whether it stops, or has, because all is done that it is there for."""
     _announced: bool = attrs.field(default=False, init=False)

@@ -174,11 +174,17 @@ async def _main(
             async with trio.open_nursery() as nursery:
                 kernel: Kernel = await nursery.start(serve_to_end)
                 watchdog.hanging = kernel.hanging
+                kernel.on_left = partial(_let_go, watchdog, kernel)
                 inbox.pass_on_to(kernel)
                 if beside is not None:
                     around.start_soon(beside, kernel)
             around.cancel_scope.cancel()
     return result[0]
+
+
+def _let_go(watchdog: Watchdog, kernel: Kernel) -> None:
+    """End the process within what is left of its stop budget: it has promised to take no longer than that."""
+    watchdog.let_go(sum(wait.seconds for wait in kernel.plan.budget.waits if wait.what == "flush"))
 
 
 @contextmanager

@@ -62,7 +62,8 @@ async def serve(
     A stop takes no longer than `plan.budget`, unless a component heeds neither its deadlines nor cancellation: a task
     cannot be ended from outside, so that this waits for such a one without a bound. `StopTimedOut` names it when it is
     left behind, and `GracePeriodOver` all that still run at the end of the grace period. As a process of its own, a
-    service is ended by a watchdog then; a program that embeds one has to decide for itself.
+    service is ended by a watchdog then, or within the last wait of its budget where all else has stopped; a program that
+    embeds one has to decide for itself.
 
     Args:
         plan: What to run.
@@ -102,6 +103,8 @@ async def serve(
             with trio.CancelScope(deadline=requested + kernel.plan.grace_period) as patience:
                 await _fall(kernel, tree, stages, requested)
             supervisor.cut |= patience.cancelled_caught
+            if any(child.left_behind for child in supervisor.children.values()):
+                kernel.on_left()
             nursery.cancel_scope.cancel()
         around.cancel_scope.cancel()
     result = attrs.evolve(_result(supervisor), returned=tree.returned, ran_to_end=kernel.ran_to_end)

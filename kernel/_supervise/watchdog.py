@@ -49,6 +49,8 @@ class Watchdog(Pulse):
     _stall: tuple[float, str] | None = attrs.field(default=None, init=False)
     """When the stall that was named began, and where it is."""
     _end_at: float | None = attrs.field(default=None, init=False)
+    _left: End | None = attrs.field(default=None, init=False)
+    """When the process ends, since nothing but what was left behind still runs."""
     _over: threading.Event = attrs.field(factory=threading.Event, init=False)
     _token: trio.lowlevel.TrioToken = attrs.field(init=False)
 
@@ -62,6 +64,11 @@ class Watchdog(Pulse):
         """Begin to count the grace period; later calls change nothing. Safe in a signal handler."""
         if self._end_at is None:
             self._end_at = time.monotonic() + self.grace_period
+
+    def let_go(self, seconds: float) -> None:
+        """End the process after so many seconds if it has not ended by then: it waits only for what was left behind."""
+        text = "what was left behind does not end"
+        self._left = End(time.monotonic() + seconds, self._status(), text)
 
     def stop(self) -> None:
         """Stop watching; without it, the grace period also bounds what the process does after the run."""
@@ -88,13 +95,15 @@ class Watchdog(Pulse):
 
     def _end(self) -> End | None:
         """Return when the process has to end, as it is known now."""
-        ends = [] if self._end_at is None else [self._end_of_grace(self._end_at)]
+        grace = None if self._end_at is None else self._end_of_grace(self._end_at)
         limit = None if self.leash is None else self.leash.limit
-        return min([*ends, *([limit] if limit else [])], key=lambda end: end.at, default=None)
+        return min(filter(None, (grace, limit, self._left)), key=lambda end: end.at, default=None)
 
     def _end_of_grace(self, at: float) -> End:
-        status = 0 if self.leash is None else self.leash.status
-        return End(at, status or self.exit_status, f"grace_period = {self.grace_period:g} s is over")
+        return End(at, self._status(), f"grace_period = {self.grace_period:g} s is over")
+
+    def _status(self) -> int:
+        return (0 if self.leash is None else self.leash.status) or self.exit_status
 
     def _name_stall(self, began: float, now: float) -> None:
         place = where_in_thread(self.thread)
