@@ -200,7 +200,8 @@ def tap(
             _show(message, status.message_text, as_json=as_json)
             shown += "missed" not in message
         if shown == times:
-            break
+            return
+    _end(FAILED, f"{place.service} (pid {place.pid}) has ended")
 
 
 def _printable(value: object) -> Any:  # noqa: ANN401  what JSON can say

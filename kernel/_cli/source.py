@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -23,6 +25,7 @@ from .._plan.plan import resolve
 from .._plan.read import read_plan
 from ..errors import ManifestError
 from .collecting import without_collecting
+from .console import complain
 
 if TYPE_CHECKING:
     from .._plan.options import ServiceOption
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 _STEADY: Final = 100_000_000
 """Nanoseconds for which a file has not been written to that is complete."""
 _TRIES: Final = 10
+_SILENCE: Final = 5.0
+"""Seconds that a manifest may be read for without a word."""
 _HELP: Final = frozenset({"--help", "-h"})
 
 
@@ -80,7 +85,7 @@ class Source:
         Raises:
             InvalidError: listing every problem, if there is any.
         """
-        with without_collecting():
+        with without_collecting(), _telling_what_hangs(self.path):
             return read_plan(self.load, registry) if manifest is None else resolve(manifest, registry)
 
     def resolve_again(self, registry: Registry) -> Plan:
@@ -118,6 +123,25 @@ class Source:
         with on_path(folder_of(self.path)):
             manifest = outline(self.path, overrides=self.overrides, overlays=self.overlays)
             return "\n".join(_lines(self.path, options_of(manifest, registry)))
+
+
+def _tell_what_hangs(path: str, ident: int) -> None:
+    from .._core.stacks import where_in_thread  # noqa: PLC0415  trio, which who reads a manifest needs not
+
+    complain(f"kernel: still reading {path}, at {where_in_thread(ident)}")
+
+
+@contextmanager
+def _telling_what_hangs(path: str) -> Generator[None]:
+    """Say at which line it is what takes longer inside than anybody would wait in silence, such as an import."""
+    ident = threading.get_ident()
+    teller = threading.Timer(_SILENCE, partial(_tell_what_hangs, path, ident))
+    teller.daemon = True
+    teller.start()
+    try:
+        yield
+    finally:
+        teller.cancel()
 
 
 def _lines(path: str, options: Sequence[ServiceOption]) -> Iterator[str]:

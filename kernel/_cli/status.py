@@ -141,7 +141,7 @@ def message_text(message: Json) -> str:
     """Return what passed a dispatcher."""
     if "missed" in message:
         return f"... {message['missed']} more"
-    head = f"{message['subject']}  {message['outcome']} in {message['seconds'] * 1000:.1f} ms"
+    head = f"{message['subject']}  {message['outcome'].replace('_', ' ')} in {message['seconds'] * 1000:.1f} ms"
     told = (
         f"{message['worker'] or 'nobody'}, attempt {message['attempt']}, id {message['id']}, {message['bytes']} bytes"
     )

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from .._core.broker import Delivery
-from .._core.envelope import Envelope, Outcome
+from .._core.envelope import DeadLetter, Envelope, Outcome
 from .._core.showing import shown_body, shown_headers
 
 Noted: TypeAlias = tuple[float, str, Envelope, bytes, int, Outcome, float]
@@ -76,7 +76,7 @@ class Tap:
             "id": envelope.id[:_TEXT],
             "attempt": attempt,
             "worker": worker,
-            "outcome": type(outcome).__name__.lower(),
+            "outcome": "dead_letter" if isinstance(outcome, DeadLetter) else type(outcome).__name__.lower(),
             "seconds": seconds,
             "headers": {
                 key[:_TEXT]: _cut(text, _TEXT) for key, text in shown_headers(_first(envelope.headers)).items()

@@ -66,7 +66,7 @@ def _places(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, int]]:
 
 
 def _best(places: list[tuple[CodeType, int]]) -> str:
-    for belongs in (_is_user_code, _is_no_machinery):
+    for belongs in (_is_user_code, _is_no_machinery, _is_not_trio):
         for code, line in reversed(places):
             if belongs(code.co_filename):
                 return f"{code.co_filename}:{line}"
@@ -77,6 +77,10 @@ def _is_no_machinery(file: str) -> bool:
     return not file.startswith((_OURS, _TRIO, "<")) and not (
         file.startswith(_STDLIB) and not file.startswith(_INSTALLED)
     )
+
+
+def _is_not_trio(file: str) -> bool:
+    return not file.startswith(_TRIO)
 
 
 def _is_user_code(file: str) -> bool:

@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
 from kernel._cli import cli as _cli
+from kernel._cli import source as _source
 from kernel._cli.cli import execute
 from kernel._cli.show import plugins_as_json, plugins_as_text
 from kernel._manifest.registry import Plugin, Registry
@@ -19,6 +21,30 @@ from kernel._manifest.registry import Plugin, Registry
 from ._service import SERVICE
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+def test_what_hangs_while_a_manifest_is_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is over here while a module is being imported, which waits for what is said then."""
+    said: list[str] = []
+    held: list[Callable[[], object]] = []
+
+    class Timer:
+        def __init__(self, _seconds: float, call: Callable[[], object]) -> None:
+            held.append(call)
+
+        def start(self) -> None: ...
+
+        def cancel(self) -> None: ...
+
+    monkeypatch.setattr(_source.threading, "Timer", Timer)
+    monkeypatch.setattr(_source, "complain", said.append)
+    monkeypatch.setattr(_source.threading, "time_is_over", lambda: held[0](), raising=False)
+    code = "import threading\nthread = threading.Thread(target=threading.time_is_over)\nthread.start()\nthread.join()\n"
+    (folder / "hanging.py").write_text(f"{code}async def run(): ...\n")
+    (folder / "kernel.toml").write_text('[workers.w]\nuse = "hanging:run"\n')
+
+    assert execute(["check"]) == 0
+    assert said == [f"kernel: still reading kernel.toml, at {folder / 'hanging.py'}:4"]
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,15 @@ def test_a_reason_makes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == "gone\\nworker/forged ready\\x1b[2J\n"
 
 
+def test_tap_of_a_service_that_ends_says_so(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operate, "_follow", lambda *_args, **_more: iter([{"tapped": "dispatcher/incoming"}]))
+
+    code, _, err = run("tap", "incoming")
+
+    assert code == 1
+    assert "has ended" in err
+
+
 def test_tree_shows_every_component(run: Any) -> None:
     code, out, _ = run("tree")
     tree = json.loads(run("tree", "--json")[1])

@@ -281,6 +281,7 @@ def alter(store: Store, *, name: str, **options: Any) -> None:  # noqa: ANN401  
     }
     _transact(store, lambda: changes.alter(store, name, meant))
     click.echo(f'queue "{name}" altered: ' + ", ".join(f"{key} = {value!r}" for key, value in meant.items()))
+    click.echo("Write the same into the manifest before its dispatcher starts again: it is refused otherwise.")
 
 
 # --- vacuum, backup -----------------------------------------------------------------------------------------------
