@@ -145,17 +145,14 @@ class Metrics:
 
     def count(self) -> None:
         """Count what has ended in this turn so far. Only in the thread of the event loop."""
-        for row in self._sorted():
+        if not (self._done or self._asked):  # as in many a turn
+            return
+        ended: list[DeliveryRow | RequestRow] = [*self._sorted(), *self._sorted_requests()]
+        for row in ended:
             try:
                 row.count()
             except Exception:  # noqa: BLE001  as below
                 self.hook_failures.add((_HOOK,))
-        for event in self._asked:
-            try:
-                self._requested(event)
-            except Exception:  # noqa: BLE001  as below
-                self.hook_failures.add((_HOOK,))
-        self._asked.clear()
 
     def _sorted(self) -> Iterable[DeliveryRow]:
         """Return the rows of what has ended, each with its values: many a turn has but one."""
@@ -172,6 +169,30 @@ class Metrics:
             except Exception:  # noqa: BLE001  a plugin may tell of anything; trio would call this no more
                 self.hook_failures.add((_HOOK,))
         self._done.clear()
+        return rows.values()
+
+    def _sorted_requests(self) -> Iterable[RequestRow]:
+        """Return the rows of requests that have ended, likewise."""
+        rows: dict[int, RequestRow] = {}
+        row = None
+        for event in self._asked:
+            try:
+                if (
+                    row is None
+                    or event.status != row.status
+                    or event.worker is not row.worker
+                    or event.component is not row.dispatcher
+                    or event.method != row.method
+                ):
+                    key = (event.component, event.worker, event.method, event.status)
+                    row = self._answered.get(key) or self._row_of_request(event)
+                    rows[id(row)] = row
+                row.seconds.append(event.seconds)
+                row.received += event.received
+                row.sent += event.sent
+            except Exception:  # noqa: BLE001  as above
+                self.hook_failures.add((_HOOK,))
+        self._asked.clear()
         return rows.values()
 
     # --- hooks: each runs for each delivery, call or request --------------------------------------------------
@@ -201,22 +222,18 @@ class Metrics:
             if event.error is not None:
                 self.failed.add(labels)
 
-    def _requested(self, event: RequestDone) -> None:
-        key = (event.component, event.worker, event.method, event.status)
-        row = self._answered.get(key) or self._row_of_request(event)
-        self.requests.counts[row.count] += 1.0
-        row.times.observe(event.seconds)
-        amounts = self.request_bytes.counts
-        amounts[row.received] += event.received
-        amounts[row.sent] += event.sent
-
     def _row_of_request(self, event: RequestDone) -> RequestRow:
         labels, capped = (event.component, event.worker), self.capped
         method = event.method if event.method in _METHODS else "other"
         row = RequestRow(
-            count=self.requests.room_for((*labels, method, str(event.status))),
-            received=self.request_bytes.room_for((*labels, "received")),
-            sent=self.request_bytes.room_for((*labels, "sent")),
+            *labels,
+            event.method,
+            event.status,
+            by=self.requests.room_for((*labels, method, str(event.status))),
+            counts=self.requests.counts,
+            received_by=self.request_bytes.room_for((*labels, "received")),
+            sent_by=self.request_bytes.room_for((*labels, "sent")),
+            amounts=self.request_bytes.counts,
             times=self.request_times.of(labels),
         )
         if self.capped == capped and method == event.method:  # as above

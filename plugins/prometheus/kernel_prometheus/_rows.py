@@ -41,7 +41,29 @@ class DeliveryRow:
 class RequestRow:
     """Where requests of one dispatcher, worker, method and status are counted."""
 
-    count: Labels
-    received: Labels
-    sent: Labels
+    dispatcher: str
+    worker: str
+    method: str
+    """As it was asked with."""
+    status: int
+    by: Labels
+    """What they are counted by."""
+    counts: dict[Labels, float]
+    received_by: Labels
+    sent_by: Labels
+    amounts: dict[Labels, float]
     times: Series
+    seconds: list[float] = attrs.field(factory=list[float], init=False)
+    """That those took which are not counted yet."""
+    received: int = attrs.field(default=0, init=False)
+    """Bytes of body of these."""
+    sent: int = attrs.field(default=0, init=False)
+
+    def count(self) -> None:
+        """Count what is not counted yet."""
+        seconds, self.seconds = self.seconds, []
+        received, sent, self.received, self.sent = self.received, self.sent, 0, 0
+        self.counts[self.by] += len(seconds)
+        self.amounts[self.received_by] += received
+        self.amounts[self.sent_by] += sent
+        self.times.observe_all(seconds)

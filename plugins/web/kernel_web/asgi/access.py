@@ -79,7 +79,7 @@ def _as_text(scope: dict[str, Any], worker: str, seconds: float, name: str, stat
         path = path.replace('"', "%22")
     return (
         f'{client[0] if client else "-"} [{date}] "{scope.get("method", "websocket")} {path} HTTP/{scope["http_version"]}" '
-        f"{status} {sent} {seconds:.6f} {'worker/' if worker else '-'}{worker} {name}\n"
+        f"{status} {sent} {seconds:.6f} {worker or '-'} {name}\n"
     )
 
 
@@ -92,7 +92,7 @@ def _as_json(
         f'"method": {_quoted(scope.get("method", "websocket"))}, "path": {_quoted(scope["raw_path"].decode("latin-1"))}, '
         f'"version": "{scope["http_version"]}", "status": {status}, "received": {received}, '
         f'"sent": {sent}, "seconds": {seconds:.6f}, '
-        f'"worker": {_quoted(f"worker/{worker}") if worker else _NOTHING}, "request_id": "{name}"}}\n'
+        f'"worker": "{worker}", "request_id": "{name}"}}\n'  # as the id, it has no character that is to be quoted
     )
 
 

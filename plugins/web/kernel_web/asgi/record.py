@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from kernel import new_id
 
 from .events import RequestDone
+
+_new: Final = object.__new__
 
 
 def done(
@@ -15,10 +17,12 @@ def done(
 ) -> RequestDone:
     """Return it as an event of a dispatcher.
 
+    Its fields are set one by one: each request has one, and to call a class with twelve names takes twice as long.
+
     Args:
         component: The dispatcher.
         scope: Of the request, or what there was of it.
-        worker: Whose it was; empty if it was nobody's.
+        worker: `worker/name` of whose it was; empty if it was nobody's.
         seconds: How long it took.
         name: What `request_id` returned.
         status: Of the answer.
@@ -26,20 +30,20 @@ def done(
         sent: Bytes of body.
     """
     client = scope.get("client")
-    return RequestDone(
-        component=component,
-        worker=f"worker/{worker}" if worker else "",
-        method=scope.get("method", "websocket"),
-        path=scope["raw_path"].decode("latin-1"),
-        version=scope["http_version"],
-        status=status,
-        seconds=seconds,
-        received=received,
-        sent=sent,
-        client=str(client[0]) if client else "",
-        request_id=name,
-        request=scope,
-    )
+    made: Any = _new(RequestDone)
+    made.component = component
+    made.worker = worker
+    made.method = scope.get("method", "websocket")
+    made.path = scope["raw_path"].decode("latin-1")
+    made.version = scope["http_version"]
+    made.status = status
+    made.seconds = seconds
+    made.received = received
+    made.sent = sent
+    made.client = str(client[0]) if client else ""
+    made.request_id = name
+    made.request = scope
+    return cast("RequestDone", made)
 
 
 def request_id(headers: list[tuple[bytes, bytes]]) -> str:
