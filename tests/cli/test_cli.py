@@ -36,9 +36,12 @@ def test_what_hangs_while_a_manifest_is_read_is_named(folder: Path, monkeypatch:
 
         def cancel(self) -> None: ...
 
+    def time_is_over() -> None:
+        held[0]()
+
     monkeypatch.setattr(_source.threading, "Timer", Timer)
     monkeypatch.setattr(_source, "complain", said.append)
-    monkeypatch.setattr(_source.threading, "time_is_over", lambda: held[0](), raising=False)
+    monkeypatch.setattr(_source.threading, "time_is_over", time_is_over, raising=False)
     code = "import threading\nthread = threading.Thread(target=threading.time_is_over)\nthread.start()\nthread.join()\n"
     (folder / "hanging.py").write_text(f"{code}async def run(): ...\n")
     (folder / "kernel.toml").write_text('[workers.w]\nuse = "hanging:run"\n')
