@@ -62,6 +62,7 @@ from ._core.lease import Lease as Lease
 from ._core.lease import LeaseState as LeaseState
 from ._core.lease import Leasing as Leasing
 from ._core.lease import check_lease_name as check_lease_name
+from ._core.seldom import Seldom as Seldom
 from ._core.sending import continued as continued
 from ._core.sending import telling as telling
 from ._core.settlements import Settlement as Settlement

@@ -9,7 +9,7 @@ from typing import Final, cast, final
 
 import trio
 
-from kernel.abc import Context, Intake
+from kernel.abc import Context, Intake, Seldom
 
 from ._config import WebSocketConfig
 from ._format import Format
@@ -20,6 +20,8 @@ from ._session import Place, Session
 GOING_AWAY: Final = 1001
 """Close code of a stop. Source: RFC 6455, 7.4.1."""
 _STOPS: Final = "the service stops"
+_TURNED_AWAY: Final = frozenset({403, 404})
+"""HTTP statuses of whoever may not come in: one who tries again and again may be guessing."""
 _FAREWELL: Final = 0.5
 """Of `stop_timeout`, for the last answers and the closing of all connections."""
 
@@ -37,6 +39,7 @@ class Sessions:
         """Those who are served, or decided on."""
         self._open: Final = dict[Session, trio.CancelScope]()
         self._place: Place | None = None
+        self._seldom: Final = Seldom(context)
         self._left: Final = trio.lowlevel.ParkingLot()
 
     # --- the dispatcher ---------------------------------------------------------------------------------------------
@@ -91,6 +94,8 @@ class Sessions:
         if self._place is None:
             identity = 503
         if isinstance(identity, int):
+            if identity in _TURNED_AWAY:
+                self._seldom.warn("handshake_refused", status=str(identity), remote=asked.remote.rpartition(":")[0])
             await asked.reject(identity)
         else:
             await self._converse(asked, identity)

@@ -358,6 +358,19 @@ async def test_a_token_is_sent_and_a_refused_client_tries_again(tmp_path: Any) -
             assert "403" in degraded.reason
 
 
+async def test_who_guesses_tokens_is_told_of_as_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that there is a line in the log once in a while, however often it is tried and from whatever port."""
+    told = list[tuple[str, dict[str, str]]]()
+    monkeypatch.setattr("kernel._core.seldom.Seldom.warn", lambda _self, what, **facts: told.append((what, facts)))
+    async with serving({"desk": Desk}, authenticate=f"{admit.__module__}:admit") as service:
+        for _ in range(3):
+            with pytest.raises(ConnectionRejected):
+                async with open_socket(url_of(service)):
+                    pass
+
+    assert told == [("handshake_refused", {"status": "403", "remote": "ws://127.0.0.1"})] * 3
+
+
 # --- who may connect ------------------------------------------------------------------------------------------------
 
 

@@ -9,12 +9,11 @@ from typing import Final
 import trio
 import zmq
 
-from kernel.abc import Context
+from kernel.abc import Context, Seldom
 from kernel.errors import StartupError
 
 from ._config import CurveConfig
 from ._monitor import UNFIT, Monitor, open_monitor
-from ._seldom import Seldom
 from ._socket import Socket
 
 _ZAP: Final = "inproc://zeromq.zap.01"

@@ -13,12 +13,11 @@ import zmq
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Envelope, Outcome, Pace
-from kernel.abc import Context, Delivery, Dispatcher, Intake
+from kernel.abc import Context, Delivery, Dispatcher, Intake, Seldom
 from kernel.errors import DecodeError, EncodeError, KernelError, SettledError, UnavailableError
 
 from ._config import ReplyConfig, not_shared, problems
 from ._opening import open_socket
-from ._seldom import Seldom
 from ._socket import Socket
 from ._wire import Cancellation, Malformed, Request, read_request, write_greeting, write_reply
 

@@ -392,7 +392,7 @@ async def test_a_request_that_is_none_is_answered_with_an_error(address: str, fr
 
 async def test_what_cannot_be_answered_is_a_warning(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Inbox()
-    monkeypatch.setattr("kernel_zmq._seldom.Seldom.warn", lambda _self, *event, **facts: told.put((*event, facts)))
+    monkeypatch.setattr("kernel._core.seldom.Seldom.warn", lambda _self, *event, **facts: told.put((*event, facts)))
 
     async with serving({"desk": Desk}, **desk_at(address)), open_raw(zmq.DEALER, connect=address) as peer:
         await peer.send([b"[1]"])

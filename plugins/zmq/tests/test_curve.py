@@ -28,7 +28,7 @@ def keys() -> tuple[str, str]:
 @pytest.mark.parametrize("who", ["allowed", "unknown", "plain"])
 async def test_only_those_who_are_allowed_are_served(address: str, who: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Inbox()
-    monkeypatch.setattr("kernel_zmq._seldom.Seldom.warn", lambda _self, *event, **facts: told.put((*event, facts)))
+    monkeypatch.setattr("kernel._core.seldom.Seldom.warn", lambda _self, *event, **facts: told.put((*event, facts)))
     (server, server_secret), (client, client_secret), (_, stranger_secret) = keys(), keys(), keys()
     curves: dict[str, dict[str, Any]] = {
         "allowed": {"curve": {"secret_key": Secret(client_secret), "server_key": server}},

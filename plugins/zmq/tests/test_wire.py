@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 
-import attrs
 import msgpack
 import pytest
-import structlog.testing
-import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_zmq._config import CurveConfig, ReplyConfig, RequestConfig, endpoint, problems
-from kernel_zmq._seldom import PERIOD, Seldom
 from kernel_zmq._wire import (
     Cancellation,
     Malformed,
@@ -28,7 +24,6 @@ from kernel_zmq._wire import (
 )
 
 from kernel import Envelope, Secret
-from kernel.testing import fake_context
 
 FRAMES = st.lists(
     st.binary(max_size=20)
@@ -125,19 +120,6 @@ def test_what_is_no_request_has_a_reason_and_an_answer_where_there_is_an_address
     assert reason in malformed.reason
     answer = malformed.request and write_reply(malformed.request, Envelope(subject="zmq", body=b"y"))
     assert answer == (back and [*back, b"y"])
-
-
-async def test_what_strangers_cause_is_told_once_in_a_while(autojump_clock: trio.testing.MockClock) -> None:
-    with structlog.testing.capture_logs() as logs:
-        seldom = Seldom(attrs.evolve(fake_context("dispatcher/desk"), log=structlog.get_logger()))
-        for reason in ("a", "a", "b", "a"):
-            seldom.warn("malformed", reason=reason)
-        await trio.sleep(PERIOD)
-        seldom.warn("malformed", reason="a")
-
-    told = [(line["reason"], line.get("not_told")) for line in logs]
-    assert told == [("a", None), ("b", None), ("a", 2)]
-    assert {line["log_level"] for line in logs} == {"warning"}
 
 
 @pytest.mark.parametrize("topic", ["", "a", "x" * 31, "x" * 32, "é" * 100, "x" * 256, "x" * 65535])

@@ -1,4 +1,4 @@
-"""Warnings that a stranger can cause: each is told at once, and its like not again for a while."""
+"""Warnings that a stranger can cause: each is told at once, and its like not again for a while; public through `kernel.abc`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections import OrderedDict
 from typing import Final, final
 
 import attrs
-import trio
 
-from kernel.abc import Context
+from .context import Context
 
 PERIOD: Final = 60.0
 """Seconds from one warning to the next of its kind."""
@@ -29,6 +28,8 @@ class Seldom:
 
     def warn(self, event: str, **facts: str) -> None:
         """Warn of something; what has the same facts is of one kind."""
+        import trio  # noqa: PLC0415  who plans needs none
+
         kind, now = (event, *facts.values()), trio.current_time()
         at, untold = self._told.get(kind, (now - PERIOD, 0))
         if now - at < PERIOD:
