@@ -270,6 +270,15 @@ async def test_what_ends_programs_ends_only_the_request_that_raised_it(
     assert [log["event"] for log in service.logs] == ["the application failed"]
 
 
+@pytest.fixture
+def is_at_a_terminal() -> Iterator[None]:
+    """Have a Ctrl-C raise: a shell has what it starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("is_at_a_terminal")
 async def test_ctrl_c_in_an_application_still_ends_the_program(web: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise KeyboardInterrupt
