@@ -67,6 +67,8 @@ from ._core.sending import continued as continued
 from ._core.sending import telling as telling
 from ._core.settlements import Settlement as Settlement
 from ._core.settlements import Settlements as Settlements
+from ._core.settling import Settler as Settler
+from ._core.settling import Settling as Settling
 from ._core.showing import shown_body as shown_body
 from ._core.showing import shown_headers as shown_headers
 from ._core.topologies import topologies as topologies

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
@@ -18,7 +20,7 @@ LAST_WAIT: Final = 2.0
 
 
 @attrs.define(eq=False, repr=False)
-class Settlement(Generic[ReceiptT]):
+class Settlement(ABC, Generic[ReceiptT]):
     """One message that is sent for a delivery, such as a copy or a reply; then the delivery is settled.
 
     Once the broker may have it, it must not be sent again, and the delivery not be given back, before the broker has
@@ -33,9 +35,21 @@ class Settlement(Generic[ReceiptT]):
     """Of the task that goes on with it, from `Settlements.expect` on; most need none, and to make one costs as much as all
     the rest of it."""
 
+    limit: trio.CancelScope | None = None
+    """What ends the wait as long as nothing was written; None where something else does."""
+
+    @abstractmethod
+    async def is_taken(self) -> bool:
+        """Wait for the answer to what was written, if something was; return whether the broker has taken it.
+
+        Cancellation: Is a checkpoint if it has to wait.
+        """
+
     def written(self, receipt: ReceiptT) -> None:
-        """Take note that the broker may have the message."""
+        """Take note that the broker may have the message: its answer is waited for however long it takes."""
         self.receipt = receipt
+        if self.limit is not None:
+            self.limit.deadline = math.inf
 
     @property
     def is_hopeful(self) -> bool:

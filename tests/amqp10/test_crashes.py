@@ -30,7 +30,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop that has its time also on a machine that has none: one that is cut off is a crash to whoever comes next."""
     monkeypatch.setattr("kernel_amqp10.broker.broker._LEAVE_TIMEOUT", SOON)
     monkeypatch.setattr("kernel._core.settlements.LAST_WAIT", SOON)
-    monkeypatch.setattr("kernel_amqp10.broker.consumer._PATIENCE", SOON)
+    monkeypatch.setattr("kernel._core.settling.PATIENCE", SOON)
 
 
 def test_a_message_says_by_a_property_that_it_is_a_copy_with_a_note() -> None:

@@ -30,7 +30,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop that has its time also on a machine that has none: one that is cut off is a crash to whoever comes next."""
     monkeypatch.setattr("kernel_stomp.broker.broker._LEAVE_TIMEOUT", SOON)
     monkeypatch.setattr("kernel._core.settlements.LAST_WAIT", SOON)
-    monkeypatch.setattr("kernel_stomp.broker.consumer._PATIENCE", SOON)
+    monkeypatch.setattr("kernel._core.settling.PATIENCE", SOON)
 
 
 AGAIN = {"redelivered": "true"}

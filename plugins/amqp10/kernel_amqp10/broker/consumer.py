@@ -5,12 +5,8 @@ It is long, since what a delivery may come to, and what its link may, meet in ev
 
 from __future__ import annotations
 
-import math
-import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, final
 
 import attrs
@@ -18,32 +14,27 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
-from kernel.abc import CrashNote, Delivery, Queue, Settlements, Spared, Subscription
-from kernel.errors import ConflictError, KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
+from kernel.abc import CrashNote, Delivery, Queue, Settlements, Settler, Settling, Spared, Subscription
+from kernel.errors import ConflictError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._addresses import Addresses
 from .._errors import EndClosedError, LinkLostError
 from ..link.engine import Engine
 from ..link.receiver import Arrived, ReceiverLink
-from ..link.sender import OnWritten, Sent
+from ..link.sender import OnWritten
 from .crashes import next_note
 from .delivery import Amqp10Delivery, Desk
 from .post import Post, is_hopeless
 from .reading import Reader
 from .settlement import Amqp10Settlement
 
-_PATIENCE: Final = 4.0
-"""Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
 _IDLE_WAIT: Final = 60.0
 """Seconds in which what was in hand when a connection broke has to end; after that, the dispatcher has to."""
-_BACKOFF_INITIAL: Final = 0.25
-_BACKOFF_MAX: Final = 10.0
-"""Seconds between two tries to send an outcome, at first and at most."""
 
 
 @final
 @attrs.define(eq=False, repr=False)
-class Consumer(AsyncIterator[Delivery], Desk):
+class Consumer(AsyncIterator[Delivery], Desk, Settler[Amqp10Delivery, Amqp10Settlement]):
     """Takes from one queue; settles what it brought, as long as its links are open.
 
     They stay open until the subscription has been left and everything that was taken is settled. An outcome that cannot
@@ -69,10 +60,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """What was read and goes out before all that is on the shelf."""
     _in_hand: set[Amqp10Delivery] = attrs.field(factory=set[Amqp10Delivery], init=False)
     """Read and not settled; no more than `prefetch`."""
-    _telling: dict[Amqp10Settlement, ReceiverLink] = attrs.field(
-        factory=dict[Amqp10Settlement, ReceiverLink], init=False
-    )
-    """What is being sent in tasks of their own, with the link that brought the delivery."""
+    _settling: Settling[Amqp10Delivery, Amqp10Settlement] = attrs.field(init=False)
     _error: Callable[[], UnavailableError] | None = attrs.field(default=None, init=False)
     """Why nothing comes any more."""
     _can_renew: bool = attrs.field(default=False, init=False)
@@ -86,6 +74,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     def __attrs_post_init__(self) -> None:
         self._reader = Reader(self._engine.proton, self._addresses)
+        self._settling = Settling(self, self._settlements, self._start, Amqp10Settlement)
 
     # --- its links
 
@@ -138,9 +127,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._spared.lose(self._wish.queue, len(self._links) * self._wish.prefetch - len(known))
         self._shelf.clear()
         self._ready.clear()
-        for settlement, link in self._telling.items():
-            if link.error is not None:
-                settlement.scope.cancel()
+        self._settling.lose()
         text = f'what consumed from queue "{self._wish.queue}" is gone: {error}'
         self._can_renew = isinstance(error, LinkLostError) and not self._is_exclusive()
         self.end(lambda: UnavailableError(text))
@@ -186,7 +173,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._unsettled += 1
         self._in_hand.add(delivery)
         delivery.settled = True
-        self._go_on(self._note, delivery, Amqp10Settlement())
+        self._settling.note(delivery)
         return None
 
     async def _end_of_all(self) -> UnavailableError:
@@ -234,7 +221,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self._unsettled += 1
         self._in_hand.add(delivery)
         delivery.settled = True
-        self._go_on(self._return_noted, delivery, Amqp10Settlement())
+        self._settling.give_back(delivery)
 
     def _give_back(self, arrived: Arrived) -> None:
         if arrived.link.error is None:
@@ -268,89 +255,56 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if self.settle_nowait(delivery, outcome):
             return
         delivery.settled = True
-        self._check(delivery)
-        is_over, settlement = False, Amqp10Settlement()
-        try:
-            with trio.move_on_after(_PATIENCE):
-                is_over = await self._tell(delivery, outcome, settlement)
-        except trio.Cancelled:
-            self._go_on(partial(self._tell_later, outcome=outcome), delivery, settlement)
-            raise
-        if not is_over:
-            self._go_on(partial(self._tell_later, outcome=outcome), delivery, settlement)
+        await self._settling.settle(delivery, outcome)
 
-    def _go_on(
-        self,
-        task: Callable[[Amqp10Delivery, Amqp10Settlement], Awaitable[None]],
-        delivery: Amqp10Delivery,
-        settlement: Amqp10Settlement,
-    ) -> None:
-        """Start a task for a delivery that has not yet been settled; a driver that ends waits for it from here on."""
-        self._settlements.expect(settlement)
-        self._telling[settlement] = delivery.arrived.link
-        self._start(partial(task, delivery, settlement))
+    # --- what sends an outcome calls
 
-    async def _tell_later(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement, *, outcome: Outcome) -> None:
-        """Send an outcome as soon as that is possible, or until the link is gone."""
-        with self._going_on(delivery, settlement):
-            await self._tell_again(delivery, outcome, settlement)
+    @override
+    def is_here(self, delivery: Amqp10Delivery) -> bool:
+        return delivery.arrived.link.error is None
 
-    @contextmanager
-    def _going_on(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> Generator[None]:
-        """Go on with an settlement in a task of its own, for as long as the link is there that brought the delivery."""
-        try:
-            with self._settlements.running(settlement):
-                yield
-        finally:
-            del self._telling[settlement]
-        if settlement.scope.cancelled_caught:
-            self._in_hand.discard(delivery)
-            self._end_one()
+    @override
+    def acknowledge(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> None:
+        self._say(delivery, delivery.arrived.link.accepted)
 
-    async def _tell_again(  # noqa: ASYNC910  the link may be gone
-        self, delivery: Amqp10Delivery, outcome: Outcome, settlement: Amqp10Settlement
-    ) -> None:
-        """Send an outcome again and again; nothing of which the broker has, or may still take, what was sent before."""
-        wait, settlement.is_kept = _BACKOFF_INITIAL, True
-        with suppress(UnknownOutcomeError):  # the link is gone
-            if await settlement.is_taken():
-                self._say(delivery, delivery.arrived.link.accepted)
-                return
-            while delivery.arrived.link.error is None:
-                await trio.sleep(wait * random.uniform(0.5, 1.0))
-                if await self._tell(delivery, outcome, settlement):
-                    return
-                wait = min(2 * wait, _BACKOFF_MAX)
-            self._check(delivery)
-
-    async def _tell(self, delivery: Amqp10Delivery, outcome: Outcome, settlement: Amqp10Settlement) -> bool:
-        """Send an outcome and be done with the delivery; return False if that has to be tried again.
-
-        Raises:
-            UnknownOutcomeError: if the link is gone.
-        """
-        link, settlement.receipt = delivery.arrived.link, None
-        try:
-            await self._send(delivery, outcome, settlement.written)
-        except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
-            settlement.receipt = None
-            await trio.lowlevel.checkpoint()
-            if not is_hopeless(error):
-                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
-                return False
-            if isinstance(outcome, Return):
-                self._say(delivery, link.released)
-                return True
-            reason = outcome.reason if isinstance(outcome, DeadLetter) else f"its outcome cannot be sent: {error}"
-            self._post.drop(delivery.envelope, queue=self._wish.queue, reason=reason)
-            self._say(delivery, link.rejected)
-        else:
-            self._say(delivery, link.accepted)
+    @override
+    def give_up(self, delivery: Amqp10Delivery, outcome: Outcome, error: Exception) -> bool:
+        if not is_hopeless(error):
+            self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+            return False
+        link = delivery.arrived.link
+        if isinstance(outcome, Return):
+            self._say(delivery, link.released)
+            return True
+        reason = outcome.reason if isinstance(outcome, DeadLetter) else f"its outcome cannot be sent: {error}"
+        self._post.drop(delivery.envelope, queue=self._wish.queue, reason=reason)
+        self._say(delivery, link.rejected)
         return True
 
-    async def _send(self, delivery: Amqp10Delivery, outcome: Outcome, on_written: OnWritten) -> None:
-        """Send what an outcome needs before the delivery is accepted."""
+    @override
+    def put_back(self, delivery: Amqp10Delivery, error: Exception | None) -> None:
+        if error is not None:
+            self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+        if self._left or self._error is not None:
+            self._spare(delivery)
+            self._say(delivery, delivery.arrived.link.released)
+            return
+        self._unsettled -= 1
+        self._in_hand.discard(delivery)
+        delivery.settled = False
+        self._ready.append(delivery)
+        self._waiting.unpark_all()
+
+    @override
+    def forget(self, delivery: Amqp10Delivery) -> UnknownOutcomeError:
+        self._in_hand.discard(delivery)
+        self._end_one()
+        return self._too_late(delivery)
+
+    @override
+    async def send(self, delivery: Amqp10Delivery, outcome: Outcome, settlement: Amqp10Settlement) -> None:
         envelope, queue, attempt = delivery.envelope, self._wish.queue, delivery.attempt
+        on_written = settlement.written
         match outcome:
             case Ack(reply) if reply is not None:
                 await self._post.reply(reply, exchange=self._wish.reply_exchange, on_written=on_written)
@@ -382,41 +336,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
         """Take note that a delivery comes again and nobody has died with it."""
         self._spared.add(self._wish.queue, delivery.envelope.id)
 
-    async def _note(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> None:  # noqa: ASYNC910  the link may be gone
-        """Have a message come again with a note that counts; hand it out as it is where that cannot be.
-
-        Once the broker may have the copy, its answer is waited for however long it takes: who handed the message out as
-        well would have it handled twice.
-        """
-        link = delivery.arrived.link
-        with self._going_on(delivery, settlement), suppress(UnknownOutcomeError):
-            if await self._is_noted(delivery, settlement):
-                self._say(delivery, link.accepted)
-            elif self._left or self._error is not None:
-                self._spare(delivery)
-                self._say(delivery, link.released)
-            else:
-                self._unsettled -= 1
-                self._in_hand.discard(delivery)
-                delivery.settled = False
-                self._ready.append(delivery)
-                self._waiting.unpark_all()
-
-    async def _is_noted(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> bool:
-        """Send the copy with a note; return whether the broker has it."""
-        with trio.move_on_after(_PATIENCE) as patience:
-
-            def written(sent: Sent) -> None:
-                settlement.written(sent)
-                patience.deadline = math.inf
-
-            try:
-                await self._send_note(delivery, next_note(delivery.letter.note), written)
-            except (KernelError, ValueError) as error:
-                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
-            else:
-                return True
-        return False  # noqa: ASYNC910  it comes from the broker
+    @override
+    async def send_note(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> None:
+        await self._send_note(delivery, next_note(delivery.letter.note), settlement.written)
 
     async def _send_note(self, delivery: Amqp10Delivery, note: CrashNote, on_written: OnWritten) -> None:
         await self._post.note(
@@ -426,11 +348,6 @@ class Consumer(AsyncIterator[Delivery], Desk):
             note=note,
             on_written=on_written,
         )
-
-    async def _return_noted(self, delivery: Amqp10Delivery, settlement: Amqp10Settlement) -> None:  # noqa: ASYNC910  the link may be gone
-        with self._going_on(delivery, settlement), suppress(UnknownOutcomeError):
-            if not await self._tell(delivery, Return(), settlement):
-                await self._tell_again(delivery, Return(), settlement)
 
     def _is_exclusive(self) -> bool:
         return self._spec is not None and self._spec.exclusive
@@ -457,12 +374,6 @@ class Consumer(AsyncIterator[Delivery], Desk):
             return
         self._owed[link] = 0
         link.flow(owed)
-
-    def _check(self, delivery: Amqp10Delivery) -> None:
-        if delivery.arrived.link.error is not None:
-            self._in_hand.discard(delivery)
-            self._end_one()
-            raise self._too_late(delivery)
 
     def _too_late(self, delivery: Amqp10Delivery) -> UnknownOutcomeError:
         return UnknownOutcomeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import final
 
 import attrs
+from typing_extensions import override
 
 from kernel.abc import Settlement
 
@@ -16,11 +17,8 @@ from ..link.sender import Said, Sent
 class Amqp10Settlement(Settlement[Sent]):
     """One message that is sent for a delivery."""
 
+    @override
     async def is_taken(self) -> bool:
-        """Wait for the answer to what was written, if something was; return whether the broker has taken it.
-
-        Cancellation: Is a checkpoint if it has to wait.
-        """
         if self.receipt is None:
             return False  # noqa: ASYNC910  whoever asks goes on to send
         await self.receipt.wait()

@@ -6,12 +6,8 @@ come to, and what its connection may, meet in every one of its methods.
 
 from __future__ import annotations
 
-import contextlib
-import math
-import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, final
 
 import attrs
@@ -19,13 +15,12 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
-from kernel.abc import Delivery, Queue, Settlements, Spared
-from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
+from kernel.abc import Delivery, Queue, Settlements, Settler, Settling, Spared
+from kernel.errors import SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._errors import LinkError, LinkLostError
 from ..core import Frame
-from ..link.link import Link, OnWritten
-from ..link.receipts import Receipt
+from ..link.link import Link
 from .crashes import is_noted, is_suspect, next_note, note_of
 from .delivery import Desk, StompDelivery
 from .dialect import Supply, Wish
@@ -33,13 +28,8 @@ from .letters import Letter
 from .post import Post, is_hopeless
 from .settlement import StompSettlement
 
-_PATIENCE: Final = 4.0
-"""Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
 _IDLE_WAIT: Final = 60.0
 """Seconds in which what was in hand when a connection broke has to end; after that, the dispatcher has to."""
-_BACKOFF_INITIAL: Final = 0.25
-_BACKOFF_MAX: Final = 10.0
-"""Seconds between two tries to send an outcome, at first and at most."""
 _SLACK: Final = 10_000
 """Messages that a server may send beyond what was asked for, before its connection is ended; of an exclusive queue a
 hundred come for each of its bindings."""
@@ -47,7 +37,7 @@ hundred come for each of its bindings."""
 
 @final
 @attrs.define(eq=False, repr=False)
-class Consumer(AsyncIterator[Delivery], Desk):
+class Consumer(AsyncIterator[Delivery], Desk, Settler[StompDelivery, StompSettlement]):
     """Takes from one queue; settles what it brought, as long as its connection is open.
 
     The connection stays open until the subscription has been left and everything that was taken is settled. An outcome
@@ -79,8 +69,10 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """Whether to subscribe again, on the next connection, mends what has ended."""
     _left: bool = attrs.field(default=False, init=False)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _telling: set[StompSettlement] = attrs.field(factory=set[StompSettlement], init=False)
-    """What is being sent in tasks of their own; no more than were delivered and not settled."""
+    _settling: Settling[StompDelivery, StompSettlement] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._settling = Settling(self, self._settlements, self._start, StompSettlement)
 
     @property
     def queue(self) -> str:
@@ -131,7 +123,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     def _put(self, delivery: StompDelivery) -> None:
         if self._is_suspect(delivery.frame):
             self._taken.add(delivery)
-            self._go_on(self._note, delivery, StompSettlement())
+            self._settling.note(delivery)
             return
         self._shelf.append(delivery)
         if self._waiting:
@@ -155,8 +147,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if not self._left:
             self._spared.lose(self._wish.queue, self.prefetch - len(known))
         self._shelf.clear()
-        for settlement in self._telling:
-            settlement.scope.cancel()
+        self._settling.lose()
         self._can_renew = not self._is_exclusive()
         text = f'the connection that consumed from queue "{self._wish.queue}" is gone: {error}'
         self.end(lambda: UnavailableError(text))
@@ -210,7 +201,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
             if not (self._taken and is_done):
                 self._release()
         for delivery in noted:  # not before, or it would come to this consumer again
-            self._go_on(self._return_noted, delivery, StompSettlement())
+            self._settling.give_back(delivery)
 
     def _keep_noted(self) -> list[StompDelivery]:
         """Return the copies with a note that nobody took: they are not to go back as they are, which would be counted."""
@@ -260,99 +251,52 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if delivery.settle_nowait(outcome):
             return
         delivery.settled = True
-        self._check(delivery)
-        is_over, settlement = False, StompSettlement()
-        try:
-            with trio.move_on_after(_PATIENCE):
-                is_over = await self._tell(delivery, outcome, settlement)
-        except trio.Cancelled:
-            self._go_on(partial(self._tell_later, outcome=outcome), delivery, settlement)
-            raise
-        if not is_over:
-            self._go_on(partial(self._tell_later, outcome=outcome), delivery, settlement)
+        await self._settling.settle(delivery, outcome)
 
-    def _go_on(
-        self,
-        task: Callable[[StompDelivery, StompSettlement], Awaitable[None]],
-        delivery: StompDelivery,
-        settlement: StompSettlement,
-    ) -> None:
-        """Start a task for a delivery that has not yet been settled; a driver that ends waits for it from here on."""
-        self._settlements.expect(settlement)
-        self._telling.add(settlement)
-        self._start(partial(task, delivery, settlement))
+    # --- what sends an outcome calls
 
-    async def _tell_later(self, delivery: StompDelivery, settlement: StompSettlement, *, outcome: Outcome) -> None:
-        """Send an outcome as soon as that is possible, or until the connection is gone."""
-        with self._going_on(delivery, settlement):
-            await self._tell_again(delivery, outcome, settlement)
+    @override
+    def is_here(self, delivery: StompDelivery) -> bool:
+        return self._link is not None and self._link.lost is None
 
-    @contextlib.contextmanager
-    def _going_on(self, delivery: StompDelivery, settlement: StompSettlement) -> Generator[None]:
-        """Go on with an settlement in a task of its own, for as long as the connection is there that brought the delivery."""
-        try:
-            with self._settlements.running(settlement):
-                yield
-        finally:
-            self._telling.discard(settlement)
-        if settlement.scope.cancelled_caught:
-            self._end(delivery)
-
-    async def _tell_again(  # noqa: ASYNC910  the connection may be gone
-        self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement
-    ) -> None:
-        """Send an outcome again and again; nothing of which the server has, or may still take, what was sent before."""
-        wait, settlement.is_kept = _BACKOFF_INITIAL, True
-        with contextlib.suppress(UnknownOutcomeError):  # the connection is gone
-            if await settlement.is_taken():
-                self._done(delivery, is_acked=settlement.acknowledges)
-                return
-            while self._link is not None and self._link.lost is None:
-                await trio.sleep(wait * random.uniform(0.5, 1.0))
-                if await self._tell(delivery, outcome, settlement):
-                    return
-                wait = min(2 * wait, _BACKOFF_MAX)
-            self._check(delivery)
-
-    async def _tell(self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement) -> bool:
-        """Send an outcome and be done with the delivery; return False if that has to be tried again.
-
-        Raises:
-            UnknownOutcomeError: if the connection is gone.
-        """
-        settlement.receipt = None
-        try:
-            await self._send(delivery, outcome, settlement)
-        except LinkLostError as error:
-            self._end(delivery)
-            raise self._too_late(delivery) from error
-        except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
-            settlement.receipt = None
-            if not is_hopeless(error):
-                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
-                return False  # noqa: ASYNC910  it comes from the server
-            self._give_up(delivery, outcome, error)
-        else:
-            self._done(delivery, is_acked=settlement.acknowledges)
-        return True  # noqa: ASYNC910  whoever is told goes on to wait
-
-    def _done(self, delivery: StompDelivery, *, is_acked: bool) -> None:
-        """Be done with a delivery whose outcome was sent."""
-        if is_acked:
+    @override
+    def acknowledge(self, delivery: StompDelivery, settlement: StompSettlement) -> None:
+        if settlement.acknowledges:
             self._end(delivery)
         else:
             self._settle(delivery, self._supply.ack)
 
-    def _give_up(self, delivery: StompDelivery, outcome: Outcome, error: Exception) -> None:
-        """Have the server put aside what we cannot; what was only to be given back, it gives back."""
+    @override
+    def give_up(self, delivery: StompDelivery, outcome: Outcome, error: Exception) -> bool:
+        if not is_hopeless(error):
+            self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+            return False
         if isinstance(outcome, Return):
             self._settle(delivery, self._supply.give_back)
-            return
+            return True
         self._post.surrender(delivery.envelope, queue=self._wish.queue, outcome=outcome, error=error)
         self._settle(delivery, self._supply.put_aside)
+        return True
 
-    async def _send(self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement) -> None:
-        """Send what an outcome needs before the delivery is acknowledged; it may be acknowledged with it."""
+    @override
+    def put_back(self, delivery: StompDelivery, error: Exception | None) -> None:
+        if error is not None:
+            self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
+        if self._left:
+            self._spare(delivery)
+            self._settle(delivery, self._supply.give_back)
+            return
+        self._taken.discard(delivery)
+        self._shelf.append(delivery)
+        self._waiting.unpark_all()
+
+    @override
+    def forget(self, delivery: StompDelivery) -> UnknownOutcomeError:
+        self._end(delivery)
+        return self._too_late(delivery)
+
+    @override
+    async def send(self, delivery: StompDelivery, outcome: Outcome, settlement: StompSettlement) -> None:
         queue, settlement.acknowledges = self._wish.queue, False
         match outcome:
             case Ack(reply) if reply is not None:
@@ -369,65 +313,20 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 copy = self._post.dead_letter(delivery, queue=queue, grave=self.spec.dead_letters, reason=reason)
             case _:
                 raise AssertionError(f"{outcome} takes no waiting")
-        await self._replace(delivery, copy, settlement, settlement.written)
+        await self._replace(delivery, copy, settlement)
 
-    async def _replace(
-        self, delivery: StompDelivery, copy: Frame, settlement: StompSettlement, on_written: OnWritten
-    ) -> None:
+    @override
+    async def send_note(self, delivery: StompDelivery, settlement: StompSettlement) -> None:
+        note = next_note(delivery.frame.headers)
+        copy = self._post.noted(delivery, queue=self._wish.queue, note=note)
+        await self._replace(delivery, copy, settlement)
+
+    async def _replace(self, delivery: StompDelivery, copy: Frame, settlement: StompSettlement) -> None:
         """Send a copy, and acknowledge what it comes from with it where the server does both or neither."""
         settlement.acknowledges = True
-        if not await self._supply.replace(delivery.frame, copy, on_written=on_written):
+        if not await self._supply.replace(delivery.frame, copy, on_written=settlement.written):
             settlement.acknowledges = False
-            await self._post.send(copy, on_written=on_written)
-
-    # --- attempts in which a process died
-
-    async def _note(self, delivery: StompDelivery, settlement: StompSettlement) -> None:  # noqa: ASYNC910  the connection may be gone
-        """Have a message come again with a note that counts; hand it out as it is where that cannot be.
-
-        Once the server may have the copy, its answer is waited for however long it takes: who handed the message out as
-        well would have it handled twice.
-        """
-        with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
-            if await self._send_note(delivery, settlement):
-                self._done(delivery, is_acked=settlement.acknowledges)
-            elif self._left:
-                self._spare(delivery)
-                self._settle(delivery, self._supply.give_back)
-            else:
-                self._taken.discard(delivery)
-                self._shelf.append(delivery)
-                self._waiting.unpark_all()
-
-    async def _send_note(self, delivery: StompDelivery, settlement: StompSettlement) -> bool:
-        """Send the copy with a note; return whether the server has it.
-
-        Raises:
-            UnknownOutcomeError: if the connection is gone that brought the delivery.
-        """
-        with trio.move_on_after(_PATIENCE) as patience:
-
-            def written(receipt: Receipt) -> None:
-                settlement.receipt = receipt
-                patience.deadline = math.inf
-
-            try:
-                note = next_note(delivery.frame.headers)
-                copy = self._post.noted(delivery, queue=self._wish.queue, note=note)
-                await self._replace(delivery, copy, settlement, written)
-            except LinkLostError as error:
-                self._end(delivery)
-                raise self._too_late(delivery) from error
-            except (KernelError, ValueError) as error:
-                self._post.hold(delivery.envelope, queue=self._wish.queue, error=error)
-            else:
-                return True
-        return False  # noqa: ASYNC910  it comes from the server
-
-    async def _return_noted(self, delivery: StompDelivery, settlement: StompSettlement) -> None:  # noqa: ASYNC910  the connection may be gone
-        with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
-            if not await self._tell(delivery, Return(), settlement):
-                await self._tell_again(delivery, Return(), settlement)
+            await self._post.send(copy, on_written=settlement.written)
 
     def _settle(self, delivery: StompDelivery, tell: Callable[[Frame], None]) -> None:
         delivery.settled = True
@@ -446,11 +345,6 @@ class Consumer(AsyncIterator[Delivery], Desk):
             self._waiting.unpark_all()
         if self._left and not self._taken:
             self._release()
-
-    def _check(self, delivery: StompDelivery) -> None:
-        if self._link is None or self._link.lost is not None:
-            self._end(delivery)
-            raise self._too_late(delivery)
 
     def _is_exclusive(self) -> bool:
         """Whether the queue goes away with its connection."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import final
 
 import attrs
+from typing_extensions import override
 
 from kernel.abc import Settlement
 
@@ -21,11 +22,8 @@ class StompSettlement(Settlement[Receipt]):
     acknowledges: bool = False
     """Whether the message that it comes from is acknowledged with it, in one transaction."""
 
+    @override
     async def is_taken(self) -> bool:
-        """Wait for the answer to what was written, if something was; return whether the server has taken it.
-
-        Cancellation: Is a checkpoint if it has to wait.
-        """
         if self.receipt is None:
             return False  # noqa: ASYNC910  whoever asks goes on to send
         with suppress(LinkLostError, LateError):
