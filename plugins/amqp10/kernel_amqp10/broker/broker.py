@@ -23,6 +23,7 @@ from ..link.keeper import Keeper
 from ..management.directory import Directory
 from .catalog import Catalog
 from .consumer import Consumer
+from .in_flight import InFlight
 from .post import Post
 
 _LEAVE_TIMEOUT: Final = 1.0
@@ -97,16 +98,16 @@ class Amqp10Broker(Broker):
         while True:
             wire = await self._consuming.wire()
             queue = self._catalog.queue(subscription.queue)
-            consumer = Consumer(
+            in_flight = InFlight(
                 subscription,
                 queue,
                 self._addresses,
                 self._post,
-                wire.engine,
                 self._start,
                 self._spared,
                 self._settlements,
             )
+            consumer = Consumer(subscription, self._addresses, self._post, wire.engine, in_flight)
             try:
                 await consumer.open(self._catalog.sources(subscription.queue))
             except LinkLostError:

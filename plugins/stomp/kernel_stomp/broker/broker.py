@@ -22,6 +22,7 @@ from ..link.link import Link, open_link
 from .catalog import Catalog
 from .consumer import Consumer
 from .dialect import Wish
+from .in_flight import InFlight
 from .outbox import Outbox
 from .post import Post
 from .rabbitmq import EXCLUSIVE_PREFETCH
@@ -240,7 +241,7 @@ class StompBroker(Broker):
             except LinkError as error:
                 await self._wait(_refusal(f'queue "{name}" cannot be consumed from', error), failures)
             else:
-                consumer.reply_exchange = subscription.reply_exchange
+                consumer.in_flight.reply_exchange = subscription.reply_exchange
                 return consumer
 
     async def _open(self, wish: Wish) -> tuple[Consumer, Link]:
@@ -251,7 +252,7 @@ class StompBroker(Broker):
         """
         held = _Held()
         supply = self._outbox.dialect.supply(wish)
-        consumer = Consumer(
+        in_flight = InFlight(
             wish,
             supply,
             self._post,
@@ -260,8 +261,8 @@ class StompBroker(Broker):
             held.release,
             self._spared,
             self._settlements,
-            wish.prefetch,
         )
+        consumer = Consumer(wish, supply, self._post, held.release, in_flight, wish.prefetch)
         self._start(lambda: held.run(self._keeper))
         try:
             link = await held.wait_opened()
@@ -290,7 +291,7 @@ class StompBroker(Broker):
     def _take_exclusive(self, subscription: Subscription) -> Consumer:
         consumer = self._exclusive[subscription.queue]
         consumer.prefetch = subscription.prefetch
-        consumer.reply_exchange = subscription.reply_exchange
+        consumer.in_flight.reply_exchange = subscription.reply_exchange
         return consumer
 
 

@@ -27,6 +27,11 @@ class Wish:
     """Those of the queue that are known here."""
     prefetch: int
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether the queue goes away with its connection."""
+        return self.spec is not None and self.spec.exclusive
+
 
 class Supply(ABC):
     """Brings the messages of one queue on a connection of its own. Not safe to share."""
