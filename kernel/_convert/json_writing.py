@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 import attrs
 import orjson
 
+from .._core.envelope import Arguments
 from .._core.secret import Secret
 from ..errors import EncodeError
 from .annotations import loaded
@@ -101,6 +102,8 @@ def _key(key: object) -> object:
 
 def _plainer(value: object) -> object:
     """Return what a value is written as, for those that orjson does not know."""
+    if type(value) is Arguments:  # of each call
+        return {"args": value.args, "kwargs": value.kwargs}
     for kind, plain in _PLAIN:
         if isinstance(value, kind):
             return plain(value)

@@ -75,8 +75,10 @@ class Binder:
             ArgumentsError: with everything that does not fit.
         """
         if self._is_usual(payload):
-            return self._bind_usual(payload)
+            return self._bind_each([payload[slot.name] for slot in self.slots])
         given = read_arguments(payload)
+        if not given.kwargs and len(given.args) == len(self.slots) == self.by_position and not self.only_by_position:
+            return self._bind_each(given.args)
         values = {slot.name: value for slot, value in zip(self.slots[: self.by_position], given.args, strict=False)}
         problems: list[str] = []
         rest = self._take_rest(given.args[self.by_position :], problems)
@@ -96,9 +98,10 @@ class Binder:
         """Whether a payload is an object that names each of the parameters, and nothing else."""
         return type(payload) is dict and payload.keys() == self.names
 
-    def _bind_usual(self, payload: Mapping[str, object]) -> Arguments:
+    def _bind_each(self, given: Sequence[object]) -> Arguments:
+        """Bind one value to each parameter; none is left out, and none is left over."""
         problems: list[str] = []
-        values = {slot.name: _convert(slot, payload[slot.name], problems) for slot in self.slots}
+        values = {slot.name: _convert(slot, value, problems) for slot, value in zip(self.slots, given, strict=True)}
         if problems:
             raise ArgumentsError(_first(problems))
         return Arguments((), values)

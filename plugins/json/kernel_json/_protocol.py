@@ -53,7 +53,10 @@ class JsonProtocol(Protocol):
 
     @override
     def encode_reply(self, request: Envelope, result: object) -> Envelope | None:
-        return super().encode_reply(request, {"result": result})
+        if not request.reply_to:
+            return None
+        body = write_json({"result": result}, max_bytes=self._max_bytes, max_depth=self._max_depth)
+        return _answer(request, body)
 
     @override
     def encode_error(self, request: Envelope, error: Exception) -> Envelope | None:
@@ -61,9 +64,7 @@ class JsonProtocol(Protocol):
         if not request.reply_to:
             return None
         body = write_json({"error": described}, max_bytes=MIB, max_depth=2)
-        return Envelope(
-            subject=request.reply_to, body=body, content_type=CONTENT_TYPE, correlation_id=request.correlation_id
-        )
+        return _answer(request, body)
 
     @override
     def decode_reply(self, reply: Envelope) -> object:
@@ -76,3 +77,9 @@ class JsonProtocol(Protocol):
                 return fields["result"]
             case _:
                 raise DecodeError("body is not an answer: neither a result nor an error with type and message")
+
+
+def _answer(request: Envelope, body: bytes) -> Envelope:
+    return Envelope(
+        subject=request.reply_to, body=body, content_type=CONTENT_TYPE, correlation_id=request.correlation_id
+    )

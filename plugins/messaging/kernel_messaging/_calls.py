@@ -51,8 +51,10 @@ class Calls:
         Cancellation: Is a checkpoint. If cancelled, the callee is told, and the request may have been handled; its
             answer is dropped.
         """
-        async with self._limiter:
-            await self._wait_connected()
+        await self._wait_slot()
+        try:
+            if self._closed or not self._address:
+                await self._wait_connected()
             envelope = attrs.evolve(
                 request,
                 reply_to=self._address,
@@ -60,6 +62,8 @@ class Calls:
                 deadline=trio.current_effective_deadline(),
             )
             return await self._await_reply(envelope)
+        finally:
+            self._limiter.release()
 
     def connect(self, address: str) -> None:
         """Have answers come to a queue: calls can be made."""
@@ -88,6 +92,14 @@ class Calls:
     def accept(self, reply: Envelope) -> None:
         """Hand an answer to who waits for it."""
         self._pending.answer(reply.correlation_id, reply)
+
+    async def _wait_slot(self) -> None:
+        """Wait until one more may be under way; where one may, others have their turn when the request is sent."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._limiter.acquire_nowait()
+        except trio.WouldBlock:
+            await self._limiter.acquire()
 
     async def _wait_connected(self) -> None:
         while True:

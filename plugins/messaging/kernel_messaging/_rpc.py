@@ -131,7 +131,8 @@ class RpcClient(Caller):
             if self._context.intercept is not None:
                 return convert(await self._call_within(self._context.intercept, message))
             request = self._protocol.encode(message)
-            with trio.move_on_after(self._timeout):
+            until = trio.current_time() + self._timeout
+            with trio.CancelScope(deadline=until):  # as `move_on_after`, which takes longer
                 return convert(self._protocol.decode_reply(await self._calls.ask(request)))
             raise CallTimeoutError(subject, seconds=self._timeout)
 

@@ -17,6 +17,7 @@ from ._calls import Calls
 from ._cancellation import Teller
 from ._rpc import RpcClient, RpcClientConfig
 
+_DONE: Final = Ack()
 _RECONNECT_WAIT: Final = 1.0
 """Seconds between a break and the next try; a broker that is known to be gone is restarted by its supervisor."""
 
@@ -93,7 +94,8 @@ class RpcClientDriver(Driver[RpcClient]):
                 self._context.report_ready()
             async for reply in replies:
                 calls.accept(reply.envelope)
-                await reply.settle(Ack())
+                if not reply.settle_nowait(_DONE):
+                    await reply.settle(_DONE)
         raise UnavailableError(f'the subscription to "{address}" has ended')
 
 

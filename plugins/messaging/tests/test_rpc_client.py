@@ -51,6 +51,15 @@ class Breakable(Broker):
             yield BreakableDeliveries(deliveries, self.broken)
 
 
+class Waiting(Breakable):
+    """Waits before and after it has sent something, as a broker does that is elsewhere."""
+
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+        await trio.lowlevel.checkpoint()
+        await super().send(envelope, exchange=exchange, mandatory=mandatory)
+        await trio.lowlevel.checkpoint()
+
+
 @attrs.define(eq=False)
 class BreakableDeliveries(AsyncIterator[Delivery]):
     inner: AsyncIterator[Delivery]
@@ -295,7 +304,7 @@ async def test_a_call_cancelled_anywhere_leaves_nothing_behind(
     broker: MemoryBroker, protocol: Protocol, double: Answer, autojump_clock: MockClock
 ) -> None:
     answers: list[object] = []
-    async with serve(broker, double), open_client(broker, protocol, max_in_flight=1) as client:
+    async with serve(broker, double), open_client(Waiting(broker), protocol, max_in_flight=1) as client:
 
         async def call() -> None:
             assert client.in_flight == 0

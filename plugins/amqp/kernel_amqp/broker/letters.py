@@ -103,6 +103,9 @@ def read_letter(delivered: Delivered, *, now: float) -> tuple[Envelope, int]:
     if not table:
         found = named(properties, is_due=False, clean=clean) if has_named(properties, is_due=False) else NO_HEADERS
         return _envelope(delivered, clean(delivered.routing_key), found, math.inf), 0
+    if len(table) == 1 and DEADLINE_HEADER in table and not has_named(properties, is_due=True):  # as a call comes
+        deadline = read_deadline(table[DEADLINE_HEADER], now=now)
+        return _envelope(delivered, clean(delivered.routing_key), NO_HEADERS, deadline), 0
     attempts, deaths = _attempts(table), _broker_deaths(table)
     known = table.get(SUBJECT)
     subject = clean(known if isinstance(known, str) else _first_key(deaths) or delivered.routing_key)
