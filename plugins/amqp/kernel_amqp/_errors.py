@@ -9,6 +9,7 @@
     ReturnedError (KernelError)          no queue is bound for a mandatory message
     RefusedError (KernelError)           the broker did not take a message
     ConfirmLateError (KernelError)       the broker has not answered a message in time
+    UnansweredError (Exception)          it has not answered yet, and may be waited for later; never leaves the plugin
 
 An error of a publish says whether the message may have reached the broker: `written`.
 """
@@ -118,6 +119,11 @@ class ConfirmLateError(KernelError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the broker has not confirmed the message within {seconds:g} s")
+
+
+@final
+class UnansweredError(Exception):
+    """The broker has not answered a message yet, and whoever waited goes on to something else; a receipt will tell."""
 
 
 @final

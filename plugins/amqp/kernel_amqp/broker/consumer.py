@@ -20,22 +20,19 @@ from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
 from kernel.abc import Delivery, Queue, Settlements, Subscription
 from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
-from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError
+from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError, UnansweredError
 from ..core import Delivered, TooLarge
-from ..link.channel import OnWritten
 from ..link.receipts import Receipt
 from ..link.session import Held
 from .crashes import Spared, crashes_of, is_noted, is_suspect, next_count
-from .delays import bounded
+from .delays import bounded, in_time
 from .delivery import AmqpDelivery, Desk
 from .post import Post, is_hopeless
-from .settlement import AmqpSettlement
+from .settlement import PATIENCE, AmqpSettlement, Patience
 from .shelf import OrderedShelf, PlainShelf, Shelf
 from .streams import Progress, is_wanted, place_of, stream_arguments
 from .topology import has_dead_exchange, options_of
 
-_PATIENCE: Final = 4.0
-"""Seconds that whoever settles waits until an outcome has been sent; the kernel waits a second longer."""
 _IDLE_WAIT: Final = 60.0
 """Seconds in which what was in hand when a connection broke has to end; after that, the dispatcher has to."""
 _BACKOFF_INITIAL: Final = 0.25
@@ -67,6 +64,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     _stream: Progress | None = None
     """How far it has come, of a stream."""
     _settlements: Settlements = attrs.field(factory=Settlements)
+    _patience: Patience = attrs.field(init=False)
     _shelf: Shelf = attrs.field(init=False)
     _ordered: OrderedShelf | None = attrs.field(default=None, init=False)
     """What waits for its retry does so in this process: of an ordered queue, and of a stream."""
@@ -84,6 +82,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     """Outcomes that are being sent in tasks of their own; no more than were delivered and not settled."""
 
     def __attrs_post_init__(self) -> None:
+        self._patience = Patience(self._start)
         if self._spec is not None and (self._spec.partition_by or self._stream is not None):
             self._ordered = OrderedShelf(self._spec.partition_by, self._wish.prefetch)
         self._shelf = self._ordered or PlainShelf()
@@ -231,15 +230,19 @@ class Consumer(AsyncIterator[Delivery], Desk):
     async def settle(self, delivery: AmqpDelivery, outcome: Outcome) -> None:
         await self._pace.step()
         if isinstance(outcome, Retry):
-            outcome = _in_time(outcome, delivery.envelope.deadline)
+            outcome = in_time(outcome, deadline=delivery.envelope.deadline, now=trio.current_time())
         if delivery.settle_nowait(outcome):
             return
         delivery.settled = True
         self._check(delivery)
         is_over, settlement = False, AmqpSettlement()
         try:
-            with trio.move_on_after(_PATIENCE):
+            if isinstance(outcome, Ack) and self._post.outbox.takes_at_once(self._wish.reply_exchange):
+                settlement.patience = self._patience
                 is_over = await self._tell(delivery, outcome, settlement)
+            else:
+                with trio.move_on_after(PATIENCE):
+                    is_over = await self._tell(delivery, outcome, settlement)
         except trio.Cancelled:
             self._start(partial(self._tell_later, delivery, outcome, settlement))
             raise
@@ -267,7 +270,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         self, delivery: AmqpDelivery, outcome: Outcome, settlement: AmqpSettlement
     ) -> None:
         """Send an outcome again and again; nothing of which the broker has, or may still take, what was sent before."""
-        wait, settlement.is_kept = _BACKOFF_INITIAL, True
+        wait, settlement.is_kept, settlement.patience = _BACKOFF_INITIAL, True, None
         with contextlib.suppress(UnknownOutcomeError):  # the channel is gone
             if await settlement.is_taken():
                 self._ack(delivery)
@@ -287,7 +290,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
         """
         settlement.receipt = None
         try:
-            await self._send(delivery, outcome, settlement.written)
+            await self._send(delivery, outcome, settlement)
+        except UnansweredError:
+            return False  # noqa: ASYNC910  as below
         except Exception as error:  # noqa: BLE001  whatever it is, the message must not be handled again for it
             settlement.receipt = None
             if not is_hopeless(error):
@@ -309,12 +314,12 @@ class Consumer(AsyncIterator[Delivery], Desk):
         )
         self._nack(delivery, requeue=False)
 
-    async def _send(self, delivery: AmqpDelivery, outcome: Outcome, on_written: OnWritten) -> None:
+    async def _send(self, delivery: AmqpDelivery, outcome: Outcome, settlement: AmqpSettlement) -> None:
         """Send what an outcome needs before the delivery is acknowledged."""
-        queue = self._wish.queue
+        queue, on_written, once = self._wish.queue, settlement.written, settlement.patience is not None
         match outcome:
             case Ack(reply) if reply is not None:
-                await self._post.reply(reply, exchange=self._wish.reply_exchange, on_written=on_written)
+                await self._post.reply(reply, exchange=self._wish.reply_exchange, on_written=on_written, once=once)
             case Return():
                 crashes = crashes_of(delivery.event.properties.headers or {})
                 await self._post.note(delivery, queue=queue, crashes=crashes, on_written=on_written)
@@ -437,7 +442,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     async def _send_note(self, delivery: AmqpDelivery, settlement: AmqpSettlement) -> bool:
         """Send the copy with a note; return whether the broker has it."""
-        with trio.move_on_after(_PATIENCE) as patience:
+        with trio.move_on_after(PATIENCE) as patience:
 
             def written(receipt: Receipt) -> None:
                 settlement.written(receipt)
@@ -488,9 +493,3 @@ class Consumer(AsyncIterator[Delivery], Desk):
         return UnknownOutcomeError(
             f"delivery {delivery.envelope.id} outlived its channel: the broker has delivered it again, or will"
         )
-
-
-def _in_time(retry: Retry, deadline: float) -> Retry | DeadLetter:
-    """Return a retry that the broker can hold, or what becomes of one that would come too late."""
-    after = bounded(retry.after)
-    return Retry(after) if trio.current_time() + after < deadline else DeadLetter("expired")

@@ -15,6 +15,8 @@ from typing import ClassVar, Final, Literal, final
 import attrs
 from pamqp import base, commands
 
+from kernel import DeadLetter, Retry
+
 from ..core import with_names
 from .letters import DELAY_PREFIX
 from .topology import field_table
@@ -81,6 +83,12 @@ class DelayQueue:
 def bounded(seconds: float) -> float:
     """Return a wait that the broker can hold: not longer than `MAX_DELAY`, and none for what is no time to wait."""
     return min(seconds, MAX_DELAY) if seconds > 0 else 0.0
+
+
+def in_time(retry: Retry, *, deadline: float, now: float) -> Retry | DeadLetter:
+    """Return a retry that the broker can hold, or what becomes of one that would come too late."""
+    after = bounded(retry.after)
+    return Retry(after) if now + after < deadline else DeadLetter("expired")
 
 
 def round_up(seconds: float) -> int:

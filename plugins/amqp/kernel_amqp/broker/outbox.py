@@ -11,9 +11,23 @@ from typing import Final, final
 import attrs
 import trio
 
-from kernel.errors import EncodeError, KernelError, QueueFullError, UnknownOutcomeError, UnroutableError
+from kernel.errors import (
+    EncodeError,
+    KernelError,
+    QueueFullError,
+    UnavailableError,
+    UnknownOutcomeError,
+    UnroutableError,
+)
 
-from .._errors import ChannelClosedError, ConfirmLateError, LinkLostError, RefusedError, ReturnedError
+from .._errors import (
+    ChannelClosedError,
+    ConfirmLateError,
+    LinkLostError,
+    RefusedError,
+    ReturnedError,
+    UnansweredError,
+)
 from ..core import EncodingError, Properties
 from ..link.channel import OnWritten
 from ..link.keeper import Keeper
@@ -91,6 +105,13 @@ class Outbox:
     _keeper: Keeper
     _lanes: OrderedDict[str, _Lane] = attrs.field(factory=OrderedDict[str, _Lane], init=False)
 
+    def takes_at_once(self, exchange: str) -> bool:
+        """Whether `publish` would write a message without waiting."""
+        lane = self._lanes.get(exchange)
+        if lane is None or lane.held is None or not lane.is_usable or self._keeper.current is None:
+            return False
+        return not lane.held.channel.must_wait
+
     async def publish(
         self,
         properties: Properties,
@@ -100,11 +121,13 @@ class Outbox:
         routing_key: str,
         mandatory: bool,
         on_written: OnWritten | None = None,
+        once: bool = False,
     ) -> None:
         """Send a message; returns when the broker has confirmed it.
 
         Waits for a connection, and while the broker takes no messages. `on_written` is called when that is over: from
-        here on, the broker may have it, and its answer is waited for however long that takes.
+        here on, the broker may have it, and its answer is waited for however long that takes. With `once`, the message
+        is not sent anew over the next connection if the one that there is breaks before it left.
 
         Raises:
             UnroutableError: if there is no such exchange; if mandatory, and no queue is bound.
@@ -114,7 +137,8 @@ class Outbox:
             UnknownOutcomeError: if the connection broke, or the channel for another message's sake, before the
                 broker answered; if it has not answered within 30 s after the message was written, and there is no
                 `on_written`.
-            UnavailableError: if the driver is closed.
+            UnavailableError: if the driver is closed; if `once`, and the message has not left.
+            UnansweredError: if the wait for the receipt was given up.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
@@ -136,16 +160,13 @@ class Outbox:
                 lane.closed = True
                 if error.written:
                     raise _outcome(lane, error, routing_key, properties, body) from error
-            except trio.Cancelled:
+                if once:
+                    raise UnavailableError(str(error)) from error
+            except (trio.Cancelled, UnansweredError):
                 lane.abandon()
                 raise
-            except ConfirmLateError as error:
-                lane.abandon()
-                raise UnknownOutcomeError(
-                    f'it is not known whether exchange "{exchange}" took a message: {error}'
-                ) from error
-            except (ReturnedError, RefusedError, EncodingError) as error:
-                raise _not_taken(error, exchange, routing_key) from error
+            except (ConfirmLateError, ReturnedError, RefusedError, EncodingError) as error:
+                raise _not_taken(lane, error, routing_key) from error
             else:
                 return
             finally:
@@ -179,9 +200,15 @@ class Outbox:
             raise _refusal(lane.exchange, error) from error
 
 
-def _not_taken(error: ReturnedError | RefusedError | EncodingError, exchange: str, routing_key: str) -> KernelError:
-    """Return what to raise for a message that no queue has."""
+def _not_taken(
+    lane: _Lane, error: ConfirmLateError | ReturnedError | RefusedError | EncodingError, routing_key: str
+) -> KernelError:
+    """Return what to raise for a message that no queue has, or of which that is not known."""
+    exchange = lane.exchange
     match error:
+        case ConfirmLateError():
+            lane.abandon()
+            return UnknownOutcomeError(f'it is not known whether exchange "{exchange}" took a message: {error}')
         case ReturnedError():
             return UnroutableError.naming(routing_key, exchange=exchange)
         case RefusedError():

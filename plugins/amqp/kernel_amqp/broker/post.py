@@ -50,12 +50,21 @@ class Post:
     delay_queues: Kind
     """What delay queues may be where the target takes everything."""
 
-    async def reply(self, reply: Envelope, *, exchange: str, on_written: OnWritten | None = None) -> None:
+    async def reply(
+        self, reply: Envelope, *, exchange: str, on_written: OnWritten | None = None, once: bool = False
+    ) -> None:
         """Send an answer; if nobody can get it, it is dropped, with an event.
+
+        Args:
+            reply: The answer.
+            exchange: Where it is sent.
+            on_written: Gets the receipt.
+            once: Whether not to wait for a connection if the one that there is breaks.
 
         Raises:
             UnknownOutcomeError: if the connection broke before the broker answered.
             UnavailableError: if there is no way to the broker.
+            UnansweredError: if the wait for its answer was given up.
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent.
         """
@@ -71,6 +80,7 @@ class Post:
                 routing_key=reply.subject,
                 mandatory=not is_direct,
                 on_written=on_written,
+                once=once,
             )
         except UnknownOutcomeError:
             raise

@@ -126,38 +126,51 @@ class LinkChannel:
         """
         writer = self._writer
         await trio.lowlevel.checkpoint_if_cancelled()
-        must_wait = writer.room.is_shut or self._confirms.is_full
-        if must_wait:
+        if self.must_wait:
             await self._wait_turn(len(body))
-        try:
-            if self.closed is not None:
-                raise self._reason(written=False)
-            number = self._core.publish(
-                exchange=exchange, routing_key=routing_key, properties=properties, body=body, mandatory=mandatory
-            )
-            if mandatory and number:
-                self._confirms.expect_return(number, mark_of(exchange, routing_key, properties))
             taken = writer.taken
-            receipt = self._confirms.receipt(number) if number and on_written is not None else None
-            writer.wrote(len(body))
-        finally:
-            if must_wait:
+            try:
+                number = self._put(exchange, routing_key, properties, body, mandatory)
+            finally:
                 writer.room.redeem(len(body))
+        else:
+            taken = writer.taken
+            number = self._put(exchange, routing_key, properties, body, mandatory)
         if not number:
             await trio.lowlevel.checkpoint()
             return
-        if receipt is not None and on_written is not None:
-            on_written(receipt)
-            failure = await receipt.wait()
-        else:
+        if on_written is None:
             await self._confirms.wait(number)
             failure = self._confirms.failure(number)
-        if failure is None:
-            writer.note_seen(taken)
-        elif isinstance(failure, (ChannelClosedError, LinkLostError)):
-            raise failure.again(written=writer.taken > taken)
         else:
-            raise failure
+            on_written(receipt := self._confirms.receipt(number))
+            failure = await receipt.wait()
+        if failure is not None:
+            raise self._seen(failure, taken)
+        writer.note_seen(taken)
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether whoever publishes has to wait before anything is written."""
+        return self._writer.room.is_shut or self._confirms.is_full
+
+    def _put(self, exchange: str, routing_key: str, properties: Properties, body: bytes, mandatory: bool) -> int:  # noqa: FBT001  as fast as can be
+        """Put a message into the write buffer; return its number."""
+        if self.closed is not None:
+            raise self._reason(written=False)
+        number = self._core.publish(
+            exchange=exchange, routing_key=routing_key, properties=properties, body=body, mandatory=mandatory
+        )
+        if mandatory and number:
+            self._confirms.expect_return(number, mark_of(exchange, routing_key, properties))
+        self._writer.wrote(len(body))
+        return number
+
+    def _seen(self, failure: Exception, taken: int) -> Exception:
+        """Return what to raise for a message that was put when so many bytes had been taken."""
+        if isinstance(failure, (ChannelClosedError, LinkLostError)):
+            return failure.again(written=self._writer.taken > taken)
+        return failure
 
     def ack(self, delivery_tag: int) -> None:
         """Acknowledge a delivery of this channel; goes to the write buffer at once.

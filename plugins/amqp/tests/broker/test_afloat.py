@@ -31,7 +31,8 @@ each_outcome = pytest.mark.parametrize("outcome_of", OUTCOMES.values(), ids=OUTC
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernel_amqp.broker.consumer._PATIENCE", 0.1)
+    for module in ("consumer", "settlement"):
+        monkeypatch.setattr(f"kernel_amqp.broker.{module}.PATIENCE", 0.1)
     monkeypatch.setattr("kernel_amqp.broker.consumer._BACKOFF_INITIAL", 0.05)
 
 
