@@ -192,7 +192,8 @@ class SqliteBroker(Broker, Transactional, Leasing):
     def send(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, envelope: Envelope, *, exchange: str, mandatory: bool = False
     ) -> Coroutine[Any, Any, None]:
-        letter = write_letter(envelope, now=self._access.clock.wall())
+        now = 0.0 if envelope.deadline == math.inf else self._access.clock.wall()
+        letter = write_letter(envelope, now=now)
         return self._thread.perform(lambda store: store.send(letter, exchange=exchange, mandatory=mandatory))
 
     @override

@@ -119,6 +119,15 @@ class Catalog:
             queue.waiting = int(row[0])
         return queue.waiting
 
+    def takes_one(self, queue: StoredQueue) -> bool:
+        """Count one more message that came to wait, if there is room for it; return whether there is."""
+        waiting = self.waiting(queue) if queue.waiting is None else queue.waiting
+        if waiting >= queue.limit:
+            return False
+        queue.waiting = waiting + 1
+        self._changed_counts.add(queue)
+        return True
+
     def shift(self, queue: StoredQueue, by: int) -> None:
         """Count messages that came to wait, or that wait no more."""
         queue.waiting = self.waiting(queue) + by

@@ -12,7 +12,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import wake
+from kernel import Pace, wake
 from kernel.abc import Delivery
 from kernel.errors import UnavailableError
 
@@ -70,12 +70,13 @@ class Consumer(AsyncIterator[Delivery]):
     _is_claiming: bool = attrs.field(default=False, init=False)
     _is_called: bool = attrs.field(default=False, init=False)
     """Whether something came into the queue while a claim was under way."""
+    _pace: Pace = attrs.field(factory=Pace, init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
     """Why nothing can be taken any more."""
 
     @override
     async def __anext__(self) -> Delivery:
-        await trio.lowlevel.checkpoint()
+        await self._pace.step()
         self._check()
         if not self._waiters and (delivery := self._next()) is not None:
             return delivery

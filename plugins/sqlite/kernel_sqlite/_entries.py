@@ -1,7 +1,8 @@
 """The rows of messages. Writes are gathered and go to SQLite many at a time.
 
 Each step of a statement gives the interpreter away and has to get it back, which takes milliseconds while the event
-loop computes. So there are few of them: inserts in blocks, and deletes by list.
+loop computes. So there are few of them: inserts in blocks, and deletes by list. Entries that differ in their numbers
+alone, as most do that are written together, are made from what is in the table of contents by then, without values.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple, TypeAlias, final
 
 import attrs
 
@@ -75,7 +76,18 @@ _READY_ENTRY: Final = _Insert(
     "kernel_entry", f"({{0}}, {{1}}, {READY}, {{2}}, {{0}}, 0, 0, {{3}}, {{3}}, NULL, NULL, NULL)", 4
 )
 """One that is ready at once and that nothing orders, as most are, in a queue that ends no lives: few values are to bind."""
+_RUN: Final = (
+    f"INSERT INTO kernel_entry SELECT seq, ?1, {READY}, ?2, seq, 0, 0, ?3, ?3, NULL, NULL, NULL"
+    " FROM kernel_content WHERE seq >= ?4 AND seq < ?5"
+)
+"""Such entries with numbers that follow each other, whose contents are there."""
+_SHORT: Final = 8
+"""Fewer than so many go into blocks: a statement for each few would take longer."""
 _CONTENT_ROW: Final = _Insert("kernel_content", "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7})", 8)
+
+
+_Run: TypeAlias = tuple[int, int, float | None, int, int]
+"""Queue, rank and deadline of entries, their first number, and the first that is none of theirs."""
 
 
 class Waiting(NamedTuple):
@@ -97,6 +109,12 @@ class Entries:
     _entries: list[object] = attrs.field(factory=list[object], init=False)
     """The values of rows, one after the other; likewise the next two."""
     _ready: list[object] = attrs.field(factory=list[object], init=False)
+    _runs: list[_Run] = attrs.field(factory=list["_Run"], init=False)
+    _kind: tuple[int, int, float | None] | None = attrs.field(default=None, init=False)
+    """Of the entries of the run that goes on; None if none does."""
+    _first: int = attrs.field(default=0, init=False)
+    _next: int = attrs.field(default=0, init=False)
+    """The first number of that run, and the one that would continue it."""
     _contents: list[object] = attrs.field(factory=list[object], init=False)
     _removed: list[int] = attrs.field(factory=list[int], init=False)
 
@@ -124,7 +142,11 @@ class Entries:
     def add_ready(self, queue: int, letter: Letter) -> None:
         """Add an entry that is ready, that nothing orders, and that lives until its own deadline."""
         self.last = seq = self.last + 1
-        self._ready.extend((seq, queue, letter[7], letter[9]))
+        kind = queue, letter[7], letter[9]
+        if kind != self._kind or seq != self._next:
+            self._end_run()
+            self._kind, self._first = kind, seq
+        self._next = seq + 1
         self._contents.append(seq)
         self._contents.extend(letter[:7])
 
@@ -135,9 +157,12 @@ class Entries:
     def flush(self) -> None:
         """Have SQLite see everything; whoever reads calls it first."""
         if self._contents:
+            self._end_run()
             _READY_ENTRY.write(self._connection, self._ready)
-            _ENTRY.write(self._connection, self._entries)
+            _ENTRY.write(self._connection, self._entries)  # before their contents, as whoever counts bytes expects
             _CONTENT_ROW.write(self._connection, self._contents)
+            for run in self._runs:
+                self._connection.execute(_RUN, run)
         if self._removed:
             among = (json.dumps(self._removed),)
             self._connection.execute(f"DELETE FROM kernel_entry WHERE seq IN {_AMONG}", among)
@@ -148,8 +173,21 @@ class Entries:
         """Drop what was gathered."""
         self._entries.clear()
         self._ready.clear()
+        self._runs.clear()
+        self._kind = None
         self._contents.clear()
         self._removed.clear()
+
+    def _end_run(self) -> None:
+        """Note the run that goes on, by what it begins and ends with if it is long."""
+        if self._kind is None:
+            return
+        if self._next - self._first >= _SHORT:
+            self._runs.append((*self._kind, self._first, self._next))
+        else:
+            for seq in range(self._first, self._next):
+                self._ready.extend((seq, *self._kind))
+        self._kind = None
 
     def first_ready(self, queue: int, limit: int) -> list[Claim]:
         """Return the entries that are next, as claims of nobody (`holder` 0) with the attempt they would be."""

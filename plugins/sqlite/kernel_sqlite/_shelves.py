@@ -75,13 +75,15 @@ class Shelves:
         self.upkeep.expect(expires)
         self.effects.ready.add(queue.spec.name)
 
-    def put_plain(self, queue: StoredQueue, letter: Letter) -> None:
-        """Have a message wait in a queue that is plain; it has no delay."""
-        self.catalog.shift(queue, 1)
+    def put_plain(self, queue: StoredQueue, letter: Letter) -> bool:
+        """Have a message without a delay wait in a queue, if that has no rules, and room; return whether it does."""
+        if not queue.is_plain or not self.catalog.takes_one(queue):
+            return False
         self.entries.add_ready(queue.id, letter)
         if letter.deadline is not None:
             self.upkeep.expect(letter.deadline)
         self.effects.ready.add(queue.spec.name)
+        return True
 
     def put_last(self, queue: StoredQueue, seq: int, deadline: float | None) -> None:
         """Make an entry ready whose delay is over or that is tried again; the first of its key stays that."""

@@ -41,7 +41,7 @@ CREATE TRIGGER IF NOT EXISTS kernel_size_changed AFTER UPDATE OF queue, state ON
 END
 """,
 )
-"""An entry is written before its content, and removed before it."""
+"""An entry is written before its content, and removed before it; in queues that have no such bound, it may be later."""
 _COUNT: Final = (
     "SELECT coalesce(sum(length(c.body)), 0) FROM kernel_entry AS e JOIN kernel_content AS c ON c.seq = e.seq"
     f" WHERE e.queue = ? AND e.state <> {CLAIMED}"

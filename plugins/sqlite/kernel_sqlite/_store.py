@@ -168,8 +168,8 @@ class Store:
             QueueFullError: if a queue that refuses is full.
         """
         queues = self.shelves.catalog.route(letter.subject, exchange)
-        if len(queues) == 1 and self._put_plain(queues[0], letter):
-            return
+        if len(queues) == 1 and letter.delay <= 0 and self.shelves.put_plain(queues[0], letter):
+            return  # as nearly every message is
         if mandatory and not queues:
             raise UnroutableError.naming(letter.subject, exchange=exchange)
         fresh = [queue for queue in queues if not self.shelves.is_repeated(queue, letter)]
@@ -179,13 +179,6 @@ class Store:
         for queue in fresh:
             self.shelves.remember(queue, letter)
             self.shelves.put(queue, letter)
-
-    def _put_plain(self, queue: StoredQueue, letter: Letter) -> bool:
-        """Put a message into a queue that has no rules, if there is room; nearly every message goes this way."""
-        is_possible = queue.is_plain and letter.delay <= 0 and self.shelves.catalog.waiting(queue) < queue.limit
-        if is_possible:
-            self.shelves.put_plain(queue, letter)
-        return is_possible
 
     def claim(self, name: str, limit: int) -> list[Claim]:
         """Take the next messages of a queue, at most `limit`; their attempts are counted.

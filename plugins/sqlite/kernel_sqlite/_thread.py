@@ -90,7 +90,8 @@ class StoreThread:
             may not be done.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.check_task()
+        if _HOLD.get() is not None:
+            self.check_task()
         operation = Operation(action, trio.lowlevel.current_task())
         self.submit(operation)
         await self.wait(operation, self.take_back)

@@ -10,6 +10,7 @@ import pytest
 from kernel_sqlite._file import create_or_open
 from kernel_sqlite._inspection import purge, waiting_in
 from kernel_sqlite._letter import Claim, Letter
+from kernel_sqlite._sizes import SqliteOptions
 from kernel_sqlite._store import Store
 
 from kernel import Ack, DeadLetter, Outcome, Retry, Return
@@ -106,6 +107,51 @@ def test_many_messages_go_in_and_out_in_order(store: Store, path: Path) -> None:
 
     assert ids(taken) == names
     assert (rows(path, "kernel_entry"), rows(path, "kernel_content"), waiting(store)) == (0, 0, {"q": 0})
+
+
+LOTS = {
+    "one": [1],
+    "a short run": [7],
+    "the shortest that is made at once": [8],
+    "a long one": [200],
+    "all different": [1] * 30,
+    "runs of all lengths": [9, 1, 7, 40, 8, 2, 2, 130, 1],
+}
+"""How many messages alike follow one another in a transaction."""
+
+
+@pytest.mark.parametrize("lengths", LOTS.values(), ids=LOTS.keys())
+@pytest.mark.parametrize(
+    "other",
+    [{"rank": 4}, {"deadline": 2_000_000.0}, {"subject": "other"}, {"delay": 60.0}, {"subject": "narrow"}],
+    ids=lambda other: next(iter(other.items()))[-1],
+)
+def test_each_message_of_a_transaction_stands_where_its_own_fields_say(
+    lengths: list[int], other: dict[str, Any], store: Store, wall: Wall
+) -> None:
+    """However many before and after it are alike; every second lot is of another kind."""
+    declare(store)
+    declare(store, "other")
+    declare(store, "narrow", options=SqliteOptions(max_length_bytes=1_000_000))
+    usual = Letter("", "q", b"body", "", "", "", "", 9, 0.0, None)
+    kinds = [
+        usual._replace(**(other if place % 2 else {})) for place, length in enumerate(lengths) for _ in range(length)
+    ]
+    letters = [kind._replace(id=f"{number:03}") for number, kind in enumerate(kinds)]
+    with committed(store):
+        for letter in letters:
+            store.send(letter, exchange="", mandatory=True)
+    counts = waiting(store)
+    wall.now += 100.0
+    with committed(store):
+        store.upkeep()
+    taken = [one.letter for queue in ("q", "other", "narrow") for one in claim(store, 1000, queue)]
+
+    assert sum(counts.values()) == len(letters)
+    assert sorted(taken) == sorted(letter._replace(delay=0.0) for letter in letters)
+    assert [one.id for one in taken if one.subject == "q"] == [
+        one.id for one in sorted((one for one in letters if one.subject == "q"), key=lambda one: (one.rank, one.delay))
+    ]
 
 
 def test_a_refusal_in_a_transaction_hurts_nobody_else(store: Store) -> None:
