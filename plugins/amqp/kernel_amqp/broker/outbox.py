@@ -36,7 +36,8 @@ from .conflicts import NOT_FOUND, is_about, send_error
 from .declaring import exchange_look
 
 _MAX_LANES: Final = 64
-"""Channels that stay open while nobody sends on them, at most: the ones used last, and half of what there may be."""
+"""Channels that stay open while nobody sends on them, at most: the ones used last, and half of what there may be. Of more
+that were used at a time, those that are not any more are left when another one is opened."""
 
 
 @final
@@ -64,10 +65,6 @@ class _Lane:
     def abandon(self) -> None:
         """Take note that a user was cancelled, whose message may be under way."""
         self._others = True
-
-    @property
-    def is_usable(self) -> bool:
-        return not self.closed and self.session.link.lost is None
 
     async def open(self) -> Held:
         """Open the channel, unless somebody else does meanwhile."""
@@ -108,7 +105,7 @@ class Outbox:
     def takes_at_once(self, exchange: str) -> bool:
         """Whether `publish` would write a message without waiting."""
         lane = self._lanes.get(exchange)
-        if lane is None or lane.held is None or not lane.is_usable or self._keeper.current is None:
+        if lane is None or lane.closed or lane.session is not self._keeper.current or lane.held is None:
             return False
         return not lane.held.channel.must_wait
 
@@ -144,7 +141,11 @@ class Outbox:
         """
         while True:
             session = self._keeper.current or await self._keeper.session()
-            lane = self._lane(exchange, session)
+            lane = self._lanes.get(exchange)
+            if lane is None or lane.closed or lane.session is not session:
+                lane = self._open_lane(exchange, session)
+            if len(self._lanes) > 1:
+                self._lanes.move_to_end(exchange)
             lane.users += 1
             try:
                 held = lane.held or await self._open(lane)
@@ -173,21 +174,15 @@ class Outbox:
                 lane.users -= 1
             await trio.lowlevel.checkpoint()  # certainly nothing was sent: try again
 
-    def _lane(self, exchange: str, session: Session) -> _Lane:
-        lane = self._lanes.get(exchange)
-        if lane is None or not lane.is_usable:
-            lane = self._lanes[exchange] = _Lane(exchange, session)
-            if len(self._lanes) > min(_MAX_LANES, session.link.channel_max // 2):
-                self._leave_oldest()
-        if len(self._lanes) > 1:
-            self._lanes.move_to_end(exchange)
+    def _open_lane(self, exchange: str, session: Session) -> _Lane:
+        lane = self._lanes[exchange] = _Lane(exchange, session)
+        surplus = len(self._lanes) - min(_MAX_LANES, session.link.channel_max // 2)
+        if surplus > 0:
+            idle = [one for one in self._lanes.values() if not one.users and one is not lane]
+            for one in idle[:surplus]:
+                del self._lanes[one.exchange]
+                one.leave()
         return lane
-
-    def _leave_oldest(self) -> None:
-        idle = next((lane for lane in self._lanes.values() if not lane.users), None)
-        if idle is not None:
-            del self._lanes[idle.exchange]
-            idle.leave()
 
     async def _open(self, lane: _Lane) -> Held:
         """Open the channel of a lane; what goes wrong with it has nothing to do with the message."""

@@ -16,7 +16,7 @@ from pamqp.common import Arguments
 from .._errors import ChannelClosedError, LinkLostError
 from ..core import Channel, ChannelState, Delivered, Properties, Returned, TooLarge, with_names
 from .calls import Calls
-from .confirms import Confirms, mark_of
+from .confirms import Confirms
 from .receipts import Receipt
 from .writer import Writer
 
@@ -124,9 +124,9 @@ class LinkChannel:
 
         Cancellation: Is a checkpoint. If cancelled, it may or may not have been sent, but never a part of it.
         """
-        writer = self._writer
+        writer, confirms = self._writer, self._confirms
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.must_wait:
+        if writer.room.is_shut or confirms.is_full:
             await self._wait_turn(len(body))
             taken = writer.taken
             try:
@@ -140,10 +140,10 @@ class LinkChannel:
             await trio.lowlevel.checkpoint()
             return
         if on_written is None:
-            await self._confirms.wait(number)
-            failure = self._confirms.failure(number)
+            await confirms.wait(number)
+            failure = confirms.failure(number)
         else:
-            on_written(receipt := self._confirms.receipt(number))
+            on_written(receipt := confirms.receipt(number))
             failure = await receipt.wait()
         if failure is not None:
             raise self._seen(failure, taken)
@@ -151,7 +151,7 @@ class LinkChannel:
 
     @property
     def must_wait(self) -> bool:
-        """Whether whoever publishes has to wait before anything is written."""
+        """Whether who publishes has to wait before anything is written."""
         return self._writer.room.is_shut or self._confirms.is_full
 
     def _put(self, exchange: str, routing_key: str, properties: Properties, body: bytes, mandatory: bool) -> int:  # noqa: FBT001  as fast as can be
@@ -162,7 +162,10 @@ class LinkChannel:
             exchange=exchange, routing_key=routing_key, properties=properties, body=body, mandatory=mandatory
         )
         if mandatory and number:
-            self._confirms.expect_return(number, mark_of(exchange, routing_key, properties))
+            # As `mark_of`: a call less for each message.
+            self._confirms.expect_return(
+                number, (exchange, routing_key, properties.message_id, properties.correlation_id)
+            )
         self._writer.wrote(len(body))
         return number
 

@@ -49,6 +49,12 @@ async def declare(broker: AmqpBroker, *queues: Queue) -> None:
     await broker.declare(Topology(queues=queues))
 
 
+def channels(broker: AmqpBroker) -> Sequence[int]:
+    """Return the channels that are open for sending."""
+    session = broker._sending.current
+    return [] if session is None else list(session.link._channels)
+
+
 async def put(broker: AmqpBroker, queue: str, *texts: str, exchange: str = "") -> None:
     for text in texts:
         await broker.send(Envelope(subject=queue, body=text.encode()), exchange=exchange, mandatory=True)
@@ -112,6 +118,23 @@ async def test_many_exchanges_share_a_bounded_number_of_channels() -> None:
 
         assert len(broker._outbox._lanes) == _MAX_LANES
         await broker.send(Envelope(subject="a"), exchange=names[0])
+
+
+async def test_no_channel_is_forgotten_that_one_of_too_many_exchanges_at_a_time_had() -> None:
+    names = [f"{new_id()}-{number}" for number in range(_MAX_LANES + 20)]
+    async with open_amqp() as broker:
+        await broker.declare(Topology(exchanges=[Exchange(name=name, durable=False) for name in names]))
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    nursery.start_soon(partial(broker.send, Envelope(subject="a"), exchange=name))
+        await broker.send(Envelope(subject="a"), exchange="")
+        with trio.move_on_after(SOON):
+            while len(channels(broker)) > _MAX_LANES:  # noqa: ASYNC110  the broker answers each goodbye
+                await trio.sleep(0.02)
+
+        assert len(channels(broker)) == _MAX_LANES
+        assert len(broker._outbox._lanes) == _MAX_LANES
 
 
 @pytest.mark.parametrize(
