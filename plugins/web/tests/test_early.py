@@ -50,6 +50,28 @@ async def test_a_client_may_send_the_rest_and_ask_again(web: Any) -> None:
     assert (type(frame), frame.stream_id, frame.data) == (DataFrame, 3, b"early")
 
 
+@pytest.mark.parametrize("path", [b"/a", b"/b"], ids=["answered early", "not found"])
+async def test_a_connection_that_has_had_the_rest_is_idle(
+    web: Any, autojump_clock: trio.testing.MockClock, path: bytes
+) -> None:
+    async with web({"/a": early}, h2c=True, body_buffer_bytes=1, keep_alive_timeout=7) as service:
+        client = await open_client(service)
+        await client.send(client.request(1, method=b"POST", path=path, end=False), DataFrame(1, b"x" * 100))
+        await client.next(DataFrame)
+        for _ in range(20):
+            await trio.sleep(0.5)
+            await client.send(DataFrame(1, b"x"))
+        await client.send(DataFrame(1, b"x", flags=["END_STREAM"]))
+        began = trio.current_time()
+        goodbye = await client.next(GoAwayFrame, RstStreamFrame)
+        took = trio.current_time() - began
+        await client.stream.aclose()
+
+    assert (type(goodbye), goodbye.error_code) == (GoAwayFrame, CODES.NO_ERROR)
+    assert 6.5 < took < 8.5
+    assert service.logs == []
+
+
 @pytest.mark.parametrize(
     ("path", "length", "status"), [(b"/a", b"5", b"200"), (b"/a", b"3000000", b"413"), (b"/b", b"5", b"404")]
 )

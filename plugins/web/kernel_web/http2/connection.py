@@ -72,7 +72,7 @@ class Http2(Speaker):
         self._running: dict[Stream | WebSocket, Lane] = {}
         self._lanes: dict[int, tuple[Stream | WebSocket, Lane]] = {}
         """By the id of their stream; gone as soon as the client has nothing to do with them any more."""
-        self._leftovers = Leftovers(shared)
+        self._leftovers = Leftovers(shared, self._after)
         self._closing = False
         self._patience = LINGER_BYTES
         """Bytes that are read after the goodbye, so that it arrives."""
@@ -147,11 +147,11 @@ class Http2(Speaker):
         elif isinstance(event, h2.events.DataReceived):
             self._take_data(event)
         elif isinstance(event, h2.events.StreamEnded):
-            self._leftovers.drop(event.stream_id)
+            self._leftovers.end(event.stream_id)
             if event.stream_id in self._lanes:
                 self._lanes[event.stream_id][1].end()
         elif isinstance(event, h2.events.StreamReset):
-            self._leftovers.drop(event.stream_id)
+            self._leftovers.end(event.stream_id)
             if event.stream_id in self._lanes:
                 _leave(*self._lanes[event.stream_id])
         elif isinstance(event, h2.events.WindowUpdated) and event.stream_id:
@@ -203,7 +203,8 @@ class Http2(Speaker):
             scope = {**self._base, "method": method, "raw_path": target[1], "headers": fields}
             shared.note({**scope, "http_version": "2"}, "", time.perf_counter(), status)
             give(lane, status, shared.clock.fields, is_head=method == "HEAD")
-            self._leftovers.add(lane)
+            if self._leftovers.add(lane):
+                self._read_until = inf
             return
         scope = request_scope(shared, self._base, route, target, fields, "2")
         if method == "CONNECT":
