@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from stat import S_ISREG
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import pytest
+import trio
 
 from kernel import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FROM_OUTSIDE = ("KERNEL_MANIFEST", "NOTIFY_SOCKET", "WATCHDOG_USEC")
@@ -40,7 +44,18 @@ _SERVERS = ("plugins/mongo/", "plugins/postgres/", "plugins/redis/", "plugins/s3
 _HIDDEN: set[str] = set()
 """The text of every `Secret` that has been made."""
 _LONG_ENOUGH = 6
+CANARY = {"CANARY_PASSWORD": "yellow-feathers-of-every-child"}
+"""In the environment of every process that a test starts: no output of it may show this."""
+_is_secret = re.compile(r"PASSWORD|SECRET|TOKEN|DSN").search
+"""Whether the name of a variable says that nothing may show its value."""
+_KEPT: dict[str, bytes] = {}
+"""What the processes that the test has started keep to themselves, by variable."""
+_PRINTED: list[bytes] = []
+"""What of their output the test has read."""
+_FILES: list[IO[bytes]] = []
+"""Where else they print."""
 _ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)
+_FunctionT = TypeVar("_FunctionT", bound="Callable[..., object]")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +67,15 @@ def process_is_left_as_found() -> Generator[None]:
 
 
 @pytest.fixture(autouse=True)
-def outside_does_not_matter(process_is_left_as_found: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def children_show_no_secret(process_is_left_as_found: None) -> Generator[None]:
+    """Fail a test of which a child has printed what its environment keeps secret."""
+    yield
+    shown = shown_by_children()
+    assert shown == [], "what a process has printed that the test has started shows these variables of its environment"
+
+
+@pytest.fixture(autouse=True)
+def outside_does_not_matter(children_show_no_secret: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide settings of the caller's shell that a kernel would take as its own.
 
     `monkeypatch` comes after the other guard, so that what a test patched is back before the guard looks.
@@ -128,7 +151,94 @@ def _watch_secrets() -> None:
     Secret.__init__ = noted  # type: ignore[method-assign]
 
 
+def shown_by_children() -> list[str]:
+    """Return the variables that the children of a test have shown since this was last asked."""
+    for file in _FILES:
+        with file:
+            _PRINTED.append(file.read())
+    said = b"".join(_PRINTED)
+    shown = sorted(name for name, value in _KEPT.items() if value in said)
+    for noted in (_FILES, _PRINTED, _KEPT):
+        noted.clear()
+    return shown
+
+
+def _unseen(function: _FunctionT) -> _FunctionT:
+    """Keep a function out of what names the line at which a task or thread is: it is none of the test's."""
+    function.__code__ = function.__code__.replace(co_filename="<children>")  # type: ignore[attr-defined]
+    return function
+
+
+class _Noting:
+    """The output of a child, as a test reads it line by line: notes what is read."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever a stream has
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(_noted, self._stream)
+
+    @_unseen
+    def read(self, *size: int) -> Any:  # noqa: ANN401  text or bytes
+        return _noted(self._stream.read(*size))
+
+    @_unseen
+    def readline(self, *size: int) -> Any:  # noqa: ANN401  as above
+        return _noted(self._stream.readline(*size))
+
+
+def _noted(output: Any) -> Any:  # noqa: ANN401  as above
+    _PRINTED.append(output.encode(errors="replace") if isinstance(output, str) else bytes(output or b""))
+    return output
+
+
+def _note_file(output: object) -> None:
+    """Note a file that a child prints into; it is read when the test is over, also if it is gone by then."""
+    descriptor = output if isinstance(output, int) else output.fileno() if hasattr(output, "fileno") else -1
+    if descriptor >= 0 and S_ISREG(os.fstat(descriptor).st_mode):
+        _FILES.append(open(f"/dev/fd/{descriptor}", "rb"))  # noqa: SIM115  closed by whoever reads it
+
+
+def _watch_children() -> None:
+    """Give every child the canary, and note what it prints, whoever starts it and reads that."""
+    make, communicate, receive = (
+        subprocess.Popen.__init__,
+        subprocess.Popen.communicate,
+        trio.lowlevel.FdStream.receive_some,
+    )
+
+    @_unseen
+    def started(self: subprocess.Popen[Any], *args: Any, env: Mapping[str, str] | None = None, **kwargs: Any) -> None:  # noqa: ANN401  whatever it takes
+        environ: dict[str, str] = {**(os.environ if env is None else env), **CANARY}
+        for name, value in environ.items():
+            if _is_secret(name) and len(value) >= _LONG_ENOUGH:
+                _KEPT[name] = value.encode()
+        for output in (kwargs.get("stdout"), kwargs.get("stderr")):
+            _note_file(output)
+        make(self, *args, env=environ, **kwargs)
+        for name in ("stdout", "stderr"):
+            if (stream := getattr(self, name)) is not None:
+                setattr(self, name, _Noting(stream))
+
+    @_unseen
+    def communicated(self: subprocess.Popen[Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # noqa: ANN401  whatever it takes
+        output, errors = communicate(self, *args, **kwargs)
+        return _noted(output), _noted(errors)
+
+    @_unseen
+    async def received(self: trio.lowlevel.FdStream, *args: Any, **kwargs: Any) -> bytes | bytearray:  # noqa: ANN401  whatever it takes
+        return _noted(await receive(self, *args, **kwargs))
+
+    subprocess.Popen.__init__ = started  # type: ignore[method-assign,assignment]
+    subprocess.Popen.communicate = communicated  # type: ignore[method-assign]
+    trio.lowlevel.FdStream.receive_some = received  # type: ignore[method-assign,assignment]
+
+
 _watch_secrets()
+_watch_children()
 
 
 def _state_of_process() -> tuple[object, ...]:

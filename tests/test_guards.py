@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+import trio
 
 from kernel import Secret
 
@@ -44,3 +48,45 @@ def test_a_secret_that_is_printed_fails_the_test(guards: Any) -> None:
     assert told("Captured log call", f"a\n{hidden}") == "failed"
     assert told("Captured stderr setup", "***") == "passed"
     assert told("Captured stdout call", hidden, "skipped") == "skipped"
+
+
+LEAKS = [sys.executable, "-c", "import os, sys; print(os.environ['CANARY_PASSWORD']); sys.stdout.flush()"]
+
+
+def read_to_the_end() -> None:
+    with subprocess.Popen(LEAKS, stdout=subprocess.PIPE, text=True, env={}) as process:
+        assert process.stdout is not None
+        assert [*process.stdout]
+
+
+def read_at_once() -> None:
+    assert subprocess.run(LEAKS, capture_output=True, check=True, env=None).stdout
+
+
+def read_by_trio() -> None:
+    async def run() -> None:
+        await trio.run_process(LEAKS, capture_stdout=True)
+
+    trio.run(run)
+
+
+def read_from_a_file(file: IO[bytes] | None = None) -> None:
+    subprocess.run(LEAKS, stdout=file, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [read_to_the_end, read_at_once, read_by_trio])
+def test_a_child_that_prints_the_canary_fails_the_test(way: Callable[[], None], guards: Any) -> None:
+    way()
+
+    assert guards.shown_by_children() == ["CANARY_PASSWORD"]
+    assert guards.shown_by_children() == []
+
+
+@pytest.mark.slow
+def test_a_child_that_prints_it_into_a_file_fails_the_test(guards: Any, tmp_path: Path) -> None:
+    with open(tmp_path / "log", "wb") as file:
+        read_from_a_file(file)
+    (tmp_path / "log").unlink()
+
+    assert guards.shown_by_children() == ["CANARY_PASSWORD"]
