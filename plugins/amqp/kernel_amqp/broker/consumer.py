@@ -124,7 +124,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if event.redelivered and self._is_suspect(event):
             self._unsettled += 1
             self._taken.add(delivery)
-            self._start(partial(self._note, delivery))
+            settlement = AmqpSettlement()
+            self._go_on(settlement, partial(self._note, delivery, settlement))
             return
         self._shelf.put(delivery)
         if self._waiting:
@@ -244,10 +245,16 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 with trio.move_on_after(PATIENCE):
                     is_over = await self._tell(delivery, outcome, settlement)
         except trio.Cancelled:
-            self._start(partial(self._tell_later, delivery, outcome, settlement))
+            self._go_on(settlement, partial(self._tell_later, delivery, outcome, settlement))
             raise
         if not is_over:
-            self._start(partial(self._tell_later, delivery, outcome, settlement))
+            self._go_on(settlement, partial(self._tell_later, delivery, outcome, settlement))
+
+    def _go_on(self, settlement: AmqpSettlement, work: Callable[[], Awaitable[None]]) -> None:
+        """Go on with a settlement in a task of its own; a driver that ends before that begins waits for it as well."""
+        self._settlements.expect(settlement)
+        self._telling.add(settlement)
+        self._start(work)
 
     async def _tell_later(self, delivery: AmqpDelivery, outcome: Outcome, settlement: AmqpSettlement) -> None:
         """Send an outcome as soon as that is possible, or until the channel is gone."""
@@ -256,8 +263,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
 
     @contextlib.contextmanager
     def _going_on(self, delivery: AmqpDelivery, settlement: AmqpSettlement) -> Generator[None]:
-        """Go on with an settlement in a task of its own, for as long as the channel is there that brought the delivery."""
-        self._telling.add(settlement)
+        """Be the task that goes on with a settlement, for as long as the channel is there that brought the delivery."""
         try:
             with self._settlements.running(settlement):
                 yield
@@ -392,7 +398,8 @@ class Consumer(AsyncIterator[Delivery], Desk):
             for delivery in self._shelf.clear():
                 if self._ordered is None and is_noted(delivery.event):
                     self._unsettled += 1
-                    self._start(partial(self._return_noted, delivery))
+                    settlement = AmqpSettlement()
+                    self._go_on(settlement, partial(self._return_noted, delivery, settlement))
                     continue
                 self._spared.add(self._wish.queue, delivery.event)
                 self._held.channel.nack(delivery.event.delivery_tag, requeue=True)
@@ -422,13 +429,14 @@ class Consumer(AsyncIterator[Delivery], Desk):
         can_note = self._ordered is None and not self._is_exclusive()
         return can_note and is_suspect(event) and not self._spared.take(self._wish.queue, event)
 
-    async def _note(self, delivery: AmqpDelivery) -> None:  # noqa: ASYNC910  the channel may be gone
+    async def _note(  # noqa: ASYNC910  the channel may be gone
+        self, delivery: AmqpDelivery, settlement: AmqpSettlement
+    ) -> None:
         """Have a message come again with a note that counts; hand it out as it is where that cannot be.
 
         Once the broker may have the copy, its confirm is waited for however long it takes: who handed the message out
         as well would have it handled twice.
         """
-        settlement = AmqpSettlement()
         with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
             if await self._send_note(delivery, settlement):
                 self._ack(delivery)
@@ -458,8 +466,9 @@ class Consumer(AsyncIterator[Delivery], Desk):
                 return True
         return False  # noqa: ASYNC910  it comes from the broker
 
-    async def _return_noted(self, delivery: AmqpDelivery) -> None:  # noqa: ASYNC910  the channel may be gone
-        settlement = AmqpSettlement()
+    async def _return_noted(  # noqa: ASYNC910  the channel may be gone
+        self, delivery: AmqpDelivery, settlement: AmqpSettlement
+    ) -> None:
         with self._going_on(delivery, settlement), contextlib.suppress(UnknownOutcomeError):
             if not await self._tell(delivery, Return(), settlement):
                 await self._tell_again(delivery, Return(), settlement)

@@ -110,6 +110,20 @@ async def test_a_suspect_is_handed_out_or_comes_again_with_its_note_and_never_bo
     assert (slow.copies, slow.acked, handed_out) == (copies, [1] * copies, 0)
 
 
+async def test_a_driver_that_ends_waits_for_a_note_whose_task_has_not_begun(autojump_clock: MockClock) -> None:
+    """Else the copy would be written, and the original go back as well."""
+    slow: Any = SlowBroker(0.0, 0.1)
+    async with trio.open_nursery() as nursery:
+        wish = Subscription(queue="q", prefetch=1)
+        consumer = Consumer(wish, Queue(name="q"), slow, Pace(), nursery.start_soon, Spared(), "shop")
+        consumer.start(slow)
+        consumer.take_in(delivered())
+        await consumer._settlements.aclose()
+        nursery.cancel_scope.cancel()
+
+    assert (slow.copies, slow.acked) == (1, [1])
+
+
 # --- against the real broker ----------------------------------------------------------------------------------------
 
 
