@@ -6,9 +6,10 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 import hypothesis
 import pytest
@@ -52,8 +53,8 @@ _KEPT: dict[str, bytes] = {}
 """What the processes that the test has started keep to themselves, by variable."""
 _PRINTED: list[bytes] = []
 """What of their output the test has read."""
-_FILES: list[IO[bytes]] = []
-"""Where else they print."""
+_FILES: set[str] = set()
+"""Where else they print: paths, since an open file would be a leak to whoever looks for them."""
 _ReportT = TypeVar("_ReportT", pytest.TestReport, pytest.CollectReport)
 _FunctionT = TypeVar("_FunctionT", bound="Callable[..., object]")
 
@@ -153,13 +154,14 @@ def _watch_secrets() -> None:
 
 def shown_by_children() -> list[str]:
     """Return the variables that the children of a test have shown since this was last asked."""
-    for file in _FILES:
-        with file:
-            _PRINTED.append(file.read())
+    for path in _FILES:
+        with suppress(OSError):  # it may be gone
+            _PRINTED.append(Path(path).read_bytes())
     said = b"".join(_PRINTED)
     shown = sorted(name for name, value in _KEPT.items() if value in said)
-    for noted in (_FILES, _PRINTED, _KEPT):
-        noted.clear()
+    _FILES.clear()
+    _PRINTED.clear()
+    _KEPT.clear()
     return shown
 
 
@@ -181,6 +183,16 @@ class _Noting:
     def __iter__(self) -> Iterator[Any]:
         return map(_noted, self._stream)
 
+    def __next__(self) -> Any:  # noqa: ANN401  text or bytes
+        return _noted(next(self._stream))
+
+    def __enter__(self) -> Self:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:  # noqa: ANN401  whatever the block raises
+        self._stream.__exit__(*raised)
+
     @_unseen
     def read(self, *size: int) -> Any:  # noqa: ANN401  text or bytes
         return _noted(self._stream.read(*size))
@@ -196,10 +208,10 @@ def _noted(output: Any) -> Any:  # noqa: ANN401  as above
 
 
 def _note_file(output: object) -> None:
-    """Note a file that a child prints into; it is read when the test is over, also if it is gone by then."""
+    """Note a file that a child prints into; it is read when the test is over."""
     descriptor = output if isinstance(output, int) else output.fileno() if hasattr(output, "fileno") else -1
     if descriptor >= 0 and S_ISREG(os.fstat(descriptor).st_mode):
-        _FILES.append(open(f"/dev/fd/{descriptor}", "rb"))  # noqa: SIM115  closed by whoever reads it
+        _FILES.add(os.readlink(f"/proc/self/fd/{descriptor}"))
 
 
 def _watch_children() -> None:

@@ -251,6 +251,7 @@ class KernelIntake(Intake):
         What is submitted from now on is returned to its source.
         """
         self._over = True
+        self._not_now.end()
         for work in list(self._works):
             work.cut()
 
@@ -327,10 +328,10 @@ class KernelIntake(Intake):
 
     def _end(self, errand: Errand, verdict: Verdict) -> Awaitable[None] | None:
         """Settle what was handled, and free its slot; return what is to be awaited for that, if anything is."""
-        if errand.revocable is not None:
-            verdict = self._unless_revoked(errand.delivery, errand.revocable, verdict)
         if verdict.is_not_now:
             return self._end_later(errand, verdict)
+        if errand.revocable is not None:
+            verdict = self._unless_revoked(errand.delivery, errand.revocable, verdict)
         if self._not_now.in_a_row:
             self._not_now.in_a_row = 0
         is_settled = self._settle_nowait(errand.delivery, verdict)
@@ -340,10 +341,10 @@ class KernelIntake(Intake):
         return None
 
     async def _end_later(self, errand: Errand, verdict: Verdict) -> None:
-        try:
-            await self._not_now.wait()
-        finally:
-            await self._end_slowly(errand, verdict)  # noqa: ASYNC102  it shields itself
+        await self._not_now.wait()
+        if errand.revocable is not None:  # it can be until here
+            verdict = self._unless_revoked(errand.delivery, errand.revocable, verdict)
+        await self._end_slowly(errand, verdict)
 
     async def _end_slowly(self, errand: Errand, verdict: Verdict) -> None:
         is_settled = await self._settle(errand.delivery, verdict)

@@ -26,11 +26,11 @@ class NotNow:
     async def wait(self) -> None:
         """Wait for as long as the next one is kept, or until `end`.
 
-        Cancellation: Is a checkpoint.
+        Cancellation: Is a checkpoint, and shielded: the deadline of the handler that gave it back is none of it.
         """
         seconds = min(FIRST * 2.0**self.in_a_row, MOST)
         self.in_a_row = min(self.in_a_row + 1, _DOUBLINGS)
-        with trio.move_on_after(0.0 if self._is_over else seconds) as scope:
+        with trio.move_on_after(0.0 if self._is_over else seconds, shield=True) as scope:
             self._waiting.add(scope)
             try:
                 await trio.sleep_forever()

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kernel import Return, handles
+from kernel import DeliverySettled, Return, handles
 from kernel._delivery.not_now import MOST
 from kernel.testing import open_kernel
 
@@ -90,6 +90,20 @@ async def test_one_that_is_given_back_again_and_again_comes_ever_later(
     assert waits[:6] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], abs=0.05)
     assert waits[-1] == pytest.approx(MOST, abs=0.05)
     assert "its handler returns Return()" in cause.what
+
+
+@pytest.mark.parametrize("timeout", [1.0, 4.0, 4.5])
+async def test_the_timeout_of_its_handler_does_not_end_what_is_kept(autojump_clock: MockClock, timeout: float) -> None:
+    """Handlers share a scope whose deadline may pass while the last delivery of one is kept."""
+    table = manifest("Never")
+    table["workers"]["w"]["timeout"] = timeout
+    async with open_kernel(table) as service:
+        await service.publish("events", "a.b", 1)
+        await trio.sleep(60)
+        outcomes = [event.outcome for event in service.events if isinstance(event, DeliverySettled)]
+
+    assert outcomes == [Return()] * len(BEGAN[:-1])
+    assert BEGAN[-1] - BEGAN[-2] == pytest.approx(MOST, abs=0.05)
 
 
 async def test_what_is_handled_between_has_the_next_kept_no_longer_than_the_first(autojump_clock: MockClock) -> None:

@@ -77,7 +77,7 @@ def _buried(world: World, parcel: Parcel) -> Kinds:
 def _after_call(world: World, parcel: Parcel, call: Call) -> Kinds:
     task, attempts = parcel.task, _attempts(call.hand)
     if call.how == "returned":
-        if isinstance(call.result, DeadLetter):
+        if isinstance(call.result, DeadLetter) or (isinstance(call.result, Retry) and task.attempt >= attempts):
             return _refused(task)
         if isinstance(call.result, OUTCOMES):
             return frozenset({type(call.result)})

@@ -10,7 +10,7 @@ import pytest
 import trio
 from kernel_asyncio import AsyncioConfig, AsyncioDriver, AsyncioTaskFailed
 
-from kernel import Event
+from kernel import Event, State, StateChanged
 from kernel.errors import RemoteError, UnavailableError
 from kernel.testing import OpenKernel, fake_context
 
@@ -134,4 +134,6 @@ async def test_a_driver_whose_loop_was_stopped_is_started_again(open_kernel: Ope
         with trio.fail_after(10):
             with pytest.raises((RemoteError, UnavailableError)):
                 await service.call("rpc", "double", -1)
+            # Until that is noticed, a call is told that the loop has ended; from then on it waits for the new one.
+            await service.wait_event(StateChanged, lambda event: event.new is State.BACKOFF)
             assert await service.call("rpc", "double", 4) == 8

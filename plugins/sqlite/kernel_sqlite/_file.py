@@ -75,7 +75,7 @@ def open_existing(path: Path, *, synchronous: str) -> Opened:
         _check_content(connection, path)
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise StartupError(_damaged(path, str(error)) if _means_damage(error) else f'"{path}": {error}') from error
+        raise StartupError(_why_not(path, error)) from error
     except StartupError:
         connection.close()
         raise
@@ -207,6 +207,14 @@ def _check_content(connection: sqlite3.Connection, path: Path) -> None:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StartupError(_damaged(path, verdict))
+
+
+def _why_not(path: Path, error: sqlite3.DatabaseError) -> str:
+    """Return why a file that is there cannot be used; it may be the files beside it that there is no space for."""
+    if _means_damage(error):
+        return _damaged(path, str(error))
+    full = os.statvfs(path.parent).f_bavail == 0
+    return f'there is no space left for "{path}": make room' if full else f'"{path}": {error}'
 
 
 def _means_damage(error: sqlite3.DatabaseError) -> bool:

@@ -137,7 +137,8 @@ def test_a_bound_that_is_another_one_is_a_conflict_and_can_be_altered(store: Sto
     declare(store, options=SqliteOptions())
     rows = json.loads(CliRunner().invoke(command, ["list", "--json", "--file", str(path)]).output)
 
-    assert done.output == 'queue "q" altered: max_length_bytes = 5\n'
+    assert done.output.splitlines()[0] == 'queue "q" altered: max_length_bytes = 5'
+    assert "Write the same into the manifest" in done.output
     assert {row["max_length_bytes"] for row in rows} == {None}
 
 
