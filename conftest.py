@@ -190,7 +190,7 @@ class _Noting:
         self._stream.__enter__()
         return self
 
-    def __exit__(self, *raised: Any) -> None:  # noqa: ANN401  whatever the block raises
+    def __exit__(self, *raised: object) -> None:
         self._stream.__exit__(*raised)
 
     @_unseen

@@ -92,11 +92,11 @@ async def test_one_that_is_given_back_again_and_again_comes_ever_later(
     assert "its handler returns Return()" in cause.what
 
 
-@pytest.mark.parametrize("timeout", [1.0, 4.0, 4.5])
-async def test_the_timeout_of_its_handler_does_not_end_what_is_kept(autojump_clock: MockClock, timeout: float) -> None:
+@pytest.mark.parametrize("seconds", [1.0, 4.0, 4.5])
+async def test_the_timeout_of_its_handler_does_not_end_what_is_kept(autojump_clock: MockClock, seconds: float) -> None:
     """Handlers share a scope whose deadline may pass while the last delivery of one is kept."""
     table = manifest("Never")
-    table["workers"]["w"]["timeout"] = timeout
+    table["workers"]["w"]["timeout"] = seconds
     async with open_kernel(table) as service:
         await service.publish("events", "a.b", 1)
         await trio.sleep(60)

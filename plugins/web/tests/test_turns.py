@@ -9,7 +9,6 @@ import trio
 from kernel_web.wire import turns
 from kernel_web.wire.turns import MUCH, PIECE_BYTES, PLACES, SECONDS, TURN_BYTES, Pieces, Turns
 
-
 JUST_MUCH = MUCH * 1.001
 """What sums of floats do not make a little less than that."""
 
