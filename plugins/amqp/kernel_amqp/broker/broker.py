@@ -16,7 +16,18 @@ from pamqp import commands
 from typing_extensions import override
 
 from kernel import Envelope, Pace
-from kernel.abc import Broker, Delivery, Lease, Leasing, Queue, Settlements, Subscription, Topology, check_lease_name
+from kernel.abc import (
+    Broker,
+    Delivery,
+    Lease,
+    Leasing,
+    Queue,
+    Settlements,
+    Spared,
+    Subscription,
+    Topology,
+    check_lease_name,
+)
 from kernel.errors import ConflictError, UnavailableError
 
 from .._errors import ChannelClosedError, LinkLostError, MissingError
@@ -25,7 +36,6 @@ from ..link.session import Held, Session
 from .catalog import Catalog
 from .conflicts import consume_error
 from .consumer import Consumer
-from .crashes import Spared
 from .declaring import perform, queue_step
 from .headers import SUBJECT
 from .leases import PREFIX, AmqpLease

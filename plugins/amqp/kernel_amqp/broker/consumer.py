@@ -17,14 +17,14 @@ import trio
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Outcome, Pace, Retry, Return
-from kernel.abc import Delivery, Queue, Settlements, Subscription
+from kernel.abc import Delivery, Queue, Settlements, Spared, Subscription
 from kernel.errors import KernelError, SubscriptionLostError, UnavailableError, UnknownOutcomeError
 
 from .._errors import ChannelClosedError, ConsumerCancelledError, LinkLostError, UnansweredError
 from ..core import Delivered, TooLarge
 from ..link.receipts import Receipt
 from ..link.session import Held
-from .crashes import Spared, crashes_of, is_noted, is_suspect, next_count
+from .crashes import crashes_of, is_noted, is_suspect, key_of, next_count
 from .delays import bounded, in_time
 from .delivery import AmqpDelivery, Desk
 from .post import Post, is_hopeless
@@ -139,7 +139,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         """Take note that the channel is gone."""
         known = (*self._shelf.clear(), *self._taken)
         for delivery in known:
-            self._spared.add(self._wish.queue, delivery.event)
+            self._spared.add(self._wish.queue, key_of(delivery.event))
         if isinstance(error, LinkLostError):
             self._spared.lose(self._wish.queue, self.prefetch - len(known))
         for settlement in self._telling:
@@ -354,7 +354,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
         if not requeue:
             self._note_done(delivery)
         if requeue:
-            self._spared.add(self._wish.queue, delivery.event)
+            self._spared.add(self._wish.queue, key_of(delivery.event))
         assert self._held is not None
         try:
             self._held.channel.nack(delivery.event.delivery_tag, requeue=requeue)
@@ -401,7 +401,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
                     settlement = AmqpSettlement()
                     self._go_on(settlement, partial(self._return_noted, delivery, settlement))
                     continue
-                self._spared.add(self._wish.queue, delivery.event)
+                self._spared.add(self._wish.queue, key_of(delivery.event))
                 self._held.channel.nack(delivery.event.delivery_tag, requeue=True)
 
     def _is_next(self, delivery: AmqpDelivery, stream: Progress) -> bool:
@@ -427,7 +427,7 @@ class Consumer(AsyncIterator[Delivery], Desk):
     def _is_suspect(self, event: Delivered) -> bool:
         """Whether the process that had a message before may have died with it, and nobody counts that."""
         can_note = self._ordered is None and not self._is_exclusive()
-        return can_note and is_suspect(event) and not self._spared.take(self._wish.queue, event)
+        return can_note and is_suspect(event) and not self._spared.take(self._wish.queue, key_of(event))
 
     async def _note(  # noqa: ASYNC910  the channel may be gone
         self, delivery: AmqpDelivery, settlement: AmqpSettlement

@@ -9,11 +9,8 @@ before it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final, final
-
-import attrs
+from typing import Final
 
 from ..core import Delivered
 from .headers import CRASHES, DELIVERY_COUNT
@@ -22,40 +19,6 @@ FORGIVEN: Final = 10
 """Times that a quorum queue may have delivered a message before there is a note: it counts what was returned, too."""
 FORGIVEN_NOTED: Final = 3
 """Likewise of a copy with a note, which nobody returns: what is on its way when a consumer leaves is counted as well."""
-_MAX_SPARED: Final = 20_000
-_Key = tuple[str, str | int]
-
-
-@final
-@attrs.define(eq=False, repr=False)
-class Spared:
-    """What this process has given back, or lost with a connection: that it comes again says nothing about a crash."""
-
-    _known: OrderedDict[_Key, None] = attrs.field(factory=OrderedDict[_Key, None], init=False)
-    """Those given back last."""
-    _unseen: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
-    """Queue -> how many more may have been on their way here when a connection broke: nobody has seen which."""
-
-    def add(self, queue: str, event: Delivered) -> None:
-        """Take note of a delivery that will come again."""
-        self._known[_key(queue, event)] = None
-        if len(self._known) > _MAX_SPARED:
-            self._known.popitem(last=False)
-
-    def lose(self, queue: str, unseen: int) -> None:
-        """Take note that a connection broke, with up to so many deliveries that were not read.
-
-        So a message whose process died is not counted now and then; what is never tried is not put aside for that.
-        """
-        self._unseen[queue] = max(self._unseen.get(queue, 0), unseen)
-
-    def take(self, queue: str, event: Delivered) -> bool:
-        """Return whether a delivery is such a one; it is asked for once."""
-        if self._known.pop(_key(queue, event), self) is None:
-            return True
-        if left := self._unseen.get(queue, 0):
-            self._unseen[queue] = left - 1
-        return left > 0
 
 
 def is_suspect(event: Delivered) -> bool:
@@ -85,5 +48,6 @@ def next_count(event: Delivered) -> int:
     return crashes_of(table) + 1 if crashes_of(table) else 2
 
 
-def _key(queue: str, event: Delivered) -> _Key:
-    return queue, event.properties.message_id or hash(event.body)
+def key_of(event: Delivered) -> str | int:
+    """Return what a message is known by when it comes again: its id, or that of its bytes where it has none."""
+    return event.properties.message_id or hash(event.body)
