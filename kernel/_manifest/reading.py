@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar, cast
 
 import attrs
@@ -118,16 +118,24 @@ def _entries(
         if is_disabled(given.get("enabled")):
             disabled.add(f"{kind}/{name}")
         else:
-            entries[name] = _read_entry(kind, name, given, cls, report)
+            entries[name] = _read_entry(kind, name, given, cls, manifest.unknown, report)
     return entries
 
 
-def _read_entry(kind: str, name: str, given: Mapping[str, object], cls: type[TableT], report: Report) -> Entry[TableT]:
+def _read_entry(
+    kind: str,
+    name: str,
+    given: Mapping[str, object],
+    cls: type[TableT],
+    unknown: Collection[tuple[str, ...]],
+    report: Report,
+) -> Entry[TableT]:
     at = (SECTIONS[kind], name)
     # Workers have no plugin, so that a key that is not the kernel's is nobody's.
     own = given if kind == "worker" else {key: given[key] for key in given if key in RESERVED[at[0]]}
     table, wrong = _structure_rest(own, cls, under(report, *at))
     table = _with_policy(table, given)
+    wrong |= {path[2] for path in unknown if path[:2] == at and len(path) > 2}
     return Entry(id=f"{kind}/{name}", name=name, at=at, table=table, wrong=wrong, given=given)
 
 

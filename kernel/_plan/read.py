@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from .._core.spec import Plan
 from .._manifest.manifest import Manifest
 from .._manifest.registry import Registry
-from .._manifest.tables import RESERVED
 from ..errors import InvalidError, ManifestError, Problem
 from .plan import resolve
-
-_FOR_CODE: Final = frozenset({"config", "options"})
-"""Keys of the kernel that only a worker or a plugin reads."""
 
 
 def read_plan(load: Callable[[], Manifest], registry: Registry) -> Plan:
@@ -37,15 +32,10 @@ def read_plan(load: Callable[[], Manifest], registry: Registry) -> Plan:
 
 
 def _problems_of(draft: Manifest, registry: Registry) -> Sequence[Problem]:
-    if any(_decides_about_others(at) for at in draft.unknown):
+    if any(at[0] == "stages" for at in draft.unknown):  # they hang on each other, and functions on their names
         return ()
     try:
         resolve(draft, registry)
     except InvalidError as error:
         return error.problems
     return ()
-
-
-def _decides_about_others(at: tuple[str, ...]) -> bool:
-    """Return whether it says how components stand to each other, so that much would be wrong that only follows."""
-    return any(key in RESERVED.get(at[0], ()) and key not in _FOR_CODE for key in at[2:3])

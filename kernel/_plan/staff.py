@@ -24,7 +24,7 @@ from .signature import Role, Shape, inspect_worker
 if TYPE_CHECKING:
     from ..abc import Dispatcher
 
-_SHAPING: Final = frozenset({"dispatcher", "drivers", "config"})
+_SHAPING: Final = frozenset({"dispatcher", "drivers", "config", "runs_in"})
 """Keys that decide what a worker must look like."""
 _FOR_HANDLERS: Final = (
     "options",
@@ -63,23 +63,24 @@ class Hired:
 def hire(ground: Ground, wiring: Wiring) -> dict[str, Hired]:
     """Import all workers and check each by itself."""
     entries = ground.tables.workers
-    last_resorts = {entry.table.failure_worker for entry in entries.values() if entry.table}
+    named = [entry.given.get("failure_worker") for entry in entries.values()]
+    others = None if any("failure_worker" in entry.wrong for entry in entries.values()) else False
     return {
-        name: _hire_one(ground, wiring, entry, entry.table, is_last_resort=name in last_resorts)
+        name: _hire_one(ground, wiring, entry, entry.table, is_last_resort=name in named or others)
         for name, entry in entries.items()
         if entry.table is not None
     }
 
 
 def _hire_one(
-    ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: WorkerTable, *, is_last_resort: bool
+    ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: WorkerTable, *, is_last_resort: bool | None
 ) -> Hired:
     tables, at = ground.tables, entry.at
     report = under(ground.report, *at)
     dispatcher = refer(tables, "dispatcher", table.dispatcher, (*at, "dispatcher"), ground.report)
     failure_worker = refer(tables, "worker", table.failure_worker, (*at, "failure_worker"), ground.report)
     cls = wiring.dispatcher_class(dispatcher)
-    role = _role(table, cls, is_last_resort=is_last_resort)
+    role = _role(entry, table, cls, is_last_resort=is_last_resort)
     offer = _offer(ground, wiring, entry, table)
     use = _import_use(ground, table.use, entry, report)
     waits_there = _calls_async(wiring, table.runs_in)
@@ -130,13 +131,16 @@ def _check_executor(wiring: Wiring, runs_in: str | None, shape: Shape | None, re
         check_elsewhere(shape, executor, report)
 
 
-def _role(table: WorkerTable, cls: type[Dispatcher] | None, *, is_last_resort: bool) -> Role | None:
-    """Return who calls a worker, or None if that is not known because its dispatcher could not be loaded."""
+def _role(
+    entry: Entry[WorkerTable], table: WorkerTable, cls: type[Dispatcher] | None, *, is_last_resort: bool | None
+) -> Role | None:
+    """Return who calls a worker; None if that is not known, since its dispatcher is not, or who has it as a last resort."""
     if cls is not None:
         return Role.HANDLER if cls.delivers else Role.HOSTED
     if is_last_resort:
         return Role.HANDLER
-    return None if table.dispatcher is not None else Role.LOOP
+    has_none = table.dispatcher is None and "dispatcher" not in entry.wrong
+    return Role.LOOP if has_none and is_last_resort is False else None
 
 
 def _offer(ground: Ground, wiring: Wiring, entry: Entry[WorkerTable], table: WorkerTable) -> Offer:

@@ -96,11 +96,13 @@ def _last_resort_faults(
 
 
 def _check_dispatchers(ground: Ground, wiring: Wiring, workers: Mapping[str, Hired]) -> None:
-    named = [entry.given.get("dispatcher") for entry in ground.tables.workers.values()]
+    entries = ground.tables.workers.values()
+    named = [entry.given.get("dispatcher") for entry in entries]
+    are_all_named = not any("dispatcher" in entry.wrong for entry in entries)
     fed = fed_by(workers.values())
     for name, wired in wiring.dispatchers.items():
         cls = wiring.dispatcher_class(name)
-        if cls is not None and cls.delivers and name not in named:
+        if cls is not None and cls.delivers and are_all_named and name not in named:
             ground.report(wired.entry.at, _idle(ground, name))
         if not _fans_out(wired.entry):
             _check_patterns(ground, fed.get(name, []))
@@ -136,7 +138,8 @@ def _fans_out(entry: Entry[DriverTable]) -> bool:
 
 
 def _check_together(ground: Ground, wired: Wired, cls: type[Dispatcher] | None, workers: Sequence[Hired]) -> None:
-    if cls is not None and wired.config is not None:
+    are_read = not any("options" in worker.entry.wrong for worker in workers)
+    if cls is not None and wired.config is not None and are_read:
         candidates = {each.entry.name: Candidate(worker=each.use, options=each.options) for each in workers}
         for text in cls.check_workers(wired.config, candidates):
             ground.report(wired.entry.at, text)

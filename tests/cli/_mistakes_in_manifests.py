@@ -333,13 +333,7 @@ MISTAKES: Final = [
     Mistake(
         "worker uses dispatchers list",
         [(MANIFEST, 'dispatcher = "incoming"', 'dispatcher = ["incoming"]')],
-        [
-            'kernel.toml:17: [dispatchers.incoming]: has no worker: write dispatcher = "incoming" in the table of one',
-            "kernel.toml:38: [workers.packer].dispatcher: must be a string, got an array",
-            "kernel.toml:39: [workers.packer].timeout: has no effect: the worker has no dispatcher, so it handles nothing",
-            "kernel.toml:40: [workers.packer].failure_worker: has no effect: the worker has no dispatcher, so it handles nothing",
-            "kernel.toml:41: [workers.packer.retry]: has no effect: the worker has no dispatcher, so it handles nothing",
-        ],
+        ["kernel.toml:38: [workers.packer].dispatcher: must be a string, got an array"],
     ),
     Mistake(
         "essential string",

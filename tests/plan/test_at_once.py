@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kernel._manifest.manifest import Manifest, from_mapping, load
+from kernel._manifest.registry import Registry, discover
 from kernel._plan.plan import resolve
 from kernel._plan.read import read_plan
 from kernel.errors import InvalidError, Problem
@@ -18,13 +20,14 @@ from .test_bad_manifests import BAD, ENVIRON, GOOD, MANIFESTS, registry
 
 Tables = dict[str, object]
 SAMPLES = 12
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*/kernel.toml"))
 EMPTY = {"empty", "only_a_comment"}
 """Those that a table more would make right."""
 
 
-def problems(read: Callable[[], Manifest]) -> set[Problem]:
+def problems(read: Callable[[], Manifest], installed: Registry | None = None) -> set[Problem]:
     try:
-        read_plan(read, registry())
+        read_plan(read, installed or registry())
     except InvalidError as error:
         return set(error.problems)
     return set()
@@ -60,7 +63,7 @@ def strings(value: object, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str
             yield from strings(item, (*at, index))
 
 
-def without(value: object, at: tuple[str | int, ...]) -> object:
+def without(value: object, at: tuple[str | int, ...]) -> Any:
     """Plain tables in which a variable stands that is not set."""
     if not at:
         return "${NOPE}"
@@ -70,19 +73,22 @@ def without(value: object, at: tuple[str | int, ...]) -> object:
     return [without(item, at[1:]) if index == at[0] else item for index, item in enumerate(value)]
 
 
-@pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
-def test_nothing_is_said_that_follows_from_what_is_missing(path: Path) -> None:
+@pytest.mark.parametrize("path", [*GOOD, *EXAMPLES], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_nothing_follows_from_what_is_missing_and_nothing_hides_behind_it(path: Path) -> None:
     """Whatever value it is that cannot be had: a plugin's name, an element of a list, a reference to a component."""
+    installed = registry() if path in GOOD else discover()
     good = load(path, environ=ENVIRON)
     every = list(strings(good.tables))
     for at in random.sample(every, min(SAMPLES, len(every))):
-        tables = without(good.tables, at)
-        assert isinstance(tables, dict)
+        tables = {"workers": {}, **without(good.tables, at)}
+        tables["workers"] = {**tables["workers"], "unrelated": {"use": "nowhere"}}
         read = partial(from_mapping, tables, directory=good.directory, name=good.path, environ=ENVIRON)
 
-        found = problems(read)
-        assert len(found) == 1, at
-        assert found.pop().text == "needs the environment variable NOPE, which is not set", at
+        found = problems(read, installed)
+        missing = {one for one in found if one.text == "needs the environment variable NOPE, which is not set"}
+        assert len(missing) == 1, at
+        expected = set() if at[0] == "stages" else {"[workers.unrelated].use"}
+        assert {one.path for one in found - missing} == expected, at
 
 
 def test_a_service_inside_that_cannot_be_read_hides_nothing(tmp_path: Path) -> None:
