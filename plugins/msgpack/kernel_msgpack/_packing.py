@@ -12,6 +12,7 @@ from kernel.errors import DecodeError, EncodeError, error_text
 
 Table: TypeAlias = dict[str, object]
 Default: TypeAlias = Callable[[object], object]
+Pairs: TypeAlias = list[tuple[object, object]]
 Hook: TypeAlias = Callable[[Table], object]
 
 _library: Final[Any] = msgpack
@@ -78,7 +79,7 @@ def unpack(body: bytes, *, hook: Hook | None = None, max_bytes: int, max_depth: 
                 raw=False,
                 strict_map_key=False,  # numbers may be keys; what cannot be one is an error all the same
                 timestamp=_TIMESTAMP_AS_DATETIME,
-                object_hook=hook,
+                object_pairs_hook=_map_hook(hook),
                 ext_hook=_refuse,
             ),
         )
@@ -87,6 +88,21 @@ def unpack(body: bytes, *, hook: Hook | None = None, max_bytes: int, max_depth: 
     if max_depth is not None and len(body) > max_depth and is_deeper(value, max_depth):
         raise DecodeError(f"body is nested more than max_depth = {max_depth} levels deep")
     return value
+
+
+def _map_hook(hook: Hook | None) -> Callable[[Pairs], object]:
+    if hook is None:
+        return _map
+    make = hook
+    return lambda pairs: make(_map(pairs))
+
+
+def _map(pairs: Pairs) -> Table:
+    """Two readers would understand a key that is there twice differently, so that a check of one is none of the other."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a map has a key twice")
+    return cast("Table", table)
 
 
 def _refuse(code: int, _data: bytes) -> object:
