@@ -5,7 +5,8 @@
 No client can be faster than the one that is busy for as long, on the same machine: this is how far the rates of `amqp.py`
 can go. It is the AMQP core on a blocking socket, which takes about 5 us a message itself, and it works as `amqp.py` has
 everybody do: it consumes with prefetch 100, acknowledging in the pieces that are best for the broker, and publishes
-persistent messages of which 50 wait for their confirms at any time. Rounds take turns, and the medians are printed.
+persistent, mandatory messages of which 50 wait for their confirms at any time, straight to a queue and through a topic
+exchange. Rounds take turns, and the medians are printed.
 Needs RabbitMQ on 127.0.0.1:5672.
 """
 
@@ -17,6 +18,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, TypeVar, final
 
 import attrs
@@ -36,6 +38,7 @@ from pamqp import commands
 from pamqp.base import Frame
 
 BROKER: Final = ("127.0.0.1", 5672)
+TOPIC: Final = "amq.topic"
 QUEUE: Final = f"bench-{secrets.token_hex(4)}"
 PREFETCH: Final = 100
 TOGETHER: Final = 32
@@ -112,29 +115,29 @@ def be_busy(seconds: float) -> None:
         pass
 
 
-def publish(count: int, busy: float, *, waiting: int = WAITING) -> float:
+def publish(count: int, busy: float, *, waiting: int = WAITING, exchange: str = "") -> float:
     """Return how many messages a second are confirmed, the queue being empty at the start."""
     client = opened()
     client.call(commands.Queue.Purge(queue=QUEUE))
     client.call(commands.Confirm.Select())
     began = time.perf_counter()
-    send(client, min(waiting, count), busy)
+    send(client, min(waiting, count), busy, exchange)
     sent, confirmed = min(waiting, count), 0
     for events in client.events():
         confirmed += sum(event.last - event.first + 1 for event in events if isinstance(event, Confirmed))
         more = min(count, confirmed + waiting) - sent
-        send(client, more, busy)
+        send(client, more, busy, exchange)
         sent += more
         if confirmed == count:
             break
     return count / (time.perf_counter() - began)
 
 
-def send(client: Client, count: int, busy: float) -> None:
-    """Publish to the queue, with the next `receive`."""
+def send(client: Client, count: int, busy: float, exchange: str) -> None:
+    """Publish what the queue gets, with the next `receive`."""
     for _ in range(count):
         be_busy(busy)
-        client.channel.publish(exchange="", routing_key=QUEUE, properties=PROPERTIES, body=BODY)
+        client.channel.publish(exchange=exchange, routing_key=QUEUE, properties=PROPERTIES, body=BODY, mandatory=True)
 
 
 def consume(count: int, busy: float) -> float:
@@ -159,7 +162,11 @@ def consume(count: int, busy: float) -> float:
     return rate
 
 
-WORK: Final[dict[str, Callable[[int, float], float]]] = {"consume": consume, "publish": publish}
+WORK: Final[dict[str, Callable[[int, float], float]]] = {
+    "consume": consume,
+    "publish": publish,
+    "publish-topic": partial(publish, exchange=TOPIC),
+}
 
 
 def main() -> None:
@@ -171,6 +178,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keeper = opened()
     keeper.call(commands.Queue.Declare(queue=QUEUE, durable=True))
+    keeper.call(commands.Queue.Bind(queue=QUEUE, exchange=TOPIC, routing_key=QUEUE))
     rates: dict[tuple[str, float], list[float]] = {(name, busy): [] for name in WORK for busy in arguments.busy}
     try:
         for _ in range(arguments.rounds):
@@ -181,7 +189,7 @@ def main() -> None:
     print(f"{arguments.rounds} rounds of {arguments.messages}")
     for (name, busy), taken in rates.items():
         low, middle, high = min(taken), statistics.median(taken), max(taken)
-        print(f"  {name:8} busy for {busy:3.0f} us: {middle:8,.0f} /s ({low:,.0f} to {high:,.0f})")
+        print(f"  {name:13} busy for {busy:3.0f} us: {middle:8,.0f} /s ({low:,.0f} to {high:,.0f})")
 
 
 if __name__ == "__main__":
