@@ -51,8 +51,12 @@ class OtelDriver(Driver[object]):
         await trio.lowlevel.checkpoint()
         provider = provider_for(self._config, self._context.service)
         try:
-            with Tracing(self._context, provider.get_tracer("kernel"), bound_of(provider.sampler)).hearing():
-                yield provider
+            tracing = Tracing(self._context, provider.backlog, bound_of(provider.sampler))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(provider.backlog.run)
+                with tracing.hearing():
+                    yield provider
+                nursery.cancel_scope.cancel()
         finally:
             # A thread sends; who is not there to take it must not hold up the end.
             with trio.move_on_after(self._context.stop_timeout * _FLUSH_SHARE, shield=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -10,16 +9,16 @@ from opentelemetry import context as contexts
 from opentelemetry import propagate
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from ._unrecorded import HEADER, SPAN_KEY
+from ._unrecorded import HEADER, SPAN_KEY, STATE, told_by
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
     from opentelemetry.trace import Span
 
-CARRIED: Final = frozenset({HEADER, "tracestate", "baggage"})
+CARRIED: Final = frozenset({HEADER, STATE, "baggage"})
 """What may be carried along where this does what the SDK would."""
-_MORE: Final = CARRIED - {HEADER}
-_told_by: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
+MORE: Final = CARRIED - {HEADER}
+"""What goes along beside the header of a trace."""
 
 
 def parent_of(headers: Mapping[str, object], *, is_plain: bool) -> TraceContext:
@@ -30,10 +29,10 @@ def parent_of(headers: Mapping[str, object], *, is_plain: bool) -> TraceContext:
         is_plain: Whether context is carried as W3C has it.
     """
     header = headers.get(HEADER)
-    if is_plain and _MORE.isdisjoint(headers):
+    if is_plain and MORE.isdisjoint(headers):
         if header is None:
             return contexts.Context()
-        if isinstance(header, str) and (told := _told_by(header)):
+        if isinstance(header, str) and (told := told_by(header)):
             trace_id, span_id, flags = told.groups()
             sent = SpanContext(
                 int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from contextvars import ContextVar
 from typing import Final, final
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 from typing_extensions import override
 
 from ._config import OtelConfig
+from ._later import Backlog, Ids
 
-DRAWN: Final[ContextVar[int]] = ContextVar("kernel_otel.drawn", default=0)
-"""The id of the trace that the span which is started next begins, if it begins one; 0 if none has been drawn."""
 _FORETOLD: Final = re.compile(
     r"ParentBased\{root:(?P<root>AlwaysOnSampler|AlwaysOffSampler|TraceIdRatioBased\{(?P<share>[^{}]+)\}),"
     r"remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler,"
@@ -28,14 +25,42 @@ _FORETOLD: Final = re.compile(
 """How a sampler describes itself that does as others did, and decides about what begins here by its id."""
 
 
-def provider_for(config: OtelConfig, service: str) -> TracerProvider:
+@final
+class Provider(TracerProvider):
+    """Has spans wait for each other, as long as nobody but the exporter hears of them."""
+
+    def __init__(self, resource: Resource, sampler: Sampler | None) -> None:
+        super().__init__(resource=resource, sampler=sampler, id_generator=Ids(), shutdown_on_exit=False)
+        self.backlog: Final = Backlog(self.get_tracer("kernel"))
+
+    def export_by(self, processor: SpanProcessor) -> None:
+        """Have spans exported by what only cares for their end, and has them wait itself."""
+        super().add_span_processor(processor)
+
+    @override
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        self.backlog.close()
+        super().add_span_processor(span_processor)
+
+    @override
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        self.backlog.flush()
+        return super().force_flush(timeout_millis)
+
+    @override
+    def shutdown(self) -> None:
+        self.backlog.close()
+        super().shutdown()
+
+
+def provider_for(config: OtelConfig, service: str) -> Provider:
     """Return a provider; it becomes that of the process if there is none yet, for what asks for tracers anywhere."""
     named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": service}
     resource = Resource.create({**named, **config.resource})
-    provider = TracerProvider(resource=resource, sampler=_sampler(config), id_generator=_Ids(), shutdown_on_exit=False)
+    provider = Provider(resource, _sampler(config))
     if config.exporter == "otlp":
         headers = {name: secret.reveal() for name, secret in config.headers.items()}
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(config.endpoint, headers=headers or None)))
+        provider.export_by(BatchSpanProcessor(OTLPSpanExporter(config.endpoint, headers=headers or None)))
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(provider)
     return provider
@@ -59,12 +84,3 @@ def bound_of(sampler: Sampler) -> int | None:
     if found["share"] is None:
         return 0 if found["root"] == "AlwaysOffSampler" else TraceIdRatioBased.get_bound_for_rate(1.0)
     return TraceIdRatioBased.get_bound_for_rate(float(found["share"]))
-
-
-@final
-class _Ids(RandomIdGenerator):
-    """Gives a trace the id that has been drawn for it: another one might not be recorded, as that one is."""
-
-    @override
-    def generate_trace_id(self) -> int:
-        return DRAWN.get() or super().generate_trace_id()

@@ -16,18 +16,17 @@ import attrs
 import trio
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TraceState
 
 from kernel import HandlerCalled, RequestBegan, RequestDone, Sending, carried, carry
 from kernel.abc import hearing
 
-from ._parents import CARRIED, parent_of, written
-from ._provider import DRAWN
-from ._unrecorded import HEADER, LENGTH, SPAN_KEY, Unrecorded, Within, draw, is_unrecorded
+from ._later import DRAWN, Backlog, Later, WithinLater
+from ._parents import CARRIED, MORE, parent_of, written
+from ._unrecorded import HEADER, LENGTH, SPAN_KEY, STATE, Unrecorded, Within, draw, is_unrecorded, told_by
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
-    from opentelemetry.trace import Tracer
 
     from kernel import Event, HandlerDone, Sent
     from kernel.abc import Context, Delivery
@@ -55,14 +54,15 @@ class Tracing:
     """Makes the spans of one life of the driver."""
 
     context: Context
-    tracer: Tracer
+    backlog: Backlog
+    """Its tracer makes the spans; those of handlers and messages may wait there."""
     bound: int | None = None
     """What the low half of the id of a trace that begins here is below, if it is recorded; None has the sampler of the
     tracer decide about each span, whoever has begun its trace."""
     _is_plain: bool = attrs.field(init=False)
     """Whether context is carried as W3C has it, so that the usual one need not be given to the SDK to read or write."""
     _is_foretold: bool = attrs.field(init=False)
-    """Whether what is not recorded can be told without the SDK."""
+    """Whether what is recorded can be told without the SDK."""
     _ahead: list[int | Mapping[str, str]] = attrs.field(factory=list["int | Mapping[str, str]"], init=False)
     """Traces that may begin here: the ids of those to be recorded, and what the others take along."""
     _requests: dict[int, _Open] = attrs.field(factory=dict[int, _Open], init=False)
@@ -99,9 +99,13 @@ class Tracing:
         is_one = len(deliveries) == 1
         kind = SpanKind.SERVER if is_one and deliveries[0].envelope.reply_to else SpanKind.CONSUMER
         name = f"process {event.component.removeprefix('worker/')}{f'.{event.method}' if event.method else ''}"
+        attributes = _of_deliveries(event.component, deliveries)
+        if is_one and (later := self._called_later(name, kind, deliveries[0].envelope.headers, attributes)):
+            self._go_on_in(later)
+            return lambda done: self._end_later(later, done.error)
         parents = [parent_of(one.envelope.headers, is_plain=self._is_plain) for one in deliveries]
         parent, links = (parents[0], ()) if is_one else (contexts.Context(), _links(parents))
-        span = self._start(name, kind, parent, _of_deliveries(event.component, deliveries), links).span
+        span = self._start(name, kind, parent, attributes, links).span
         # Nothing is put back: each delivery has a context of its own, and later hooks may want to see this one.
         return lambda done: self._end(span, done.error)
 
@@ -122,7 +126,17 @@ class Tracing:
             "messaging.kernel.subject": event.subject,
             "kernel.component": event.component,
         }
-        opened = self._start(f"{verb} {event.exchange or event.subject}", kind, contexts.get_current(), attributes)
+        name, current = f"{verb} {event.exchange or event.subject}", contexts.get_current()
+        if later := self._sent_later(name, kind, current, attributes):
+            before = self._go_on_in(later)
+
+            def end_later(sent: Sent) -> None:
+                self._end_later(later, sent.error)
+                contexts.attach(current)
+                carry(before)
+
+            return end_later
+        opened = self._start(name, kind, current, attributes)
 
         def end(sent: Sent) -> None:
             self._end(opened.span, sent.error)
@@ -196,7 +210,10 @@ class Tracing:
             return None
         if header is None:
             return None if DRAWN.get() else self._drawn()
-        return {HEADER: header} if isinstance(header, str) and is_unrecorded(header) else None
+        if not (isinstance(header, str) and is_unrecorded(header)):
+            return None
+        state = TraceState.from_header([text]) if isinstance(text := headers.get(STATE), str) else None
+        return {HEADER: header, STATE: state.to_header()} if state else {HEADER: header}
 
     def _sends_unrecorded(self, along: Mapping[str, object]) -> Mapping[str, object] | bool:
         """Whether what is sent next goes on in a trace that is not recorded; if it begins one, what it takes along.
@@ -225,6 +242,57 @@ class Tracing:
             return None
         return drawn
 
+    # --- what is recorded, and made by the SDK with others ----------------------------------------------------------
+
+    def _called_later(
+        self, name: str, kind: SpanKind, headers: Mapping[str, object], attributes: Mapping[str, str | int]
+    ) -> Later | None:
+        """Return the span of a handler; None if it cannot wait, or if there is more to its parent than a header."""
+        if not (self._is_foretold and self.backlog.is_open and MORE.isdisjoint(headers)):
+            return None
+        header = headers.get(HEADER)
+        if header is None:
+            return self._begun_later(name, kind, attributes)
+        told = told_by(header) if isinstance(header, str) else None
+        if told is None:
+            return None
+        return Later(
+            backlog=self.backlog, name=name, kind=kind, attributes=attributes, trace_id=int(told[1], 16), parent=told[0]
+        )
+
+    def _sent_later(
+        self, name: str, kind: SpanKind, within: TraceContext, attributes: Mapping[str, str | int]
+    ) -> Later | None:
+        """Return the span of a message that is sent; None if it cannot wait, or if it is sent within one of the user's."""
+        if not (self._is_foretold and self.backlog.is_open):
+            return None
+        if type(within) is WithinLater:
+            around = within.later
+            return Later(
+                backlog=self.backlog, name=name, kind=kind, attributes=attributes,
+                trace_id=around.trace_id, parent=around.header, is_remote=False,
+            )  # fmt: skip
+        return None if within else self._begun_later(name, kind, attributes)
+
+    def _begun_later(self, name: str, kind: SpanKind, attributes: Mapping[str, str | int]) -> Later | None:
+        drawn = DRAWN.get()
+        if not drawn:
+            return None
+        DRAWN.set(0)
+        return Later(backlog=self.backlog, name=name, kind=kind, attributes=attributes, trace_id=drawn)
+
+    def _go_on_in(self, later: Later) -> Mapping[str, object]:
+        """Have what follows in this context belong to a span; return what has been taken along so far."""
+        within = WithinLater()
+        within.later = later
+        contexts.attach(within)
+        return carry({HEADER: later.header})
+
+    def _end_later(self, later: Later, error: BaseException | None) -> None:
+        if error is not None:
+            self._note_end(later.made(), error)
+        self.backlog.end(later)
+
     # --- spans ----------------------------------------------------------------------------------------------------
 
     def _start(
@@ -239,7 +307,7 @@ class Tracing:
 
         It is given its attributes at once: a sampler may ask for them, and to add them afterwards takes as long again.
         """
-        span = self.tracer.start_span(name, parent, kind, attributes, links)
+        span = self.backlog.tracer.start_span(name, parent, kind, attributes, links)
         DRAWN.set(0)
         within = trace.set_span_in_context(span, parent)
         before = contexts.get_current()
@@ -247,14 +315,19 @@ class Tracing:
         return _Open(span, before, carry(written(within, span, is_plain=self._is_plain)))
 
     def _end(self, span: Span, error: BaseException | None) -> None:
-        if error is not None and span.is_recording():
-            if _is_cut(error):
-                span.set_attribute("kernel.cancelled", value=True)
-                span.set_status(Status(StatusCode.ERROR, "cancelled"))
-                span.add_event("cancelled")
-            else:
-                self._note_error(span, error)
+        if error is not None:
+            self._note_end(span, error)
         span.end()
+
+    def _note_end(self, span: Span, error: BaseException) -> None:
+        if not span.is_recording():
+            return
+        if _is_cut(error):
+            span.set_attribute("kernel.cancelled", value=True)
+            span.set_status(Status(StatusCode.ERROR, "cancelled"))
+            span.add_event("cancelled")
+        else:
+            self._note_error(span, error)
 
     def _note_error(self, span: Span, error: BaseException) -> None:
         mask, kind = self.context.mask, type(error)

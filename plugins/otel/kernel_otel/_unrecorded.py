@@ -14,14 +14,17 @@ from typing import Final, final
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 from typing_extensions import override
 
 HEADER: Final = "traceparent"
+STATE: Final = "tracestate"
 SPAN_KEY: Final = next(iter(trace.set_span_in_context(trace.INVALID_SPAN, contexts.Context())))
 """What a context has its span under."""
 is_unrecorded: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]").fullmatch
 """Whether a `traceparent` is one, and says that its trace is not recorded."""
+told_by: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
+"""The id of the trace, that of the span and the flags of which a `traceparent` tells; None if it is none."""
 LENGTH: Final = 55
 """Characters of a `traceparent`."""
 _AT_ONCE: Final = 64
@@ -55,11 +58,17 @@ class Unrecorded(trace.NonRecordingSpan):
         header = str(self._along[HEADER])
         if not is_unrecorded(header):
             return trace.INVALID_SPAN_CONTEXT
-        _, trace_id, span_id, _ = header.split("-")
-        return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True)
+        _, trace_id, span_id, flags = header.split("-")
+        state = TraceState.from_header([str(self._along.get(STATE, ""))])
+        return SpanContext(
+            int(trace_id, 16),
+            int(span_id, 16),
+            is_remote=True,
+            trace_flags=TraceFlags(int(flags, 16)),
+            trace_state=state,
+        )
 
 
-@final
 class Within(contexts.Context):
     """A context with nothing but a span that is not recorded.
 
@@ -69,9 +78,13 @@ class Within(contexts.Context):
     __slots__ = ("along",)
     along: Mapping[str, object]
 
+    def span(self) -> trace.Span:
+        """Return the span that it holds. Is called once."""
+        return Unrecorded(self.along)
+
     def _filled(self) -> contexts.Context:
         if not super().__len__():
-            dict[str, object].__setitem__(self, SPAN_KEY, Unrecorded(self.along))  # a context refuses to be changed
+            dict[str, object].__setitem__(self, SPAN_KEY, self.span())  # a context refuses to be changed
         return self
 
     @override
