@@ -36,8 +36,20 @@ _WORDS: Final = (
         b"\xc3",
     ),
 )
-_HEADERS: Final = (b"a:b\n", b"a:c\n", b"k\\cl:\\\\\n", b"content-length:3\n", b"content-length:25\n", b"q:\r\n", b"\n")
+_HEADERS: Final = (
+    b"a:b\n",
+    b"a:c\n",
+    b"d:e\\cf\n",
+    b"k\\cl:\\\\\n",
+    b"content-length:3\n",
+    b"content-length:25\n",
+    b"q:\r\n",
+    b"\n",
+)
 _BODIES: Final = (b"abc\0", b"\0", b"x" * 25 + b"\0", b"x" * 21 + b"\0", b"ab\0", b"abcd", b"")
+
+_END: Final = b"content-length:3\n\nabc\0"
+"""How a frame ends that is right."""
 
 
 def made(seed: int) -> bytes:
@@ -47,7 +59,8 @@ def made(seed: int) -> bytes:
     if seed % 3 == 0:
         return words
     head = chance.choice(tuple(COMMANDS)).encode() + b"\n" + b"".join(chance.choices(_HEADERS, k=chance.randint(0, 3)))
-    frame = bytearray(head + chance.choice((b"\n", b"\r\n")) + chance.choice(_BODIES) + words)
+    end = _END if chance.random() < 0.3 else chance.choice((b"\n", b"\r\n")) + chance.choice(_BODIES)
+    frame = bytearray(head + end + words)
     if seed % 3 == 1:
         frame[chance.randrange(len(frame))] = chance.randrange(256)
     return bytes(frame)

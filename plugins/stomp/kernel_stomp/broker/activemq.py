@@ -17,7 +17,7 @@ from typing_extensions import override
 from kernel import Envelope, pattern_matches
 from kernel.abc import Binding, Capability, Queue
 
-from ..core import Frame
+from ..core import Frame, named
 from ..link.link import Link, OnWritten
 from ..link.receipts import Receipt
 from .dialect import Dialect, Supply, Wish
@@ -132,6 +132,8 @@ class ActiveSupply(Supply):
 
     @override
     def wants(self, frame: Frame) -> bool:
+        if not self._wish.bindings:
+            return True
         exchange = frame.headers.get(EXCHANGE, "")
         patterns = [binding.pattern for binding in self._wish.bindings if binding.exchange == exchange]
         subject = frame.headers.get(SUBJECT, "")
@@ -139,7 +141,7 @@ class ActiveSupply(Supply):
 
     @override
     def ack(self, frame: Frame) -> None:
-        self._open.write(Frame("ACK", _named(frame)))
+        self._open.acknowledge(frame)
         if self._is_left:
             self._close(frame)
 
@@ -151,7 +153,7 @@ class ActiveSupply(Supply):
 
     @override
     def put_aside(self, frame: Frame) -> None:
-        self._open.write(Frame("NACK", _named(frame)))
+        self._open.write(Frame("NACK", named(frame)))
         if self._is_left:
             self._close(frame)
 
@@ -162,7 +164,7 @@ class ActiveSupply(Supply):
         link.encode(copy)  # what cannot be written must not leave a transaction open
         link.write(Frame("BEGIN", transaction))
         link.write(copy)
-        link.write(Frame("ACK", {**_named(frame), **transaction}))
+        link.write(Frame("ACK", {**named(frame), **transaction}))
 
         def written(receipt: Receipt) -> None:
             on_written(receipt)
@@ -219,14 +221,6 @@ def _places(queue: str, bindings: Sequence[Binding]) -> Iterator[str]:
     yield _QUEUE + _written(queue)
     for exchange in dict.fromkeys(binding.exchange for binding in bindings):
         yield f"{_QUEUE}Consumer.{_word_of(queue)}.VirtualTopic.{_word_of(exchange)}"
-
-
-def _named(frame: Frame) -> dict[str, str]:
-    """Return how an acknowledgement names a message: by `ack` in 1.2, by two headers in 1.1."""
-    headers = frame.headers
-    if "ack" in headers:
-        return {"id": headers["ack"]}
-    return {"message-id": headers.get("message-id", ""), "subscription": headers.get("subscription", "")}
 
 
 def _told(frame: Frame) -> str:

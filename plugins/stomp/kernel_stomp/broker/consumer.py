@@ -119,7 +119,7 @@ class Consumer(AsyncIterator[Delivery]):
 
     def _ended(self) -> None:
         """Take note that something is settled."""
-        if self._can_renew or self._shelf:
+        if self._waiting and (self._can_renew or self._shelf):
             self._waiting.unpark_all()
 
     def lose(self, error: LinkLostError) -> None:

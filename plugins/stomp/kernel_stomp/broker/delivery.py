@@ -50,12 +50,12 @@ class StompDelivery(Delivery):
     @property
     @override
     def envelope(self) -> Envelope:
-        return self._read().envelope
+        return (self._letter or self._read()).envelope
 
     @property
     @override
     def attempt(self) -> int:
-        return self._read().attempts + 1
+        return (self._letter or self._read()).attempts + 1
 
     @property
     @override
@@ -84,8 +84,7 @@ class StompDelivery(Delivery):
         await self.desk.settle(self, outcome)
 
     def _read(self) -> Letter:
-        if self._letter is None:
-            self._letter = self.desk.read(self.frame)
+        self._letter = self.desk.read(self.frame)
         return self._letter
 
     def _twice(self) -> SettledError:

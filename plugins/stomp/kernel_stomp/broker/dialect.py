@@ -137,7 +137,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def reply_to_of(self, headers: Mapping[str, str]) -> str:
-        """Return where answers to a message go."""
+        """Return where answers to a message go that has `reply-to`."""
 
     @abstractmethod
     def subject_of(self, headers: Mapping[str, str]) -> str:

@@ -65,7 +65,7 @@ class InFlight(Desk, Settler[StompDelivery, StompSettlement]):
     def is_suspect(self, delivery: StompDelivery) -> bool:
         """Whether the process that had a message before may have died with it, and nobody counts that."""
         frame = delivery.frame
-        if self.is_left or self._wish.is_exclusive or not is_suspect(frame.headers):
+        if not is_suspect(frame.headers) or self.is_left or self._wish.is_exclusive:
             return False
         return not self._spared.take(self._wish.queue, self._post.id_of(frame))
 
@@ -102,9 +102,11 @@ class InFlight(Desk, Settler[StompDelivery, StompSettlement]):
 
     @override
     def settle_nowait(self, delivery: StompDelivery, outcome: Outcome) -> bool:
-        match outcome:
-            case Ack(reply) if reply is None:
+        if isinstance(outcome, Ack):  # as nearly all are
+            if outcome.reply is None:
                 self._settle(delivery, self._supply.ack)
+            return outcome.reply is None
+        match outcome:
             case Return() if self.must_copy(delivery):
                 return False  # that it comes again must not be counted
             case Return():

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, cast, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 
@@ -19,6 +19,12 @@ from kernel.abc import COMINGS_HEADER, CRASHES_HEADER, DEADLINE_HEADER, check_en
 from kernel.errors import EncodeError
 
 from ..core import Frame
+
+if TYPE_CHECKING:
+    from attrs import frozen as _value
+else:
+    _value = attrs.define
+    """Frozen for type checkers alone, as the frame that it is made of."""
 
 ATTEMPTS: Final = "kernel-attempts"
 """The attempts that a message has behind it."""
@@ -61,7 +67,7 @@ _TEXT: Final = re.compile(r"[^\x00-\x1f\s](?:[^\x00-\x08\x0b\x0c\x0e-\x1f]*[^\x0
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
+@_value(kw_only=True, repr=False)
 class Letter:
     """What came, as the kernel means it."""
 
@@ -107,7 +113,7 @@ def read_letter(
         now: The time, from which its deadline is counted.
     """
     headers = frame.headers
-    priority = headers.get("priority", "")
+    priority = headers.get("priority")
     envelope = Envelope(
         subject=headers.get(SUBJECT) or subject(headers),
         body=frame.body,
@@ -116,7 +122,7 @@ def read_letter(
         content_type=headers.get("content-type", ""),
         reply_to=reply_to,
         correlation_id=headers.get("correlation-id", ""),
-        priority=min(int(priority), 9) if _is_number(priority) else 0,
+        priority=min(int(priority), 9) if priority and _is_number(priority) else 0,
         deadline=read_deadline(headers[DEADLINE_HEADER], now=now) if DEADLINE_HEADER in headers else math.inf,
     )
     return Letter(envelope=envelope, attempts=number_of(headers, ATTEMPTS) + number_of(headers, CRASHES_HEADER))
@@ -124,8 +130,8 @@ def read_letter(
 
 def number_of(headers: Mapping[str, str], name: str) -> int:
     """Return a header that is a number; 0 for every other."""
-    text = headers.get(name, "")
-    return int(text) if _is_number(text) else 0
+    text = headers.get(name)
+    return int(text) if text and _is_number(text) else 0
 
 
 def _is_number(text: str) -> bool:
@@ -155,7 +161,7 @@ def _write_headers(headers: Mapping[str, object]) -> dict[str, str]:
 
 
 def _read_headers(headers: Mapping[str, str]) -> Mapping[str, object]:
-    if headers.keys() <= _TAKEN:  # as most of them are, which is asked of all at once
+    if _TAKEN.issuperset(headers):  # as most of them are, which is asked of all at once
         return NO_HEADERS
     plain: dict[str, object] = {name: value for name, value in headers.items() if is_plain(name)}
     return plain | _read_others(headers[OTHERS]) if OTHERS in headers else plain or NO_HEADERS

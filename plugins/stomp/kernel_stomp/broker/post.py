@@ -10,7 +10,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from kernel import Envelope, Event, Outcome
-from kernel.abc import CrashNote, death_headers
+from kernel.abc import DEADLINE_HEADER, CrashNote, death_headers
 from kernel.errors import EncodeError, SendError, UnknownOutcomeError
 
 from ..core import Frame
@@ -41,9 +41,9 @@ class Post:
         letter = read_letter(
             frame,
             id_=dialect.id_of(headers),
-            reply_to=dialect.reply_to_of(headers),
+            reply_to=dialect.reply_to_of(headers) if "reply-to" in headers else "",
             subject=dialect.subject_of,
-            now=trio.current_time(),
+            now=trio.current_time() if DEADLINE_HEADER in headers else 0.0,  # nothing else is counted from it
         )
         return letter if death is None else _dead(letter, reason=death[0], queue=death[1])
 

@@ -20,7 +20,7 @@ from kernel.abc import DEADLINE_HEADER, Binding, Capability, Queue
 from kernel.errors import ConflictError
 
 from .._config import StompOptions
-from ..core import Frame
+from ..core import Frame, named
 from ..link.link import Link
 from .dialect import Dialect, Supply, Wish
 from .letters import TARGET
@@ -182,15 +182,15 @@ class RabbitSupply(Supply):
 
     @override
     def ack(self, frame: Frame) -> None:
-        self._open.write(Frame("ACK", _named(frame)))
+        self._open.acknowledge(frame)
 
     @override
     def give_back(self, frame: Frame) -> None:
-        self._open.write(Frame("NACK", {**_named(frame), "requeue": "true"}))
+        self._open.write(Frame("NACK", {**named(frame), "requeue": "true"}))
 
     @override
     def put_aside(self, frame: Frame) -> None:
-        self._open.write(Frame("NACK", {**_named(frame), "requeue": "false"}))
+        self._open.write(Frame("NACK", {**named(frame), "requeue": "false"}))
 
     @override
     async def leave(self, untaken: Callable[[], Sequence[Frame]], *, taken: Sequence[Frame]) -> None:
@@ -232,14 +232,6 @@ def options_of(queue: Queue) -> StompOptions:
 def quote(name: str) -> str:
     """Return a name as a part of a destination."""
     return name.replace("/", "%2F")
-
-
-def _named(frame: Frame) -> dict[str, str]:
-    """Return how an acknowledgement names a message: by `ack` in 1.2, by two headers in 1.1."""
-    headers = frame.headers
-    if "ack" in headers:
-        return {"id": headers["ack"]}
-    return {"message-id": headers.get("message-id", ""), "subscription": headers.get("subscription", "")}
 
 
 def _arguments(queue: Queue, options: StompOptions) -> dict[str, str]:

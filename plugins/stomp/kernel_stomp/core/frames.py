@@ -5,7 +5,6 @@ Source: STOMP 1.2, "Augmented BNF" and "Value Encoding"; 1.1 differs in the esca
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, final
 
@@ -22,8 +21,6 @@ OLD: Final = "1.1"
 """The version before: a carriage return is a character as any other there."""
 PLAIN: Final = frozenset({"CONNECT", "CONNECTED"})
 """Frames whose headers are not escaped, so that 1.0 understands them."""
-_SPECIAL: Final = re.compile(r"[\\\n\r:\0]")
-_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", ":": "\\c"}
 
 
 class FrameError(ValueError):
@@ -46,6 +43,9 @@ class Limits:
 
 _WRITTEN: Final = Limits(headers=192, head=224 * 1024)
 """What we send: whoever takes it gets what servers, retries and dead letters add besides."""
+
+_SHORT: Final = 1024
+"""Characters of a header that is far from too long, however much of it is escaped."""
 
 
 @final
@@ -87,6 +87,25 @@ def encode(frame: Frame, version: str) -> bytes:
     return b"%b\n\n%b\0" % (head, frame.body)
 
 
+def encode_ack(message: Frame, version: str) -> bytes:
+    """Return the bytes of the acknowledgement of a message, with what `named` says and nothing else.
+
+    Raises: as `encode`.
+    """
+    name = message.headers.get("ack", "")
+    if not name or version == OLD or len(name) > _SHORT:
+        return encode(Frame("ACK", named(message)), version)
+    return f"ACK\nid:{_written(name)}\n\n\0".encode()
+
+
+def named(message: Frame) -> dict[str, str]:
+    """Return how what settles a message names it: by `ack` in 1.2, by two headers in 1.1."""
+    headers = message.headers
+    if "ack" in headers:
+        return {"id": headers["ack"]}
+    return {"message-id": headers.get("message-id", ""), "subscription": headers.get("subscription", "")}
+
+
 def _is_plain(text: str, headers: int) -> bool:
     """Return whether so many headers, as they are, say what they mean: asked of all of them at once."""
     is_free = "\\" not in text and "\r" not in text and "\0" not in text
@@ -106,7 +125,10 @@ def _check_size(head: bytes, lines: list[str]) -> None:
 
 
 def _written(text: str) -> str:
-    return _SPECIAL.sub(_escape, text) if _SPECIAL.search(text) else text
+    if "\0" in text:
+        raise FrameError("a header has a NUL")
+    # Four looks at all of it take a third of the time of one look at each character; that of the backslash comes first.
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace(":", "\\c")
 
 
 def _written_old(text: str) -> str:
@@ -117,9 +139,3 @@ def _written_plain(text: str) -> str:
     if "\n" in text or "\r" in text or "\0" in text:
         raise FrameError("a header of CONNECT has a line break or a NUL")
     return text
-
-
-def _escape(match: re.Match[str]) -> str:
-    if match[0] == "\0":
-        raise FrameError("a header has a NUL")
-    return _ESCAPES[match[0]]

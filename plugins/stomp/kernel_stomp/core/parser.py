@@ -11,6 +11,7 @@ from typing import Final, final
 import attrs
 
 from .frames import OLD, PLAIN, Frame, Limits
+from .quick import read_plain, read_quickly
 
 _LF: Final = 10
 _CR: Final = 13
@@ -70,8 +71,15 @@ class Parser:
         """
         if self._error is not None:
             raise StompError(str(self._error))
+        if self._missing:
+            return None
+        if self._head is None and self._seen <= self._at:  # what has been looked at in vain is not looked at again
+            quick = read_quickly(self._buffer, self._at, self.commands, self.limits)
+            if quick is not None:
+                self._move(quick[1])
+                return quick[0]
         try:
-            return self._next() if not self._missing else None
+            return self._next()
         except StompError as error:
             self._error = error
             self._buffer.clear()
@@ -209,7 +217,7 @@ class Parser:
         return command, headers, _length(headers)
 
     def _read_headers(self, lines: list[str], *, escaped: bool) -> dict[str, str]:
-        if not escaped and (plain := _read_plain(lines)) is not None:
+        if not escaped and (plain := read_plain(lines)) is not None:
             return plain
         headers: dict[str, str] = {}
         for line in lines:
@@ -238,15 +246,6 @@ class Parser:
             del self._buffer[:to]
             to = 0
         self._at = self._seen = to
-
-
-def _read_plain(lines: list[str]) -> dict[str, str] | None:
-    """Return headers as nearly all frames have them, in one go; None if one is repeated or is none."""
-    try:
-        headers = dict([line.split(":", 1) for line in lines])
-    except ValueError:
-        return None
-    return headers if len(headers) == len(lines) and "" not in headers else None
 
 
 def _length(headers: dict[str, str]) -> int:

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from .._errors import LateError, LinkLostError
-from ..core import Frame, StompError, encode
+from ..core import Frame, StompError, encode, encode_ack
 from .connect import CHUNK, Joined, LinkSettings, join, said
 from .pulse import Pulse
 from .receipts import Receipt, Receipts
@@ -73,6 +73,15 @@ class Link:
         if self.lost is not None or self._is_left:
             raise self._gone().again(written=False)
         self._writer.write(self.encode(frame))
+
+    def acknowledge(self, message: Frame) -> None:
+        """Have the acknowledgement of a message written.
+
+        Raises: as `write`.
+        """
+        if self.lost is not None or self._is_left:
+            raise self._gone().again(written=False)
+        self._writer.write(encode_ack(message, self._joined.parser.version))
 
     def ask(self, frame: Frame, *, is_patient: bool = False) -> Receipt:
         """Have a frame written whose receipt can be waited for, for 30 s or however long it takes.
