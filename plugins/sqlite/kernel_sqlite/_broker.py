@@ -34,7 +34,7 @@ from ._deserted import Deserted, look, note
 from ._events import MessageDropped, QueueUnconsumed
 from ._lease import SqliteLease
 from ._letter import write_letter
-from ._operation import Operation
+from ._operation import Action, Sending
 from ._shelves import Effects
 from ._store import Store
 from ._teller import Listener, Teller
@@ -194,7 +194,7 @@ class SqliteBroker(Broker, Transactional, Leasing):
     ) -> Coroutine[Any, Any, None]:
         now = 0.0 if envelope.deadline == math.inf else self._access.clock.wall()
         letter = write_letter(envelope, now=now)
-        return self._thread.perform(lambda store: store.send(letter, exchange=exchange, mandatory=mandatory))
+        return self._thread.complete(Sending(letter, exchange, mandatory))
 
     @override
     async def peek(self, queue: str, *, limit: int = 100) -> Sequence[Delivery]:
@@ -227,9 +227,9 @@ class SqliteBroker(Broker, Transactional, Leasing):
         self._consumers.discard(consumer)
         if is_exclusive:
             self._exclusive.discard(consumer.queue)
-            self._thread.submit_last(Operation(lambda store: store.leave(consumer.queue), is_persistent=True))
+            self._thread.submit_last(Action(lambda store: store.leave(consumer.queue), is_persistent=True))
         else:
-            self._thread.submit_last(Operation(lambda store: note(store, [consumer.queue])))
+            self._thread.submit_last(Action(lambda store: note(store, [consumer.queue])))
 
     def _heard(self, effects: Effects) -> None:
         for drop in effects.drops:

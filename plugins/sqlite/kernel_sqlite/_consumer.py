@@ -18,7 +18,7 @@ from kernel.errors import UnavailableError
 
 from ._delivery import SqliteDelivery
 from ._letter import Claim, read_letter
-from ._operation import Operation
+from ._operation import Action, Operation
 from ._store import Store
 from ._thread import StoreThread
 
@@ -90,7 +90,7 @@ class Consumer(AsyncIterator[Delivery]):
             limit, self._free = self._free, 0
             self._is_claiming, self._is_called = True, False
             self._thread.submit(
-                Operation(
+                Action(
                     lambda store: store.claim(self.queue, limit),
                     heard=lambda done: self._claimed(done, limit),
                     is_persistent=True,
@@ -148,9 +148,9 @@ class Consumer(AsyncIterator[Delivery]):
 
     def _next(self) -> Delivery | None:
         """Return a delivery that may be begun; None if there is none here."""
-        now = self._thread.clock.wall()
         while self._buffer:
             claim = self._buffer.popleft()
+            now = 0.0 if claim.letter.deadline is None else self._thread.clock.wall()
             if claim.letter.deadline is not None and claim.letter.deadline <= now:
                 self._end(partial(Store.expire, claim=claim))
                 continue
@@ -163,7 +163,7 @@ class Consumer(AsyncIterator[Delivery]):
         return None
 
     def _end(self, action: Callable[[Store], None]) -> None:
-        self._thread.submit_last(Operation(action, heard=lambda _: self._freed(), is_persistent=True))
+        self._thread.submit_last(Action(action, heard=lambda _: self._freed(), is_persistent=True))
 
     def _freed(self) -> None:
         self._free += 1
@@ -175,5 +175,5 @@ class Consumer(AsyncIterator[Delivery]):
             claims = list(self._buffer)
             self._buffer.clear()
             self._thread.submit_last(
-                Operation(lambda store: store.give_back(claims, redelivered=False), is_persistent=True)
+                Action(lambda store: store.give_back(claims, redelivered=False), is_persistent=True)
             )

@@ -15,7 +15,7 @@ from kernel.abc import Delivery
 from kernel.errors import SettledError
 
 from ._letter import Claim, read_letter, write_letter
-from ._operation import Operation
+from ._operation import Action, Operation
 from ._store import Store
 from ._thread import StoreThread
 
@@ -65,7 +65,8 @@ class SqliteDelivery(_Claimed):
     @override
     async def settle(self, outcome: Outcome) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        operation = Operation(self._settling(outcome), trio.lowlevel.current_task(), self._heard, is_persistent=True)
+        operation = Action(self._settling(outcome), self._heard, is_persistent=True)
+        operation.task = trio.lowlevel.current_task()
         self._thread.submit(operation)
         self._settled = True
         try:
@@ -92,7 +93,7 @@ class SqliteDelivery(_Claimed):
             self._tidy_up(lambda store: store.recover(self._claim))
 
     def _tidy_up(self, action: Callable[[Store], None]) -> None:
-        self._thread.submit_last(Operation(action, heard=self._recovered, is_persistent=True))
+        self._thread.submit_last(Action(action, heard=self._recovered, is_persistent=True))
 
     def _recovered(self, _: object) -> None:
         self._freed()

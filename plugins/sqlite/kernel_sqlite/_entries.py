@@ -1,8 +1,7 @@
 """The rows of messages. Writes are gathered and go to SQLite many at a time.
 
 Each step of a statement gives the interpreter away and has to get it back, which takes milliseconds while the event
-loop computes. So there are few of them: inserts in blocks, and deletes by list. Entries that differ in their numbers
-alone, as most do that are written together, are made from what is in the table of contents by then, without values.
+loop computes. So there are few of them: inserts in blocks, and deletes by list.
 """
 
 from __future__ import annotations
@@ -10,15 +9,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeAlias, final
+from typing import Final, NamedTuple, final
 
 import attrs
 
+from ._blocks import CONTENT, READY_ENTRY, SHORT, Blocks, Insert
 from ._letter import Claim, Letter
 from ._schema import BEHIND, CLAIMED, DELAYED, READY
 
-_BLOCKS: Final = (128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows in one INSERT; few sizes, so that their statements stay prepared."""
 _CONTENT: Final = "c.id, c.subject, c.body, c.headers, c.content_type, c.reply_to, c.correlation_id"
 _AMONG: Final = "(SELECT value FROM json_each(?))"
 _LETTER: Final = f"{_CONTENT}, e.rank, 0.0, e.deadline"
@@ -39,55 +37,7 @@ _PAGE: Final = (
 )
 
 
-@final
-@attrs.frozen(repr=False)
-class _Insert:
-    """What puts rows into a table, in blocks."""
-
-    table: str
-    row: str
-    """Values of one row: `{0}` is the first that is given for it."""
-    width: int
-    """Values that are given for a row."""
-    _statements: dict[int, str] = attrs.field(factory=dict[int, str], init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._statements.update({size: self._statement(size) for size in _BLOCKS})
-
-    def _statement(self, size: int) -> str:
-        rows = (
-            self.row.format(*(f"?{number * self.width + place + 1}" for place in range(self.width)))
-            for number in range(size)
-        )
-        return f"INSERT INTO {self.table} VALUES {', '.join(rows)}"
-
-    def write(self, connection: sqlite3.Connection, values: list[object]) -> None:
-        """Insert rows, whose values follow each other."""
-        start, end = 0, len(values)
-        for size in _BLOCKS:
-            length = size * self.width
-            while end - start >= length:
-                connection.execute(self._statements[size], values[start : start + length])
-                start += length
-
-
-_ENTRY: Final = _Insert("kernel_entry", "({0}, {1}, {2}, {3}, {0}, 0, 0, {4}, {5}, {6}, NULL, {7})", 8)
-_READY_ENTRY: Final = _Insert(
-    "kernel_entry", f"({{0}}, {{1}}, {READY}, {{2}}, {{0}}, 0, 0, {{3}}, {{3}}, NULL, NULL, NULL)", 4
-)
-"""One that is ready at once and that nothing orders, as most are, in a queue that ends no lives: few values are to bind."""
-_RUN: Final = (
-    f"INSERT INTO kernel_entry SELECT seq, ?1, {READY}, ?2, seq, 0, 0, ?3, ?3, NULL, NULL, NULL"
-    " FROM kernel_content WHERE seq >= ?4 AND seq < ?5"
-)
-"""Such entries with numbers that follow each other, whose contents are there."""
-_SHORT: Final = 8
-"""Fewer than so many go into blocks: a statement for each few would take longer."""
-_CONTENT_ROW: Final = _Insert("kernel_content", "({0}, {1}, {2}, {3}, {4}, {5}, {6}, {7})", 8)
-
-
-_Run: TypeAlias = tuple[int, int, float | None, int, int]
-"""Queue, rank and deadline of entries, their first number, and the first that is none of theirs."""
+_ENTRY: Final = Insert("kernel_entry", "({0}, {1}, {2}, {3}, {0}, 0, 0, {4}, {5}, {6}, NULL, {7})", 8)
 
 
 class Waiting(NamedTuple):
@@ -109,17 +59,22 @@ class Entries:
     _entries: list[object] = attrs.field(factory=list[object], init=False)
     """The values of rows, one after the other; likewise the next two."""
     _ready: list[object] = attrs.field(factory=list[object], init=False)
-    _runs: list[_Run] = attrs.field(factory=list["_Run"], init=False)
-    _kind: tuple[int, int, float | None] | None = attrs.field(default=None, init=False)
-    """Of the entries of the run that goes on; None if none does."""
-    _first: int = attrs.field(default=0, init=False)
-    _next: int = attrs.field(default=0, init=False)
-    """The first number of that run, and the one that would continue it."""
     _contents: list[object] = attrs.field(factory=list[object], init=False)
+    _letters: list[Letter] = attrs.field(factory=list[Letter], init=False)
+    """What was added last, under numbers that follow each other up to `last`, and in which queues it is ready."""
+    _queues: list[int] = attrs.field(factory=list[int], init=False)
+    _runs: list[tuple[int, list[int], list[Letter]]] = attrs.field(
+        factory=list[tuple[int, list[int], list[Letter]]], init=False
+    )
+    """Such messages whose following numbers went to others, each time with the first of theirs."""
+    _blocks: Blocks = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Blocks(self._connection), takes_self=True)
+    )
     _removed: list[int] = attrs.field(factory=list[int], init=False)
 
     def next_number(self) -> int:
         """Return a number greater than all before."""
+        self._end_run()
         self.last += 1
         return self.last
 
@@ -141,14 +96,9 @@ class Entries:
 
     def add_ready(self, queue: int, letter: Letter) -> None:
         """Add an entry that is ready, that nothing orders, and that lives until its own deadline."""
-        self.last = seq = self.last + 1
-        kind = queue, letter[7], letter[9]
-        if kind != self._kind or seq != self._next:
-            self._end_run()
-            self._kind, self._first = kind, seq
-        self._next = seq + 1
-        self._contents.append(seq)
-        self._contents.extend(letter[:7])
+        self.last += 1
+        self._letters.append(letter)
+        self._queues.append(queue)
 
     def remove(self, seq: int) -> None:
         """Remove an entry and its content."""
@@ -156,13 +106,13 @@ class Entries:
 
     def flush(self) -> None:
         """Have SQLite see everything; whoever reads calls it first."""
+        self._end_run()
         if self._contents:
-            self._end_run()
-            _READY_ENTRY.write(self._connection, self._ready)
+            READY_ENTRY.write(self._connection, self._ready)
             _ENTRY.write(self._connection, self._entries)  # before their contents, as whoever counts bytes expects
-            _CONTENT_ROW.write(self._connection, self._contents)
-            for run in self._runs:
-                self._connection.execute(_RUN, run)
+            CONTENT.write(self._connection, self._contents)
+        for run in self._runs:
+            self._blocks.write(*run)
         if self._removed:
             among = (json.dumps(self._removed),)
             self._connection.execute(f"DELETE FROM kernel_entry WHERE seq IN {_AMONG}", among)
@@ -173,21 +123,25 @@ class Entries:
         """Drop what was gathered."""
         self._entries.clear()
         self._ready.clear()
+        self._letters.clear()
+        self._queues.clear()
         self._runs.clear()
-        self._kind = None
         self._contents.clear()
         self._removed.clear()
 
     def _end_run(self) -> None:
-        """Note the run that goes on, by what it begins and ends with if it is long."""
-        if self._kind is None:
+        """Note what was added last, since the next number is none of its."""
+        if not (letters := self._letters):
             return
-        if self._next - self._first >= _SHORT:
-            self._runs.append((*self._kind, self._first, self._next))
-        else:
-            for seq in range(self._first, self._next):
-                self._ready.extend((seq, *self._kind))
-        self._kind = None
+        queues, first = self._queues, self.last - len(letters) + 1
+        self._letters, self._queues = [], []
+        if len(letters) >= SHORT:
+            self._runs.append((first, queues, letters))
+            return
+        for seq, queue, letter in zip(range(first, self.last + 1), queues, letters, strict=True):
+            self._ready.extend((seq, queue, letter.rank, letter.deadline))
+            self._contents.append(seq)
+            self._contents.extend(letter[:7])
 
     def first_ready(self, queue: int, limit: int) -> list[Claim]:
         """Return the entries that are next, as claims of nobody (`holder` 0) with the attempt they would be."""

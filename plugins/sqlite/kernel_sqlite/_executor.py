@@ -12,7 +12,7 @@ from kernel.errors import KernelError
 
 from ._access import Access
 from ._failure import breaks_connection, is_full
-from ._operation import Operation
+from ._operation import Action, Operation
 from ._shelves import Effects
 from ._store import Store
 from ._teller import Teller
@@ -37,7 +37,7 @@ class Executor:
     def retry(self) -> None:
         """Try once more what the file must take."""
         again, self._persistent, self.retry_at = self._persistent, [], math.inf
-        self.execute([Operation(Store.probe), *again])
+        self.execute([Action(Store.probe), *again])
 
     def execute(self, batch: Sequence[Operation[Any]]) -> None:
         """Run a batch in one transaction; if that fails, each operation in one of its own."""
@@ -86,7 +86,7 @@ class Executor:
         for operation in batch:
             operation.error = None
             try:
-                operation.result = operation.action(store)
+                operation.run(store)
             except KernelError as error:  # refused; it has changed nothing
                 operation.error = error
         return self._access.commit()

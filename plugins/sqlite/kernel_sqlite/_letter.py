@@ -59,17 +59,21 @@ def write_letter(envelope: Envelope, *, now: float) -> Letter:
     """
     check_envelope(envelope)
     deadline = envelope.deadline
-    return Letter(
-        envelope.id,
-        envelope.subject,
-        envelope.body,
-        _write_headers(envelope.headers) if envelope.headers else "",
-        envelope.content_type,
-        envelope.reply_to,
-        envelope.correlation_id,
-        9 - envelope.priority,
-        envelope.delay,
-        None if deadline == math.inf else now + deadline - trio.current_time(),
+    # As `Letter(...)`, which hands each value over twice.
+    return tuple.__new__(  # pyright: ignore[reportUnknownMemberType]  what it may be made of is not said
+        Letter,
+        (
+            envelope.id,
+            envelope.subject,
+            envelope.body,
+            _write_headers(envelope.headers) if envelope.headers else "",
+            envelope.content_type,
+            envelope.reply_to,
+            envelope.correlation_id,
+            9 - envelope.priority,
+            envelope.delay,
+            None if deadline == math.inf else now + deadline - trio.current_time(),
+        ),
     )
 
 

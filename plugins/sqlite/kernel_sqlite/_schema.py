@@ -20,7 +20,7 @@ BEHIND: Final = 3
 TABLES: Final = f"""
 CREATE TABLE kernel_meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
-    last INTEGER NOT NULL,        -- the greatest number given to an entry or a place
+    last INTEGER NOT NULL,        -- no number given to an entry or a place is greater
     topology INTEGER NOT NULL     -- grows when exchanges, queues or bindings change
 );
 INSERT INTO kernel_meta VALUES (1, 0, 0);

@@ -26,6 +26,8 @@ from ._upkeep import Upkeep
 Clock = Callable[[], float]
 
 
+_AHEAD: Final = 1000
+"""Numbers that a process takes at a time: what it does not use is lost, and most transactions write a page less."""
 RECOVERY_PAUSE: Final = 1.0
 """Seconds before a message comes again whose outcome could not be noted."""
 
@@ -47,8 +49,8 @@ class Store:
     _version: int | None = attrs.field(default=None, init=False)
     """`data_version` that everything in memory belongs to."""
     _changes: int = attrs.field(default=0, init=False)
-    _written: int = attrs.field(default=0, init=False)
-    """The greatest number that the file knows of."""
+    _allowed: int = attrs.field(default=0, init=False)
+    """The greatest number that the file allows us."""
 
     def __attrs_post_init__(self) -> None:
         catalog = Catalog(self._connection, self.max_length)
@@ -87,15 +89,15 @@ class Store:
         """Have SQLite know all that the transaction did, so that only the commit itself is left."""
         self.shelves.entries.flush()
         self.shelves.catalog.flush()
-        if self.shelves.entries.last != self._written:
-            self._connection.execute("UPDATE kernel_meta SET last = ?", (self.shelves.entries.last,))
+        if self.shelves.entries.last > self._allowed:
+            self._allowed = self.shelves.entries.last + _AHEAD
+            self._connection.execute("UPDATE kernel_meta SET last = ?", (self._allowed,))
 
     def commit(self) -> Effects:
         """Make the transaction last; returns what others must hear of."""
         self.prepare()
         self._connection.execute("COMMIT")  # and the checkpoint that is due, within the same call
         self._let_others()
-        self._written = self.shelves.entries.last
         effects, self.shelves.effects = self.shelves.effects, Effects()
         effects.has_written = self._connection.total_changes != self._changes
         return effects
@@ -167,8 +169,9 @@ class Store:
             UnroutableError: if there is no such exchange; or if mandatory, and no queue is bound.
             QueueFullError: if a queue that refuses is full.
         """
-        queues = self.shelves.catalog.route(letter.subject, exchange)
-        if len(queues) == 1 and letter.delay <= 0 and self.shelves.put_plain(queues[0], letter):
+        shelves = self.shelves
+        queues = shelves.catalog.route(letter.subject, exchange)
+        if len(queues) == 1 and letter.delay <= 0 and shelves.put_plain(queues[0], letter):
             return  # as nearly every message is
         if mandatory and not queues:
             raise UnroutableError.naming(letter.subject, exchange=exchange)
@@ -316,7 +319,7 @@ class Store:
 
     def _refresh(self, version: int) -> None:
         last, topology = self._connection.execute("SELECT last, topology FROM kernel_meta").fetchone()
-        self.shelves.entries.last = self._written = last
+        self.shelves.entries.last = self._allowed = last
         self.shelves.catalog.refresh(topology)
         self.shelves.upkeep.refresh()
         self.shelves.effects.is_foreign = True

@@ -2,6 +2,9 @@
 
 Waiting is in the nature of a disk: while one transaction is written, the operations of other tasks gather for the
 next. So the more tasks there are, the less each of them costs, and nobody waits for company.
+
+Longer than most files: who asks, who is done and who is told when the thread breaks or the file is closed have to
+agree on one lock, and are read together.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any, Final, TypeVar, final
 import attrs
 import trio
 
+from kernel import at_turn_end
 from kernel.errors import UnavailableError
 
 from ._access import Access
@@ -23,7 +27,7 @@ from ._clock import Clock
 from ._executor import Executor
 from ._failure import is_interrupted
 from ._hold import Hold
-from ._operation import Operation
+from ._operation import Action, Operation
 from ._shelves import Effects
 from ._store import Store
 from ._teller import Teller
@@ -46,19 +50,15 @@ class StoreThread:
     _teller: Teller
     _poll_interval: float
     _transaction_timeout: float
-    _mutex: threading.RLock = attrs.field(factory=threading.RLock, init=False)
-    """What `_lock` locks; by itself, it is taken and released without a function of Python."""
-    _lock: threading.Condition = attrs.field(
-        init=False, default=attrs.Factory(lambda self: threading.Condition(self._mutex), takes_self=True)
-    )
+    _lock: threading.Condition = attrs.field(factory=threading.Condition, init=False)
+    _gathered: list[Operation[Any] | Hold] = attrs.field(factory=list[Operation[Any] | Hold], init=False)
+    """What was asked for in this turn of the event loop. The thread does not see it, so it needs no lock."""
     _waiting: list[Operation[Any] | Hold] = attrs.field(factory=list[Operation[Any] | Hold], init=False)
     _executor: Executor = attrs.field(
         init=False,
         default=attrs.Factory(lambda self: Executor(self._access, self._teller, self._is_stopping), takes_self=True),
     )
     _is_idle: bool = attrs.field(default=False, init=False)
-    _is_kicked: bool = attrs.field(default=False, init=False)
-    """Whether the event loop is going to wake the thread."""
     _is_closing: bool = attrs.field(default=False, init=False)
     _is_hungry: bool = attrs.field(default=False, init=False)
     """Whether somebody waits for messages, from other processes too."""
@@ -79,6 +79,13 @@ class StoreThread:
     async def perform(self, action: Callable[[Store], ResultT]) -> ResultT:
         """Run an action in the next transaction; returns its result once that is committed.
 
+        Raises, Cancellation: as `complete`.
+        """
+        return await self.complete(Action(action))
+
+    async def complete(self, operation: Operation[ResultT]) -> ResultT:
+        """Do something in the next transaction; returns its result once that is committed.
+
         Raises:
             StorageFullError: if there is no space.
             StorageError: if the file took nothing for any other reason.
@@ -89,12 +96,20 @@ class StoreThread:
         Cancellation: Is a checkpoint. If cancelled before the transaction began, nothing was done; later, it may or
             may not be done.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if _HOLD.get() is not None:
+        if self._is_closing or _HOLD.get() is not None:  # a cancellation comes before what raises at once
+            await trio.lowlevel.checkpoint_if_cancelled()
             self.check_task()
-        operation = Operation(action, trio.lowlevel.current_task())
-        self.submit(operation)
-        await self.wait(operation, self.take_back)
+            self._check_open()
+        operation.task = trio.lowlevel.current_task()
+        if not self._gathered:
+            at_turn_end(self._hand_over)
+        self._gathered.append(operation)
+
+        def abort(_: object) -> trio.lowlevel.Abort:  # as in `wait`, without calls of its own for each message
+            self.take_back(operation)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
         return operation.outcome()
 
     def wait(self, operation: WaitedT, take_back: Callable[[WaitedT], object]) -> Awaitable[object]:
@@ -104,28 +119,46 @@ class StoreThread:
         """
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            operation.task = None
             take_back(operation)
             return trio.lowlevel.Abort.SUCCEEDED
 
         return trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105  awaited by the caller
 
     def submit(self, operation: Operation[Any] | Hold) -> None:
-        """Have something done.
+        """Have something done, together with what tasks ask for that have just been told.
 
         Raises:
             UnavailableError: if the file is closed.
         """
-        with self._mutex:
-            if self._is_closing:
-                raise UnavailableError(f'"{self._access.path}" is closed')
-            self._waiting.append(operation)
-            is_first = self._is_idle and not self._is_kicked
-        if is_first:
-            # Tasks that were told together submit together: the thread begins when all of them had their turn, and
-            # does not spend a sync on the first of them.
-            self._is_kicked = True
-            self._teller.tell(self._kick)
+        self._check_open()
+        if not self._gathered:
+            if self._is_idle:  # it would begin at once, without what those tasks ask for in the next turn
+                self._teller.tell(self._hand_over_soon)
+            else:
+                self._hand_over_soon()
+        self._gathered.append(operation)
+
+    def _check_open(self) -> None:
+        if self._is_closing:
+            raise UnavailableError(f'"{self._access.path}" is closed')
+
+    def _hand_over_soon(self) -> None:
+        at_turn_end(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Give the thread what was gathered.
+
+        Tasks that were told together ask together, and the thread gets all of it at once: it takes the lock and is
+        woken once for all of them, and spends no sync on the first of them.
+        """
+        gathered, self._gathered = self._gathered, []
+        with self._lock:
+            if self.failure is None:
+                self._waiting += gathered
+                if self._is_idle:
+                    self._lock.notify()
+                return
+        self._refuse(gathered)
 
     def submit_last(self, operation: Operation[Any]) -> None:
         """Have something done that tidies up; a file that is closed has been tidied up."""
@@ -154,19 +187,16 @@ class StoreThread:
             if self._is_idle:
                 self._lock.notify()
 
-    def _kick(self) -> None:
-        self._is_kicked = False
-        with self._lock:
-            self._lock.notify()
-
     def take_back(self, operation: Operation[Any] | Hold) -> bool:
-        """Return whether it was not begun, and is not going to be."""
+        """Have nobody wait for it; return whether it was not begun, and is not going to be."""
+        operation.task = None
         with self._lock:
-            if operation not in self._waiting:
-                return False
-            self._waiting.remove(operation)
-            operation.is_taken_back = True
-            return True
+            for untouched in (self._gathered, self._waiting):
+                if operation in untouched:
+                    untouched.remove(operation)
+                    operation.is_taken_back = True
+                    return True
+        return False
 
     def post(self, hold: Hold, operation: Operation[Any]) -> None:
         """Have something done in a hold that was granted, or told that the hold is over."""
@@ -175,7 +205,8 @@ class StoreThread:
             self._lock.notify()
 
     def take_back_from(self, hold: Hold, operation: Operation[Any]) -> None:
-        """Take back what was posted, if it was not begun."""
+        """Have nobody wait for what was posted, and take it back if it was not begun."""
+        operation.task = None
         with self._lock:
             if operation in hold.waiting:
                 hold.waiting.remove(operation)
@@ -186,6 +217,7 @@ class StoreThread:
 
         Cancellation: Is a checkpoint. If cancelled, the thread does the rest by itself.
         """
+        self._hand_over()
         with self._lock:
             self._is_closing = True
             self._lock.notify()
@@ -199,7 +231,7 @@ class StoreThread:
                 self._under_way = batch
                 self._do(batch)
                 self._under_way = []
-            self._executor.execute([Operation(Store.close)])
+            self._executor.execute([Action(Store.close)])
             self._access.close()
         except BaseException as error:  # noqa: ASYNC103, BLE001  there is nobody above: who waits would wait for ever
             self._break(error)
@@ -222,14 +254,18 @@ class StoreThread:
             self._is_closing = True
             left, self._waiting = self._waiting, []
         left += [self._under_way] if isinstance(self._under_way, Hold) else self._under_way
+        self._refuse(left)
+        with suppress(Exception):
+            self._access.drop()
+
+    def _refuse(self, left: list[Operation[Any] | Hold]) -> None:
+        """Tell those who wait that the thread has broken. In the thread or the event loop."""
         for one in left:
             if isinstance(one, Hold):
                 self._close(one, self.failure)
             else:
                 one.error = self.failure
             self._teller.tell(one.tell)
-        with suppress(Exception):
-            self._access.drop()
 
     def _take(self) -> list[Operation[Any]] | Hold | None:
         """Wait for something to do; an empty list is time to look around, and None is the end."""
@@ -252,7 +288,7 @@ class StoreThread:
             return self._waiting.pop(0)  # type: ignore[return-value]  # what stopped the loop at once is a Hold
         del self._waiting[: len(batch)]
         if self.clock.wall() >= self._access.next_time():
-            batch.append(Operation(Store.upkeep))
+            batch.append(Action(Store.upkeep))
         return batch
 
     def _patience(self) -> float:
@@ -265,7 +301,7 @@ class StoreThread:
         if self.clock.monotonic() >= self._executor.retry_at:
             self._executor.retry()
         elif self.clock.wall() >= self._access.next_time():
-            self._executor.execute([Operation(Store.upkeep)])
+            self._executor.execute([Action(Store.upkeep)])
         elif self._is_hungry and self._access.has_changed():
             self._teller.tell(self._teller.listener.on_foreign)
 
@@ -314,7 +350,7 @@ class StoreThread:
             self._doom(hold, operation, error)
             return
         try:
-            operation.result = operation.action(store)
+            operation.run(store)
         except Exception as error:  # noqa: BLE001  it is the task's own statement: the task hears of it
             if is_interrupted(error):
                 self._doom(hold, operation, self._too_long())

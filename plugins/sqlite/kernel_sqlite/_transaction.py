@@ -18,7 +18,7 @@ from kernel.errors import UnavailableError
 from ._guard import GUEST_MARK, Guard
 from ._hold import Hold
 from ._letter import write_letter
-from ._operation import Operation
+from ._operation import Action
 from ._store import Store
 from ._thread import StoreThread
 
@@ -56,7 +56,7 @@ class SqliteTransaction(Transaction):
     def give_up(self) -> None:
         """Undo it, if it is not over; nobody has to wait for that."""
         if self._hold.is_open:
-            self._hold.last = Operation(_nothing)
+            self._hold.last = Action(_nothing)
             self._hold.commits = False
             with suppress(UnavailableError):  # it has just had its time
                 self._thread.post(self._hold, self._hold.last)
@@ -69,7 +69,8 @@ class SqliteTransaction(Transaction):
 
     async def _perform(self, action: Callable[[Store], ResultT], *, is_last: bool = False) -> ResultT:
         await trio.lowlevel.checkpoint_if_cancelled()
-        operation = Operation(action, trio.lowlevel.current_task())
+        operation = Action(action)
+        operation.task = trio.lowlevel.current_task()
         if is_last:
             self._hold.last, self._hold.commits = operation, True
         self._thread.post(self._hold, operation)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,14 @@ LOTS = {
 @pytest.mark.parametrize("lengths", LOTS.values(), ids=LOTS.keys())
 @pytest.mark.parametrize(
     "other",
-    [{"rank": 4}, {"deadline": 2_000_000.0}, {"subject": "other"}, {"delay": 60.0}, {"subject": "narrow"}],
+    [
+        {"rank": 4},
+        {"deadline": 2_000_000.0},
+        {"subject": "other"},
+        {"delay": 60.0},
+        {"subject": "narrow"},
+        {"body": b"another", "headers": '{"a": 1}', "content_type": "text/x", "reply_to": "r", "correlation_id": "c"},
+    ],
     ids=lambda other: next(iter(other.items()))[-1],
 )
 def test_each_message_of_a_transaction_stands_where_its_own_fields_say(
@@ -152,6 +159,61 @@ def test_each_message_of_a_transaction_stands_where_its_own_fields_say(
     assert [one.id for one in taken if one.subject == "q"] == [
         one.id for one in sorted((one for one in letters if one.subject == "q"), key=lambda one: (one.rank, one.delay))
     ]
+
+
+OWN = {
+    "headers": lambda number: {"headers": f'{{"n": {number}}}'},
+    "correlation ids": lambda number: {"correlation_id": f"c{number}"},
+    "all": lambda number: {
+        name: f"{name} {number}" for name in ("headers", "content_type", "reply_to", "correlation_id")
+    },
+    "nothing": lambda _: {},
+}
+"""What each of the messages of a transaction has for itself."""
+
+
+@pytest.mark.parametrize("own", OWN.values(), ids=OWN.keys())
+def test_messages_share_no_more_than_they_have_in_common(own: Callable[[int], dict[str, str]], store: Store) -> None:
+    declare(store)
+    usual = Letter("", "q", b"", "", "", "", "", 9, 0.0, None)
+    letters = [usual._replace(id=f"{one:03}", body=b"%d" % one, **own(one)) for one in range(203)]
+    with committed(store):
+        for letter in letters:
+            store.send(letter, exchange="", mandatory=True)
+
+    assert [one.letter for one in claim(store, 1000)] == letters
+
+
+def test_no_number_is_used_twice_whoever_sends_and_however_often_the_file_is_opened(path: Path, wall: Wall) -> None:
+    """A process takes more numbers than it needs at a time."""
+    with stored(path, wall) as first, stored(path, wall) as second:
+        declare(first)
+        for number, sender in enumerate([first, first, second, first, second, second]):
+            send(sender, f"{number}")
+        with committed(first):
+            for number in range(6, 2500):
+                first.send(Letter(f"{number}", "q", b"", "", "", "", "", 9, 0.0, None), exchange="", mandatory=True)
+        send(second, "2500")
+    with stored(path, wall) as third:
+        send(third, "2501")
+        taken = claim(third, 10_000)
+
+    assert [one.letter.id for one in taken] == [str(number) for number in range(2502)]
+    assert sorted({one.seq for one in taken}) == [one.seq for one in taken]
+
+
+def test_numbers_of_a_transaction_that_is_undone_are_taken_again_by_one_at_most(path: Path, wall: Wall) -> None:
+    with stored(path, wall) as first, stored(path, wall) as second:
+        declare(first)
+        first.begin()
+        first.send(Letter("undone", "q", b"", "", "", "", "", 9, 0.0, None), exchange="", mandatory=True)
+        first.prepare()
+        first.rollback()
+        for number, sender in enumerate([second, first, second, first]):
+            send(sender, f"{number}")
+        taken = claim(first, 10)
+
+    assert [one.letter.id for one in taken] == ["0", "1", "2", "3"]
 
 
 def test_a_refusal_in_a_transaction_hurts_nobody_else(store: Store) -> None:

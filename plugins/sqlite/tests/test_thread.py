@@ -21,7 +21,7 @@ from kernel_sqlite._events import MessageDropped
 from kernel_sqlite._executor import Executor
 from kernel_sqlite._thread import StoreThread
 
-from kernel import Ack, DeadLetter, Envelope, Event, Retry
+from kernel import Ack, DeadLetter, Envelope, Event, Retry, at_turn_end
 from kernel.abc import Queue, Subscription, Topology
 from kernel.errors import UnavailableError
 from kernel.testing import fake_context, hold_clock_for_threads, no_leaks
@@ -88,6 +88,67 @@ async def test_a_statement_that_runs_on_is_ended_by_a_stop(open_sqlite: OpenSqli
     assert len(failed) == 1
 
 
+# --- what tasks ask for in one turn ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many operations each transaction had."""
+    found: list[int] = []
+    execute = Executor.execute
+
+    def noted(self: Executor, batch: Any) -> None:
+        found.append(len(batch))
+        execute(self, batch)
+
+    monkeypatch.setattr(Executor, "execute", noted)
+    return found
+
+
+async def test_what_is_sent_in_one_turn_is_one_transaction(open_sqlite: OpenSqlite, sizes: list[int]) -> None:
+    async with open_sqlite() as broker:
+        await prepare(broker)
+        sizes.clear()
+        async with trio.open_nursery() as nursery:
+            for number in range(64):
+                nursery.start_soon(send, broker, f"{number}")
+
+        assert sizes == [64]
+        assert len(await broker.peek("q")) == 64
+
+
+async def test_what_is_settled_and_sent_in_one_turn_is_one_transaction(
+    open_sqlite: OpenSqlite, sizes: list[int]
+) -> None:
+    async with open_sqlite() as broker:
+        await prepare(broker)
+        await send(broker, "one")
+        async with broker.subscribe(Subscription(queue="q", prefetch=1)) as deliveries:
+            delivery = await anext(deliveries)
+            sizes.clear()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(delivery.settle, Ack())
+                nursery.start_soon(send, broker, "two")
+
+        assert sizes[:1] == [2]
+
+
+async def test_a_send_that_is_cancelled_before_its_turn_is_over_is_not_sent(
+    open_sqlite: OpenSqlite, sizes: list[int]
+) -> None:
+    async with open_sqlite() as broker:
+        await prepare(broker)
+        sizes.clear()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await send(broker, "one")
+        waiting = await broker.peek("q")
+
+        assert scope.cancelled_caught
+        assert sizes == [1]  # the look
+        assert waiting == []
+
+
 # --- the last net -----------------------------------------------------------------------------------------------------
 
 PLACES: dict[str, tuple[type, str]] = {
@@ -134,6 +195,17 @@ async def test_an_error_in_the_thread_fails_the_driver_and_leaves_nobody_waiting
 
     assert raised.value.__cause__ is error
     assert sorted(ended) == ["one", "own", "two"]
+
+
+async def test_who_asks_in_the_turn_in_which_the_thread_breaks_is_told(open_sqlite: OpenSqlite) -> None:
+    with trio.fail_after(30), suppress(UnavailableError):
+        async with open_sqlite() as broker:
+            await prepare(broker)
+            at_turn_end(lambda: broker._thread._break(MemoryError()))
+            with pytest.raises(UnavailableError, match="has broken") as raised:
+                await send(broker)
+
+    assert isinstance(raised.value.__cause__, MemoryError)
 
 
 # --- what the file must take ------------------------------------------------------------------------------------------
