@@ -23,7 +23,7 @@ from kernel.abc import hearing
 
 from ._later import DRAWN, Backlog, Later, WithinLater
 from ._parents import CARRIED, MORE, parent_of, written
-from ._unrecorded import HEADER, LENGTH, SPAN_KEY, STATE, Unrecorded, Within, draw, is_unrecorded, told_by
+from ._unrecorded import HEADER, LENGTH, SPAN_KEY, STATE, Unrecorded, Within, draw, is_unrecorded, shortcuts, told_by
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     _Hook = Callable[[Event], object]
 
+_MISSING: Final = Token.MISSING
 _SERVER_ERROR: Final = 500
 _TEXT_MAX: Final = 8 * 1024
 """Characters of a traceback."""
@@ -65,12 +66,17 @@ class Tracing:
     """Whether what is recorded can be told without the SDK."""
     _ahead: list[int | Mapping[str, str]] = attrs.field(factory=list["int | Mapping[str, str]"], init=False)
     """Traces that may begin here: the ids of those to be recorded, and what the others take along."""
+    _running: Callable[[], TraceContext] = attrs.field(init=False)
+    """As `get_current` of OpenTelemetry."""
+    _attach: Callable[[TraceContext], Token[TraceContext]] = attrs.field(init=False)
+    """As `attach` of OpenTelemetry."""
     _requests: dict[int, _Open] = attrs.field(factory=dict[int, _Open], init=False)
     """By the identity of the request, which lives until its end is told."""
 
     def __attrs_post_init__(self) -> None:
         fields = propagate.get_global_textmap().fields
         self._is_plain = HEADER in fields and fields <= CARRIED
+        self._running, self._attach = shortcuts()
         self._is_foretold = self.bound is not None and self._is_plain
 
     @contextmanager
@@ -199,9 +205,9 @@ class Tracing:
             along = going_on
         within = Within()
         within.along = along
-        around = contexts.attach(within).old_value
-        if around and around is not Token.MISSING:
-            contexts.attach(contexts.Context({**around, SPAN_KEY: Unrecorded(along)}))
+        around = self._attach(within).old_value
+        if around is not _MISSING and around:
+            self._attach(contexts.Context({**around, SPAN_KEY: Unrecorded(along)}))
         return along
 
     def _goes_on(self, header: object, headers: Mapping[str, object]) -> Mapping[str, object] | None:
@@ -223,7 +229,7 @@ class Tracing:
         """
         if along and (header := along.get(HEADER)) is not None:
             return bool(is_unrecorded(str(header)))
-        if contexts.get_current() and trace.get_current_span() is not trace.INVALID_SPAN:
+        if self._running() and trace.get_current_span() is not trace.INVALID_SPAN:
             return False  # within a span of the user's own
         ahead = self._ahead
         if ahead and not along and not isinstance(first := ahead[-1], int):  # as of nearly all: without another call

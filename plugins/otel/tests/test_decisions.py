@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from kernel_otel._provider import Provider, bound_of
 from kernel_otel._tracing import Tracing
+from kernel_otel._unrecorded import shortcuts
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, detach, get_current
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -197,3 +198,14 @@ def test_a_span_has_the_flags_and_the_parent_that_the_sdk_gives_it(headers: dict
     (span,) = exporter.get_finished_spans()
     assert along.trace_flags == expected.get_span_context().trace_flags
     assert span.parent == expected.parent  # type: ignore[attr-defined]
+
+
+def test_the_context_that_runs_is_that_of_opentelemetry() -> None:
+    one = Context({"key": 1})
+    running, attach = shortcuts()
+    token = attach(one)
+    seen = running(), get_current()
+    detach(token)
+
+    assert seen == (one, one)
+    assert running() is get_current() is not one
