@@ -73,11 +73,15 @@ if TYPE_CHECKING:
     from ._core.snapshot import ComponentSnapshot as ComponentSnapshot
     from ._core.snapshot import Snapshot as Snapshot
     from ._core.snapshot import Usage as Usage
+    from ._core.spans import CountsAsked as CountsAsked
     from ._core.spans import HandlerCalled as HandlerCalled
     from ._core.spans import HandlerDone as HandlerDone
     from ._core.spans import RequestBegan as RequestBegan
+    from ._core.spans import RequestCounted as RequestCounted
     from ._core.spans import RequestDone as RequestDone
     from ._core.spans import RequestFailed as RequestFailed
+    from ._core.spans import RequestFigures as RequestFigures
+    from ._core.spans import RequestsDone as RequestsDone
     from ._core.spans import Sending as Sending
     from ._core.spans import Sent as Sent
     from ._core.spans import carried as carried
@@ -111,11 +115,15 @@ _LATER: Final = {
     "ExitStatus": "_supervise.kernel",
     "Failure": "_delivery.failure",
     "Kernel": "_supervise.kernel",
+    "CountsAsked": "_core.spans",
     "HandlerCalled": "_core.spans",
     "HandlerDone": "_core.spans",
     "RequestBegan": "_core.spans",
+    "RequestCounted": "_core.spans",
     "RequestDone": "_core.spans",
     "RequestFailed": "_core.spans",
+    "RequestFigures": "_core.spans",
+    "RequestsDone": "_core.spans",
     "Sending": "_core.spans",
     "Sent": "_core.spans",
     "carried": "_core.spans",

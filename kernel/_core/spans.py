@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import attrs
 
@@ -143,7 +143,6 @@ class RequestFailed(Passage):
     """Stands for the request: the same object as in its `RequestBegan` and `RequestDone`."""
 
 
-@final
 @frozen(kw_only=True)
 class RequestDone(Event):
     """A request, or a websocket, has ended, whether an application was called or not. The component is the dispatcher."""
@@ -170,3 +169,31 @@ class RequestDone(Event):
     """What the client, or a proxy, called it in `X-Request-ID`, or a new one."""
     request: object = attrs.field(default=None, repr=False, eq=False)
     """Stands for the request: the same object as in its `RequestBegan`."""
+
+
+RequestFigures: TypeAlias = tuple[str, str, int, float, int, int]
+"""What is counted of a request, as `RequestDone` has it: worker, method, status, seconds, bytes received and sent."""
+
+
+@final
+@frozen(kw_only=True)
+class RequestCounted(RequestDone):
+    """A `RequestDone` of which `RequestsDone` tells, too: who counts by that leaves it out."""
+
+
+@final
+@frozen(kw_only=True)
+class RequestsDone(Passage):
+    """Requests of a dispatcher that have ended, for who does no more than count them.
+
+    Many are told of together, a quarter of a second late at most, and at once if somebody asks with `CountsAsked`. It is
+    a passage, since it comes besides what is told of each: it has to be named.
+    """
+
+    requests: Sequence[RequestFigures] = attrs.field(repr=False)
+
+
+@final
+@frozen(kw_only=True)
+class CountsAsked(Passage):
+    """Somebody is about to say how often what has happened: who has gathered such tells of it now."""

@@ -41,7 +41,7 @@ async def scraped(metrics: Metrics, accept: str) -> tuple[bytes, str]:
 
     Cancellation: Is a checkpoint.
     """
-    metrics.count()
+    metrics.count_all()
     return await trio.to_thread.run_sync(rendered, metrics, accept)
 
 

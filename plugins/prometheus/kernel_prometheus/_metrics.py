@@ -11,6 +11,7 @@ import trio
 
 from kernel import (
     Ack,
+    CountsAsked,
     DeadLetter,
     DeliveryDone,
     DeliveryRevoked,
@@ -19,7 +20,9 @@ from kernel import (
     HandlerDone,
     HookFailed,
     LoopBlocked,
+    RequestCounted,
     RequestDone,
+    RequestsDone,
     Retry,
     Return,
     SettleFailed,
@@ -99,8 +102,6 @@ class Metrics:
     )
     _done: list[DeliveryDone] = attrs.field(factory=list[DeliveryDone], init=False)
     """Deliveries that ended in this turn, and are counted at its end: one after the other, that costs half."""
-    _asked: list[RequestDone] = attrs.field(factory=list[RequestDone], init=False)
-    """Requests that ended in it, likewise."""
     _delivered: dict[Labels, DeliveryRow] = attrs.field(init=False, factory=dict[Labels, DeliveryRow])
     """By dispatcher and worker; with the next, whatever there was room for."""
     _answered: dict[tuple[str, str, str, int], RequestRow] = attrs.field(
@@ -128,27 +129,38 @@ class Metrics:
         """Count while inside."""
         trio.lowlevel.add_instrument(self.turns)
         hooks: list[tuple[Callable[..., object], type[Event]]] = [(self._done.append, DeliveryDone)]
-        hooks += [(self._asked.append, RequestDone)]
+        hooks.append((self._answered_together, RequestsDone))
         hooks += [(self._seldom, kind) for kind in (SettleFailed, DeliveryRevoked, LoopBlocked, HookFailed)]
         if self.config.handlers or self.config.micro_framework:
             hooks.append((self._handled, HandlerDone))
         if self.config.micro_framework:
             hooks.append((self._called, HandlerCalled))
-        end = self.context.subscribe(cast("Hook", self._settled), DeliverySettled, but=(DeliveryDone,))
+        subscribe = self.context.subscribe
+        ends = [
+            subscribe(cast("Hook", self._settled), DeliverySettled, but=(DeliveryDone,)),
+            subscribe(cast("Hook", self._answered_alone), RequestDone, but=(RequestCounted,)),
+        ]
         try:
             with hearing(self.context, *hooks):
                 yield
         finally:
-            end()
+            for end in ends:
+                end()
             trio.lowlevel.remove_instrument(self.turns)
             self.count()
 
     def count(self) -> None:
         """Count what has ended in this turn so far. Only in the thread of the event loop."""
-        if not (self._done or self._asked):  # as in many a turn
-            return
-        ended: list[DeliveryRow | RequestRow] = [*self._sorted(), *self._sorted_requests()]
-        for row in ended:
+        if self._done:
+            self._count_rows(self._sorted())
+
+    def count_all(self) -> None:
+        """Count what has ended so far, also what others have gathered. Only in the thread of the event loop."""
+        self.context.emit(CountsAsked(component=self.context.id))
+        self.count()
+
+    def _count_rows(self, rows: Iterable[DeliveryRow | RequestRow]) -> None:
+        for row in rows:
             try:
                 row.count()
             except Exception:  # noqa: BLE001  as below
@@ -171,28 +183,18 @@ class Metrics:
         self._done.clear()
         return rows.values()
 
-    def _sorted_requests(self) -> Iterable[RequestRow]:
+    def _sorted_requests(self, event: RequestsDone) -> Iterable[RequestRow]:
         """Return the rows of requests that have ended, likewise."""
         rows: dict[int, RequestRow] = {}
         row = None
-        for event in self._asked:
+        for worker, method, status, seconds, received, sent in event.requests:
             try:
-                if (
-                    row is None
-                    or event.status != row.status
-                    or event.worker is not row.worker
-                    or event.component is not row.dispatcher
-                    or event.method != row.method
-                ):
-                    key = (event.component, event.worker, event.method, event.status)
-                    row = self._answered.get(key) or self._row_of_request(event)
+                if row is None or status != row.status or worker is not row.worker or method != row.method:
+                    row = self._row_of_request(event.component, worker, method, status)
                     rows[id(row)] = row
-                row.seconds.append(event.seconds)
-                row.received += event.received
-                row.sent += event.sent
+                row.add(seconds, received, sent)
             except Exception:  # noqa: BLE001  as above
                 self.hook_failures.add((_HOOK,))
-        self._asked.clear()
         return rows.values()
 
     # --- hooks: each runs for each delivery, call or request --------------------------------------------------
@@ -222,22 +224,34 @@ class Metrics:
             if event.error is not None:
                 self.failed.add(labels)
 
-    def _row_of_request(self, event: RequestDone) -> RequestRow:
-        labels, capped = (event.component, event.worker), self.capped
-        method = event.method if event.method in _METHODS else "other"
+    def _answered_together(self, event: RequestsDone) -> None:
+        self._count_rows(self._sorted_requests(event))
+
+    def _answered_alone(self, event: RequestDone) -> None:
+        row = self._row_of_request(event.component, event.worker, event.method, event.status)
+        row.add(event.seconds, event.received, event.sent)
+        row.count()
+
+    def _row_of_request(self, dispatcher: str, worker: str, method: str, status: int) -> RequestRow:
+        key = (dispatcher, worker, method, status)
+        return self._answered.get(key) or self._new_row_of_request(*key)
+
+    def _new_row_of_request(self, dispatcher: str, worker: str, asked: str, status: int) -> RequestRow:
+        labels, capped = (dispatcher, worker), self.capped
+        method = asked if asked in _METHODS else "other"
         row = RequestRow(
             *labels,
-            event.method,
-            event.status,
-            by=self.requests.room_for((*labels, method, str(event.status))),
+            asked,
+            status,
+            by=self.requests.room_for((*labels, method, str(status))),
             counts=self.requests.counts,
             received_by=self.request_bytes.room_for((*labels, "received")),
             sent_by=self.request_bytes.room_for((*labels, "sent")),
             amounts=self.request_bytes.counts,
             times=self.request_times.of(labels),
         )
-        if self.capped == capped and method == event.method:  # as above
-            self._answered[*labels, method, event.status] = row
+        if self.capped == capped and method == asked:  # as above
+            self._answered[*labels, method, status] = row
         return row
 
     def _seldom(self, event: Event) -> None:

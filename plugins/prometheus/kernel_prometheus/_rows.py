@@ -59,6 +59,12 @@ class RequestRow:
     """Bytes of body of these."""
     sent: int = attrs.field(default=0, init=False)
 
+    def add(self, seconds: float, received: int, sent: int) -> None:
+        """Take one, to be counted with the next."""
+        self.seconds.append(seconds)
+        self.received += received
+        self.sent += sent
+
     def count(self) -> None:
         """Count what is not counted yet."""
         seconds, self.seconds = self.seconds, []

@@ -14,7 +14,7 @@ import pytest
 import trio
 from kernel_prometheus import MetricsConfig
 from kernel_prometheus._counting import Counter, Histogram
-from kernel_prometheus._families import rendered
+from kernel_prometheus._families import rendered, scraped
 from kernel_prometheus._metrics import Metrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -22,17 +22,21 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from kernel import (
     Ack,
     ComponentSnapshot,
+    CountsAsked,
     DeadLetter,
     DeliveryDone,
     HandlerCalled,
     Listening,
+    RequestCounted,
     RequestDone,
+    RequestsDone,
     Snapshot,
     State,
     Usage,
     carry,
     handles,
 )
+from kernel.abc import hearing
 from kernel.testing import RunningService, fake_context, open_kernel
 
 OPEN = "application/openmetrics-text; version=1.0.0"
@@ -244,6 +248,39 @@ async def test_label_values_are_capped_and_methods_known() -> None:
     assert sum(metrics.requests.counts.values()) == 100
     assert ("dispatcher/api", "", "other", "0") in metrics.requests.counts
     assert of(text, "kernel_series_capped_total") == 95
+
+
+async def test_requests_are_counted_once_whoever_tells_of_them() -> None:
+    context = fake_context("dispatcher/metrics")
+    metrics = Metrics(context, MetricsConfig())
+    told = {"worker": "worker/w", "method": "GET", "status": 200, "seconds": 0.1, "received": 3, "sent": 5}
+    more = {"path": "/", "version": "1.1", "client": "", "request_id": ""}
+    unhashable: Any = ("worker/w", [], 200, 0.1, 3, 5)
+    with metrics.counting():
+        context.emit(RequestDone(component="dispatcher/other", **told, **more))
+        context.emit(RequestCounted(component="dispatcher/api", **told, **more))
+        rows = [("worker/w", "GET", 200, 0.1, 3, 5), unhashable, ("worker/w", "GET", 404, 0.1, 1, 1)]
+        context.emit(RequestsDone(component="dispatcher/api", requests=rows))
+
+    assert metrics.requests.counts == {
+        ("dispatcher/other", "worker/w", "GET", "200"): 1,
+        ("dispatcher/api", "worker/w", "GET", "200"): 1,
+        ("dispatcher/api", "worker/w", "GET", "404"): 1,
+    }
+    assert metrics.request_bytes.counts["dispatcher/api", "worker/w", "sent"] == 6
+    assert [sum(series.counts) for series in metrics.request_times.series.values()] == [1, 2]
+    assert sum(metrics.hook_failures.counts.values()) == 1
+
+
+async def test_a_scrape_has_counted_what_others_gather() -> None:
+    context = fake_context("dispatcher/metrics")
+    metrics = Metrics(context, MetricsConfig())
+    rows = [("worker/w", "GET", 200, 0.1, 3, 5)]
+    gathered = RequestsDone(component="dispatcher/api", requests=rows)
+    with metrics.counting(), hearing(context, (lambda _: context.emit(gathered), CountsAsked)):
+        text = (await scraped(metrics, ""))[0].decode()
+
+    assert of(text, "kernel_requests_total", "dispatcher/api", "worker/w", "GET", "200") == 1
 
 
 def test_a_histogram_is_capped_too() -> None:

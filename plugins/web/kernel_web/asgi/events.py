@@ -6,10 +6,13 @@ from typing import final
 
 import attrs
 
+from kernel import CountsAsked as CountsAsked
 from kernel import Event
 from kernel import RequestBegan as RequestBegan
+from kernel import RequestCounted as RequestCounted
 from kernel import RequestDone as RequestDone
 from kernel import RequestFailed as RequestFailed
+from kernel import RequestsDone as RequestsDone
 
 
 @final

@@ -34,7 +34,12 @@ class Route:
     max_body_bytes: int
     places: trio.CapacityLimiter | None = None
     """For requests that its application works on; None sets no limit."""
+    worker_id: str = attrs.field(init=False)
+    """`worker/name`; empty for what is no worker's."""
     _seen: Hosted | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.worker_id = f"worker/{self.worker}" if self.worker else ""
 
     def routing(self) -> Routing | None:
         """Return what its worker's router serves; None if it has none, or none is known.

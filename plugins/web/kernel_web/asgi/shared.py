@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final, final
 
 import attrs
@@ -13,10 +12,9 @@ from kernel.abc import Context, Intake
 from .._config import WebConfig
 from ..wire.clock import Clock
 from ..wire.turns import Turns
-from .access import AccessLog
-from .events import RequestDone, SlotsTaken, ThreadsTaken
+from .ended import Ended
+from .events import SlotsTaken, ThreadsTaken
 from .peers import Hosts, Proxies
-from .record import done, request_id
 from .routes import Routes
 
 _TAKEN: Final = "all slots are taken: requests wait"
@@ -37,7 +35,8 @@ class Shared:
     routes: Routes = attrs.field(init=False)
     hosts: Hosts = attrs.field(init=False)
     proxies: Proxies = attrs.field(init=False)
-    access: AccessLog | None = attrs.field(default=None, init=False)
+    ended: Ended = attrs.field(init=False)
+    """What is told of requests."""
     stopping: bool = attrs.field(default=False, init=False)
     leaving: bool = attrs.field(default=False, init=False)
     """Whether each connection ends with its next answer, since other processes serve those who come."""
@@ -47,8 +46,6 @@ class Shared:
     """Requests that have given their slot up, since they wait for their clients."""
     waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
     """Of requests that wait for a slot."""
-    _labels: dict[str, str] = attrs.field(factory=lambda: {"": ""}, init=False)
-    """Name of a worker -> `worker/name`."""
     _told_full: str = attrs.field(default="", init=False)
     """Why requests wait, as it was told."""
     _threads: trio.CapacityLimiter = attrs.field(factory=trio.to_thread.current_default_thread_limiter, init=False)
@@ -56,6 +53,7 @@ class Shared:
     _told_threads: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.ended = Ended(self.context, self.clock)
         self.hosts = Hosts(self.config.allowed_hosts)
         self.proxies = Proxies(self.config.trusted_proxies, self.config.proxy_headers)
 
@@ -85,31 +83,7 @@ class Shared:
             self.context.log.warning("all threads are taken: sync endpoints wait", threads=threads)
             self.context.emit(ThreadsTaken(component=self.context.id, threads=threads))
 
-    @property
-    def watches(self) -> bool:
-        """Whether anybody wants to know of single requests."""
-        return self.access is not None or bool(self.context.hears(RequestDone))
-
-    def note(
-        self, scope: dict[str, Any], worker: str, began: float, status: int, received: int = 0, sent: int = 0
-    ) -> None:
-        """Tell those who want to know of a request that has ended.
-
-        Args:
-            scope: Its own, or what there was of it.
-            worker: Whose it was; empty if it was nobody's.
-            began: By `time.perf_counter`, which costs less than the time of the loop.
-            status: Of the answer.
-            received: Bytes of body.
-            sent: Bytes of body.
-        """
-        hears, access = self.context.hears(RequestDone), self.access
-        if not hears and access is None:
-            return
-        seconds, name = time.perf_counter() - began, request_id(scope["headers"])
-        # The same text each time, so that whoever counts by it need not look at it.
-        label = self._labels.get(worker) or self._labels.setdefault(worker, f"worker/{worker}" if worker else "")
-        if hears:
-            self.context.emit(done(self.context.id, scope, label, seconds, name, status, received, sent))
-        if access is not None:
-            access.add(scope, label, seconds, name, status, received, sent, self.clock.date)
+    def note(self, scope: dict[str, Any], worker: str, began: float, status: int) -> None:
+        """Tell those who want to know of a request without bodies that has ended; see `Ended.add`."""
+        if self.ended.is_watched:
+            self.ended.add(scope, worker, began, status)

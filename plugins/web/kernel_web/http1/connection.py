@@ -97,10 +97,15 @@ class Http1(Speaker):
     def _note(self) -> None:
         """Take note that a request has ended, however it did."""
         exchange, self._exchange = self._exchange, None
-        if exchange is not None and self._shared.watches:
+        if exchange is not None and (ended := self._shared.ended).is_watched:
             framing = exchange.framing
-            self._shared.note(
-                exchange.scope, exchange.worker, exchange.began, framing.status, exchange.received, framing.sent
+            ended.add(
+                exchange.scope,
+                exchange.route.worker_id,
+                exchange.began,
+                framing.status,
+                exchange.received,
+                framing.sent,
             )
 
     async def _serve_all(self) -> None:  # noqa: ASYNC910  suspends only to wait
@@ -149,7 +154,7 @@ class Http1(Speaker):
             await self._websocket.run()
         finally:
             socket, self._websocket = self._websocket, None
-            self._shared.note(socket.scope, socket.worker, socket.began, socket.status)
+            self._shared.note(socket.scope, socket.route.worker_id, socket.began, socket.status)
         return False
 
     async def _next_head(self) -> Head | None:

@@ -257,7 +257,8 @@ class Http2(Speaker):
 
     def _note(self, call: Stream | WebSocket, lane: Lane) -> None:
         sent = call.sent if isinstance(call, Stream) else 0
-        self._shared.note(call.scope, call.worker, call.began, call.status, lane.arrived, sent)
+        if (ended := self._shared.ended).is_watched:
+            ended.add(call.scope, call.route.worker_id, call.began, call.status, lane.arrived, sent)
 
     @property
     def _is_busy(self) -> bool:

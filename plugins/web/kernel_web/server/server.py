@@ -21,11 +21,13 @@ import attrs
 import trio
 
 from kernel import Listening
-from kernel.abc import Context, Intake
+from kernel.abc import Context, Intake, hearing
 from kernel.errors import StartupError
 
 from .._config import Address, WebConfig
-from ..asgi.access import AccessLog
+from ..asgi.access import AccessLog, as_json, as_text
+from ..asgi.ended import Ended
+from ..asgi.events import CountsAsked
 from ..asgi.routes import build_routes
 from ..asgi.shared import Shared
 from ..wire.clock import TICK_MAX, Clock
@@ -176,6 +178,7 @@ class Server:
         clock, config = self.shared.clock, self.shared.config
         while True:
             await trio.sleep(clock.tick)
+            self.shared.ended.tell()
             clock.move(server_header=config.server_header)
             self.shared.look_at_threads()
             now = clock.now - clock.tick
@@ -210,16 +213,14 @@ async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | Non
 
     Cancellation: Is a checkpoint on exit, which takes half of `stop_timeout` at most; cancelled, it aborts at once.
     """
-    async with trio.open_nursery() as nursery:
-        clock = Clock(config.shortest_timeout, server_header=config.server_header)
-        server = Server(Shared(config, context, clock), tls, nursery)
+    shared = Shared(config, context, Clock(config.shortest_timeout, server_header=config.server_header))
+    async with _telling(config, shared.ended), trio.open_nursery() as nursery:
+        server = Server(shared, tls, nursery)
         nursery.start_soon(server.sweep)
         if config.tls is not None:
             nursery.start_soon(functools.partial(renew, server, config.tls, h2=config.h2))
-        fd = _open_access_log(config)
-        if fd is not None:
-            server.shared.access = AccessLog(fd, config.access_log == "json")
-            nursery.start_soon(server.shared.access.write, TICK_MAX)
+        if shared.ended.access is not None:
+            nursery.start_soon(shared.ended.access.write, TICK_MAX, shared.ended.tell)
         try:
             yield server
         finally:
@@ -230,6 +231,27 @@ async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | Non
             finally:
                 server.abort()
                 nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _telling(config: WebConfig, ended: Ended) -> AsyncGenerator[None]:
+    """Have requests told of that end inside, and written down if that is asked for, the last after all connections.
+
+    Raises:
+        StartupError: if the file of the access log cannot be opened.
+
+    Cancellation: Is a checkpoint on exit, which takes a second at most, if there is an access log.
+    """
+    fd = _open_access_log(config)
+    if fd is not None:
+        ended.access = AccessLog(fd, as_json if config.access_log == "json" else as_text)
+    try:
+        with hearing(ended.context, (ended.tell_who_asks, CountsAsked)):
+            yield
+    finally:
+        ended.tell()
+        if ended.access is not None:
+            await ended.access.close(closes=bool(config.access_log_file))  # noqa: ASYNC102  shielded, and it has a deadline
 
 
 def _open_access_log(config: WebConfig) -> int | None:
