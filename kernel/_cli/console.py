@@ -17,6 +17,8 @@ import attrs
 import click
 from typing_extensions import override
 
+from .._core.fields import ByFields
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer, TypeIs
 
@@ -31,8 +33,8 @@ class OutputError(Exception):
 
 
 @final
-@attrs.frozen
-class Look:
+@attrs.frozen(eq=False, repr=False)
+class Look(ByFields):
     """What a stream can show."""
 
     colour: bool

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, TypedDict, final
 
 import attrs
 
+from .._core.fields import ByFields
 from .._core.spec import AnySpec, DispatcherSpec, DriverSpec, HandlerSpec, Plan, StopBudget, WorkerSpec
 from .._manifest.registry import Plugin, Registry
 from .._manifest.tables import SECTIONS
@@ -40,8 +41,8 @@ def _wait_name(what: str) -> str:
 
 
 @final
-@attrs.frozen
-class Provider:
+@attrs.frozen(eq=False, repr=False)
+class Provider(ByFields):
     """Where a component's class comes from."""
 
     plugin: str | None

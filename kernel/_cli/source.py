@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from .._convert.folder import folder_of, on_path
+from .._core.fields import ByFields
 from .._core.spec import Plan
 from .._manifest.layers import read_layers
 from .._manifest.manifest import Manifest, load, outline
@@ -39,8 +40,8 @@ _HELP: Final = frozenset({"--help", "-h"})
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Source:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Source(ByFields):
     """One manifest, as a command line names it."""
 
     path: str

@@ -15,6 +15,7 @@ import attrs
 
 from .broker import Capability, Topology
 from .envelope import NO_HEADERS, Envelope, Message
+from .fields import ByFields
 from .intake import Intake
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ ResourceT_co = TypeVar("ResourceT_co", covariant=True)
 
 
 @final
-@attrs.frozen
-class NoConfig:
+@attrs.frozen(eq=False, repr=False)
+class NoConfig(ByFields):
     """The configuration of a component that has nothing to configure."""
 
 
@@ -268,9 +269,11 @@ class Protocol(Component):
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
-class Candidate:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Candidate(ByFields):
     """One worker as the plan shows it to its dispatcher's class, before there is an instance."""
+
+    __repr__ = object.__repr__  # it holds what the user wrote
 
     worker: object
     """Its class, function or object; None if it could not be imported."""

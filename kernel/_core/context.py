@@ -14,6 +14,7 @@ from ..errors import StartupError
 from .broker import Broker
 from .contract import Contract
 from .crew import ALONE, Crew
+from .fields import ByFields
 from .interceptors import Intercept
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ def _tell_nobody(usage: Callable[[], Usage]) -> None:
 
 
 @final
-@attrs.frozen(kw_only=True, repr=False)
-class Context:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Context(ByFields):
     """What a component is given when it is built, besides its `Config`."""
 
     id: str

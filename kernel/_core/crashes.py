@@ -14,6 +14,8 @@ from typing import Final, final
 
 import attrs
 
+from .fields import ByFields
+
 CRASHES_HEADER: Final = "kernel-crashes"
 """The attempts in which a process died, of a copy that was made to note that."""
 COMINGS_HEADER: Final = "kernel-comings"
@@ -24,8 +26,8 @@ _MAX_SPARED: Final = 20_000
 
 
 @final
-@attrs.frozen
-class CrashNote:
+@attrs.frozen(eq=False, repr=False)
+class CrashNote(ByFields):
     """What a copy says."""
 
     crashes: int = 0

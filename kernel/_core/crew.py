@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 from typing_extensions import override
 
+from .fields import ByFields
+
 if TYPE_CHECKING:
     import trio
 
@@ -19,8 +21,8 @@ how often its essential components were started again."""
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Endpoint:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Endpoint(ByFields):
     """Where a crew is to listen: an address, the path of a unix socket, or a descriptor that its parent was given."""
 
     host: str = ""

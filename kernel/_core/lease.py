@@ -14,10 +14,12 @@ from typing import final
 
 import attrs
 
+from .fields import ByFields
+
 
 @final
-@attrs.frozen(kw_only=True)
-class LeaseState:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LeaseState(ByFields):
     """What a lease says at one moment."""
 
     version: int = 0

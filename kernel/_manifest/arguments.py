@@ -12,6 +12,7 @@ from typing import Final, final
 import attrs
 
 from .._convert.strict import FromOutside, is_array, is_table
+from .._core.fields import ByFields
 from .._core.words import did_you_mean, listed, shown, toml_path, unknown
 from ..errors import Problem
 from .overrides import value_of
@@ -33,8 +34,8 @@ _KEYS: Final = ("type", "default", "help")
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Argument:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Argument(ByFields):
     """One argument of `[kernel.arguments]`."""
 
     name: str

@@ -15,6 +15,7 @@ from typing import Final, Literal, final, overload
 
 import attrs
 
+from .._core.fields import ByFields
 from .._core.words import did_you_mean, listed
 from ..abc import Component, Dispatcher, Driver, Protocol
 from ..errors import PluginDuplicateError, PluginLoadError, PluginNotFoundError
@@ -73,8 +74,8 @@ _SHIPPED: Final[Mapping[str, str]] = {
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Plugin:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Plugin(ByFields):
     """One installed entry point; nothing of it is imported yet."""
 
     kind: str
@@ -112,9 +113,11 @@ class Plugin:
 
 
 @final
-@attrs.frozen(repr=False)
-class Registry:
+@attrs.frozen(eq=False, repr=False)
+class Registry(ByFields):
     """The plugins that may be used."""
+
+    __repr__ = object.__repr__  # it grows with what is installed
 
     plugins: tuple[Plugin, ...] = ()
     refused: tuple[Plugin, ...] = ()
@@ -141,7 +144,7 @@ class Registry:
         if names is None:
             return self
         allowed = [plugin for plugin in self.plugins if _is_named(plugin, names)]
-        refused = [plugin for plugin in self.plugins if plugin not in allowed]
+        refused = [plugin for plugin in self.plugins if not _is_named(plugin, names)]
         return Registry(tuple(allowed), (*self.refused, *refused))
 
     def find(self, kind: str, name: str) -> Plugin:

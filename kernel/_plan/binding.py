@@ -18,6 +18,7 @@ from .._convert.payload import MAX_PROBLEMS, converter_at
 from .._convert.strict import expected, is_array, is_table
 from .._convert.walk import At
 from .._core.envelope import Arguments
+from .._core.fields import ByFields
 from .._core.words import listed, toml_path
 from .._manifest.tables import Report
 from ..errors import ArgumentsError, ConversionError
@@ -32,9 +33,11 @@ _BY_NAME: Final = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 @final
-@attrs.frozen(repr=False)
-class _Slot:
+@attrs.frozen(eq=False, repr=False)
+class _Slot(ByFields):
     """One parameter that an argument of the call goes to."""
+
+    __repr__ = object.__repr__  # it holds a callable
 
     name: str
     convert: Callable[[object], object]
@@ -43,8 +46,8 @@ class _Slot:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class Binder:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Binder(ByFields):
     """Binds arguments to the parameters of one handler."""
 
     slots: Sequence[_Slot]
@@ -237,8 +240,8 @@ def converter(
 
 
 @final
-@attrs.frozen(repr=False)
-class _Text:
+@attrs.frozen(eq=False, repr=False)
+class _Text(ByFields):
     """Stands in a signature for what is to be written there."""
 
     _text: str
