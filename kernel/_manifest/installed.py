@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Final, final
 
 import attrs
@@ -19,6 +18,7 @@ _METADATA: Final = ("METADATA", "PKG-INFO")
 """Files of a distribution that may say what it is."""
 _INFO: Final = (".dist-info", ".egg-info")
 _SECTION: Final = re.compile(r"\[(.+)\]")
+_SEPARATORS: Final = re.compile(r"[-_.]+")
 
 
 @final
@@ -36,41 +36,40 @@ class EntryPoint:
 def entry_points(groups: Iterable[str]) -> list[EntryPoint]:
     """Return those of some groups; of distributions of one name, the first on the path counts."""
     wanted = frozenset(groups)
-    folders = [Path(entry or ".") for entry in dict.fromkeys(sys.path)]
+    folders = [entry or "." for entry in dict.fromkeys(sys.path)]
     if _needs_importlib(folders):
         return _by_importlib(wanted)
-    first: dict[str, Path] = {}
-    for info in (info for folder in folders for info in _infos(folder)):
-        first.setdefault(_name_of(info), info)
+    first: dict[str, str] = {}
+    for name, info in (one for folder in folders for one in _infos(folder)):
+        first.setdefault(name, info)
     return [one for info in first.values() for one in _declared(info, wanted)]
 
 
-def _needs_importlib(folders: Iterable[Path]) -> bool:
+def _needs_importlib(folders: Iterable[str]) -> bool:
     """Return whether distributions may be in archives, or be found by somebody else than Python itself."""
     foreign = (one for one in sys.meta_path if getattr(one, "__module__", "") != "_frozen_importlib_external")
-    return any(hasattr(one, "find_distributions") for one in foreign) or any(map(Path.is_file, folders))
+    return any(hasattr(one, "find_distributions") for one in foreign) or any(map(os.path.isfile, folders))
 
 
-def _infos(folder: Path) -> Iterator[Path]:
-    """Yield the folders beside a folder's modules that say what is installed there."""
-    if folder.name.endswith(".egg"):
-        yield folder / "EGG-INFO"
+def _infos(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield the folders beside a folder's modules that say what is installed there, each after what that is called."""
+    if folder.rstrip("/").endswith(".egg"):
+        yield _name_of(os.path.basename(folder.rstrip("/"))), f"{folder}/EGG-INFO"
     try:
         names = os.listdir(folder)
     except OSError:  # it is not there, or not for us
         return
-    yield from (folder / name for name in names if name.endswith(_INFO))
+    yield from ((_name_of(name), f"{folder}/{name}") for name in names if name.endswith(_INFO))
 
 
-def _name_of(info: Path) -> str:
+def _name_of(folder: str) -> str:
     """Return what a distribution is called, by its folder. Source: Python packaging, name normalization (PEP 503)."""
-    named = info.parent if info.name == "EGG-INFO" else info
-    return re.sub(r"[-_.]+", "-", named.stem.partition("-")[0]).lower()
+    return _SEPARATORS.sub("-", os.path.splitext(folder)[0].partition("-")[0]).lower()
 
 
-def _declared(info: Path, wanted: frozenset[str]) -> Iterator[EntryPoint]:
+def _declared(info: str, wanted: frozenset[str]) -> Iterator[EntryPoint]:
     try:
-        text = (info / "entry_points.txt").read_text(encoding="utf-8")
+        text = _read(f"{info}/entry_points.txt")
     except (OSError, UnicodeDecodeError):  # most have none, and one that is broken must not stop the service
         return
     if not any(group in text for group in wanted):
@@ -86,17 +85,22 @@ def _declared(info: Path, wanted: frozenset[str]) -> Iterator[EntryPoint]:
             yield EntryPoint(group, name.strip(), value.strip(), *owner)
 
 
-def _header(info: Path) -> dict[str, str]:
+def _header(info: str) -> dict[str, str]:
     """Return the first fields of a distribution's metadata, by their names in lower case."""
     for name in _METADATA:
         try:
-            text = (info / name).read_text(encoding="utf-8")
+            text = _read(f"{info}/{name}")
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError):
             break
         return header_of(text)
     return {}
+
+
+def _read(path: str) -> str:
+    with open(path, "rb", buffering=0) as file:  # half of what it takes as text
+        return file.read().decode().replace("\r\n", "\n")
 
 
 def header_of(text: str) -> dict[str, str]:
