@@ -14,28 +14,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from ._core.envelope import NO_HEADERS as NO_HEADERS
-from ._core.envelope import Ack as Ack
-from ._core.envelope import Arguments as Arguments
-from ._core.envelope import DeadLetter as DeadLetter
-from ._core.envelope import Envelope as Envelope
-from ._core.envelope import Message as Message
-from ._core.envelope import Outcome as Outcome
-from ._core.envelope import Retry as Retry
-from ._core.envelope import Return as Return
-from ._core.envelope import new_id as new_id
-from ._core.event import Event as Event
-from ._core.event import Passage as Passage
-from ._core.lifecycle import State as State
-from ._core.lifecycle import SwitchState as SwitchState
-from ._core.marks import answers as answers
-from ._core.marks import at as at
-from ._core.marks import contract as contract
-from ._core.marks import handles as handles
-from ._core.marks import patterns_of as patterns_of
-from ._core.router import pattern_matches as pattern_matches
-from ._core.secret import Secret as Secret
-
 if TYPE_CHECKING:
     from ._cli.for_plugins import manifest_options as manifest_options
     from ._convert.json_reading import read_json as read_json
@@ -44,6 +22,18 @@ if TYPE_CHECKING:
     from ._core.broker import Batch as Batch
     from ._core.broker import Delivery as Delivery
     from ._core.broker import current_delivery as current_delivery
+    from ._core.envelope import NO_HEADERS as NO_HEADERS
+    from ._core.envelope import Ack as Ack
+    from ._core.envelope import Arguments as Arguments
+    from ._core.envelope import DeadLetter as DeadLetter
+    from ._core.envelope import Envelope as Envelope
+    from ._core.envelope import Message as Message
+    from ._core.envelope import Outcome as Outcome
+    from ._core.envelope import Retry as Retry
+    from ._core.envelope import Return as Return
+    from ._core.envelope import new_id as new_id
+    from ._core.event import Event as Event
+    from ._core.event import Passage as Passage
     from ._core.events import ComponentFailed as ComponentFailed
     from ._core.events import DeliveryDone as DeliveryDone
     from ._core.events import DeliveryRevoked as DeliveryRevoked
@@ -65,11 +55,20 @@ if TYPE_CHECKING:
     from ._core.events import StopTimedOut as StopTimedOut
     from ._core.interceptors import Incoming as Incoming
     from ._core.interceptors import Outgoing as Outgoing
+    from ._core.lifecycle import State as State
+    from ._core.lifecycle import SwitchState as SwitchState
     from ._core.loop import Pace as Pace
     from ._core.loop import at_turn_end as at_turn_end
     from ._core.loop import wake as wake
+    from ._core.marks import answers as answers
+    from ._core.marks import at as at
+    from ._core.marks import contract as contract
+    from ._core.marks import handles as handles
+    from ._core.marks import patterns_of as patterns_of
     from ._core.pending import PendingCall as PendingCall
     from ._core.pending import PendingCalls as PendingCalls
+    from ._core.router import pattern_matches as pattern_matches
+    from ._core.secret import Secret as Secret
     from ._core.snapshot import ComponentSnapshot as ComponentSnapshot
     from ._core.snapshot import Snapshot as Snapshot
     from ._core.snapshot import Usage as Usage
@@ -103,61 +102,82 @@ if TYPE_CHECKING:
     __version__: str
 
 _LATER: Final = {
+    "Ack": "_core.envelope",
+    "Arguments": "_core.envelope",
     "Batch": "_core.broker",
-    "Delivery": "_core.broker",
     "ComponentFailed": "_core.events",
     "ComponentSnapshot": "_core.snapshot",
-    "DeliveryRevoked": "_core.events",
+    "CountsAsked": "_core.spans",
+    "DeadLetter": "_core.envelope",
+    "Delivery": "_core.broker",
     "DeliveryDone": "_core.events",
+    "DeliveryRevoked": "_core.events",
     "DeliverySettled": "_core.events",
     "DrainTimedOut": "_core.events",
+    "Envelope": "_core.envelope",
+    "Event": "_core.event",
     "EventHub": "_core.events",
     "ExitStatus": "_supervise.kernel",
     "Failure": "_delivery.failure",
-    "Kernel": "_supervise.kernel",
-    "CountsAsked": "_core.spans",
+    "GracePeriodOver": "_core.events",
     "HandlerCalled": "_core.spans",
     "HandlerDone": "_core.spans",
-    "RequestBegan": "_core.spans",
-    "RequestCounted": "_core.spans",
-    "RequestDone": "_core.spans",
-    "RequestFailed": "_core.spans",
-    "RequestFigures": "_core.spans",
-    "RequestsDone": "_core.spans",
-    "Sending": "_core.spans",
-    "Sent": "_core.spans",
-    "carried": "_core.spans",
-    "carry": "_core.spans",
-    "GracePeriodOver": "_core.events",
+    "HookFailed": "_core.events",
     "Incoming": "_core.interceptors",
+    "Kernel": "_supervise.kernel",
     "KernelReady": "_core.events",
     "KernelReloaded": "_core.events",
     "KernelStopped": "_core.events",
     "KillSwitchChanged": "_core.events",
     "Listening": "_core.events",
     "LoopBlocked": "_core.events",
+    "Message": "_core.envelope",
+    "NO_HEADERS": "_core.envelope",
+    "Outcome": "_core.envelope",
     "Outgoing": "_core.interceptors",
     "Pace": "_core.loop",
+    "Passage": "_core.event",
     "PendingCall": "_core.pending",
     "PendingCalls": "_core.pending",
     "Plan": "_core.spec",
     "ReloadFailed": "_core.events",
+    "RequestBegan": "_core.spans",
+    "RequestCounted": "_core.spans",
+    "RequestDone": "_core.spans",
+    "RequestFailed": "_core.spans",
+    "RequestFigures": "_core.spans",
+    "RequestsDone": "_core.spans",
     "Result": "_supervise.kernel",
-    "HookFailed": "_core.events",
+    "Retry": "_core.envelope",
+    "Return": "_core.envelope",
+    "Secret": "_core.secret",
+    "Sending": "_core.spans",
+    "Sent": "_core.spans",
     "Service": "_service.handle",
     "SettleFailed": "_core.events",
     "Snapshot": "_core.snapshot",
-    "Usage": "_core.snapshot",
+    "State": "_core.lifecycle",
     "StateChanged": "_core.events",
     "StopRequested": "_core.events",
     "StopTimedOut": "_core.events",
+    "SwitchState": "_core.lifecycle",
+    "Usage": "_core.snapshot",
+    "answers": "_core.marks",
+    "at": "_core.marks",
     "at_turn_end": "_core.loop",
+    "carried": "_core.spans",
+    "carry": "_core.spans",
+    "contract": "_core.marks",
     "current_delivery": "_core.broker",
     "discover": "_manifest.registry",
     "error_args": "errors",
+    "handles": "_core.marks",
     "load": "_manifest.manifest",
     "manifest_options": "_cli.for_plugins",
+    "new_id": "_core.envelope",
     "open": "_service.part_time",
+    "pattern_matches": "_core.router",
+    "patterns_of": "_core.marks",
     "payload_converter": "_convert.payload",
     "read_json": "_convert.json_reading",
     "resolve": "_plan.plan",
@@ -166,7 +186,7 @@ _LATER: Final = {
     "wake": "_core.loop",
     "write_json": "_convert.json_writing",
 }
-"""Public names whose modules cost too much (trio, cattrs, structlog) for a program that only checks a manifest."""
+"""Public name -> its module, which is imported when the name is asked for: nobody pays for what it has no use for."""
 
 
 def __getattr__(name: str) -> object:

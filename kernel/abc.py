@@ -11,6 +11,9 @@ drain deadline on what is in flight and to leave `open`; no plugin writes drain 
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Final
+
 from ._core.broker import MAX_DEATHS as MAX_DEATHS
 from ._core.broker import Binding as Binding
 from ._core.broker import Broker as Broker
@@ -27,9 +30,6 @@ from ._core.broker import partition_key as partition_key
 from ._core.caller import Caller as Caller
 from ._core.caller import RemoteFunction as RemoteFunction
 from ._core.caller import Sender as Sender
-from ._core.carried import check_envelope as check_envelope
-from ._core.carried import check_headers as check_headers
-from ._core.complaints import Complaints as Complaints
 from ._core.components import Candidate as Candidate
 from ._core.components import Component as Component
 from ._core.components import Dispatcher as Dispatcher
@@ -39,38 +39,86 @@ from ._core.components import Protocol as Protocol
 from ._core.context import Context as Context
 from ._core.context import hearing as hearing
 from ._core.contract import Contract as Contract
-from ._core.crashes import COMINGS_HEADER as COMINGS_HEADER
-from ._core.crashes import CRASHES_HEADER as CRASHES_HEADER
-from ._core.crashes import CrashNote as CrashNote
-from ._core.crashes import Spared as Spared
 from ._core.crew import Crew as Crew
 from ._core.crew import Endpoint as Endpoint
 from ._core.envelope import DEADLINE_HEADER as DEADLINE_HEADER
 from ._core.envelope import read_deadline as read_deadline
 from ._core.envelope import read_sent as read_sent
 from ._core.envelope import write_deadline as write_deadline
-from ._core.executor import Executor as Executor
-from ._core.executor import PlainWorker as PlainWorker
+from ._core.fields import ByFields as ByFields
 from ._core.intake import Drains as Drains
 from ._core.intake import Intake as Intake
 from ._core.intake import Target as Target
 from ._core.intake import Work as Work
 from ._core.intake import current_work as current_work
 from ._core.interceptors import Intercept as Intercept
-from ._core.interrupt import is_from_terminal as is_from_terminal
-from ._core.lease import Lease as Lease
-from ._core.lease import LeaseState as LeaseState
-from ._core.lease import Leasing as Leasing
-from ._core.lease import check_lease_name as check_lease_name
-from ._core.seldom import Seldom as Seldom
-from ._core.sending import continued as continued
-from ._core.sending import telling as telling
-from ._core.settlements import Settlement as Settlement
-from ._core.settlements import Settlements as Settlements
-from ._core.settling import Settler as Settler
-from ._core.settling import Settling as Settling
-from ._core.showing import shown_body as shown_body
-from ._core.showing import shown_headers as shown_headers
-from ._core.topologies import topologies as topologies
-from ._core.transaction import Transaction as Transaction
-from ._core.transaction import Transactional as Transactional
+
+if TYPE_CHECKING:
+    from ._core.carried import check_envelope as check_envelope
+    from ._core.carried import check_headers as check_headers
+    from ._core.complaints import Complaints as Complaints
+    from ._core.crashes import COMINGS_HEADER as COMINGS_HEADER
+    from ._core.crashes import CRASHES_HEADER as CRASHES_HEADER
+    from ._core.crashes import CrashNote as CrashNote
+    from ._core.crashes import Spared as Spared
+    from ._core.executor import Executor as Executor
+    from ._core.executor import PlainWorker as PlainWorker
+    from ._core.interrupt import is_from_terminal as is_from_terminal
+    from ._core.lease import Lease as Lease
+    from ._core.lease import LeaseState as LeaseState
+    from ._core.lease import Leasing as Leasing
+    from ._core.lease import check_lease_name as check_lease_name
+    from ._core.seldom import Seldom as Seldom
+    from ._core.sending import continued as continued
+    from ._core.sending import telling as telling
+    from ._core.settlements import Settlement as Settlement
+    from ._core.settlements import Settlements as Settlements
+    from ._core.settling import Settler as Settler
+    from ._core.settling import Settling as Settling
+    from ._core.showing import shown_body as shown_body
+    from ._core.showing import shown_headers as shown_headers
+    from ._core.topologies import topologies as topologies
+    from ._core.transaction import Transaction as Transaction
+    from ._core.transaction import Transactional as Transactional
+
+_LATER: Final = {
+    "COMINGS_HEADER": "_core.crashes",
+    "CRASHES_HEADER": "_core.crashes",
+    "Complaints": "_core.complaints",
+    "CrashNote": "_core.crashes",
+    "Executor": "_core.executor",
+    "Lease": "_core.lease",
+    "LeaseState": "_core.lease",
+    "Leasing": "_core.lease",
+    "PlainWorker": "_core.executor",
+    "Seldom": "_core.seldom",
+    "Settlement": "_core.settlements",
+    "Settlements": "_core.settlements",
+    "Settler": "_core.settling",
+    "Settling": "_core.settling",
+    "Spared": "_core.crashes",
+    "Transaction": "_core.transaction",
+    "Transactional": "_core.transaction",
+    "check_envelope": "_core.carried",
+    "check_headers": "_core.carried",
+    "check_lease_name": "_core.lease",
+    "continued": "_core.sending",
+    "is_from_terminal": "_core.interrupt",
+    "shown_body": "_core.showing",
+    "shown_headers": "_core.showing",
+    "telling": "_core.sending",
+    "topologies": "_core.topologies",
+}
+"""Public names of which a plugin needs a few: their modules are imported when they are asked for."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f".{_LATER[name]}", __package__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

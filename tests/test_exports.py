@@ -50,7 +50,8 @@ def read_toml(path: Path) -> dict[str, object]:
 
 def public_objects(module: ModuleType) -> Iterator[tuple[str, object]]:
     """Classes and functions of the module's public names, and the public methods of the classes."""
-    for name, value in vars(module).items():
+    for name in dir(module):
+        value = getattr(module, name)
         if name.startswith("_") or not (inspect.isclass(value) or inspect.isroutine(value)):
             continue
         if not value.__module__.startswith("kernel"):
@@ -68,7 +69,7 @@ def public_methods(path: str, cls: type) -> Iterator[tuple[str, object]]:
 
 def reexports(module: ModuleType) -> Iterator[ast.alias]:
     tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
-    for statement in tree.body:
+    for statement in ast.walk(tree):
         if isinstance(statement, ast.ImportFrom) and statement.level:
             yield from statement.names
 
@@ -129,7 +130,7 @@ def test_the_package_exports_what_it_lists() -> None:
     listed = getattr(kernel, "__all__", None)
     exported = {alias.asname for alias in reexports(kernel) if alias.asname}
     public = {
-        name for name, value in vars(kernel).items() if not name.startswith("_") and not inspect.ismodule(value)
+        name for name in dir(kernel) if not name.startswith("_") and not inspect.ismodule(getattr(kernel, name))
     } - {"annotations"}
 
     assert public >= exported

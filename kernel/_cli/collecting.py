@@ -1,4 +1,4 @@
-"""The garbage collector, kept still where all that is made stays."""
+"""The garbage collector, kept away from what is made once and stays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collecting() -> Generator[None]:
-    """Keep the garbage collector still: what is imported and planned stays, and looking it through takes a tenth."""
+    """Keep the garbage collector still, and have it never look at what there is by the end: that stays.
+
+    To look through what is imported and planned takes a tenth of the time that it takes to make it, also if that is done
+    but once, as soon as the collector is let go.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
+            gc.freeze()
             gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,3 +23,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("tea", None)  # of a test that planned in this process
     yield tmp_path
     sys.modules.pop("tea", None)
+
+
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    """Have the garbage collector look again at what a command kept from it: in a process of tests, it does not stay."""
+    yield
+    gc.unfreeze()

@@ -7,6 +7,8 @@ from typing import Final, final
 
 import attrs
 
+from kernel.abc import ByFields
+
 MIB: Final = 1024 * 1024
 _TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
@@ -20,8 +22,8 @@ def _check_types(_: object, attribute: attrs.Attribute[tuple[str, ...]], value: 
 
 
 @final
-@attrs.frozen(kw_only=True)
-class JsonConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class JsonConfig(ByFields):
     """What bodies may be, in both directions."""
 
     max_bytes: int = attrs.field(default=16 * MIB, validator=attrs.validators.ge(1))

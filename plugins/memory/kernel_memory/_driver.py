@@ -11,14 +11,14 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel.abc import Broker, Capability, Context, Driver, Topology
+from kernel.abc import Broker, ByFields, Capability, Context, Driver, Topology
 
 from ._broker import MemoryBroker
 
 
 @final
-@attrs.frozen(kw_only=True)
-class MemoryConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class MemoryConfig(ByFields):
     """The table of a driver `memory`."""
 
     max_length: int = attrs.field(default=100_000, validator=attrs.validators.ge(1))

@@ -11,7 +11,7 @@ from kernel import Envelope, Event
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class MessageDropped(Event):
     """A message ended and nobody has it: there was no dead-letter queue for it, or no room, or it was a duplicate."""
 

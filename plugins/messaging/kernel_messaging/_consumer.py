@@ -14,6 +14,7 @@ from kernel import new_id
 from kernel.abc import (
     Binding,
     Broker,
+    ByFields,
     Capability,
     Context,
     Delivery,
@@ -51,8 +52,8 @@ def _check_queue(config: object, attribute: attrs.Attribute[str], value: str) ->
 
 
 @final
-@attrs.frozen(kw_only=True)
-class ConsumerConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ConsumerConfig(ByFields):
     """The table of a dispatcher `consumer`."""
 
     queue: str = attrs.field(validator=attrs.validators.and_(attrs.validators.min_len(1), _check_queue))

@@ -14,6 +14,7 @@ from typing_extensions import override
 from kernel import NO_HEADERS, Envelope, Message, Outgoing
 from kernel.abc import (
     Broker,
+    ByFields,
     Capability,
     Context,
     Driver,
@@ -34,8 +35,8 @@ REQUEST_TIMEOUT: Final = 10.0
 
 
 @final
-@attrs.frozen(kw_only=True)
-class PublisherConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PublisherConfig(ByFields):
     """The table of a driver `publisher`."""
 
     exchange: str = "events"

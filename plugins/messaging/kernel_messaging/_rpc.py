@@ -10,7 +10,7 @@ import trio
 from typing_extensions import override
 
 from kernel import NO_HEADERS, Message, Outgoing, payload_converter
-from kernel.abc import Caller, Context, Intercept, Protocol, continued, telling
+from kernel.abc import ByFields, Caller, Context, Intercept, Protocol, continued, telling
 from kernel.errors import CallTimeoutError
 
 from ._calls import Calls
@@ -25,8 +25,8 @@ def _needs_exchange(config: RpcClientConfig, _: object, value: bool) -> None:  #
 
 
 @final
-@attrs.frozen(kw_only=True)
-class RpcClientConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RpcClientConfig(ByFields):
     """The table of a driver `rpc_client`."""
 
     exchange: str = "events"

@@ -10,6 +10,8 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
+from kernel.abc import ByFields
+
 Missed: TypeAlias = Literal["skip", "once", "all"]
 
 _UTC: Final = "UTC"
@@ -74,8 +76,8 @@ def _zone(_: object, __: attrs.Attribute[str], value: str) -> None:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TimerConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TimerConfig(ByFields):
     """When a timer ticks. Exactly one of `interval` and `cron` is given."""
 
     interval: float | None = attrs.field(default=None, validator=_interval)

@@ -27,7 +27,7 @@ class Tick:
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class TickSkipped(Event):
     """Scheduled times passed without a tick, or a tick was not tried again."""
 
@@ -38,7 +38,7 @@ class TickSkipped(Event):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class TickFailed(Event):
     """A tick was handled in vain for the last time. A timer keeps no dead letters."""
 

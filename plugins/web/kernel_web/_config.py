@@ -11,6 +11,7 @@ import attrs
 from attrs.validators import ge, gt, le, matches_re
 
 from kernel import Secret
+from kernel.abc import ByFields
 
 MAX_SECONDS = 3600.0
 MAX_BYTES = 2**31 - 1
@@ -18,8 +19,8 @@ LISTENERS_MAX = 64
 
 
 @final
-@attrs.frozen
-class Address:
+@attrs.frozen(eq=False, repr=False)
+class Address(ByFields):
     """One place to listen at: a host and port, the path of a unix socket, or a descriptor that listens already."""
 
     host: str = ""
@@ -107,8 +108,8 @@ def _check_names(instance: object, attribute: attrs.Attribute[Any], value: dict[
 
 
 @final
-@attrs.frozen(kw_only=True)
-class CertificateConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class CertificateConfig(ByFields):
     """One certificate of several."""
 
     cert: str
@@ -120,8 +121,8 @@ class CertificateConfig:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TlsConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TlsConfig(ByFields):
     """The `tls` table."""
 
     cert: str
@@ -143,8 +144,8 @@ class TlsConfig:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class OpenApiConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class OpenApiConfig(ByFields):
     """The `openapi` table: the document that the routers of all workers have together."""
 
     title: str = "API"
@@ -157,8 +158,8 @@ class OpenApiConfig:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class WebConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class WebConfig(ByFields):
     """The table of a `web` dispatcher. Times are seconds."""
 
     bind: str | list[str] = attrs.field(default="127.0.0.1:8080", validator=_check_bind)
@@ -266,8 +267,8 @@ class WebConfig:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class WebOptions:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class WebOptions(ByFields):
     """The `options` table of a worker."""
 
     prefix: str = attrs.field(default="/", validator=matches_re(r"/|(/[^/?#\s]+)+"))

@@ -16,7 +16,7 @@ from kernel import RequestsDone as RequestsDone
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SlotsTaken(Event):
     """Every slot of the dispatcher is taken, so that requests wait. Told once, until they no longer have to."""
 
@@ -25,7 +25,7 @@ class SlotsTaken(Event):
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ThreadsTaken(Event):
     """Every thread for functions that block is taken, so that sync endpoints wait. Told once, until some are free."""
 
