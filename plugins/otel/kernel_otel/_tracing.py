@@ -6,14 +6,12 @@ begins with `kernel.`.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Token
 from typing import TYPE_CHECKING, Final, Literal, cast, final
 
 import attrs
-import trio
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TraceState
@@ -21,6 +19,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TraceS
 from kernel import HandlerCalled, RequestBegan, RequestDone, Sending, carried, carry
 from kernel.abc import hearing
 
+from ._content import links_of, note_end, of_deliveries
 from ._later import DRAWN, Backlog, Later, WithinLater
 from ._parents import CARRIED, MORE, parent_of, written
 from ._unrecorded import HEADER, LENGTH, SPAN_KEY, STATE, Unrecorded, Within, draw, is_unrecorded, shortcuts, told_by
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 _MISSING: Final = Token.MISSING
 _SERVER_ERROR: Final = 500
-_TEXT_MAX: Final = 8 * 1024
-"""Characters of a traceback."""
 
 
 @final
@@ -105,12 +102,12 @@ class Tracing:
         is_one = len(deliveries) == 1
         kind = SpanKind.SERVER if is_one and deliveries[0].envelope.reply_to else SpanKind.CONSUMER
         name = f"process {event.component.removeprefix('worker/')}{f'.{event.method}' if event.method else ''}"
-        attributes = _of_deliveries(event.component, deliveries)
+        attributes = of_deliveries(event.component, deliveries)
         if is_one and (later := self._called_later(name, kind, deliveries[0].envelope.headers, attributes)):
             self._go_on_in(later)
             return lambda done: self._end_later(later, done.error)
         parents = [parent_of(one.envelope.headers, is_plain=self._is_plain) for one in deliveries]
-        parent, links = (parents[0], ()) if is_one else (contexts.Context(), _links(parents))
+        parent, links = (parents[0], ()) if is_one else (contexts.Context(), links_of(parents))
         span = self._start(name, kind, parent, attributes, links).span
         # Nothing is put back: each delivery has a context of its own, and later hooks may want to see this one.
         return lambda done: self._end(span, done.error)
@@ -296,7 +293,7 @@ class Tracing:
 
     def _end_later(self, later: Later, error: BaseException | None) -> None:
         if error is not None:
-            self._note_end(later.made(), error)
+            note_end(later.made(), error, self.context.mask)
         self.backlog.end(later)
 
     # --- spans ----------------------------------------------------------------------------------------------------
@@ -322,67 +319,10 @@ class Tracing:
 
     def _end(self, span: Span, error: BaseException | None) -> None:
         if error is not None:
-            self._note_end(span, error)
+            note_end(span, error, self.context.mask)
         span.end()
-
-    def _note_end(self, span: Span, error: BaseException) -> None:
-        if not span.is_recording():
-            return
-        if _is_cut(error):
-            span.set_attribute("kernel.cancelled", value=True)
-            span.set_status(Status(StatusCode.ERROR, "cancelled"))
-            span.add_event("cancelled")
-        else:
-            self._note_error(span, error)
-
-    def _note_error(self, span: Span, error: BaseException) -> None:
-        mask, kind = self.context.mask, type(error)
-        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-        try:
-            text, stack = str(error), "".join(traceback.format_exception(error))
-        except Exception:  # noqa: BLE001  the text of an exception is the user's code
-            text = stack = "(no text)"
-        attributes = {
-            "exception.type": name,
-            "exception.message": mask(text)[:_TEXT_MAX],
-            "exception.stacktrace": mask(stack)[-_TEXT_MAX:],
-        }
-        span.set_attribute("error.type", name)
-        span.add_event("exception", attributes)
-        span.set_status(Status(StatusCode.ERROR, mask(f"{name}: {text}")[:200]))
 
 
 def _put_back(opened: _Open) -> None:
     contexts.attach(opened.before)
     carry(opened.headers)
-
-
-def _links(parents: Sequence[TraceContext]) -> list[Link]:
-    sent = [trace.get_current_span(one).get_span_context() for one in parents]
-    return [Link(one) for one in sent if one.is_valid]
-
-
-def _of_deliveries(worker: str, deliveries: Sequence[Delivery]) -> dict[str, str | int]:
-    first = deliveries[0]
-    attributes: dict[str, str | int] = {
-        "messaging.system": "kernel",
-        "messaging.operation.name": "process",
-        "messaging.operation.type": "process",
-        "messaging.destination.name": first.envelope.subject,
-        "kernel.worker": worker,
-    }
-    if len(deliveries) > 1:
-        return {**attributes, "messaging.batch.message_count": len(deliveries)}
-    attributes["messaging.message.id"] = first.envelope.id
-    attributes["messaging.message.body.size"] = len(first.envelope.body)
-    attributes["kernel.attempt"] = first.attempt
-    if first.envelope.correlation_id:
-        attributes["messaging.message.conversation_id"] = first.envelope.correlation_id
-    return attributes
-
-
-def _is_cut(error: BaseException) -> bool:
-    """Whether an exception is nothing but a cancellation."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_cut, cast("BaseExceptionGroup[BaseException]", error).exceptions))
-    return isinstance(error, trio.Cancelled)
