@@ -1,6 +1,6 @@
-"""A server of STOMP 1.2 that does next to nothing: what it brings is made beforehand, and acknowledgements are counted.
+"""A scripted peer that speaks STOMP 1.2: what it brings is made beforehand, and acknowledgements are counted.
 
-So whoever takes from it shows how fast he can be himself. `idle_stomp_server.py COUNT` prints its port and brings so many
+So whoever takes from it shows how fast he can be himself. `scripted_stomp_peer.py COUNT` prints its port and brings so many
 messages to each subscription, never more than 100 that are not acknowledged. It runs until it is ended.
 """
 
@@ -33,18 +33,22 @@ def main(count: int) -> None:
 
 
 def serve(connection: socket.socket, messages: list[bytes]) -> None:
-    """Say what each frame wants to hear; after SUBSCRIBE, a message for each that is acknowledged."""
-    brought = 0
-    for frames in heard(connection):
-        answers, free = list[bytes](), 0
-        for frame in frames:
-            command, lines = frame.lstrip(b"\n").partition(b"\n")[::2]
-            if command == b"ACK":
-                free += 1
-                continue
-            answers.append(answer(command, lines))
-            free += PREFETCH * (command == b"SUBSCRIBE")
-        connection.sendall(b"".join([*answers, *messages[brought : brought + free]]))
+    """Answer what wants an answer; after SUBSCRIBE, bring a message for each that is acknowledged."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    brought, acknowledged, place, is_cumulative = 0, 0, 0, False
+    for heard_ in heard(connection):
+        if any(word in heard_ for word in (b"accept-version:", b"SUBSCRIBE\n", b"receipt:")):
+            frames = [frame.lstrip(b"\n").partition(b"\n")[::2] for frame in heard_.split(b"\0")]
+            connection.sendall(b"".join([answer(command, lines) for command, lines in frames]))
+            is_cumulative = is_cumulative or b"ack:client\n" in heard_
+            place = place or PREFETCH * any(command == b"SUBSCRIBE" for command, _ in frames)
+        if is_cumulative and b"ACK\n" in heard_:
+            acknowledged = int(heard_.rpartition(b"@@")[2].partition(b"\n")[0]) + 1
+        else:
+            acknowledged += heard_.count(b"ACK\nid:")
+        free = place - (brought - acknowledged)
+        # At once, since it is this that tells the other side's TCP that its acknowledgements have come.
+        connection.sendall(b"".join(messages[brought : brought + free]))
         brought += free
 
 
@@ -56,13 +60,13 @@ def answer(command: bytes, lines: bytes) -> bytes:
     return b"RECEIPT\nreceipt-id:%b\n\n\0" % receipt if receipt else b""
 
 
-def heard(connection: socket.socket) -> Iterator[list[bytes]]:
-    """Return the frames of one read after another; none of them has a body with a NUL."""
+def heard(connection: socket.socket) -> Iterator[bytes]:
+    """Return the whole frames of one read after another; none of them has a body with a NUL."""
     rest = b""
     with suppress(ConnectionError):
         while data := connection.recv(65536):
-            *frames, rest = (rest + data).split(b"\0")
-            yield frames
+            whole, end, rest = (rest + data).rpartition(b"\0")
+            yield whole + end
 
 
 if __name__ == "__main__":
