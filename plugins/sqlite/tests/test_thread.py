@@ -197,11 +197,23 @@ async def test_an_error_in_the_thread_fails_the_driver_and_leaves_nobody_waiting
     assert sorted(ended) == ["one", "own", "two"]
 
 
-async def test_who_asks_in_the_turn_in_which_the_thread_breaks_is_told(open_sqlite: OpenSqlite) -> None:
+async def test_who_asks_in_the_turn_in_which_the_thread_breaks_is_told(
+    open_sqlite: OpenSqlite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Access) -> float:
+        raise MemoryError
+
+    def break_it(thread: StoreThread) -> None:
+        monkeypatch.setattr(Access, "next_time", broken)
+        with thread._lock:
+            thread._lock.notify()
+        while thread.failure is None:
+            time.sleep(0.001)  # until the other thread has come so far
+
     with trio.fail_after(30), suppress(UnavailableError):
         async with open_sqlite() as broker:
             await prepare(broker)
-            at_turn_end(lambda: broker._thread._break(MemoryError()))
+            at_turn_end(lambda: break_it(broker._thread))
             with pytest.raises(UnavailableError, match="has broken") as raised:
                 await send(broker)
 
