@@ -28,6 +28,7 @@ from .leash import AT_ONCE, Leash
 from .reload import Again
 from .run import serve
 from .stages import FAILED, Stages
+from .switching import switching_often
 from .watchdog import LastWords, Watchdog, write_last_words
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run(
         again = _with_grace_period(again, watchdog)
     _preload(plan)
     try:
-        with _around_the_loop(plan, hub) as around:
+        with _around_the_loop(plan, hub) as around, switching_often():
             if around.begins:
                 around.result = trio.run(
                     _main,
