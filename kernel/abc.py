@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from ._core.seldom import Seldom as Seldom
     from ._core.sending import continued as continued
     from ._core.sending import telling as telling
+    from ._core.sending import untold as untold
     from ._core.settlements import Settlement as Settlement
     from ._core.settlements import Settlements as Settlements
     from ._core.settling import Settler as Settler
@@ -108,6 +109,7 @@ _LATER: Final = {
     "shown_headers": "_core.showing",
     "telling": "_core.sending",
     "topologies": "_core.topologies",
+    "untold": "_core.sending",
 }
 """Public names of which a plugin needs a few: their modules are imported when they are asked for."""
 

@@ -20,33 +20,59 @@ if TYPE_CHECKING:
 _QUIET: Final = nullcontext()
 
 
-def continued(protocol: Protocol, headers: Mapping[str, object]) -> Mapping[str, object]:
+def continued(
+    protocol: Protocol, headers: Mapping[str, object], along: Mapping[str, object] | None = None
+) -> Mapping[str, object]:
     """Return the caller's headers, over those that the protocol continues from the current delivery, if there is one.
 
-    Between the two are those that whoever traces has everything take along.
+    Between the two are those that whoever traces has everything take along; or this message alone, if `along` is given.
     """
     delivery = current_delivery()
     inherited = protocol.continued(delivery.envelope) if delivery is not None else None
-    along = carried()
+    if along is None:
+        along = carried()
     if not (inherited or along):
         return headers
     return {**(inherited or {}), **along, **headers} if inherited or headers else along  # nothing to put together
 
 
-def telling(context: Context, subject: str, *, exchange: str = "", is_call: bool) -> AbstractContextManager[None]:
+def untold(context: Context) -> Mapping[str, object] | None:
+    """Return what a message takes along, for `continued`, if nobody wants to be told that it is sent, as of nearly all.
+
+    None if somebody does: then it is to be sent within `telling`, with `is_asked`.
+    """
+    before = carried()
+    if not context.hears(Sending):
+        return None if context.hears(Sent) else before
+    passed = context.passes_by(Sending, Sent, before)
+    if passed is True:
+        return before
+    return None if passed is False else passed
+
+
+def telling(
+    context: Context, subject: str, *, exchange: str = "", is_call: bool, is_asked: bool = False
+) -> AbstractContextManager[None]:
     """Send what is inside, and tell those who want to know before and after: `Sending` and `Sent`.
 
     What a hook of the first has it take along is for this one alone. To be entered at once.
+
+    Args:
+        context: Of the component that sends.
+        subject: Of the message.
+        exchange: Where it is sent to.
+        is_call: Whether an answer is waited for.
+        is_asked: Whether `untold` has said that somebody wants to be told.
     """
-    if not context.hears(Sending):
-        return _Told(context, subject, exchange, is_call, carried()) if context.hears(Sent) else _QUIET
+    if is_asked:
+        return _Told(context, subject, exchange, is_call, carried())
     before = carried()
-    passed = context.passes_by(Sending, Sent, before)
-    if passed is False:
+    along = untold(context)
+    if along is None:
         return _Told(context, subject, exchange, is_call, before)
-    if passed is True:
+    if along is before:
         return _QUIET
-    put_along(passed)
+    put_along(along)
     return _TAKEN_BACK if before is NOTHING else _TakenBack(before)
 
 

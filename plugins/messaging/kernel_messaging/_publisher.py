@@ -27,6 +27,7 @@ from kernel.abc import (
     continued,
     current_work,
     telling,
+    untold,
 )
 from kernel.errors import SendError, UnknownOutcomeError, check_delay
 
@@ -117,21 +118,39 @@ class Publisher(Sender):
             _check(delay, priority)
         if self._context.contract is not None:
             self._context.contract.sending(subject, payload)
-        with telling(self._context, subject, exchange=self._config.exchange, is_call=False):
-            given = continued(self._protocol, headers)
-            if self._context.intercept is not None:
-                outgoing = Outgoing(subject, payload, dict(given) if given else {})
-                seconds = self._timeout() if transaction is None else None
-                if seconds is None:
-                    return await self._context.intercept(
-                        outgoing, self._post, outgoing, id, delay, priority, transaction
-                    )
-                return await self._post_within(seconds, self._context.intercept, outgoing, id, delay, priority)
-            envelope = self._protocol.encode(Message(subject=subject, payload=payload, headers=given))
-            if id or delay or priority or self._config.deadline:  # a copy costs much
-                envelope = self._addressed(envelope, id, delay, priority)
+        if self._context.intercept is not None:
+            return await self._intercepted(
+                self._context.intercept, subject, payload, headers, id, delay, priority, transaction
+            )
+        if (along := untold(self._context)) is not None:
+            message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers, along))
+            envelope = self._envelope(message, id, delay, priority)
             await self._sent(envelope, transaction, self._timeout())
             return envelope.id
+        with telling(self._context, subject, exchange=self._config.exchange, is_call=False, is_asked=True):
+            message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
+            envelope = self._envelope(message, id, delay, priority)
+            await self._sent(envelope, transaction, self._timeout())
+            return envelope.id
+
+    async def _intercepted(
+        self,
+        intercept: Intercept,
+        subject: str,
+        payload: object,
+        headers: Mapping[str, object],
+        id: str,  # noqa: A002
+        delay: float,
+        priority: int,
+        transaction: Transaction | None,
+    ) -> str:
+        """Publish within interceptors, which may send something themselves: it takes along what this message does."""
+        with telling(self._context, subject, exchange=self._config.exchange, is_call=False):
+            outgoing = Outgoing(subject, payload, dict(continued(self._protocol, headers)))
+            seconds = self._timeout() if transaction is None else None
+            if seconds is None:
+                return await intercept(outgoing, self._post, outgoing, id, delay, priority, transaction)
+            return await self._post_within(seconds, intercept, outgoing, id, delay, priority)
 
     async def _post(
         self,
@@ -144,9 +163,7 @@ class Publisher(Sender):
     ) -> str:
         """Publish what interceptors have let through, and note it."""
         message = Message(subject=outgoing.subject, payload=outgoing.payload, headers=outgoing.headers)
-        envelope = self._protocol.encode(message)
-        if id or delay or priority or self._config.deadline:
-            envelope = self._addressed(envelope, id, delay, priority)
+        envelope = self._envelope(message, id, delay, priority)
         if posted is not None:
             posted.append(envelope)
         await self._sent(envelope, transaction, None)
@@ -169,7 +186,10 @@ class Publisher(Sender):
             raise SendError(f'the interceptors did not let "{outgoing.subject}" through within {seconds:g} s')
         raise _too_late(posted[0], seconds)
 
-    def _addressed(self, envelope: Envelope, id: str, delay: float, priority: int) -> Envelope:  # noqa: A002
+    def _envelope(self, message: Message, id: str, delay: float, priority: int) -> Envelope:  # noqa: A002
+        envelope = self._protocol.encode(message)
+        if not (id or delay or priority or self._config.deadline):  # a copy costs much
+            return envelope
         deadline = trio.current_effective_deadline() if self._config.deadline else math.inf
         return attrs.evolve(envelope, id=id or envelope.id, delay=delay, priority=priority, deadline=deadline)
 
