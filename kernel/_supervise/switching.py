@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-INTERVAL: Final = 0.0001
+INTERVAL: Final = 0.0002
 """Seconds that a thread which could go on waits for the interpreter before it asks for it."""
 
 
