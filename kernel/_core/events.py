@@ -357,11 +357,15 @@ class EventHub:
 
 
 def _all_of(hooks: Sequence[tuple[Hook, Sieve | None]]) -> Sieve | None:
-    """Return what says whether no hook wants one; None if there are none, or one wants them all."""
+    """Return what says whether no hook wants one; None if one wants them all."""
     sieves = [unless for _, unless in hooks if unless is not None]
-    if not hooks or len(sieves) < len(hooks):
+    if len(sieves) < len(hooks):
         return None
-    return sieves[0] if len(sieves) == 1 else partial(_any_false, sieves)
+    return sieves[0] if len(sieves) == 1 else partial(_any_false, sieves) if sieves else _by_nobody
+
+
+def _by_nobody(_about: object) -> bool:
+    return True
 
 
 def _any_false(sieves: Sequence[Sieve], about: object) -> bool | Mapping[str, object]:

@@ -42,8 +42,6 @@ def untold(context: Context) -> Mapping[str, object] | None:
     None if somebody does: then it is to be sent within `telling`, with `is_asked`.
     """
     before = carried()
-    if not context.hears(Sending):
-        return None if context.hears(Sent) else before
     passed = context.passes_by(Sending, Sent, before)
     if passed is True:
         return before

@@ -217,7 +217,14 @@ def test_where_somebody_wants_them_all_nobody_is_asked() -> None:
         end()
 
     assert hub.passes_by(KernelReady, Listening, 1) is True
-    assert EventHub().passes_by(KernelReady, Listening, 1) is False
+
+
+def test_what_nobody_hears_need_not_be_made() -> None:
+    hub = EventHub()
+    assert hub.passes_by(KernelReady, Listening, 1) is True
+
+    hub.subscribe(lambda _: None, Listening)
+    assert hub.passes_by(KernelReady, Listening, 1) is False
 
 
 @pytest.mark.parametrize(
