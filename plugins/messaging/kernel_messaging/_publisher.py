@@ -118,35 +118,22 @@ class Publisher(Sender):
             _check(delay, priority)
         if self._context.contract is not None:
             self._context.contract.sending(subject, payload)
-        if self._context.intercept is not None:
-            return await self._intercepted(
-                self._context.intercept, subject, payload, headers, id, delay, priority, transaction
-            )
-        if (along := untold(self._context)) is not None:
+        intercept = (
+            self._context.intercept
+        )  # interceptors may look at what is taken along, and send something themselves
+        if intercept is None and (along := untold(self._context)) is not None:
             message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers, along))
             envelope = self._envelope(message, id, delay, priority)
             await self._sent(envelope, transaction, self._timeout())
             return envelope.id
-        with telling(self._context, subject, exchange=self._config.exchange, is_call=False, is_asked=True):
-            message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers))
-            envelope = self._envelope(message, id, delay, priority)
-            await self._sent(envelope, transaction, self._timeout())
-            return envelope.id
-
-    async def _intercepted(
-        self,
-        intercept: Intercept,
-        subject: str,
-        payload: object,
-        headers: Mapping[str, object],
-        id: str,  # noqa: A002
-        delay: float,
-        priority: int,
-        transaction: Transaction | None,
-    ) -> str:
-        """Publish within interceptors, which may send something themselves: it takes along what this message does."""
-        with telling(self._context, subject, exchange=self._config.exchange, is_call=False):
-            outgoing = Outgoing(subject, payload, dict(continued(self._protocol, headers)))
+        is_asked = intercept is None
+        with telling(self._context, subject, exchange=self._config.exchange, is_call=False, is_asked=is_asked):
+            given = continued(self._protocol, headers)
+            if intercept is None:
+                envelope = self._envelope(Message(subject=subject, payload=payload, headers=given), id, delay, priority)
+                await self._sent(envelope, transaction, self._timeout())
+                return envelope.id
+            outgoing = Outgoing(subject, payload, dict(given) if given else {})
             seconds = self._timeout() if transaction is None else None
             if seconds is None:
                 return await intercept(outgoing, self._post, outgoing, id, delay, priority, transaction)
