@@ -47,7 +47,7 @@ async def test_however_many_take_much_the_others_wait_for_few(
 
     assert sum(seen) == 250
     assert max(seen) <= most  # of two turns, if the order in each is so
-    assert max(seen) >= 50 or cost > 0
+    assert max(seen) * 6 >= 250 or cost > 0  # all in five turns, of which this task sees six parts
 
 
 async def test_a_place_is_free_again_however_its_taker_ended(monkeypatch: pytest.MonkeyPatch) -> None:
