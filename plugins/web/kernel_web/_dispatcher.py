@@ -108,13 +108,15 @@ class WebDispatcher(Dispatcher):
 
         Cancellation: Is a checkpoint. The exit closes what is still open after half of `stop_timeout`.
         """
+        from .server.renewal import Certificates  # noqa: PLC0415  as below
         from .server.server import serving  # noqa: PLC0415
-        from .wire.listen import binding, tls_context  # noqa: PLC0415  lazy, see above
+        from .wire.listen import binding  # noqa: PLC0415  lazy, see above
 
-        tls = tls_context(self._files_of(self.config.tls), h2=self.config.h2) if self.config.tls else None
+        table = self.config.tls
+        certificates = Certificates.read(self._files_of(table), h2=self.config.h2) if table else None
         async with (
             binding(self.config, self.context) as self._listeners,
-            serving(self.config, self.context, tls) as self._server,
+            serving(self.config, self.context, certificates) as self._server,
         ):
             yield
 

@@ -6,8 +6,9 @@ import functools
 import itertools
 import math
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
+import attrs
 import trio
 
 from kernel import KernelReloaded
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ..asgi.shared import Shared
 
 
+_Stamps: TypeAlias = list[tuple[int, int, int] | None]
+
+
 class Secured(Protocol):
     """The server, as far as its certificate goes."""
 
@@ -29,25 +33,43 @@ class Secured(Protocol):
     tls: ssl.SSLContext | None
 
 
-async def renew(server: Secured, config: TlsConfig, *, h2: bool) -> None:
+@final
+@attrs.frozen(eq=False, repr=False)
+class Certificates:
+    """What was read, and what its files were when that began: who changes them next is noticed."""
+
+    config: TlsConfig
+    h2: bool
+    stamps: _Stamps
+    context: ssl.SSLContext
+
+    @classmethod
+    def read(cls, config: TlsConfig, *, h2: bool) -> Certificates:
+        """Read the files of a table, whose paths are as the system has them.
+
+        Raises:
+            StartupError: if one is no good.
+        """
+        return cls(config, h2, _stamps(_files(config)), tls_context(config, h2=h2))
+
+
+async def renew(server: Secured, certificates: Certificates) -> None:
     """Give new connections the certificate that the files hold, until cancelled; at a reload of the service at once.
 
     Files that are no good, such as a certificate whose key has not come yet, change nothing; the log says so.
     """
-    pairs = [(config.cert, config.key), *((each.cert, each.key) for each in config.names.values())]
-    files = [path for path in (*itertools.chain.from_iterable(pairs), config.ca) if path]
+    config, seen = certificates.config, certificates.stamps
     limiter = trio.CapacityLimiter(1)  # its own: sync endpoints may have taken all others
-    seen = await trio.to_thread.run_sync(_stamps, files, limiter=limiter)
     asked = trio.lowlevel.ParkingLot()
     forget = server.shared.context.subscribe(lambda _event: asked.unpark_all(), KernelReloaded)
     try:
         while True:
             with trio.move_on_after(config.reload or math.inf):
                 await asked.park()
-            stamps = await trio.to_thread.run_sync(_stamps, files, limiter=limiter)
+            stamps = await trio.to_thread.run_sync(_stamps, _files(config), limiter=limiter)
             if stamps != seen:
                 seen = stamps
-                await _read_again(server, config, limiter, h2=h2)
+                await _read_again(server, config, limiter, h2=certificates.h2)
     finally:
         forget()
 
@@ -64,7 +86,12 @@ async def _read_again(  # noqa: ASYNC910  suspends only to wait
         log.info("the certificate was read again", cert=config.cert)
 
 
-def _stamps(files: list[str]) -> list[tuple[int, int, int] | None]:
+def _files(config: TlsConfig) -> list[str]:
+    pairs = [(config.cert, config.key), *((each.cert, each.key) for each in config.names.values())]
+    return [path for path in (*itertools.chain.from_iterable(pairs), config.ca) if path]
+
+
+def _stamps(files: list[str]) -> _Stamps:
     """Return what tells whether files have changed."""
     return [_stamp(path) for path in files]
 

@@ -7,7 +7,6 @@ requests finish, or are cut by the kernel. `abort` closes what is left, without 
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import socket
 import ssl
@@ -33,7 +32,7 @@ from ..asgi.shared import Shared
 from ..wire.clock import TICK_MAX, Clock
 from ..wire.listen import Listener
 from .guest import Guest
-from .renewal import renew
+from .renewal import Certificates, renew
 
 CLOSING_SHARE: Final = 0.5
 """The share of `stop_timeout` in which connections may still send what they have; then they are aborted."""
@@ -208,17 +207,17 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(config: WebConfig, context: Context, tls: ssl.SSLContext | None) -> AsyncGenerator[Server]:
+async def serving(config: WebConfig, context: Context, certificates: Certificates | None) -> AsyncGenerator[Server]:
     """Hold the connections of a dispatcher around the body.
 
     Cancellation: Is a checkpoint on exit, which takes half of `stop_timeout` at most; cancelled, it aborts at once.
     """
     shared = Shared(config, context, Clock(config.shortest_timeout, server_header=config.server_header))
     async with _telling(config, shared.ended), trio.open_nursery() as nursery:
-        server = Server(shared, tls, nursery)
+        server = Server(shared, certificates.context if certificates else None, nursery)
         nursery.start_soon(server.sweep)
-        if config.tls is not None:
-            nursery.start_soon(functools.partial(renew, server, config.tls, h2=config.h2))
+        if certificates is not None:
+            nursery.start_soon(renew, server, certificates)
         if shared.ended.access is not None:
             nursery.start_soon(shared.ended.access.write, TICK_MAX, shared.ended.tell)
         try:
