@@ -25,7 +25,12 @@ def continued(
 ) -> Mapping[str, object]:
     """Return the caller's headers, over those that the protocol continues from the current delivery, if there is one.
 
-    Between the two are those that whoever traces has everything take along; or this message alone, if `along` is given.
+    Between the two are those that whoever traces has everything take along that is sent here.
+
+    Args:
+        protocol: What writes the message.
+        headers: The caller's.
+        along: What this message alone takes along, as `untold` says; None asks for what everything does.
     """
     delivery = current_delivery()
     inherited = protocol.continued(delivery.envelope) if delivery is not None else None

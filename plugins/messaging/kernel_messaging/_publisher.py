@@ -118,16 +118,15 @@ class Publisher(Sender):
             _check(delay, priority)
         if self._context.contract is not None:
             self._context.contract.sending(subject, payload)
-        intercept = (
-            self._context.intercept
-        )  # interceptors may look at what is taken along, and send something themselves
+        intercept = self._context.intercept
+        # Interceptors may look at what is taken along, and send something themselves: for them it is set.
         if intercept is None and (along := untold(self._context)) is not None:
             message = Message(subject=subject, payload=payload, headers=continued(self._protocol, headers, along))
             envelope = self._envelope(message, id, delay, priority)
             await self._sent(envelope, transaction, self._timeout())
             return envelope.id
-        is_asked = intercept is None
-        with telling(self._context, subject, exchange=self._config.exchange, is_call=False, is_asked=is_asked):
+        exchange, is_asked = self._config.exchange, intercept is None
+        with telling(self._context, subject, exchange=exchange, is_call=False, is_asked=is_asked):
             given = continued(self._protocol, headers)
             if intercept is None:
                 envelope = self._envelope(Message(subject=subject, payload=payload, headers=given), id, delay, priority)

@@ -7,7 +7,6 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import attrs
 import h2.config
 import h2.connection
 import h2.events
@@ -17,11 +16,10 @@ import trio
 import trio.testing
 import trustme
 from cryptography.hazmat.primitives import serialization
-from kernel_web import TlsConfig, WebConfig, WebDispatcher
+from kernel_web import TlsConfig
 
 from kernel import Secret
 from kernel.errors import StartupError
-from kernel.testing import fake_context
 
 BIG = b"x" * 16384
 
@@ -579,33 +577,6 @@ async def test_a_certificate_is_read_again_when_its_files_change(web: Any, tmp_p
                 await trio.sleep(0.05)
 
     assert still == first
-
-
-async def test_a_certificate_is_read_again_where_the_manifest_says_and_however_soon_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its path is relative to the manifest, not to where the service was started; it changes while the service opens."""
-    folder = tmp_path / "etc"
-    folder.mkdir()
-    ca = trustme.CA()
-
-    def say() -> None:
-        fresh = ca.issue_cert("localhost")
-        fresh.private_key_pem.write_to_path(str(folder / "key"))
-        fresh.cert_chain_pems[0].write_to_path(str(folder / "cert"))
-
-    say()
-    monkeypatch.chdir(tmp_path)
-    context = attrs.evolve(fake_context("dispatcher/web"), directory=folder)
-    config = WebConfig(bind=("127.0.0.1:0",), tls=TlsConfig(cert="cert", key="key", reload=0.05))
-    dispatcher = WebDispatcher(config=config, context=context)
-    async with dispatcher.open():
-        assert dispatcher._server is not None
-        first = dispatcher._server.tls
-        say()
-        with trio.fail_after(30):
-            while dispatcher._server.tls is first:  # noqa: ASYNC110  nothing tells
-                await trio.sleep(0.01)
 
 
 async def until_logged(service: Any, event: str) -> None:
