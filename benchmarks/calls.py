@@ -40,6 +40,8 @@ import attrs
 import msgpack  # pyright: ignore[reportMissingTypeStubs]  it has none
 import zmq
 
+from kernel.testing import free_port
+
 PEERS = Path(__file__).parent.parent / "tests" / "wires" / "peers"
 TICKS = os.sysconf("SC_CLK_TCK")
 CALLERS: Final = 16
@@ -123,11 +125,6 @@ def cpu_of(group: int) -> float:
         if int(fields[2]) == group:
             total += int(fields[11]) + int(fields[12])
     return total / TICKS
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def ours(plugin: str, protocol: str, where: str, worker: str, folder: str) -> list[str]:

@@ -35,6 +35,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from kernel.testing import free_port
+
 WORKERS: Final = """
 import os, time, trio
 from kernel import handles
@@ -287,12 +289,6 @@ def scraped(seconds: int) -> None:
                 prometheus.terminate()
     print(f"sent {sent:,}; scraped {counted:,.0f} acknowledged, {queued:,.0f} with a time in the queue;")
     print(f"up was {lowest:g} at least in {scrapes:g} scrapes of the last {seconds} s")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -39,7 +39,7 @@ from kernel_stomp.core import Frame, Parser, encode
 
 from kernel import Envelope
 from kernel.abc import Queue, Topology
-from kernel.testing import fake_context
+from kernel.testing import fake_context, free_port
 
 ROOT: Final = Path(__file__).parent.parent
 RIVALS: Final = Path(__file__).parent / "rivals"
@@ -104,7 +104,7 @@ def running(name: Name) -> Generator[Server]:
         yield Server(name=name)
         return
     sys.path.insert(0, str(ROOT))
-    from tests.amqp._node import free_port, running_node, scripts  # noqa: PLC0415  no package of a distribution
+    from tests.amqp._node import running_node, scripts  # noqa: PLC0415  no package of a distribution
     from tests.stomp._activemq import activemq_is_here, running_activemq  # noqa: PLC0415  as well
 
     with tempfile.TemporaryDirectory() as place:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,8 @@ import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from kernel.testing import free_port
 
 if TYPE_CHECKING:
     from web_load import Running
@@ -83,11 +84,6 @@ def application(name: str) -> Any:  # noqa: ANN401  an ASGI application
     return echo() if name == "echo" else hello
 
 
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 def tell(place: tuple[str, int], app: str) -> None:
     scheme = "https" if app == "tls" else "http"
     print(f"{scheme}://{place[0]}:{place[1]}", os.getpid(), flush=True)
@@ -114,7 +110,7 @@ LOGGING: Final = 'access_log = "text"\naccess_log_file = "/dev/null"'
 
 def serve_kernel(app: str, folder: str, more: str = "") -> None:
     """Become `kernel run`, as it is in service."""
-    free = port()
+    free = free_port()
     manifest = Path(tempfile.mkdtemp()) / "kernel.toml"
     table = TABLES.get(app, "").format(folder=folder)
     manifest.write_text(MANIFEST.format(port=free, app="echo" if app == "echo" else "hello", more=f"{table}\n{more}"))
@@ -132,7 +128,7 @@ def serve_kernel_logging(app: str, folder: str) -> None:
 def serve_uvicorn(app: str, folder: str) -> None:
     import uvicorn  # noqa: PLC0415
 
-    free = port()
+    free = free_port()
     tell(("127.0.0.1", free), app)
     files: dict[str, Any] = {"ssl_certfile": f"{folder}/cert", "ssl_keyfile": f"{folder}/key"} if app == "tls" else {}
     if app == "idle":
@@ -145,7 +141,7 @@ def serve_granian(app: str, folder: str) -> None:
     from granian import Granian  # noqa: PLC0415
     from granian.constants import Interfaces  # noqa: PLC0415
 
-    free = port()
+    free = free_port()
     tell(("127.0.0.1", free), app)
     files = {"ssl_cert": Path(folder, "cert"), "ssl_key": Path(folder, "key")} if app == "tls" else {}
     target = "web:echo" if app == "echo" else "web:hello"
@@ -157,7 +153,7 @@ def serve_hypercorn(app: str, folder: str) -> None:
     from hypercorn.config import Config  # noqa: PLC0415
     from hypercorn.trio import serve  # noqa: PLC0415
 
-    free, config = port(), Config()
+    free, config = free_port(), Config()
     config.bind = [f"127.0.0.1:{free}"]
     config.errorlog = None
     config.include_server_header = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from trio_websocket import open_websocket_url
 
-from kernel.testing import RunningService
+from kernel.testing import RunningService, free_port
 
 MANIFEST = Path(__file__).with_name("kernel.toml")
 TASK = {
@@ -26,8 +25,7 @@ pytestmark = pytest.mark.slow
 
 @asynccontextmanager
 async def running(open_kernel: Any, interval: float = 60.0) -> AsyncGenerator[tuple[RunningService, str]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     url = f"ws://127.0.0.1:{port}/"
     changed = {
         "dispatchers.rpc.port": port,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._open import OpenKernel as OpenKernel
     from ._open import open_kernel as open_kernel
     from ._patience import Patience as Patience
+    from ._port import free_port as free_port
     from ._proxy import Proxy as Proxy
     from ._proxy import open_proxy as open_proxy
     from ._proxy_line import LineFaults as LineFaults
@@ -61,6 +62,7 @@ _LATER: Final = {
     "fake_context": "_context",
     "hold_clock_for_threads": "_threads",
     "faulty": "_faulty",
+    "free_port": "_port",
     "no_leaks": "_leaks",
     "no_task_leaks": "_leaks",
     "open_intake": "_intake",

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import attrs
 
+from kernel.testing import free_port
+
 PATIENCE = 60.0
 """Seconds in which a node must have started, on a machine that is busy."""
 _SCRIPTS = (Path("/usr/lib/rabbitmq/bin"), Path("/usr/local/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin"))
@@ -31,14 +33,6 @@ def scripts() -> Path | None:
     found = shutil.which("rabbitmq-server")
     candidates = (*_SCRIPTS, *([Path(found).resolve().parent] if found else []))
     return next((path for path in candidates if (path / "rabbitmq-server").is_file()), None)
-
-
-def free_port() -> int:
-    """Return a port that nobody had a moment ago; a node needs to know its own before it starts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @attrs.define(eq=False)

@@ -18,9 +18,9 @@ from kernel import Ack, Envelope, Secret
 from kernel._convert.structure import structure
 from kernel.abc import Queue, Subscription, Topology
 from kernel.errors import StartupError
-from kernel.testing import fake_context
+from kernel.testing import fake_context, free_port
 
-from ._node import Node, free_port, running_node, scripts
+from ._node import Node, running_node, scripts
 
 USER = "service.example"
 STRANGER = "stranger.example"

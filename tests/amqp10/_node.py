@@ -12,9 +12,9 @@ import trustme
 from kernel_amqp10 import Amqp10Broker, Amqp10Config, Amqp10Driver
 
 from kernel import Event
-from kernel.testing import fake_context
+from kernel.testing import fake_context, free_port
 
-from ..amqp._node import Node, free_port, running_node
+from ..amqp._node import Node, running_node
 
 PLUGINS: Final = ("rabbitmq_amqp1_0", "rabbitmq_management", "rabbitmq_auth_mechanism_ssl")
 IDLE: Final = 1.0

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,8 @@ from typing import Final
 
 import attrs
 import pytest
+
+from kernel.testing import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs" / "howto" / "deploy-in-a-container.md").read_text(encoding="utf-8")
@@ -94,12 +95,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     built = Image(context, folder)
     built.build()
     return built
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def get(port: int, path: str) -> tuple[int, str]:

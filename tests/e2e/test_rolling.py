@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from kernel.testing import free_port
+
 from ..amqp.conftest import mark, rabbitmq
 from ._crew import (
     CLEAN,
@@ -22,7 +24,6 @@ from ._crew import (
     SITE,
     WEB,
     answers,
-    free_port,
     load,
     pair,
     patient,

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from kernel.testing import free_port
+
 from . import _service
-from ._crew import SITE, WEB, answers, free_port, until_refused
+from ._crew import SITE, WEB, answers, until_refused
 from ._service import GRACE, LOOP, MARGIN, MESSAGING, Service, launched
 
 pytestmark = pytest.mark.slow

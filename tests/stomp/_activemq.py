@@ -15,7 +15,9 @@ from pathlib import Path
 
 import attrs
 
-from ..amqp._node import PATIENCE, free_port
+from kernel.testing import free_port
+
+from ..amqp._node import PATIENCE
 
 LIBRARIES = Path("/usr/share/activemq")
 _BEANS = Path("/usr/share/java")

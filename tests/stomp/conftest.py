@@ -9,7 +9,9 @@ from typing import Any
 import attrs
 import pytest
 
-from ..amqp._node import Node, free_port, running_node, scripts
+from kernel.testing import free_port
+
+from ..amqp._node import Node, running_node, scripts
 from ..amqp._peer import Peer, start
 from ._activemq import ActiveMq, activemq_is_here, running_activemq
 

@@ -16,9 +16,9 @@ from kernel_stomp.link.connect import join
 
 from kernel import Ack, Envelope, Secret
 from kernel.abc import Queue, Subscription, Topology
-from kernel.testing import fake_context
+from kernel.testing import fake_context, free_port
 
-from ..amqp._node import free_port, running_node, scripts
+from ..amqp._node import running_node, scripts
 from .conftest import Server
 
 pytestmark = pytest.mark.slow

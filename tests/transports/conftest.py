@@ -11,8 +11,9 @@ import attrs
 import pytest
 
 from kernel import new_id
+from kernel.testing import free_port
 
-from ..amqp._node import free_port, scripts
+from ..amqp._node import scripts
 from ..amqp10._node import Amqp10Node, running
 from ..stomp._activemq import ActiveMq, activemq_is_here, running_activemq
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from kernel.testing import free_port
 
 from ..amqp._peer import Peer, start
 
@@ -31,7 +32,5 @@ def start_peer() -> Iterator[Callable[..., Peer]]:
 
 @pytest.fixture
 def port() -> int:
-    """A port that was free a moment ago, for peers that cannot say which one they got."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        number: int = listener.getsockname()[1]
-        return number
+    """A port for peers that cannot say which one they got."""
+    return free_port()

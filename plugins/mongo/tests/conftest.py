@@ -19,18 +19,12 @@ import attrs
 import pytest
 from kernel_mongo import Mongo
 
-from kernel.testing import OpenKernel
+from kernel.testing import OpenKernel, free_port
 
 SCRIPT: Final = Path(__file__).parent / "peers" / "nx.py"
 SOON: Final = 60.0
 
 OpenMongo = Callable[..., AbstractAsyncContextManager[Mongo]]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @attrs.define(eq=False)

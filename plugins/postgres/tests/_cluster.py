@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Generator
@@ -16,6 +15,8 @@ from typing import Final
 import attrs
 import psycopg
 import trustme
+
+from kernel.testing import free_port
 
 PASSWORD: Final = "correct horse"
 _SETTINGS: Final = {
@@ -102,13 +103,6 @@ class Cluster:
         [(count,)] = self.query("SELECT count(*)::int FROM pg_stat_activity WHERE application_name = %s", name)
         assert isinstance(count, int)
         return count
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextmanager

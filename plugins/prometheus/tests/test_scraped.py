@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kernel.testing import free_port
 
 PATIENCE = 40.0
 MESSAGES = 500
@@ -66,11 +67,6 @@ scrape_configs:
     static_configs:
       - targets: ["127.0.0.1:PORT"]
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

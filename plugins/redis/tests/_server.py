@@ -15,6 +15,8 @@ from typing import Final
 import attrs
 import trustme
 
+from kernel.testing import free_port
+
 PASSWORD: Final = "correct-horse"
 
 
@@ -90,20 +92,13 @@ class Server:
         return listed.count(b"name=test ")
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        for taken in (one, two):
-            taken.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
-
-
 @contextmanager
 def open_server(folder: Path, found: str) -> Generator[Server]:
     """Run a server while inside."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
-    server = Server(found, folder, *free_ports())
+    server = Server(found, folder, free_port(), free_port())
     try:
         server.start()
         yield server

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from kernel_s3 import ObjectStore, S3Config, S3Driver
 
 from kernel import Event, Secret
 from kernel.abc import Context
-from kernel.testing import fake_context
+from kernel.testing import fake_context, free_port
 
 SECRET: Final = "correct-horse-battery"
 BUCKET: Final = "scans"
@@ -29,20 +28,12 @@ SOON: Final = 60.0
 OpenStore = Callable[..., AbstractAsyncContextManager[ObjectStore]]
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in taken]
-
-
 @attrs.define(eq=False)
 class Server:
     """A SeaweedFS of its own."""
 
     folder: Path
-    ports: list[int] = attrs.field(factory=lambda: free_ports(8))
+    ports: list[int] = attrs.field(factory=lambda: [free_port() for _ in range(8)])
     _process: subprocess.Popen[bytes] | None = None
 
     @property

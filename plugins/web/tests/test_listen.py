@@ -16,7 +16,7 @@ from kernel_web._config import parse_address
 
 from kernel.abc import Candidate
 from kernel.errors import StartupError
-from kernel.testing import fake_context
+from kernel.testing import fake_context, free_port
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -60,8 +60,7 @@ async def test_an_address_in_use_names_its_owner() -> None:
 
 
 async def test_all_addresses_are_given_up_if_one_fails() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(StartupError):
         await open_and_close(bind=[f"127.0.0.1:{port}", "203.0.113.1:80"], insecure=True)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -18,7 +17,7 @@ import trio
 
 from kernel import answers
 from kernel.errors import KernelError
-from kernel.testing import open_proxy
+from kernel.testing import free_port, open_proxy
 
 from .service import calling, serving, url_of
 from .strangers import REQUEST, masked, raw, read_head
@@ -82,8 +81,7 @@ async def turns(count: int) -> None:
 async def test_every_call_ends_once_with_a_result_or_an_error_of_ours(seed: int, protocol: str) -> None:
     chance, ended = random.Random(seed), Counter[str]()
     Desk.running.clear()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    port = free_port()
     table = {"protocol": protocol, "timeout": 5.0, "reconnect_most": 0.05}
     async with open_proxy("127.0.0.1", port) as proxy, trio.open_nursery() as living:
         server = Lives(lambda: serving({"desk": Desk}, protocol=protocol, port=port))

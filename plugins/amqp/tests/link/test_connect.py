@@ -20,6 +20,8 @@ from kernel_amqp.link.link import open_link
 from pamqp import commands, header
 from trio.testing import memory_stream_pair
 
+from kernel.testing import free_port
+
 from ..peer import Peer
 from ..relay import open_relay
 from ..scripted import SETTINGS, WHERE
@@ -30,12 +32,6 @@ PASSWORD = "hunter2-canary"
 
 def settings(host: str, port: int, **others: Any) -> LinkSettings:
     return LinkSettings(hosts=((host, port),), **{"core": GUEST, **others})
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 @asynccontextmanager
