@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 from functools import partial
 from typing import Any
 
 import trio
 
 from .._core.envelope import Ack, DeadLetter, Envelope, Retry, Return
-from ..abc import Capability
+from ..abc import Capability, Delivery
 from ..errors import EncodeError, SettledError
 from ._broker_bench import (
     DELAY,
@@ -143,6 +144,28 @@ async def _prefetch_bounds(bench: Bench) -> None:
         assert not late, "a fourth delivery came although three were not settled"
         await held[0].settle(Ack())
     assert late == ["d"], f"{late} came when one was settled"
+
+
+async def _leaves_the_rest(bench: Bench) -> None:
+    """Also where a source counts by itself what it may send, while some of it is on its way and some is settled."""
+    queue, taken, prefetch, handled, others = await bench.queue(), list[str](), 4, 200, 100
+    await bench.put(queue, *map(str, range(handled + others)))
+    chance = random.Random(0)
+
+    async def handle(delivery: Delivery) -> None:
+        taken.append(text_of(delivery))
+        await trio.sleep(chance.uniform(0, 0.02))
+        await delivery.settle(Ack())
+
+    async with bench.consume(queue, prefetch=prefetch) as deliveries:
+        async with trio.open_nursery() as nursery:
+            for _ in range(handled):
+                nursery.start_soon(handle, await take(deliveries))
+        rest = await bench.drain(queue)
+    left = await bench.drain(queue)
+
+    assert len(rest) >= others - 4 * prefetch, f"{len(left)} of {others} were out of reach of the other consumer"
+    assert sorted(map(int, taken + rest + left)) == list(range(handled + others)), "one was lost, or came twice"
 
 
 async def _ack_removes(bench: Bench) -> None:
@@ -324,6 +347,7 @@ DELIVERIES = (
     Promise("first come, first served", _in_order),
     Promise("consumers of one queue share its messages", _consumers_share),
     Promise("not more than `prefetch` deliveries are unsettled", _prefetch_bounds),
+    Promise("what one consumer cannot take yet goes to others", _leaves_the_rest),
     Promise("Ack removes the message", _ack_removes),
     Promise("Return gives the message back at once, its attempt not counted", _return_comes_first),
     Promise("Retry delivers again, attempt + 1", _retry_counts),

@@ -133,18 +133,20 @@ async def test_a_dead_letter_of_ours_tells_proton_why(rabbit: Amqp10Node, peer: 
     assert letter["properties"]["kernel-death-attempts"] == ["int", 1]
 
 
-async def test_a_message_that_is_too_large_is_put_aside_unread(rabbit: Amqp10Node, peer: Peer) -> None:
+@pytest.mark.parametrize("large", [1, 5])
+async def test_a_message_that_is_too_large_is_put_aside_unread(large: int, rabbit: Amqp10Node, peer: Peer) -> None:
+    """More than may be in hand, too."""
     queue, grave = f"small-{new_id()}", f"grave-{new_id()}"
 
     async with rabbit.open(max_message_bytes=100_000) as broker:
         await broker.declare(Topology(queues=[Queue(name=grave), Queue(name=queue, dead_letters=grave)]))
-        for body in ("x" * 300_000, "small"):
+        for body in (*["x" * 300_000] * large, "small"):
             await peer.get("send", address=f"/amq/queue/{queue}", body=body)
         async with broker.subscribe(Subscription(queue=queue, prefetch=2)) as deliveries:
             with trio.fail_after(10):
                 delivery = await anext(deliveries)
             await delivery.settle(Ack())
-        [letter] = await peer.get("receive", address=f"/amq/queue/{grave}", count=1)
+        letters = await peer.get("receive", address=f"/amq/queue/{grave}", count=large)
 
     assert delivery.envelope.body == b"small"
-    assert len(letter["body"]) == 300_000
+    assert [len(letter["body"]) for letter in letters] == [300_000] * large

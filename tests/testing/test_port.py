@@ -8,16 +8,17 @@ import socket
 
 import pytest
 
-from kernel.testing import free_port
+from kernel.testing import _port, free_port
 
 
 def test_whoever_asks_the_system_for_any_port_never_gets_one_of_these() -> None:
-    ours = {free_port() for _ in range(200)}
+    ours = [free_port() for _ in range(200)]
 
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_connection(one.getsockname()) as other:
         handed_out = {one.getsockname()[1], other.getsockname()[1]}
 
     assert max(ours) < min(handed_out)
+    assert len(set(ours)) == len(ours)
 
 
 def test_processes_whose_tests_have_one_seed_get_others() -> None:
@@ -29,13 +30,14 @@ def test_processes_whose_tests_have_one_seed_get_others() -> None:
     assert drawn[0] != drawn[1]
 
 
-def test_one_that_somebody_has_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = free_port()
+def test_one_that_somebody_has_or_got_before_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = free_port(), free_port()
+    monkeypatch.setattr(_port, "_given", set[int]())
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        offered = iter([taken.getsockname()[1], free])
+        offered = iter([taken.getsockname()[1], first, first, second])
         monkeypatch.setattr(secrets, "choice", lambda _: next(offered))
 
-        assert free_port() == free
+        assert [free_port(), free_port()] == [first, second]
 
 
 def test_if_none_is_free_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

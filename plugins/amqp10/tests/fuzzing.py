@@ -50,7 +50,7 @@ class Ours:
 
     def __attrs_post_init__(self) -> None:
         self.engine = Engine(self.proton, SETTINGS, lambda: None)
-        self.receiver = ReceiverLink("/amq/queue/in", self.engine, self._take, self._lose, self._refuse)
+        self.receiver = ReceiverLink("/amq/queue/in", self.engine, self._take, self._lose, self._drop)
         self.receiver.flow(10)
         self.sender = SenderLink("/amq/queue/out", self.engine)
 
@@ -69,8 +69,9 @@ class Ours:
         self.seen["lost"] += 1
         self.lost.append(error)
 
-    def _refuse(self, size: int) -> None:
-        self.seen["too large"] += 1
+    def _drop(self, link: ReceiverLink, size: int) -> None:
+        self.seen["too large"] += size > 0
+        link.flow(1)
 
     def take_all(self) -> bytes:
         """Return what it has to say; bounded, so that one who never ends is found."""

@@ -67,7 +67,7 @@ class Consumer(AsyncIterator[Delivery]):
         """
         await trio.lowlevel.checkpoint()
         for source in sources:
-            link = ReceiverLink(source, self._engine, self._take_in, self._lose, self._refuse_large)
+            link = ReceiverLink(source, self._engine, self._take_in, self._lose, self._drop)
             link.changed = self._wake
             link.flow(self._wish.prefetch)
             self._links.append(link)
@@ -104,8 +104,11 @@ class Consumer(AsyncIterator[Delivery]):
         if self.in_flight.is_left and not self.in_flight.taken:
             self._close()
 
-    def _refuse_large(self, size: int) -> None:
-        self._post.warn(f'a message of {size} bytes in queue "{self._wish.queue}" is larger than `max_message_bytes`')
+    def _drop(self, link: ReceiverLink, size: int) -> None:
+        if size:
+            queue = self._wish.queue
+            self._post.warn(f'a message of {size} bytes in queue "{queue}" is larger than `max_message_bytes`')
+        self.in_flight.owe(link)
 
     def _lose(self, error: EndClosedError | LinkLostError) -> None:
         unseen = len(self._links) * self._wish.prefetch if isinstance(error, LinkLostError) else None

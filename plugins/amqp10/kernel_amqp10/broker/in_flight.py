@@ -96,7 +96,7 @@ class InFlight(Desk, Settler[Amqp10Delivery, Amqp10Settlement]):
     def reject(self, arrived: Arrived) -> None:
         """Have the broker put aside what cannot be read."""
         arrived.link.settle(arrived, arrived.link.rejected)
-        self._owe(arrived.link)
+        self.owe(arrived.link)
 
     def spare(self, delivery: Amqp10Delivery) -> None:
         """Take note that a delivery comes again and nobody has died with it."""
@@ -226,10 +226,10 @@ class InFlight(Desk, Settler[Amqp10Delivery, Amqp10Settlement]):
         except (EndClosedError, LinkLostError) as error:
             raise self._too_late(delivery) from error
         finally:
-            self._owe(link)
+            self.owe(link)
             self._end(delivery)
 
-    def _owe(self, link: ReceiverLink) -> None:
+    def owe(self, link: ReceiverLink) -> None:
         """Give credit again: now where none is left, and otherwise when it is worth a frame."""
         if self.is_left:
             return

@@ -32,8 +32,8 @@ class ReceiverLink:
     engine: Engine
     _take: Callable[[Arrived], None]
     _lost: Callable[[EndClosedError | LinkLostError], None]
-    _too_large: Callable[[int], None]
-    """Told the bytes that came of a message that is refused."""
+    _dropped: Callable[[ReceiverLink, int], None]
+    """Told of each message that is not handed on: the bytes of one that is too large, 0 for one that was broken off."""
     is_open: bool = attrs.field(default=False, init=False)
     is_ended: bool = attrs.field(default=False, init=False)
     """Whether the broker has taken back what was not settled."""
@@ -53,6 +53,8 @@ class ReceiverLink:
     _held: dict[Arrived, object] = attrs.field(factory=dict["Arrived", object], init=False)
     """What came and was not settled; no more than there was credit for. The deliveries are the engine's, which keeps each
     until it is settled, or its link is let go of."""
+    _unasked: int = attrs.field(default=0, init=False)
+    """What came beyond the credit, and was not paid for by credit since."""
     _parts: list[bytes] = attrs.field(factory=list[bytes], init=False)
     _size: int = attrs.field(default=0, init=False)
 
@@ -75,9 +77,11 @@ class ReceiverLink:
         return 0 if self.is_ended else self._core.pn_link_credit(self._pointer)
 
     def flow(self, credit: int) -> None:
-        """Let so many more come; less than 0 takes back what has not been used."""
-        if self.error is None and credit:
-            self._link.flow(credit)
+        """Let so many more come, less what came unasked; less than 0 takes back what has not been used."""
+        paid = max(min(self._unasked, credit), 0)
+        self._unasked -= paid
+        if self.error is None and credit != paid:
+            self._link.flow(credit - paid)
             self.engine.ring()
 
     def settle(self, arrived: Arrived, state: int, *, failed: bool = False) -> None:
@@ -135,11 +139,22 @@ class ReceiverLink:
         core = self._core
         if not core.pn_delivery_readable(delivery):
             return
+        self._bear()
         self._read(delivery)
         if core.pn_delivery_aborted(delivery):
             self._drop(delivery)
         elif not core.pn_delivery_partial(delivery):
             self._finish(delivery)
+
+    def _bear(self) -> None:
+        """Have no less credit than none: on the wire it has no sign, and less than none would be four billion.
+
+        RabbitMQ 3 counts as not sent what is on its way when it reads of credit, and sends that much too much.
+        """
+        if (unasked := self._core.pn_link_queued(self._pointer) - self._core.pn_link_credit(self._pointer)) > 0:
+            self._unasked += unasked
+            self._link.flow(unasked)
+            self.engine.ring()
 
     def _read(self, delivery: object) -> None:
         core = self._core
@@ -157,6 +172,7 @@ class ReceiverLink:
         self._parts, self._size = [], 0
         self._core.pn_link_advance(self._pointer)
         self._core.pn_delivery_settle(delivery)
+        self._dropped(self, 0)
 
     def _finish(self, delivery: object) -> None:
         parts, size, self._parts, self._size = self._parts, self._size, [], 0
@@ -164,7 +180,7 @@ class ReceiverLink:
         if size > self.engine.settings.max_message_bytes:
             if self.error is None:
                 self._settle(delivery, self.rejected)
-            self._too_large(size)
+            self._dropped(self, size)
         else:
             arrived = Arrived(parts[0] if len(parts) == 1 else b"".join(parts), self)
             self._held[arrived] = delivery

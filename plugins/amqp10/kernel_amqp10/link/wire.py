@@ -193,17 +193,26 @@ async def driving(engine: Engine, stream: trio.abc.Stream, bell: Bell, *, close_
     """
     wire = Wire(engine, stream, bell)
     async with trio.open_nursery() as nursery:
-        for task in (wire.read, wire.write, wire.keep_time, wire.probe):
-            nursery.start_soon(task)
+        life: trio.CancelScope = await nursery.start(_carry, wire)
         try:
             yield wire
         finally:
             with trio.move_on_after(close_timeout, shield=True) as scope:
                 await _end_sessions(engine)
             engine.close()
-            nursery.cancel_scope.cancel()
+            life.cancel()
             with trio.CancelScope(deadline=scope.deadline, shield=True):
                 await _say_goodbye(wire)
+
+
+async def _carry(wire: Wire, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    """Read and write until the scope is cancelled that is told: whoever cancels the block still has its last words said."""
+    with trio.CancelScope(shield=True) as life:
+        async with trio.open_nursery() as nursery:
+            for task in (wire.read, wire.write, wire.keep_time, wire.probe):
+                nursery.start_soon(task)
+            task_status.started(life)
+    await trio.lowlevel.checkpoint()
 
 
 async def _end_sessions(engine: Engine) -> None:
