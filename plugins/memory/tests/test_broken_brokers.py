@@ -132,6 +132,24 @@ class IgnoresPrefetch(Passing):
         return super().subscribe(attrs.evolve(subscription, prefetch=subscription.prefetch + 1))
 
 
+class Hoards(Passing):
+    """Takes all that there is."""
+
+    def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        is_told_by_others = subscription.prefetch < 4  # who shares a queue, and how much is unsettled
+        most = subscription.prefetch if is_told_by_others else 1000
+        return super().subscribe(attrs.evolve(subscription, prefetch=most))
+
+    async def passed(self, deliveries: AsyncIterator[Delivery]) -> AsyncGenerator[Delivery]:
+        async for delivery in deliveries:
+            ahead = [delivery]
+            with trio.move_on_after(0.01):
+                while True:
+                    ahead.append(await anext(deliveries))
+            for one in ahead:
+                yield self.delivery(one)
+
+
 class IgnoresReplyExchange(Passing):
     def subscribe(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
         return super().subscribe(attrs.evolve(subscription, reply_exchange=""))
@@ -248,6 +266,7 @@ class TakesAnything(Passing):
         (LosesWhenCancelled, "a cancelled send sends once or not at all"),
         (TakesAhead, "a cancelled wait for a delivery loses nothing"),
         (IgnoresPrefetch, "not more than `prefetch` deliveries are unsettled"),
+        (Hoards, "what one consumer cannot take yet goes to others"),
         (HidesConflicts, "a queue that exists with other properties is a conflict"),
         (ForgetsTtl, "a message older than `ttl` is not delivered"),
         (RefusesInstead, "a full queue drops its oldest"),
