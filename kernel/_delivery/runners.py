@@ -6,6 +6,7 @@ are, and what follows from their verdicts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context, copy_context
 from typing import Final, final
@@ -51,8 +52,8 @@ class Errand:
     delivery: Delivery
     ended: Ended | None = None
     revocable: Revocable | None = None
-    began: float = attrs.field(default=0.0, init=False)
-    """When a task began it."""
+    began: float = attrs.field(default=math.inf, init=False)
+    """When a task began it, in `trio.current_time()`; infinite in the turn before that: another time would have an age."""
 
 
 @final
@@ -117,7 +118,10 @@ class Runners:
                 yield delivery, self._elsewhere.get(id(delivery), runner.task)
 
     def under_way(self) -> list[tuple[Delivery, float, trio.lowlevel.Task]]:
-        """Return what is under way, when it was begun, and the task that works on it. May be called from any thread."""
+        """Return what is under way, when it was begun, and the task that works on it. May be called from any thread.
+
+        What has been given to a task that has not run since was begun at an infinite time.
+        """
         errands = [(runner.errand, runner.task) for runner in list(self._all)]
         return [
             (errand.delivery, errand.began, self._elsewhere.get(id(errand.delivery), task))

@@ -187,7 +187,7 @@ def _handlers(tree: Tree, spec: DispatcherSpec, now: float) -> Iterator[Cause]:
         return
     least = 0.0 if tree.supervisor.children[spec.id].state in {State.DRAINING, State.STOPPING} else LONG
     under_way = sorted(intake.under_way(), key=lambda one: one[1])
-    under_way = [one for one in under_way if now - one[1] >= least]
+    under_way = [one for one in under_way if max(0.0, now - one[1]) >= least]
     calls = _calls(tree, spec) if under_way else {}
     for delivery, began, task in under_way[:_SHOWN]:
         worker, until = calls.get(id(delivery), ("", math.inf))
@@ -195,7 +195,7 @@ def _handlers(tree: Tree, spec: DispatcherSpec, now: float) -> Iterator[Cause]:
         yield Cause(
             component=worker or spec.id,
             what=f"{'handles' if worker else 'keeps'} delivery {envelope.id} ({envelope.subject[:100]!r}) of {spec.id}",
-            seconds=now - began,
+            seconds=max(0.0, now - began),
             until=until,
             then="its handler is cancelled, and has failed" if worker else "",
             task=task,

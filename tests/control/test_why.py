@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from kernel import handles
 from kernel._supervise.why import Cause
@@ -147,9 +148,25 @@ def service(*drivers: str, ready: bool = True, expected: Any = (), **more: Any) 
     return open_kernel(**shop(pack, classes=classes, **tables), ready=ready, expected=expected)
 
 
+@pytest.fixture
+def autojump_clock(autojump_clock: MockClock) -> MockClock:
+    """A clock that does not begin at zero, as that of no service does: what subtracts two times of different clocks,
+    or one that was never set, comes to days."""
+    autojump_clock.jump(500_000.0)
+    return autojump_clock
+
+
 def said(kernel: Any) -> dict[str, Cause]:
-    """What is said of each component, with its line of code."""
-    return {cause.component: cause.located() for cause in kernel.kernel.why()}
+    """What is said of each component, with its line of code; none of it for longer than the service is old."""
+    causes = told_of(kernel)
+    return {cause.component: cause.located() for cause in causes}
+
+
+def told_of(kernel: Any) -> list[Cause]:
+    snapshot, causes = kernel.kernel.snapshot(), kernel.kernel.why()
+    times = [cause.seconds for cause in causes] + [one.seconds for one in snapshot.components]
+    assert all(0.0 <= seconds <= snapshot.seconds for seconds in (*times, snapshot.stopping_for))
+    return list(causes)
 
 
 def left(kernel: Any, cause: Cause) -> float:
@@ -277,7 +294,7 @@ async def test_of_many_handlers_the_oldest_are_told_and_the_others_counted(autoj
         for number in range(30):
             await kernel.publish("orders", "a.b", number)
         await trio.sleep(10)
-        causes = kernel.kernel.why()
+        causes = told_of(kernel)
         kernel.kernel.request_stop()
         kernel.kernel.hasten()
 
@@ -388,7 +405,7 @@ async def test_a_worker_that_fails_at_everything(autojump_clock: Any) -> None:
         await kernel.publish("orders", "a.b", 199)
         await kernel.wait_settled(200)
         await trio.sleep(5)
-        causes = kernel.kernel.why()
+        causes = told_of(kernel)
         await kernel.publish("orders", "a.b", "good")
         await kernel.wait_settled(201)
         afterwards = said(kernel)
@@ -412,9 +429,24 @@ async def test_a_dispatcher_that_brings_what_no_worker_takes(autojump_clock: Any
         for _ in range(3):
             await kernel.publish("orders", "x.y", 1)
         await kernel.wait_settled(3)
-        [cause] = kernel.kernel.why()
+        [cause] = told_of(kernel)
 
     assert cause.component == "dispatcher/work"
     assert cause.what == (
         "failed at the last 3 deliveries that it brought, at the last with NoWorkerError: no worker handles 'x.y'"
     )
+
+
+async def test_what_has_its_slot_and_was_not_begun_yet_is_kept_for_no_time(autojump_clock: Any) -> None:
+    async def quick(payload: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with open_kernel(**shop(quick)) as kernel:
+        await kernel.publish("orders", "a.b", 0)
+        await kernel.wait_settled(1)  # so that a task is idle, which does not begin in the turn in which it is woken
+        for number in range(20):
+            await kernel.publish("orders", "a.b", number)
+            told_of(kernel)
+            await trio.lowlevel.checkpoint()
+            told_of(kernel)
+        await kernel.wait_settled(21)
