@@ -13,12 +13,14 @@ from ._config import WebOptions as WebOptions
 from ._dispatcher import WebDispatcher as WebDispatcher
 
 if TYPE_CHECKING:
+    from .asgi.events import LinesMissed as LinesMissed
     from .asgi.events import RequestDone as RequestDone
     from .asgi.events import SlotsTaken as SlotsTaken
     from .asgi.events import ThreadsTaken as ThreadsTaken
 
 __all__ = [
     "CertificateConfig",
+    "LinesMissed",
     "OpenApiConfig",
     "RequestDone",
     "SlotsTaken",
@@ -29,7 +31,7 @@ __all__ = [
     "WebOptions",
 ]
 
-_LATER: Final = {"RequestDone", "SlotsTaken", "ThreadsTaken"}
+_LATER: Final = {"LinesMissed", "RequestDone", "SlotsTaken", "ThreadsTaken"}
 """Imported when asked for: see `_dispatcher`."""
 
 

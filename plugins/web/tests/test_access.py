@@ -14,12 +14,15 @@ import httpx
 import pytest
 import trio
 from kernel_web import RequestDone
-from kernel_web.asgi.access import LINES_MAX, AccessLog, as_json, as_text
+from kernel_web.asgi.access import LINES_MAX, TEXT_MAX, AccessLog, as_json, as_text
 from kernel_web.asgi.ended import TOGETHER_MAX
+from kernel_web.asgi.missed import Missed
+from kernel_web.wire.lines import LinesFile
 
 from kernel import CountsAsked, RequestCounted, RequestsDone
 from kernel.abc import hearing
 from kernel.errors import StartupError
+from kernel.testing import fake_context
 
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -227,8 +230,13 @@ async def test_a_log_that_nobody_reads_holds_no_stop(web: Any, tmp_path: Path) -
     assert took < 3
 
 
-def test_a_line_that_cannot_be_made_costs_no_other() -> None:
-    log = AccessLog(-1, as_json)
+def access_log(lines_of: Any, path: Path = Path("/dev/null"), events: list[Any] | None = None) -> AccessLog:
+    return AccessLog(LinesFile(path), lines_of, Missed(fake_context("dispatcher/web", events=events), "a.log"))
+
+
+async def test_a_line_that_cannot_be_made_costs_no_other() -> None:
+    await trio.lowlevel.checkpoint()
+    log = access_log(as_json)
     rows = [("worker/a", "GET", status, 0.5, 0, 5) for status in (200, 201, 202)]
     bad: Any = ("127.0.0.1", None, "1.1", "x")
     log.add(rows, [("127.0.0.1", b"/a", "1.1", "x"), bad, ("", b"/c", "2", "")], "now")
@@ -238,8 +246,9 @@ def test_a_line_that_cannot_be_made_costs_no_other() -> None:
     assert log.dropped == 1
 
 
-def test_lines_that_wait_are_bounded() -> None:
-    log = AccessLog(-1, as_text)
+async def test_lines_that_wait_are_bounded() -> None:
+    await trio.lowlevel.checkpoint()
+    log = access_log(as_text)
     row, seen = ("", "GET", 404, 0.5, 0, 5), ("127.0.0.1", b"/a", "1.1", "x")
     log.add([row] * (LINES_MAX - 1), [seen] * (LINES_MAX - 1), "now")
     log.add([row] * 3, [seen] * 3, "now")
@@ -247,6 +256,17 @@ def test_lines_that_wait_are_bounded() -> None:
 
     assert sum(text.count("\n") for text, _ in log._portions) == LINES_MAX
     assert log.dropped == 3
+
+
+async def test_characters_that_wait_are_bounded() -> None:
+    await trio.lowlevel.checkpoint()
+    log = access_log(as_text)
+    row, seen = ("", "GET", 404, 0.5, 0, 5), ("127.0.0.1", b"/" + b"a" * (TEXT_MAX // 4), "1.1", "x")
+    for _ in range(6):
+        log.add([row], [seen], "now")
+
+    assert sum(count for _, count in log._portions) == 4
+    assert log.dropped == 2
 
 
 def test_a_record_is_one_line_of_json_whatever_is_in_it() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii as _quoted
@@ -13,8 +12,13 @@ import trio
 
 from kernel import RequestFigures, new_id
 
+from ..wire.lines import LinesFile
+from .missed import Missed
+
 LINES_MAX: Final = 20_000
 """Lines that may wait to be written; more are dropped and counted."""
+TEXT_MAX: Final = 16 * 1024 * 1024
+"""Characters that may; a line of a client that asks for a long path has thousands."""
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds that the last lines may take at the end."""
 
@@ -28,9 +32,10 @@ version of HTTP, and what it is called; empty if it has no name yet."""
 class AccessLog:
     """Takes what requests were, and writes it in one of two formats."""
 
-    _fd: int
+    _file: LinesFile
     _lines_of: Callable[[Sequence[RequestFigures], Sequence[Seen], str], list[str]]
     """`as_text` or `as_json`."""
+    _missed: Missed
     _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
     """A thread of its own, for when sync endpoints have taken all; one, so that lines stay in order."""
     _portions: deque[tuple[str, int]] = attrs.field(factory=deque["tuple[str, int]"], init=False)
@@ -38,18 +43,22 @@ class AccessLog:
     made of: requests that are kept for a moment each make the garbage collector go through all that the process holds,
     again and again."""
     _added: int = attrs.field(default=0, init=False)
-    """Lines, as the event loop counts them."""
+    """Lines, as the event loop counts them; as are the next."""
+    _added_text: int = attrs.field(default=0, init=False)
+    """Characters."""
     _taken: int = attrs.field(default=0, init=False)
-    """Lines, as the thread counts them."""
-    _unmade: int = attrs.field(default=0, init=False)
-    """Requests, as the event loop counts them."""
-    _unwritten: int = attrs.field(default=0, init=False)
-    """Lines, as the thread counts them."""
+    """Lines that do not wait any more, as the thread counts them; as are the next."""
+    _taken_text: int = attrs.field(default=0, init=False)
+    """Characters."""
+    _done: int = attrs.field(default=0, init=False)
+    """Lines of which it is known whether they were written."""
+    _losses: deque[tuple[int, str]] = attrs.field(factory=deque["tuple[int, str]"], init=False)
+    """Lines that could not be written, and why, as the thread tells the event loop."""
 
     @property
     def dropped(self) -> int:
         """Lines for which there was no room, or that could not be made or written."""
-        return self._unmade + self._unwritten
+        return self._missed.total
 
     def add(self, figures: Sequence[RequestFigures], seen: Sequence[Seen], date: str) -> None:
         """Take requests that have ended at about one moment. Raises nothing.
@@ -59,12 +68,20 @@ class AccessLog:
             seen: What is known of each besides.
             date: The moment.
         """
-        room = LINES_MAX - (self._added - self._taken)
-        lines = self._made(figures[:room], seen[:room], date)
-        self._unmade += len(figures) - len(lines)
+        room = LINES_MAX - (self._added - self._taken) if self._added_text - self._taken_text < TEXT_MAX else 0
+        if len(figures) > room:
+            self._missed.add(len(figures) - room, "they are not taken as fast as they come")
+            figures, seen = figures[:room], seen[:room]
+        lines = self._made(figures, seen, date)
+        if len(lines) < len(figures):
+            self._missed.add(
+                len(figures) - len(lines), "an application has put into its scope what no line can be made of"
+            )
         if lines:
+            text = "".join(lines)
             self._added += len(lines)
-            self._portions.append(("".join(lines), len(lines)))
+            self._added_text += len(text)
+            self._portions.append((text, len(lines)))
 
     def _made(self, figures: Sequence[RequestFigures], seen: Sequence[Seen], date: str) -> list[str]:
         try:
@@ -84,22 +101,38 @@ class AccessLog:
         while True:
             await trio.sleep(every)
             before()
-            if self._portions:
-                await self._write_waiting()
+            await self.flush()
 
-    async def close(self, *, closes: bool) -> None:
-        """Write the rest.
+    async def flush(self) -> None:  # noqa: ASYNC910  suspends only to wait
+        """Write what has come, and say what becomes of it. To be called in one task at a time."""
+        was_written = bool(self._portions)
+        if was_written:
+            await self._write_waiting()
+        self._missed.look(was_written=was_written and not self._tell_losses())
 
-        Args:
-            closes: Whether its file is closed. It is not where the last lines are still being written when their time is
-                over: the thread might yet write to whatever gets its number.
+    async def close(self) -> None:
+        """Write the rest, and close the file.
+
+        It is not closed where the last lines are still being written when their time is over: the thread might yet write
+        to whatever gets its number.
 
         Cancellation: Is a checkpoint. It is shielded, and takes a second at most.
         """
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as scope:
             await self._write_waiting()
-        if closes and not scope.cancelled_caught:
-            os.close(self._fd)
+        self._tell_losses()
+        if scope.cancelled_caught:
+            self._missed.add(self._added - self._done, "nobody has taken them")
+        else:
+            self._file.close()
+        self._missed.end()
+
+    def _tell_losses(self) -> bool:
+        """Say what could not be written; return whether there was such."""
+        had_some = bool(self._losses)
+        while self._losses:
+            self._missed.add(*self._losses.popleft())
+        return had_some
 
     async def _write_waiting(self) -> None:
         await trio.to_thread.run_sync(self._write, abandon_on_cancel=True, limiter=self._limiter)
@@ -111,13 +144,15 @@ class AccessLog:
             text, lines = self._portions.popleft()
             texts.append(text)
             count += lines
+        if not count:
+            return
+        text = "".join(texts)
         self._taken += count
-        data = "".join(texts).encode(errors="replace")
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:  # a disk that is full, a reader that is gone: nothing that a request should feel
-            self._unwritten += count
+        self._taken_text += len(text)
+        lost, reason = self._file.write(text.encode(errors="replace"))
+        if lost:
+            self._losses.append((lost, reason))
+        self._done += count
 
 
 # Without a call or a look that can be saved: each request pays for it.

@@ -31,3 +31,14 @@ class ThreadsTaken(Event):
 
     threads: int
     """How many there are, for all components of the process: the tokens of trio's default limiter."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LinesMissed(Event):
+    """Lines of the access log are lost. Told when that begins, and again when it is over, or at the stop."""
+
+    lines: int
+    """How many, of which no other has told."""
+    reason: str
+    """Why the last of them are."""

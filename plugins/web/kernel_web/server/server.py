@@ -7,13 +7,12 @@ requests finish, or are cut by the kernel. `abort` closes what is left, without 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import ssl
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final, final
 
 import attrs
@@ -27,9 +26,11 @@ from .._config import Address, WebConfig
 from ..asgi.access import AccessLog, as_json, as_text
 from ..asgi.ended import Ended
 from ..asgi.events import CountsAsked
+from ..asgi.missed import Missed
 from ..asgi.routes import build_routes
 from ..asgi.shared import Shared
 from ..wire.clock import TICK_MAX, Clock
+from ..wire.lines import LinesFile
 from ..wire.listen import Listener
 from .guest import Guest
 from .renewal import Certificates, renew
@@ -241,30 +242,29 @@ async def _telling(config: WebConfig, ended: Ended) -> AsyncGenerator[None]:
 
     Cancellation: Is a checkpoint on exit, which takes a second at most, if there is an access log.
     """
-    fd = _open_access_log(config)
-    if fd is not None:
-        ended.access = AccessLog(fd, as_json if config.access_log == "json" else as_text)
+    ended.access = _open_access_log(config, ended.context)
     try:
         with hearing(ended.context, (ended.tell_who_asks, CountsAsked)):
             yield
     finally:
         ended.tell()
         if ended.access is not None:
-            await ended.access.close(closes=bool(config.access_log_file))  # noqa: ASYNC102  shielded, and it has a deadline
+            await ended.access.close()  # noqa: ASYNC102  shielded, and it has a deadline
 
 
-def _open_access_log(config: WebConfig) -> int | None:
-    """Return where the access log goes, None if there is none.
+def _open_access_log(config: WebConfig, context: Context) -> AccessLog | None:
+    """Return the access log, None if there is none.
 
     Raises:
         StartupError: if its file cannot be opened.
     """
     if config.access_log == "off":
         return None
-    if not config.access_log_file:
-        return sys.stdout.fileno()
+    path = config.access_log_file
+    file = LinesFile(Path(path).absolute() if path else None)
     try:
-        return os.open(config.access_log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        file.open()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise StartupError(f'access_log_file = "{config.access_log_file}": {reason}') from error
+        raise StartupError(f'access_log_file = "{path}": {reason}') from error
+    return AccessLog(file, as_json if config.access_log == "json" else as_text, Missed(context, file.shown))
