@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from ._core.pending import PendingCalls as PendingCalls
     from ._core.router import pattern_matches as pattern_matches
     from ._core.secret import Secret as Secret
+    from ._core.snapshot import Backlog as Backlog
     from ._core.snapshot import ComponentSnapshot as ComponentSnapshot
     from ._core.snapshot import Snapshot as Snapshot
     from ._core.snapshot import Usage as Usage
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
 _LATER: Final = {
     "Ack": "_core.envelope",
     "Arguments": "_core.envelope",
+    "Backlog": "_core.snapshot",
     "Batch": "_core.broker",
     "ComponentFailed": "_core.events",
     "ComponentSnapshot": "_core.snapshot",

@@ -156,7 +156,7 @@ class Holder:
     @handles("order.#")
     async def order(self, payload: Any, envelope: Envelope, delivery: Delivery) -> None:
         async with self.file.transaction() as transaction:
-            await transaction.send(envelope, exchange="")
+            await transaction.send(envelope, exchange="", mandatory=False)
             self.held += [payload, envelope, delivery, self.rpc.billing.charge, transaction]
             self.held += _reached(self)
 

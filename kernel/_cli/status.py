@@ -80,6 +80,8 @@ def _process(one: Json, style: Style) -> str:
 def _load(one: Json) -> str:
     if one["usage"] is not None:
         return _usage(one["usage"])
+    if one["backlog"] is not None:
+        return _backlog(one["backlog"])
     if one["slots"] is None:
         return ""
     rate = "" if one["per_second"] is None else f", {one['per_second']:g}/s"
@@ -90,6 +92,12 @@ def _usage(usage: Json) -> str:
     limit = "" if usage["limit"] is None else f"/{usage['limit']}"
     waiting = f", {usage['waiting']} waiting" if usage["waiting"] else ""
     return f"{usage['used']}{limit} used{waiting}"
+
+
+def _backlog(backlog: Json) -> str:
+    if not backlog["waiting"]:
+        return "0 waiting"
+    return f"{backlog['waiting']} waiting, the oldest for {lasting(backlog['oldest'])}"
 
 
 def _told(one: Json) -> str:

@@ -92,6 +92,7 @@ def _component(one: ComponentSnapshot, rate: float | None, deadline: Deadline | 
         "in_flight": one.in_flight,
         "slots": one.slots,
         "usage": None if one.usage is None else attrs.asdict(one.usage),
+        "backlog": None if one.backlog is None else attrs.asdict(one.backlog),
         "per_second": None if rate is None else round(rate, 1),
         "paused": paused,
         "deadline": None if deadline is None else {"what": deadline.what, "in": round(deadline.seconds, 3)},

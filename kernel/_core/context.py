@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .components import Protocol
     from .event import Event
-    from .snapshot import Snapshot, Usage
+    from .snapshot import Backlog, Snapshot, Usage
 
 
 class Subscribe(Protocol_):
@@ -77,6 +77,11 @@ def _tell_nobody(usage: Callable[[], Usage]) -> None:
     del usage
 
 
+def _pass_on_unseen(backlog: Callable[[], Backlog | None]) -> None:
+    """Nobody looks: there is no kernel."""
+    del backlog
+
+
 @final
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Context(ByFields):
@@ -120,6 +125,8 @@ class Context(ByFields):
     report_usage: Callable[[Callable[[], Usage]], None] = _tell_nobody
     """Has a function asked for how the component's connections are used whenever somebody looks at the service, while
     the component is up. It must return at once, and may be called from any thread; if it raises, nothing is shown."""
+    report_backlog: Callable[[Callable[[], Backlog | None]], None] = _pass_on_unseen
+    """Has a function asked in the same way for what the component has to pass on; None is that it does not know."""
     subscribe: Subscribe = _hear_nothing
     """Has events passed to a function as `[kernel] hooks` has; returns what ends it. Call that when the life ends."""
     snapshot: Callable[[], Snapshot] = attrs.field(default=lambda: _empty_snapshot())  # noqa: PLW0108  defined below

@@ -26,6 +26,18 @@ class Usage(ByFields):
 
 @final
 @attrs.frozen(kw_only=True, eq=False, repr=False)
+class Backlog(ByFields):
+    """The messages that a component has to pass on and has not yet, such as those of an outbox."""
+
+    waiting: int
+    failed: int = 0
+    """Of these, how many were tried, and not taken."""
+    oldest: float = 0.0
+    """Seconds that the oldest has waited."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ComponentSnapshot(ByFields):
     """One component at one moment."""
 
@@ -51,6 +63,8 @@ class ComponentSnapshot(ByFields):
     """How many it has taken since it was opened; None where `in_flight` is."""
     usage: Usage | None = None
     """How its connections are used, if it reports that and is up."""
+    backlog: Backlog | None = None
+    """What it has to pass on, if it reports that, is up and knows it."""
 
 
 @final

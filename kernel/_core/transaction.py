@@ -39,16 +39,18 @@ class Transaction(ABC):
         """
 
     @abstractmethod
-    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = True) -> None:
         """Send when the transaction is committed, and only then.
 
         Args:
             envelope: As for `Broker.send`.
             exchange: As for `Broker.send`.
-            mandatory: As for `Broker.send`.
+            mandatory: As for `Broker.send`, and as for a `publisher` true unless said otherwise: what was committed is
+                not dropped in silence because no queue gets it. False is for what may happen without a listener.
 
         Raises:
-            UnroutableError: as `Broker.send`.
+            UnroutableError: as `Broker.send`; nothing was sent, and the transaction goes on. A database that is no
+                broker finds it out when it relays the message, keeps the message, and tells of it.
             QueueFullError: as `Broker.send`.
             UnavailableError: if the transaction is over, or was ended because it took too long.
 

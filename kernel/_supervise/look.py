@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from .._core.lifecycle import USABLE
 from .._core.pulse import STALL, Pulse
-from .._core.snapshot import ComponentSnapshot, Snapshot, Usage
+from .._core.snapshot import ComponentSnapshot, Snapshot
 from .._core.stacks import where_in_thread
 from .._delivery.failure import describe
 from .child import Child, obstacles_of
 from .tree import Tree
+
+T = TypeVar("T")
 
 
 def look(tree: Tree, pulse: Pulse, *, now: float, began: float, stop_requested_at: float, stop_reason: str) -> Snapshot:
@@ -54,14 +59,14 @@ def _component(tree: Tree, child: Child, now: float) -> ComponentSnapshot:
         in_flight=None if intake is None else intake.in_flight,
         slots=None if intake is None else intake.concurrency,
         taken=None if intake is None else intake.taken,
-        usage=_usage(tree, child),
+        usage=_asked(tree.usages.get(child.id), child),
+        backlog=_asked(tree.backlogs.get(child.id), child),
     )
 
 
-def _usage(tree: Tree, child: Child) -> Usage | None:
-    """Return how its connections are used; what a component gets wrong there must not blind whoever looks."""
-    ask = tree.usages.get(child.id) if child.state in USABLE else None
+def _asked(ask: Callable[[], T] | None, child: Child) -> T | None:
+    """Return what a component says of itself; what it gets wrong there must not blind whoever looks."""
     try:
-        return None if ask is None else ask()
+        return None if ask is None or child.state not in USABLE else ask()
     except Exception:  # noqa: BLE001  as above
         return None

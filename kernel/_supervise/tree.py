@@ -20,7 +20,7 @@ from .._core.interceptors import Around, Incoming
 from .._core.lifecycle import FINAL, USABLE, State, SwitchState
 from .._core.masks import Masks
 from .._core.policies import RestartHistory
-from .._core.snapshot import Snapshot, Usage
+from .._core.snapshot import Backlog, Snapshot, Usage
 from .._core.spec import (
     AnySpec,
     Asked,
@@ -87,6 +87,10 @@ class Tree:
     """By dispatcher id, while it lives."""
     usages: dict[str, Callable[[], Usage]] = attrs.field(factory=dict[str, "Callable[[], Usage]"], init=False)
     """By component id: what says how its connections are used."""
+    backlogs: dict[str, Callable[[], Backlog | None]] = attrs.field(
+        factory=dict[str, "Callable[[], Backlog | None]"], init=False
+    )
+    """By component id: what says what it has to pass on."""
     pipelines: dict[str, Attempting] = attrs.field(factory=dict[str, Attempting], init=False)
     """By dispatcher id: what handles its deliveries; of its last life, where it does not live."""
     paused: set[str] = attrs.field(factory=set[str], init=False)
@@ -435,6 +439,7 @@ class Tree:
             report_degraded=functools.partial(report, State.DEGRADED),
             report_ready=functools.partial(report, State.READY),
             report_usage=functools.partial(self.usages.__setitem__, component),
+            report_backlog=functools.partial(self.backlogs.__setitem__, component),
             directory=self.plan.directory if inner is None else inner.directory,
             crew=self.crew,
         )

@@ -172,7 +172,7 @@ def test_tree_shows_every_component(run: Any) -> None:
     assert [one["id"] for one in tree["components"]] == ids
     assert set(tree["components"][0]) == {
         "id", "state", "reason", "seconds", "essential", "restarts", "error", "waits_for", "in_flight", "slots",
-        "usage", "per_second", "paused", "deadline",
+        "usage", "backlog", "per_second", "paused", "deadline",
     }  # fmt: skip
 
 
@@ -305,8 +305,8 @@ SERVICE = {
 }  # fmt: skip
 COMPONENT = {
     "id": "worker/packer", "state": "ready", "reason": "", "seconds": 1.0, "essential": True, "restarts": 0,
-    "error": "", "waits_for": [], "in_flight": None, "slots": None, "usage": None, "per_second": None, "paused": False,
-    "deadline": None,
+    "error": "", "waits_for": [], "in_flight": None, "slots": None, "usage": None, "backlog": None, "per_second": None,
+    "paused": False, "deadline": None,
 }  # fmt: skip
 
 
@@ -344,6 +344,9 @@ def test_a_service_is_one_line(service: dict[str, Any], text: str) -> None:
         ({"usage": {"used": 2, "idle": 1, "waiting": 0, "limit": None}}, "└─ worker/packer  + ready  1.0 s  2 used"),
         ({"usage": {"used": 4, "idle": 0, "waiting": 3, "limit": 4}},
          "└─ worker/packer  + ready  1.0 s  4/4 used, 3 waiting"),
+        ({"backlog": {"waiting": 0, "failed": 0, "oldest": 0.0}}, "└─ worker/packer  + ready  1.0 s  0 waiting"),
+        ({"backlog": {"waiting": 7, "failed": 2, "oldest": 90.0}},
+         "└─ worker/packer  + ready  1.0 s  7 waiting, the oldest for 1 min"),
     ],
 )  # fmt: skip
 def test_a_component_is_one_line(component: dict[str, Any], line: str) -> None:

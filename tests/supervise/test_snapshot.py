@@ -11,7 +11,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from kernel import ComponentFailed, KernelStopped, Secret, Snapshot, State, StateChanged, Usage
+from kernel import Backlog, ComponentFailed, KernelStopped, Secret, Snapshot, State, StateChanged, Usage
 from kernel._core.masks import Masks
 from kernel._core.pulse import STALL, current_pulse
 from kernel._manifest.registry import Registry
@@ -244,6 +244,31 @@ async def test_how_connections_are_used_is_asked_while_their_driver_is_up(autoju
         assert one(service.kernel.snapshot(), "worker/w").usage is None
 
     assert seen == [Usage(used=3, idle=2, waiting=1, limit=5), Usage(used=1), None, Usage(used=1)]
+
+
+class Passing:
+    """A worker that says what it has to pass on."""
+
+    def __init__(self, context: Context) -> None:
+        self.known: Backlog | None = None
+        context.report_backlog(lambda: self.known)
+
+    async def run(self) -> None:
+        await trio.sleep(1)
+        self.known = Backlog(waiting=3, failed=1, oldest=0.5)
+        await trio.sleep_forever()
+
+
+async def test_what_a_component_has_to_pass_on_is_asked_while_it_is_up(autojump_clock: object) -> None:
+    workers = {"relay": {"use": f"{__name__}:Passing"}, **WORKER}
+    async with open_kernel({"workers": workers}, registry=REGISTRY) as service:
+        before = one(service.kernel.snapshot(), "worker/relay").backlog
+        await trio.sleep(2)
+        after = one(service.kernel.snapshot(), "worker/relay").backlog
+        assert one(service.kernel.snapshot(), "worker/w").backlog is None
+    stopped = one(service.kernel.snapshot(), "worker/relay").backlog
+
+    assert (before, after, stopped) == (None, Backlog(waiting=3, failed=1, oldest=0.5), None)
 
 
 async def test_what_a_driver_gets_wrong_about_its_connections_blinds_nobody(autojump_clock: object) -> None:

@@ -144,7 +144,7 @@ class Events:
 
     def _sent(self, envelope: Envelope, transaction: Transaction | None) -> Awaitable[object]:
         if transaction is not None:
-            return transaction.send(envelope, exchange=self._config.exchange)
+            return transaction.send(envelope, exchange=self._config.exchange, mandatory=False)
         return self._broker.send(envelope, exchange=self._config.exchange)
 
     async def _post_within(

@@ -153,7 +153,7 @@ class Recorded(Transaction):
     async def once(self, message_id: str, *, scope: str = "") -> bool:
         raise NotImplementedError
 
-    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = True) -> None:
         await trio.lowlevel.checkpoint()
         self.sent.append((envelope, exchange, mandatory))
 

@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS kernel_inbox (
     PRIMARY KEY (scope, message_id)
 );
 CREATE INDEX IF NOT EXISTS kernel_inbox_handled ON kernel_inbox (handled);
+CREATE INDEX IF NOT EXISTS kernel_outbox_untried ON kernel_outbox (id) WHERE attempts = 0;
+CREATE INDEX IF NOT EXISTS kernel_outbox_tried ON kernel_outbox (due) WHERE attempts > 0;
 """
 """One transaction, and one process at a time: PostgreSQL may refuse what two make at once. Source: its documentation of
 CREATE TABLE, and of advisory locks; the number is that of these tables, and nobody else's."""
@@ -47,10 +49,20 @@ INSERT INTO kernel_inbox (scope, message_id) VALUES (%s, %s) ON CONFLICT DO NOTH
 FORGET: Final = "DELETE FROM kernel_inbox WHERE handled < now() - make_interval(secs => %s)"
 
 ONE_RELAY: Final = "SELECT pg_try_advisory_xact_lock(7463128990316)"
-DUE: Final = """
+_MESSAGE: Final = """
 SELECT id, exchange, mandatory, message_id, subject, body, outside, attempts,
     extract(epoch FROM clock_timestamp() - written)::float8, extract(epoch FROM deadline - clock_timestamp())::float8
-FROM kernel_outbox WHERE due <= clock_timestamp() ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+FROM kernel_outbox
+"""
+UNTRIED: Final = f"{_MESSAGE} WHERE attempts = 0 ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"
+"""What was not tried yet comes first: any number of messages that can never be sent holds up none of these."""
+TRIED: Final = (
+    f"{_MESSAGE} WHERE attempts > 0 AND due <= clock_timestamp() ORDER BY due LIMIT %s FOR UPDATE SKIP LOCKED"
+)
+WAITING: Final = """
+SELECT count(*), count(*) FILTER (WHERE attempts > 0),
+    coalesce(extract(epoch FROM clock_timestamp() - min(written)), 0)::float8
+FROM kernel_outbox
 """
 SENT: Final = "DELETE FROM kernel_outbox WHERE id = ANY(%s)"
 POSTPONE: Final = """

@@ -12,7 +12,7 @@ from psycopg.rows import AsyncRowFactory, class_row, tuple_row
 from typing_extensions import override
 
 from kernel import Envelope
-from kernel.abc import Transaction
+from kernel.abc import Transaction, check_envelope
 from kernel.errors import StorageError, StorageFullError, UnavailableError, UnknownOutcomeError
 
 from ._connection import TrioConnection
@@ -54,12 +54,17 @@ class DatabaseTransaction(Transaction):
         return await self._run(statement, parameters, class_row(into))
 
     @override
-    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = True) -> None:
         """Write a message into the outbox; a relay sends it when the transaction is committed.
 
-        Whether a queue takes it turns out then: the errors of sending are events of the relay, and never raised here.
+        Whether a queue takes it turns out then: the errors of sending are never raised here, but told by the relay,
+        which keeps the message and is degraded. With `mandatory=False` one that no queue gets is dropped.
+
+        Raises:
+            EncodeError, ValueError: if no broker could carry it (`check_envelope`). Nothing was written.
         """
         self._check_messages()
+        check_envelope(envelope)
         await self.execute(SEND, written(envelope, exchange=exchange, mandatory=mandatory))
         self._sends = True
 

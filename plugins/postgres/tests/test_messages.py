@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from kernel_memory import MemoryConfig, MemoryDriver
-from kernel_postgres import Database, OutboxFailed, OutboxRelay, RelayConfig
+from kernel_postgres import Database, OutboxRelay, RelayConfig
 
 from kernel import Ack, Envelope, Event
 from kernel.abc import Broker, Delivery, Queue, Subscription, Topology
@@ -96,27 +96,6 @@ async def test_messages_keep_the_order_in_which_they_were_written(open_database:
         nursery.cancel_scope.cancel()
 
     assert [delivery.envelope.id for delivery in deliveries] == [str(number) for number in range(20)]
-
-
-async def test_a_message_that_no_queue_takes_holds_up_no_other(
-    open_database: OpenDatabase, cluster: Cluster, empty: None
-) -> None:
-    events: list[Event] = []
-    async with open_database(outbox=True) as database, open_broker("q") as broker, trio.open_nursery() as nursery:
-        async with database.transaction() as transaction:
-            await transaction.send(Envelope(subject="later", id="1"), exchange="", mandatory=True)
-            await transaction.send(Envelope(subject="q", id="2"), exchange="", mandatory=True)
-        nursery.start_soon(relay(database, broker, events).run)
-        assert [delivery.envelope.id for delivery in await received(broker, 1)] == ["2"]
-        await broker.declare(Topology(queues=[Queue(name="later")]))
-        with trio.fail_after(5):
-            while cluster.query("SELECT 1 FROM kernel_outbox"):  # noqa: ASYNC110  it happens in the database
-                await trio.sleep(0.01)
-        nursery.cancel_scope.cancel()
-
-    (failed, *_) = events
-    assert isinstance(failed, OutboxFailed)
-    assert (failed.message_id, failed.attempts, failed.reason) == ("1", 1, 'there is no queue "later"')
 
 
 async def test_of_two_that_handle_a_message_at_once_one_has_the_effect(

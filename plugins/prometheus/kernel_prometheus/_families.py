@@ -114,6 +114,7 @@ def families(metrics: Metrics) -> Iterator[Metric]:
     yield InfoMetricFamily("kernel", "The service.", {"service": snapshot.service, "version": kernel.__version__})
     yield from _of_events(metrics)
     yield from _of_snapshot(snapshot)
+    yield from _of_backlogs(snapshot)
     yield _histogram(
         "kernel_loop_turn_seconds",
         "Time of each turn of the event loop.",
@@ -175,6 +176,18 @@ def _of_snapshot(snapshot: Snapshot) -> Iterator[Metric]:
             states.add_metric([one.id, state.value], float(one.state is state))
         restarts.add_metric([one.id], one.restarts)
     yield from (in_flight, slots, states, restarts, connections, waiting, limits)
+
+
+def _of_backlogs(snapshot: Snapshot) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily("kernel_backlog", "Messages that wait to be passed on.", labels=["component"])
+    failed = GaugeMetricFamily("kernel_backlog_failed", "Those that were tried, and not taken.", labels=["component"])
+    oldest = GaugeMetricFamily("kernel_backlog_oldest_seconds", "For how long the oldest waits.", labels=["component"])
+    for one in snapshot.components:
+        if one.backlog is not None:
+            waiting.add_metric([one.id], one.backlog.waiting)
+            failed.add_metric([one.id], one.backlog.failed)
+            oldest.add_metric([one.id], one.backlog.oldest)
+    yield from (waiting, failed, oldest)
 
 
 def as_micro_framework(metrics: Metrics, *, is_open: bool) -> Iterator[Metric]:

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from kernel import (
     Ack,
+    Backlog,
     ComponentSnapshot,
     CountsAsked,
     DeadLetter,
@@ -376,4 +377,19 @@ def test_how_connections_are_used_is_measured() -> None:
         ("kernel_connections_waiting", "driver/db"): 2,
         ("kernel_connections_waiting", "driver/bus"): 0,
         ("kernel_connections_limit", "driver/db"): 4,
+    }
+
+
+def test_what_a_component_has_to_pass_on_is_measured() -> None:
+    backlog = Backlog(waiting=7, failed=3, oldest=2.5)
+    relay = ComponentSnapshot(id="worker/relay", state=State.DEGRADED, backlog=backlog)
+    snapshot = Snapshot(service="shop", components=(relay, ComponentSnapshot(id="worker/w", state=State.READY)))
+    context = attrs.evolve(fake_context("dispatcher/metrics"), snapshot=lambda: snapshot)
+    text, _ = rendered(Metrics(context, MetricsConfig()), "")
+    found = {(s.name, *s.labels.values()): s.value for family in parse(text.decode()) for s in family.samples}
+
+    assert {labels: value for labels, value in found.items() if labels[0].startswith("kernel_backlog")} == {
+        ("kernel_backlog", "worker/relay"): 7,
+        ("kernel_backlog_failed", "worker/relay"): 3,
+        ("kernel_backlog_oldest_seconds", "worker/relay"): 2.5,
     }

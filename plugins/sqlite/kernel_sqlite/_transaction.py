@@ -41,7 +41,7 @@ class SqliteTransaction(Transaction):
         return await self._perform(lambda store: self._execute(store, statement, parameters))
 
     @override
-    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = False) -> None:
+    async def send(self, envelope: Envelope, *, exchange: str, mandatory: bool = True) -> None:
         letter = write_letter(envelope, now=self._thread.clock.wall())
         await self._perform(lambda store: store.send(letter, exchange=exchange, mandatory=mandatory))
 

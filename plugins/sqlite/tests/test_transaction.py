@@ -8,7 +8,7 @@ import trio
 from kernel_sqlite import SqliteBroker
 
 from kernel import Ack, Envelope
-from kernel.abc import Queue, Subscription, Topology, Transaction
+from kernel.abc import Exchange, Queue, Subscription, Topology, Transaction
 from kernel.errors import UnavailableError, UnroutableError
 
 from .conftest import OpenSqlite
@@ -101,7 +101,23 @@ async def test_a_refused_send_leaves_the_transaction_open(open_sqlite: OpenSqlit
         async with broker.transaction() as transaction:
             await act(transaction)
             with pytest.raises(UnroutableError):
-                await transaction.send(Envelope(subject="nowhere"), exchange="", mandatory=True)
+                await transaction.send(Envelope(subject="nowhere"), exchange="")
+
+        assert await count(broker) == (1, 1)
+
+
+@pytest.mark.parametrize("exchange", ["", "events"])
+async def test_what_no_queue_gets_is_an_error_unless_the_sender_says_that_it_may_be(
+    open_sqlite: OpenSqlite, exchange: str
+) -> None:
+    async with open_sqlite() as broker:
+        await prepare(broker)
+        await broker.declare(Topology(exchanges=[Exchange(name="events")]))
+        async with broker.transaction() as transaction:
+            await act(transaction)
+            with pytest.raises(UnroutableError):
+                await transaction.send(Envelope(subject="nobody.listens"), exchange=exchange)
+            await transaction.send(Envelope(subject="nobody.listens"), exchange=exchange, mandatory=False)
 
         assert await count(broker) == (1, 1)
 
