@@ -68,6 +68,10 @@ if TYPE_CHECKING:
     from ._core.lease import LeaseState as LeaseState
     from ._core.lease import Leasing as Leasing
     from ._core.lease import check_lease_name as check_lease_name
+    from ._core.losses import Losses as Losses
+    from ._core.outside import check_http_headers as check_http_headers
+    from ._core.outside import check_http_url as check_http_url
+    from ._core.outside import parse_url as parse_url
     from ._core.seldom import Seldom as Seldom
     from ._core.sending import continued as continued
     from ._core.sending import telling as telling
@@ -91,6 +95,7 @@ _LATER: Final = {
     "Lease": "_core.lease",
     "LeaseState": "_core.lease",
     "Leasing": "_core.lease",
+    "Losses": "_core.losses",
     "PlainWorker": "_core.executor",
     "Seldom": "_core.seldom",
     "Settlement": "_core.settlements",
@@ -102,9 +107,12 @@ _LATER: Final = {
     "Transactional": "_core.transaction",
     "check_envelope": "_core.carried",
     "check_headers": "_core.carried",
+    "check_http_headers": "_core.outside",
+    "check_http_url": "_core.outside",
     "check_lease_name": "_core.lease",
     "continued": "_core.sending",
     "is_from_terminal": "_core.interrupt",
+    "parse_url": "_core.outside",
     "shown_body": "_core.showing",
     "shown_headers": "_core.showing",
     "telling": "_core.sending",

@@ -9,6 +9,7 @@ import attrs
 from attrs.validators import ge, in_, le, optional
 
 from kernel import Secret
+from kernel.abc import check_http_headers, check_http_url
 
 
 @final
@@ -16,11 +17,11 @@ from kernel import Secret
 class OtelConfig:
     """The table of a driver `otel`. What it does not say is read from the `OTEL_` variables of the environment."""
 
-    endpoint: str | None = None
-    """URL that spans are posted to, such as `http://127.0.0.1:4318/v1/traces`."""
+    endpoint: str | Secret | None = attrs.field(default=None, validator=check_http_url)
+    """URL that spans are posted to, such as `http://127.0.0.1:4318/v1/traces`; a secret where there is a key in it."""
     sample: float | None = attrs.field(default=None, validator=optional([ge(0), le(1)]))
     """The share of traces that begin here which are recorded; what others began is recorded if they did."""
-    headers: Mapping[str, Secret] = attrs.field(factory=dict[str, Secret])
+    headers: Mapping[str, Secret] = attrs.field(factory=dict[str, Secret], validator=check_http_headers)
     """Sent with spans, such as a token."""
     resource: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """Attributes of the service, such as `deployment.environment.name`; `service.name` is the kernel's name."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Final, final
 
 from typing_extensions import override
 
-from kernel.abc import Context, Driver
+from kernel.abc import Context, Driver, Losses
 
 from ._config import OtelConfig
+from ._events import SpansLost
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -46,10 +47,13 @@ class OtelDriver(Driver[object]):
         import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
 
         from ._provider import bound_of, provider_for  # noqa: PLC0415  as above
+        from ._sending import Hush  # noqa: PLC0415  as above
         from ._tracing import Tracing  # noqa: PLC0415  as above
 
         await trio.lowlevel.checkpoint()
-        provider = provider_for(self._config, self._context.service)
+        losses, hush = Losses(self._context, "spans", self._lost), Hush()
+        provider = provider_for(self._config, self._context, losses, hush)
+        hush.begin()
         try:
             tracing = Tracing(self._context, provider.backlog, bound_of(provider.sampler))
             async with trio.open_nursery() as nursery:
@@ -58,6 +62,14 @@ class OtelDriver(Driver[object]):
                     yield provider
                 nursery.cancel_scope.cancel()
         finally:
+            seconds = self._context.stop_timeout * _FLUSH_SHARE
             # A thread sends; who is not there to take it must not hold up the end.
-            with trio.move_on_after(self._context.stop_timeout * _FLUSH_SHARE, shield=True):
+            with trio.move_on_after(seconds, shield=True):
                 await trio.to_thread.run_sync(provider.shutdown, abandon_on_cancel=True)
+            if losses.finish(
+                f"the stop waits {seconds:g} s for the collector, which had not taken them{hush.so_far()}"
+            ):
+                hush.end()
+
+    def _lost(self, count: int, reason: str) -> SpansLost:
+        return SpansLost(component=self._context.id, count=count, reason=reason)

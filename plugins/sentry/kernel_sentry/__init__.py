@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from ._config import SentryConfig as SentryConfig
 from ._driver import SentryDriver as SentryDriver
+from ._events import ReportsLost as ReportsLost
 
-__all__ = ["SentryConfig", "SentryDriver"]
+__all__ = ["ReportsLost", "SentryConfig", "SentryDriver"]

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from kernel.abc import Context, Driver
+from kernel.abc import Context, Driver, Losses
 
 from ._config import SentryConfig
+from ._events import ReportsLost
 
 _FLUSH_SHARE: Final = 0.6
 """Of `stop_timeout`, in which the last reports may be sent."""
@@ -52,9 +53,12 @@ class SentryDriver(Driver[None]):
         import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
 
         from ._reporting import Reporting, close, start  # noqa: PLC0415  as above
+        from ._sending import Quiet, transport_for  # noqa: PLC0415  as above
 
         await trio.lowlevel.checkpoint()
-        client = start(self._config, self._context)
+        losses, quiet = Losses(self._context, "reports", self._lost), Quiet()
+        client = start(self._config, self._context, transport_for(losses, quiet))
+        quiet.begin()
         try:
             with Reporting(self._context, client, retries=self._config.retries).hearing():
                 yield
@@ -63,3 +67,8 @@ class SentryDriver(Driver[None]):
             # A thread sends; who is not there to take it must not hold up the end.
             with trio.move_on_after(seconds, shield=True):
                 await trio.to_thread.run_sync(close, client, seconds, abandon_on_cancel=True)
+            if losses.finish(f"the stop waits {seconds:g} s for Sentry, and it had not taken them"):
+                quiet.end()
+
+    def _lost(self, count: int, reason: str) -> ReportsLost:
+        return ReportsLost(component=self._context.id, count=count, reason=reason)

@@ -30,6 +30,7 @@ from ._config import SentryConfig
 
 if TYPE_CHECKING:
     from sentry_sdk.client import BaseClient
+    from sentry_sdk.transport import HttpTransport
 
     from kernel.abc import Context
 
@@ -37,7 +38,7 @@ _REPORTED: Final = "_kernel_sentry_reported"
 """What marks an exception that was: that of a batch is told once for each of its deliveries."""
 
 
-def start(config: SentryConfig, context: Context) -> BaseClient:
+def start(config: SentryConfig, context: Context, transport: type[HttpTransport]) -> BaseClient:
     """Set up the SDK for this process, and return its client."""
     masked = _masking(context.mask)
     sentry_sdk.init(
@@ -52,6 +53,7 @@ def start(config: SentryConfig, context: Context) -> BaseClient:
         before_send_transaction=masked,
         before_breadcrumb=masked,
         server_name=context.service,
+        transport=transport,
     )
     return sentry_sdk.get_client()
 
