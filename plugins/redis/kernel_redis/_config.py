@@ -38,13 +38,13 @@ class RedisConfig:
     password: Secret | None = None
     """In place of one in `dsn`."""
     maxsize: int = attrs.field(default=10, validator=and_(ge(1), le(10_000)))
-    """Connections at a time. A subscription, and a command that blocks, has one for itself."""
+    """Connections at a time. A subscription, a pipeline, and a command that blocks, has one for itself."""
     acquire_timeout: float = attrs.field(default=30.0, validator=_POSITIVE)
-    """Seconds to wait for a connection before `TimeoutError`; the caller's deadline holds beside it."""
+    """Seconds to wait for a connection before `UnavailableError`; the caller's deadline holds beside it."""
     connect_timeout: float = attrs.field(default=5.0, validator=_POSITIVE)
-    """Seconds for one attempt to connect."""
+    """Seconds for one attempt to connect, and as many for the server to greet."""
     idle_timeout: int = attrs.field(default=300, validator=and_(ge(1), le(86_400)))
-    """Seconds after which an idle connection is closed."""
+    """Seconds after which an idle connection is closed; one on which a command waits is not idle."""
     decode_responses: bool = True
     """Whether answers are strings; if not, they are bytes."""
     check_interval: float = attrs.field(default=5.0, validator=_POSITIVE)

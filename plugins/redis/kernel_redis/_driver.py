@@ -5,44 +5,24 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
-from typing import Any, ClassVar, Final, TypeVar, cast, final
+from typing import Any, ClassVar, Final, cast, final
 
 import coredis
 import trio
-from coredis.commands import CommandRequest
+from coredis.connection import TCPConnection, TCPLocation, UnixDomainSocketConnection, UnixDomainSocketLocation
 from coredis.exceptions import AuthenticationError, RedisError, ResponseError
 from coredis.retry import NoRetryPolicy
 from typing_extensions import override
 
-from kernel import Usage
-from kernel.abc import Context, Driver, Lease, Leasing, check_lease_name
+from kernel.abc import Context, Driver
 from kernel.errors import StartupError, UnavailableError
 
+from ._client import RedisClient
 from ._config import RedisConfig, address, problems, split
-from ._lease import RedisLease
-
-ResultT = TypeVar("ResultT")
+from ._pool import Pool, no_news
 
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 """What OpenSSL says of an answer that is none of TLS: up to 3.1, and since 3.2."""
-
-
-@final
-class RedisClient(coredis.Redis[Any], Leasing):
-    """A client of coredis. A command that is cancelled while it connects is cancelled, and has not failed."""
-
-    @override
-    def lease(self, name: str) -> Lease:
-        return RedisLease(self, check_lease_name(name))
-
-    @override
-    async def execute_command(self, command: CommandRequest[ResultT]) -> ResultT:
-        try:
-            return await super().execute_command(command)
-        except (RedisError, OSError):
-            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120  that is what it is for
-            raise
 
 
 @final
@@ -76,14 +56,16 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
     async def _open(self) -> AsyncGenerator[coredis.Redis[Any]]:
         # Reads files; not abandoned when cancelled, since it ends by itself.
         options = await trio.to_thread.run_sync(self._options)
-        client = cast("coredis.Redis[Any]", cast("Any", RedisClient)(**options))
+        pool = Pool(owner=self._context.id, config=self._config, **options)
+        client = _client(pool)
         try:
-            async with client, trio.open_nursery() as nursery:
-                await self._greet(client)
-                nursery.start_soon(self._watch, client)
-                self._context.report_usage(partial(_usage, client, self._config.maxsize))
-                yield client
-                nursery.cancel_scope.cancel()
+            with no_news():
+                async with client, trio.open_nursery() as nursery:
+                    await self._greet(client)
+                    nursery.start_soon(self._watch, client, pool)
+                    self._context.report_usage(pool.usage)
+                    yield client
+                    nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise _alone(group) from None
 
@@ -106,22 +88,29 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
                 ) from error
             raise UnavailableError(f"{self._context.id}: {self._reason(error)}") from error
 
-    async def _watch(self, client: coredis.Redis[Any]) -> None:
-        """Tell when the server does not answer, and when it does again."""
-        is_well = True
+    async def _watch(self, client: coredis.Redis[Any], pool: Pool) -> None:
+        """Tell when the server does not answer, and when it does again; close what is idle."""
+        was_well = True
         while True:
             await trio.sleep(self._config.check_interval)
-            try:
-                with trio.fail_after(self._config.check_interval):
-                    await client.ping()
-            except (RedisError, OSError, TimeoutError, trio.TooSlowError) as error:
-                if is_well:
-                    self._context.report_degraded(self._reason(error))
-                is_well = False
-            else:
-                if not is_well:
-                    self._context.report_ready()
-                is_well = True
+            pool.close_idle()
+            trouble = await self._look(client)
+            if trouble and pool.is_exhausted:
+                continue  # There was none left to ask over, which says nothing of the server.
+            if trouble and was_well:
+                self._context.report_degraded(trouble)
+            elif not trouble and not was_well:
+                self._context.report_ready()
+            was_well = not trouble
+
+    async def _look(self, client: coredis.Redis[Any]) -> str:
+        """Return why the server does not answer; empty if it does."""
+        try:
+            with trio.fail_after(self._config.check_interval):
+                await client.ping()
+        except (RedisError, OSError, TimeoutError, trio.TooSlowError, UnavailableError) as error:
+            return self._reason(error)  # noqa: ASYNC910  it was waited for
+        return ""
 
     def _reason(self, error: Exception) -> str:
         """Return what has gone wrong: of a time that is over, and of TLS, coredis and ssl say nothing that helps."""
@@ -137,23 +126,14 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
 
     def _options(self) -> dict[str, Any]:
         config = self._config
-        options = address(config.dsn)
+        options = _place(address(config.dsn))
         if config.username:
             options["username"] = config.username
         if config.password is not None:
             options["password"] = config.password.reveal()
         if split(config.dsn).scheme == "rediss":
             options["ssl_context"] = self._tls()
-        return options | {
-            "max_connections": config.maxsize,
-            "pool_timeout": config.acquire_timeout,
-            "connect_timeout": config.connect_timeout,
-            "max_idle_time": config.idle_timeout,
-            "decode_responses": config.decode_responses,
-            "client_name": self._context.service,
-            # coredis would send a command again whose answer was lost, and count twice.
-            "retry_policy": NoRetryPolicy(),
-        }
+        return options | {"decode_responses": config.decode_responses, "client_name": self._context.service}
 
     def _tls(self) -> ssl.SSLContext:
         config, path = self._config, self._context.path
@@ -166,11 +146,17 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
         return context
 
 
-def _usage(client: coredis.Redis[Any], limit: int | None) -> Usage:
-    pool = client.connection_pool.statistics
-    return Usage(
-        used=pool.in_use_connections, idle=max(0, pool.active_connections - pool.in_use_connections), limit=limit
-    )
+def _place(found: dict[str, Any]) -> dict[str, Any]:
+    """Return an address as a pool takes it."""
+    path, host, port = (found.pop(name, None) for name in ("unix_socket_path", "host", "port"))
+    if path is not None:
+        return found | {"location": UnixDomainSocketLocation(path), "connection_class": UnixDomainSocketConnection}
+    return found | {"location": TCPLocation(host, port), "connection_class": TCPConnection}
+
+
+def _client(pool: Pool) -> coredis.Redis[Any]:
+    # coredis would send a command again whose answer was lost, and count twice.
+    return RedisClient(pool, retry_policy=NoRetryPolicy())
 
 
 def _reason(error: BaseException) -> str:

@@ -97,19 +97,6 @@ async def test_a_command_that_blocks_can_be_cancelled(open_redis: OpenRedis) -> 
         await use(client)
 
 
-async def test_an_exhausted_pool_waits_and_times_out(open_redis: OpenRedis) -> None:
-    async with open_redis(maxsize=1, acquire_timeout=0.2) as client, trio.open_nursery() as nursery:
-
-        async def block() -> None:
-            await client.blpop(["nothing"], timeout=60)
-
-        nursery.start_soon(block)
-        await trio.sleep(0.05)
-        with trio.fail_after(5), pytest.raises(TimeoutError):
-            await client.get("used")
-        nursery.cancel_scope.cancel()
-
-
 async def test_a_server_that_restarts_is_told_and_reached_again(server: Server) -> None:
     events: list[Event] = []
     async with driver(server, events, check_interval=0.05).open() as client:
