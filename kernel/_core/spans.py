@@ -150,7 +150,7 @@ class RequestDone(Event):
     worker: str
     """`worker/name`; empty if no worker was asked."""
     method: str
-    """`websocket` for one."""
+    """`websocket` for one; `-` if it could not be read, as the next two."""
     path: str
     """As it was sent, without its query, which may hold what is secret."""
     version: str
@@ -166,7 +166,8 @@ class RequestDone(Event):
     client: str
     """Its address; empty over a unix socket."""
     request_id: str
-    """What the client, or a proxy, called it in `X-Request-ID`, or a new one."""
+    """What the client, or a proxy, called it in `X-Request-ID`, or a new one if that is not 1 to 128 characters of
+    `0-9A-Za-z._:/+=-`."""
     request: object = attrs.field(default=None, repr=False, eq=False)
     """Stands for the request: the same object as in its `RequestBegan`."""
 

@@ -16,7 +16,7 @@ import trio
 import trio.testing
 import trustme
 from cryptography.hazmat.primitives import serialization
-from kernel_web import TlsConfig
+from kernel_web import RequestDone, TlsConfig
 
 from kernel import Secret
 from kernel.errors import StartupError
@@ -321,6 +321,8 @@ async def test_who_speaks_plainly_is_told_that_this_is_tls(web: Any, keys: Keys,
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"content-length: %d\r\n" % len(text) in head
     assert text == b"This address speaks TLS: ask with https.\n"
+    done = [event for event in service.events if isinstance(event, RequestDone)]
+    assert [(event.method, event.path, event.status, event.sent) for event in done] == [("-", "-", 400, len(text))]
     assert service.logs == []
 
 

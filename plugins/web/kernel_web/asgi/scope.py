@@ -48,6 +48,35 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     return text, path, query
 
 
+def scope_without_route(
+    shared: Shared,
+    base: dict[str, Any],
+    method: str,
+    target: bytes,
+    headers: list[tuple[bytes, bytes]],
+    version: str,
+) -> dict[str, Any]:
+    """Return what is told of a request that no application sees, and of one that is none.
+
+    Args:
+        shared: What all connections share.
+        base: What `connection_scope` returned.
+        method: Of the request; `-` if it could not be read.
+        target: The same, as it was sent.
+        headers: Those that could be read.
+        version: Of HTTP; `-` if it could not be read.
+    """
+    path, root = target.partition(b"?")[0], shared.config.root_path
+    if path[:1] != b"/":
+        path = b"-" if b"@" in path else path  # a name and a password may stand before it
+    elif root:
+        path = root.encode() + path
+    scope = {**base, "method": method, "raw_path": path, "headers": headers, "http_version": version}
+    if shared.config.trusted_proxies and shared.proxies.trusts(base["client"]):
+        scope.update(shared.proxies.told(headers))
+    return scope
+
+
 def request_scope(
     shared: Shared,
     base: dict[str, Any],

@@ -83,7 +83,7 @@ class Shared:
             self.context.log.warning("all threads are taken: sync endpoints wait", threads=threads)
             self.context.emit(ThreadsTaken(component=self.context.id, threads=threads))
 
-    def note(self, scope: dict[str, Any], worker: str, began: float, status: int) -> None:
-        """Tell those who want to know of a request without bodies that has ended; see `Ended.add`."""
+    def note(self, scope: dict[str, Any], worker: str, began: float, status: int, sent: int) -> None:
+        """Tell those who want to know of a request without a body that has ended; see `Ended.add`."""
         if self.ended.is_watched:
-            self.ended.add(scope, worker, began, status)
+            self.ended.add(scope, worker, began, status, sent=sent)

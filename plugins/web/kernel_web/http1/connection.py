@@ -19,8 +19,9 @@ from typing import Any, Final, final
 import trio
 from typing_extensions import override
 
+from ..asgi.own import size_of, status_without_route
 from ..asgi.routes import Route
-from ..asgi.scope import request_scope, split_target
+from ..asgi.scope import request_scope, scope_without_route, split_target
 from ..asgi.shared import Shared
 from ..asgi.speaker import Speaker
 from ..websocket.socket import WebSocket
@@ -115,7 +116,8 @@ class Http1(Speaker):
             while (head := await self._next_head()) is not None and await self._serve(head):
                 pass
         except RefusedError as error:
-            self._refuse(error.status)
+            self._note_without_route(error, error.status)
+            self._refuse(error.status, is_head=error.method == "HEAD")
 
     async def _serve(self, head: Head) -> bool:
         """Serve a request; return whether there may be another."""
@@ -127,7 +129,7 @@ class Http1(Speaker):
         if not (shared.hosts.allows_all or shared.hosts.allows(head.headers)):
             return self._answer_without_route(head, 400)  # noqa: ASYNC910  suspends only to wait
         if route is None:
-            return self._answer_without_route(head, 404)  # noqa: ASYNC910  as above
+            return self._answer_without_route(head, status_without_route(head.target))  # noqa: ASYNC910  as above
         scope = request_scope(shared, self._base, route, target, head.headers, head.version)
         if is_websocket:
             return await self._upgrade(head, route, scope)
@@ -144,6 +146,7 @@ class Http1(Speaker):
         """Serve a websocket; the connection ends with it."""
         status, accept = handshake(head)
         if status:
+            self._shared.note(scope, route.worker_id, time.perf_counter(), status, size_of(status))
             self._refuse(status)
             return False  # noqa: ASYNC910  lingering follows
         scope["type"] = "websocket"
@@ -154,7 +157,7 @@ class Http1(Speaker):
             await self._websocket.run()
         finally:
             socket, self._websocket = self._websocket, None
-            self._shared.note(socket.scope, socket.route.worker_id, socket.began, socket.status)
+            self._shared.note(socket.scope, socket.route.worker_id, socket.began, socket.status, socket.sent)
         return False
 
     async def _next_head(self) -> Head | None:
@@ -181,16 +184,21 @@ class Http1(Speaker):
         return exchange
 
     def _answer_without_route(self, head: Head, status: int) -> bool:
-        """Say that there is nothing at this place; return whether there may be another request."""
+        """Say what nobody serves, or all do; return whether there may be another request."""
         is_ending = self._shared.stopping or self._shared.leaving
         goes_on = head.keep_alive and not (head.length or head.upgrade or is_ending)
         common, is_head = self._shared.clock.common, head.method == "HEAD"
-        scope = {**self._base, "method": head.method, "raw_path": head.target.partition(b"?")[0]}
-        scope.update(http_version=head.version, headers=head.headers)
-        self._shared.note(scope, "", time.perf_counter(), status)
+        self._note_without_route(head, status)
         self.channel.write_nowait(own_answer(status, common, is_last=not goes_on, is_head=is_head))
         self._expect_next()
         return goes_on
+
+    def _note_without_route(self, asked: Head | RefusedError, status: int) -> None:
+        """Take note of what no application was asked for, and was answered with a status."""
+        shared, sent = self._shared, size_of(status, is_head=asked.method == "HEAD")
+        if shared.ended.is_watched:
+            scope = scope_without_route(shared, self._base, asked.method, asked.target, asked.headers, asked.version)
+            shared.note(scope, "", time.perf_counter(), status, sent)
 
     async def _await_body(self, exchange: Exchange) -> None:  # noqa: ASYNC910  suspends only to wait
         """Wait until as much of the body has come as may be held: a slot is for work, and not for waiting."""
@@ -282,9 +290,9 @@ class Http1(Speaker):
         elif self._exchange is None:
             self.channel.wake()
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, *, is_head: bool = False) -> None:
         """Answer what is no request; the connection ends."""
-        self.channel.write_nowait(own_answer(status, self._shared.clock.common, is_last=True))
+        self.channel.write_nowait(own_answer(status, self._shared.clock.common, is_last=True, is_head=is_head))
 
     async def _end(self) -> None:
         """Let the client have its last answer, and close."""

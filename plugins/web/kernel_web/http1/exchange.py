@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from .._application import ASGIMessage
 from ..asgi.call import Call
+from ..asgi.own import size_of
 from ..asgi.routes import Route
 from ..wire.channel import Channel, ClientGoneError
 from .framing import CONTINUE, DONE, HELD, NOTHING, STARTED, Framing, own_answer
@@ -172,5 +173,6 @@ class Exchange(Call):
         framing.last = framing.last or self.missing or self.shared.stopping or self.shared.leaving
         framing.status = status
         is_head = self.head.method == "HEAD"
+        framing.sent = size_of(status, is_head=is_head)
         self._channel.write_nowait(own_answer(status, self.shared.clock.common, is_last=framing.last, is_head=is_head))
         self._channel.wake()

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Any, Final, final
 
 from ..asgi.fields import FIELDS
+from ..asgi.own import TEXTS, fields_of
 
 STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -207,13 +208,11 @@ def own_answer(status: int, common: bytes, *, is_last: bool, is_head: bool = Fal
         is_last: Whether the connection closes after it.
         is_head: Whether the request was a HEAD, so that the body is left out.
     """
-    text = f"{status} {HTTPStatus(status).phrase}\n".encode()
     lines = [
         STATUS_LINES[status],
         common,
-        b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(text),
-        b"retry-after: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
+        *[b"%b: %b\r\n" % field for field in fields_of(status)],
         b"connection: close\r\n\r\n" if is_last else b"\r\n",
-        b"" if is_head else text,
+        b"" if is_head else TEXTS[status],
     ]
     return b"".join(lines)

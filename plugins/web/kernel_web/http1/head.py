@@ -29,6 +29,13 @@ class RefusedError(Exception):
         super().__init__(f"{status}: {reason}")
         self.status = status
         self.reason = reason
+        self.method, self.target, self.version = "-", b"-", "-"
+        """What it asked for, as far as that could be read."""
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def tell(self, method: bytes, target: bytes = b"-", version: bytes = b"-") -> None:
+        """Say what it was that the client asked for."""
+        self.method, self.target, self.version = method.decode(), target, version.decode()
 
 
 @final
@@ -61,7 +68,12 @@ class Head:
             self.headers.append((name, value))
             if name in _NOTED:
                 noted.setdefault(name, []).append(value)
-        self._judge(noted)
+        try:
+            self._judge(noted)
+        except RefusedError as error:
+            error.tell(method, target, version)
+            error.headers = self.headers
+            raise
 
     def again(self, method: bytes, target: bytes) -> Head:
         """Return a head that differs from this one in method and path alone, which no verdict on it depends on.

@@ -27,6 +27,7 @@ from .head import CHUNKED, HEAD, LINE, Head, RefusedError
 _BARE: Final = re.compile(rb"(?<!\r)\n").search
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?+\r\n").match
 _ASKED: Final = re.compile(rb"(%b) (/[\x21\x22\x24-\x7e]*+)" % TOKEN).match
+_METHOD: Final = re.compile(rb"(%b) " % TOKEN).match
 _TAIL_BYTES: Final = 2048
 """Of a head that is kept, to know it again."""
 _LINE_BYTES: Final = 1024
@@ -162,21 +163,32 @@ class Parser:
         line = buffer.find(b"\n", 0, self._limit + 2) + 1
         if not line:
             if len(buffer) > self._limit + 1:
-                self._break(414, "a request line without an end")
+                self._break(414, "a request line without an end", _METHOD(buffer))
             return
-        if LINE.fullmatch(buffer, 0, line) is None:
+        asked = LINE.fullmatch(buffer, 0, line)
+        if asked is None:
             self._break(400, "no request line")
         block_end = len(buffer) if end < 0 else end + 2
         if _BARE(buffer[line : min(block_end, line + self._limit + 1)]):
-            self._break(400, "a line that ends with LF alone")
+            self._break(400, "a line that ends with LF alone", asked)
         if block_end - line > self._limit:
-            self._break(431, "too many headers")
+            self._break(431, "too many headers", asked)
         if end >= 0 and FIELDS.fullmatch(buffer, line, end + 2) is None:
-            self._break(400, "a header that cannot be one")
+            self._break(400, "a header that cannot be one", asked)
 
-    def _break(self, status: int, reason: str) -> None:
+    def _break(self, status: int, reason: str, asked: re.Match[bytes] | None = None) -> None:
+        """Refuse what comes, and all that follows.
+
+        Args:
+            status: What the client is told.
+            reason: Why.
+            asked: What is known of its request: method, target and version, or the first of them.
+        """
         self.state = State.BROKEN
-        raise RefusedError(status, reason)
+        error = RefusedError(status, reason)
+        if asked is not None:
+            error.tell(*asked.groups())
+        raise error
 
     def body(self) -> tuple[bytes, bool] | None:
         """Return the next bytes of the body and whether more will come; None if none have come.

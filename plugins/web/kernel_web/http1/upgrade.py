@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from .._application import ASGIMessage
 from ..asgi.fields import FIELDS
+from ..asgi.own import size_of
 from ..websocket.carrier import Carrier
 from ..websocket.handshake import accept_key, refusal
 from ..wire.channel import Channel
@@ -30,6 +31,11 @@ class Upgraded(Carrier):
         self._opening = opening
         self._framing = Framing("GET", "1.1")
         self._framing.last = True
+
+    @property
+    @override
+    def sent(self) -> int:
+        return self._framing.sent
 
     @property
     @override
@@ -62,6 +68,7 @@ class Upgraded(Carrier):
 
     @override
     def refuse(self, status: int) -> None:
+        self._framing.sent = size_of(status)
         self._channel.write_nowait(own_answer(status, self._clock.common, is_last=True))
 
     @override

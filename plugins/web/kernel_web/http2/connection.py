@@ -18,8 +18,9 @@ from h2.errors import ErrorCodes
 from typing_extensions import override
 
 from ..asgi.call import only_gone
+from ..asgi.own import status_without_route
 from ..asgi.routes import Route
-from ..asgi.scope import request_scope, split_target
+from ..asgi.scope import request_scope, scope_without_route, split_target
 from ..asgi.shared import Shared
 from ..asgi.speaker import Speaker
 from ..websocket.handshake import refusal
@@ -29,7 +30,7 @@ from ..wire.turns import Pieces
 from .lane import Lane
 from .leftovers import Leftovers
 from .outlet import PLENTY, Outlet
-from .protocol import Fields, is_sound, parted
+from .protocol import Fields, asked_for, is_sound, parted
 from .stream import Stream, give
 from .tunnel import Tunnel
 
@@ -187,6 +188,7 @@ class Http2(Speaker):
         if self._shared.stopping or self._closing:
             self._outlet.reset(stream_id, ErrorCodes.REFUSED_STREAM)
         elif not is_sound(pseudo, fields):
+            self._note_without_route(*asked_for(pseudo), fields, 0, 0)
             self._outlet.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
         elif len(self._running) >= RUNNING_MAX:
             self._break(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -198,11 +200,10 @@ class Http2(Speaker):
         shared, target = self._shared, split_target(pseudo[b":path"])
         method = pseudo[b":method"].decode()
         route = shared.routes.find(target[0], "" if method == "CONNECT" else method)
-        status = self._refusal(route, fields)
+        status = self._refusal(route, target[1], fields)
         if route is None or status:
-            scope = {**self._base, "method": method, "raw_path": target[1], "headers": fields}
-            shared.note({**scope, "http_version": "2"}, "", time.perf_counter(), status)
-            give(lane, status, shared.clock.fields, is_head=method == "HEAD")
+            sent = give(lane, status, shared.clock.fields, is_head=method == "HEAD")
+            self._note_without_route(method, target[1], fields, status, sent)
             if self._leftovers.add(lane):
                 self._read_until = inf
             return
@@ -214,19 +215,27 @@ class Http2(Speaker):
             stream = Stream(self._shared, scope, route, lane)
             self._start(stream, lane, stream.run)
 
-    def _refusal(self, route: Route | None, fields: Fields) -> int:
+    def _note_without_route(self, method: str, path: bytes, fields: Fields, status: int, sent: int) -> None:
+        """Take note of what no application was asked for."""
+        shared = self._shared
+        if shared.ended.is_watched:
+            scope = scope_without_route(shared, self._base, method, path, fields, "2")
+            shared.note(scope, "", time.perf_counter(), status, sent)
+
+    def _refusal(self, route: Route | None, path: bytes, fields: Fields) -> int:
         """Return the status of a request that no application sees, or 0."""
         if not (self._shared.hosts.allows_all or self._shared.hosts.allows(fields)):
             return 400
         if route is None:
-            return 404
+            return status_without_route(path)
         length = next((int(value) for name, value in fields if name == b"content-length" and value.isdigit()), 0)
         return 413 if length > route.max_body_bytes else 0
 
     def _open_websocket(self, lane: Lane, scope: dict[str, Any], route: Route) -> None:
         status = refusal(scope["headers"])
         if status:
-            give(lane, status, self._shared.clock.fields)
+            sent = give(lane, status, self._shared.clock.fields)
+            self._shared.note(scope, route.worker_id, time.perf_counter(), status, sent)
             return
         scope["type"] = "websocket"
         scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
@@ -256,9 +265,8 @@ class Http2(Speaker):
             self._after()
 
     def _note(self, call: Stream | WebSocket, lane: Lane) -> None:
-        sent = call.sent if isinstance(call, Stream) else 0
         if (ended := self._shared.ended).is_watched:
-            ended.add(call.scope, call.route.worker_id, call.began, call.status, lane.arrived, sent)
+            ended.add(call.scope, call.route.worker_id, call.began, call.status, lane.arrived, call.sent)
 
     @property
     def _is_busy(self) -> bool:

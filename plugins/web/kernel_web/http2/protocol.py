@@ -161,3 +161,9 @@ def is_sound(pseudo: dict[bytes, bytes], fields: Fields) -> bool:
     is_proxying = method == b"CONNECT" and pseudo.get(b":protocol") != b"websocket"
     asks_for_all = path == b"*" and method == b"OPTIONS"
     return is_token(method) is not None and (asks_for_all or is_path(path) is not None) and not is_proxying
+
+
+def asked_for(pseudo: dict[bytes, bytes]) -> tuple[str, bytes]:
+    """Return method and path of a request that is not sound; `-` for what is none."""
+    method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    return method.decode() if is_token(method) else "-", path if is_path(path) else b"-"

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from .._application import ASGIMessage
 from ..asgi.call import Call
+from ..asgi.own import TEXTS, fields_of
 from ..asgi.routes import Route
 from ..wire.channel import ClientGoneError
 from .lane import Lane
@@ -278,19 +279,19 @@ class Stream(Call):
             self.lane.reset(ErrorCodes.INTERNAL_ERROR)
             return
         self._stage, self.status = _Stage.DONE, status
-        give(self.lane, status, self.shared.clock.fields, is_head=self._is_head)
+        self.sent = give(self.lane, status, self.shared.clock.fields, is_head=self._is_head)
         self.lane.wake()
 
 
-def give(lane: Lane, status: int, common: Fields, *, is_head: bool = False) -> None:
-    """Send an answer of the dispatcher's own, as far as the client takes it."""
-    text = f"{status} {HTTPStatus(status).phrase}\n".encode()
-    again = [(b"retry-after", b"1")] if status == HTTPStatus.SERVICE_UNAVAILABLE else []
-    fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text)), *again]
+def give(lane: Lane, status: int, common: Fields, *, is_head: bool = False) -> int:
+    """Send an answer of the dispatcher's own, as far as the client takes it; return how many bytes of body that are."""
+    text = b"" if is_head else TEXTS[status]
     try:
-        lane.put_fields([(b":status", b"%d" % status), *fields, *common], is_last=is_head)
+        lane.put_fields([(b":status", b"%d" % status), *fields_of(status), *common], is_last=not text)
     except ClientGoneError:
-        return
-    if not is_head and not lane.put_data(text, is_last=True):
+        return 0
+    if text and not lane.put_data(text, is_last=True):
         lane.reset(ErrorCodes.INTERNAL_ERROR)
+        text = b""
     lane.flush()
+    return len(text)

@@ -21,13 +21,19 @@ from .stream import give
 class Tunnel(Carrier):
     """The carrier."""
 
-    __slots__ = ("_common", "_lane", "_out")
+    __slots__ = ("_common", "_lane", "_out", "_sent")
 
     def __init__(self, lane: Lane, common: Fields) -> None:
         self._lane = lane
         self._common = common
         self._out = bytearray()
         """What waits for the client's window."""
+        self._sent = 0
+
+    @property
+    @override
+    def sent(self) -> int:
+        return self._sent
 
     @property
     @override
@@ -57,11 +63,13 @@ class Tunnel(Carrier):
             lane.put_fields([(b":status", b"%d" % message["status"]), *fields, *self._common])
             await checkpoint()
             return
-        await lane.send(message.get("body", b""), is_last=not message.get("more_body", False))
+        body = message.get("body", b"")
+        await lane.send(body, is_last=not message.get("more_body", False))
+        self._sent += len(body)
 
     @override
     def refuse(self, status: int) -> None:
-        give(self._lane, status, self._common)
+        self._sent = give(self._lane, status, self._common)
 
     @override
     async def write(self, data: bytes) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from ..asgi.call import only_gone
-from ..asgi.scope import connection_scope
+from ..asgi.scope import connection_scope, scope_without_route
 from ..asgi.speaker import Speaker
 from ..http1.connection import Http1
 from ..http2.connection import PREFACE, Http2
@@ -75,6 +76,7 @@ class Guest:
         if server.tls is not None:
             said = await channel.shake_hands(server.tls)
             if said is None:
+                self._note_plain(introduction.client or self._client)
                 return None
             opening = said
             is_h2 = channel.tls is not None and channel.tls.alpn == _ALPN_H2
@@ -87,6 +89,14 @@ class Guest:
         base = connection_scope(channel, client, server_name, is_encrypted=introduction.is_encrypted)
         kind = Http2 if is_h2 else Http1
         return kind(server.shared, channel, base, opening)  # noqa: ASYNC910  suspends only to wait
+
+    def _note_plain(self, client: Any) -> None:  # noqa: ANN401  as sockets say it
+        """Take note of who was answered in HTTP because it does not speak TLS."""
+        shared = self._server.shared
+        if self.channel.answered and shared.ended.is_watched:
+            base = connection_scope(self.channel, client, None)
+            scope = scope_without_route(shared, base, "-", b"-", [], "-")
+            shared.note(scope, "", time.perf_counter(), 400, self.channel.answered)
 
     async def _introduced(self) -> Introduction | None:
         """Return for whom a proxy connects, None if it has left, says it wrong, or is none that is trusted."""

@@ -18,6 +18,11 @@ class Carrier(ABC):
 
     @property
     @abstractmethod
+    def sent(self) -> int:
+        """Bytes of body of the answer to a handshake that was refused."""
+
+    @property
+    @abstractmethod
     def is_reading(self) -> bool:
         """Whether somebody waits for the client at this moment."""
 

@@ -107,6 +107,11 @@ class WebSocket(Call):
     def is_complete(self) -> bool:
         return self._state not in {_ASKED, _REFUSING}
 
+    @property
+    def sent(self) -> int:
+        """Bytes of body of the answer to its handshake, if that was refused."""
+        return self._carrier.sent
+
     @override
     def cancel(self) -> None:
         self._scope.cancel()

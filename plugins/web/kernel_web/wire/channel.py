@@ -1,4 +1,4 @@
-"""One client's bytes, in both directions: the only user of its socket.
+"""One client's bytes, in both directions: the only user of its socket, which is why it is long.
 
 Nothing here has a timer. A wait has a deadline that whoever sweeps over all channels looks at, and closing a channel
 wakes who waits on it, so that nothing that a client does can hold anybody.
@@ -51,6 +51,7 @@ class Channel:
         "_spent",
         "_turn",
         "_write_timeout",
+        "answered",
         "closed",
         "eof",
         "fd",
@@ -63,6 +64,8 @@ class Channel:
     def __init__(self, sock: socket.socket, clock: Clock, *, write_timeout: float) -> None:
         self._socket = sock
         self._recv = sock.recv
+        self.answered = 0
+        """Bytes of body of the answer to who speaks HTTP where TLS is spoken."""
         self._send = sock.send
         self.fd = sock.fileno()
         self._clock = clock
@@ -180,6 +183,7 @@ class Channel:
                 continue
             except OSError as error:
                 self._push(tls.complaint(error))
+                self.answered = tls.answered
                 break
             self._push(tls.pending())
             if done is None:

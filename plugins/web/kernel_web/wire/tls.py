@@ -32,12 +32,14 @@ _SPECIAL: Final = re.compile(r'([,+"\\<>;=]|^[ #]| $)').sub
 class Tls:
     """The server's side of one connection."""
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "ended")
+    __slots__ = ("_incoming", "_object", "_outgoing", "answered", "ended")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.answered = 0
+        """Bytes of body of the answer to who speaks HTTP."""
         self.ended = False
         """The client said that nothing more comes."""
 
@@ -111,7 +113,10 @@ class Tls:
 
     def complaint(self, error: OSError) -> bytes:
         """Return what tells the client why its handshake failed: in HTTP, if that is what it speaks."""
-        return _PLAIN if getattr(error, "reason", "") in _HTTP else self.pending()
+        if getattr(error, "reason", "") not in _HTTP:
+            return self.pending()
+        self.answered = len(_TOLD)
+        return _PLAIN
 
     def close(self) -> bytes:
         """Return what tells the client that nothing more comes."""
