@@ -56,6 +56,9 @@ class TrioConnection(AsyncConnection[Any]):
     cancel_timeout: float = 1.0
     """Seconds that a cancelled statement, or a transaction that is left by an error, has to end."""
 
+    steps: trio.CapacityLimiter
+    """How many threads may do steps of connecting, which cancelling a statement has, too."""
+
     def __init__(self, pgconn: pq.abc.PGconn, row_factory: Any = tuple_row) -> None:  # noqa: ANN401  psycopg's
         super().__init__(pgconn, row_factory)
         self.lock = cast("Any", _Lock())
@@ -107,7 +110,7 @@ class TrioConnection(AsyncConnection[Any]):
         """End what runs on the server, so that the next answer is that of the next question."""
         with trio.move_on_after(self.cancel_timeout, shield=True):
             try:
-                await connect_with(self._cancel_gen())
+                await connect_with(self._cancel_gen(), steps=self.steps)
                 await conversation.go_on()
             except errors.QueryCanceled:
                 pass
@@ -153,11 +156,12 @@ class TrioConnection(AsyncConnection[Any]):
         return False
 
 
-async def connect(params: Mapping[str, Any]) -> TrioConnection:
+async def connect(params: Mapping[str, Any], *, steps: trio.CapacityLimiter) -> TrioConnection:
     """Connect, in the mode in which each statement is a transaction unless one is open.
 
     Args:
         params: Words of libpq. Hosts are looked up without blocking the loop.
+        steps: How many threads may do steps of connecting, of this connection and others.
 
     Raises:
         psycopg.OperationalError: if none of the hosts lets us in.
@@ -166,10 +170,11 @@ async def connect(params: Mapping[str, Any]) -> TrioConnection:
     """
     conninfo = make_conninfo("", **await _looked_up(params))
     try:
-        connection = TrioConnection(await connect_with(generators.connect(conninfo)))
+        connection = TrioConnection(await connect_with(generators.connect(conninfo), steps=steps))
     except psycopg.Error as error:
         put_on_one_line(error)
         raise
+    connection.steps = steps
     connection.begin_nothing()
     return connection
 

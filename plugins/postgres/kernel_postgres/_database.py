@@ -146,9 +146,11 @@ class Database(Transactional, Leasing):
             lost that the next step does not return.
         """
         try:
-            connection = await self._connect()
-        except psycopg.OperationalError as error:
-            raise UnavailableError(f"no connection to listen on: {error}") from error
+            with trio.fail_after(self._config.connect_timeout):
+                connection = await self._connect()
+        except (psycopg.OperationalError, trio.TooSlowError) as error:
+            told = str(error) or f"none within connect_timeout = {self._config.connect_timeout:g} s"
+            raise UnavailableError(f"no connection to listen on: {told}") from error
         try:
             for channel in channels:
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))

@@ -26,6 +26,9 @@ _FOR_GOOD: Final = re.compile(
 )
 """What libpq and the server say, in English, of what no second attempt changes; in another language it is tried again."""
 
+_THREADS: Final = 2
+"""That compute for connections which are being opened: more would take processors from the service."""
+
 
 @asynccontextmanager
 async def _beside(tasks: Iterable[Callable[[], Awaitable[None]]]) -> AsyncGenerator[None]:
@@ -52,6 +55,7 @@ class PostgresDriver(Driver[Database]):
     def __init__(self, *, config: PostgresConfig, context: Context) -> None:
         self._config: Final = config
         self._context: Final = context
+        self._steps: Final = trio.CapacityLimiter(_THREADS)
 
     @classmethod
     @override
@@ -93,7 +97,7 @@ class PostgresDriver(Driver[Database]):
             raise
 
     async def _connect(self) -> TrioConnection:
-        return await connect(self._params())
+        return await connect(self._params(), steps=self._steps)
 
     def _params(self) -> dict[str, Any]:
         """Return the words of libpq."""

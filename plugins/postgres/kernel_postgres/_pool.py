@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import random
-import select
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +23,7 @@ from kernel.errors import UnavailableError
 from ._config import PostgresConfig
 from ._connection import TrioConnection
 from ._events import PoolMeasured
+from ._seat import Seat
 
 Connect = Callable[[], Awaitable[TrioConnection]]
 
@@ -31,44 +32,10 @@ _LONGEST_PAUSE: Final = 2.0
 """Seconds between two attempts to connect to a server that is away."""
 _LONGEST_LOOK: Final = 10.0
 """Seconds between two looks at what has been idle for too long."""
-
-
-_OK: Final = pq.ConnStatus.OK
+_AT_ONCE: Final = 8
+"""Connections that are being opened at a time, at most."""
 _IDLE: Final = pq.TransactionStatus.IDLE
 # A member of an enumeration is looked up in Python, which each statement would do.
-_LAST_WORDS: Final = 8
-"""Reads of what the server says without being asked, at most; more is no sign of health."""
-
-
-@final
-@attrs.define(eq=False, repr=False)
-class Seat:
-    """One connection, and how much it has been used."""
-
-    connection: TrioConnection
-    until: float
-    """When it is to be replaced."""
-    uses: int = 0
-    idle_since: float = 0.0
-    _came: select.poll = attrs.field(factory=select.poll, init=False)
-    """Asks whether there is anything to read."""
-
-    def __attrs_post_init__(self) -> None:
-        self._came.register(self.connection.pgconn.socket, select.POLLIN)
-
-    def is_well(self) -> bool:
-        """Whether the server has not closed it; asks only the socket."""
-        if self.connection.closed:
-            return False
-        pgconn = self.connection.pgconn
-        try:
-            for _ in range(_LAST_WORDS):
-                if not self._came.poll(0):
-                    return pgconn.status == _OK
-                pgconn.consume_input()  # which raises at the end of what came, if the other side has closed
-        except psycopg.OperationalError:
-            pass
-        return False
 
 
 @final
@@ -83,7 +50,12 @@ class Pool:
     _idle: deque[Seat] = attrs.field(factory=deque[Seat], init=False)
     """Those that nobody has; the last one was used last."""
     _all: set[Seat] = attrs.field(factory=set[Seat], init=False)
+    _line: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    """Who has a place, and waits until a connection may be opened or is given back."""
+    _opening: int = attrs.field(default=0, init=False)
     _is_well: bool = attrs.field(default=True, init=False)
+    _refusal: tuple[float, str] = attrs.field(default=(-math.inf, ""), init=False)
+    """When a connection could not be opened last, and why."""
     _taken: int = attrs.field(default=0, init=False)
     _opened: int = attrs.field(default=0, init=False)
     _closed: int = attrs.field(default=0, init=False)
@@ -114,7 +86,7 @@ class Pool:
         except trio.WouldBlock:
             await self._wait_for_place()
         try:
-            seat = self._take_idle() or await self._add_patiently(began + self._config.acquire_timeout)
+            seat = self._take_idle() or await self._open_patiently(began)
         except BaseException:
             self._places.release()
             raise
@@ -124,13 +96,22 @@ class Pool:
         return seat  # noqa: ASYNC910  to take what is free is no wait; what is done with it is one
 
     async def _wait_for_place(self) -> None:
+        began = trio.current_time()
         with trio.move_on_after(self._config.acquire_timeout) as scope:
             await self._places.acquire()
         if scope.cancelled_caught:
-            raise UnavailableError(
-                f"{self._context.id}: no connection became free within acquire_timeout ="
-                f" {self._config.acquire_timeout:g} s; all of pool_max = {self._config.pool_max} are in use"
-            )
+            raise self._too_late(began)
+
+    def _too_late(self, began: float) -> UnavailableError:
+        """Return what to tell somebody who has waited for too long: above all what the server has said meanwhile."""
+        at, refusal = self._refusal
+        size, most = len(self._all), self._config.pool_max
+        used = f"all of pool_max = {most} are in use" if size >= most else f"{size} of pool_max = {most} are open"
+        return UnavailableError(
+            f"{self._context.id}: no connection became free within acquire_timeout ="
+            f" {self._config.acquire_timeout:g} s; {used}"
+            + (f", and no more could be opened: {refusal}" if refusal and (at >= began or not self._is_well) else "")
+        )
 
     def _take_idle(self) -> Seat | None:
         while self._idle:
@@ -157,6 +138,7 @@ class Pool:
             self._drop(seat)
         else:
             self._idle.append(seat)
+            self._line.unpark_all()
         self._places.release()
 
     async def _tidy(self, connection: TrioConnection) -> None:  # noqa: ASYNC910  to close is no wait
@@ -200,20 +182,45 @@ class Pool:
         self._opened += 1
         return seat
 
-    async def _add_patiently(self, until: float) -> Seat:
-        """Open a connection; while the server is away, try again, since it may come back in time."""
-        pause = _FIRST_PAUSE
+    async def _open_patiently(self, began: float) -> Seat:
+        """Open a connection, when it is one's turn, or take one that somebody gives back before.
+
+        While the server is away, or lets no more in, it is tried again, since that may change in time.
+        """
+        until, again, pause = began + self._config.acquire_timeout, -math.inf, _FIRST_PAUSE
         while True:
-            try:
-                return await self.add()
-            except UnavailableError:
-                if trio.current_time() + pause >= min(until, trio.current_effective_deadline()):
-                    raise
-            await trio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            now = trio.current_time()
+            if self._opening < _AT_ONCE and again <= now < until:
+                try:
+                    return await self._open()
+                except UnavailableError:
+                    now = trio.current_time()
+                    if not self._all and now + pause >= min(until, trio.current_effective_deadline()):
+                        raise
+                again, pause = now + pause * random.uniform(0.5, 1.0), min(2 * pause, _LONGEST_PAUSE)
+            if now >= until:
+                raise self._too_late(began)
+            await self._wait_in_line(min(until, again if again > now else until))
+            if (seat := self._take_idle()) is not None:
+                return seat
+
+    async def _open(self) -> Seat:
+        self._opening += 1
+        try:
+            return await self.add()
+        finally:
+            self._opening -= 1
+            self._line.unpark_all()
+
+    async def _wait_in_line(self, until: float) -> None:
+        """Wait until it may be one's turn to open a connection, or one was given back, but not for longer."""
+        with trio.move_on_at(until):
+            await self._line.park()
 
     def _note(self, trouble: str) -> None:
         """Tell when the server cannot be reached, and when it can again."""
+        if trouble:
+            self._refusal = trio.current_time(), trouble
         if trouble and self._is_well:
             self._context.report_degraded(trouble)
         elif not trouble and not self._is_well:

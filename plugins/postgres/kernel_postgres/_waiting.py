@@ -49,18 +49,39 @@ class Conversation(Generic[ResultT]):
                 return end.value  # type: ignore[no-any-return]  # as above
 
 
-async def connect_with(generator: Connecting[ResultT]) -> ResultT:
+async def connect_with(generator: Connecting[ResultT], *, steps: trio.CapacityLimiter) -> ResultT:
     """Do the same for a generator whose socket may change, which is one that connects.
 
-    Cancellation: Is a checkpoint. If cancelled, the generator is to be thrown away.
+    Each step is done in a thread: libpq computes in them what the password and TLS ask for, which takes some
+    milliseconds, and many connections that are opened at once would block the loop for the sum of them.
+
+    Args:
+        generator: What connects.
+        steps: How many threads there may be.
+
+    Cancellation: Is a checkpoint. If cancelled, the generator is to be thrown away; a step that has begun ends first.
     """
-    await trio.lowlevel.checkpoint_if_cancelled()
+    ready: Ready | int | None = None
+    while True:
+        step = await trio.to_thread.run_sync(_step, generator, ready, limiter=steps)
+        if isinstance(step, _Connected):
+            return step.value
+        ready = await wait_for(*step)
+
+
+@final
+@attrs.frozen(eq=False, repr=False)
+class _Connected(Generic[ResultT]):
+    """What a generator has returned: a `StopIteration` cannot be raised through a coroutine."""
+
+    value: ResultT
+
+
+def _step(generator: Connecting[ResultT], ready: Ready | int | None) -> tuple[int, Wait] | _Connected[ResultT]:
     try:
-        socket, state = next(generator)
-        while True:
-            socket, state = generator.send(await wait_for(socket, state))
+        return next(generator) if ready is None else generator.send(ready)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]  # noqa: ASYNC910  no connection is made without a wait
+        return _Connected(end.value)
 
 
 async def wait_for(socket: int, state: Wait) -> Ready:
