@@ -16,6 +16,7 @@ from kernel.abc import Context, Driver
 from kernel.errors import StartupError, UnavailableError
 
 from ._config import HttpConfig, problems
+from ._pool import make_transport
 from ._transport import RetryTransport
 
 
@@ -88,7 +89,7 @@ class HttpDriver(Driver[httpx.AsyncClient]):
             max_keepalive_connections=self._config.max_connections,
             keepalive_expiry=self._config.keepalive_expiry,
         )
-        return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
+        return make_transport(context, limits)
 
     def _tls(self, *, with_certificate: bool) -> ssl.SSLContext:
         config, path = self._config, self._context.path

@@ -124,17 +124,31 @@ class RetryTransport(httpx.AsyncBaseTransport):
         if not is_ours:
             try:
                 return await self._elsewhere.handle_async_request(request)
+            except httpx.PoolTimeout as error:
+                return self._exhausted(request, error)  # noqa: ASYNC910  as below
             except httpx.TransportError as error:
                 return error  # noqa: ASYNC910  it was raised by what waits
         if self._config.deadline:
             self._write_deadline(request)
         try:
             answer = await self._inner.handle_async_request(request)
+        except httpx.PoolTimeout as error:  # says nothing of the other side
+            return self._exhausted(request, error)  # noqa: ASYNC910  as above
         except httpx.TransportError as error:
             self._health.note(error)
             return error  # noqa: ASYNC910  as above
         self._health.note(None)
         return answer
+
+    def _exhausted(self, request: httpx.Request, error: httpx.PoolTimeout) -> httpx.PoolTimeout:
+        seconds, limit = request.extensions["timeout"]["pool"], self._config.max_connections
+        told = httpx.PoolTimeout(
+            f"{self._context.id}: no connection became free within timeout = {seconds:g} s; all of"
+            f" max_connections = {limit} are in use: raise `max_connections`, or ask less at a time",
+            request=request,
+        )
+        told.__cause__ = error
+        return told
 
     def _bounded(self, answer: httpx.Response | httpx.TransportError) -> httpx.Response:
         if not isinstance(answer, httpx.Response):
