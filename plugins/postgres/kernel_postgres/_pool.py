@@ -138,7 +138,8 @@ class Pool:
             self._drop(seat)
         else:
             self._idle.append(seat)
-            self._line.unpark_all()
+            if self._line:  # to ask costs less than to wake nobody
+                self._line.unpark_all()
         self._places.release()
 
     async def _tidy(self, connection: TrioConnection) -> None:  # noqa: ASYNC910  to close is no wait
