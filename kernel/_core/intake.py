@@ -100,6 +100,11 @@ class Work(ABC):
     def task(self) -> trio.lowlevel.Task:
         """The task that does it, to say where it hangs."""
 
+    @property
+    def seconds(self) -> float:
+        """For how long it has been going on, 0 if nobody knows. May be asked for from any thread."""
+        return 0.0
+
     @abstractmethod
     def cut(self) -> None:
         """Make an end of it soon: the drain deadline is over. May be called again."""
@@ -120,7 +125,7 @@ def current_work() -> Work | None:
 class _ScopedWork(Work):
     """What runs in the body of `Intake.slot`."""
 
-    __slots__ = ("_label", "_task", "_worker", "scope")
+    __slots__ = ("_began", "_label", "_now", "_task", "_worker", "scope")
 
     def __init__(self, label: str, worker: str) -> None:
         import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
@@ -128,6 +133,8 @@ class _ScopedWork(Work):
         self._label = label
         self._worker = worker
         self._task = trio.lowlevel.current_task()
+        self._now = trio.lowlevel.current_clock().current_time
+        self._began = self._now()
         self.scope = trio.CancelScope()
 
     @property
@@ -144,6 +151,11 @@ class _ScopedWork(Work):
     @override
     def task(self) -> trio.lowlevel.Task:
         return self._task
+
+    @property
+    @override
+    def seconds(self) -> float:
+        return self._now() - self._began
 
     @override
     def cut(self) -> None:

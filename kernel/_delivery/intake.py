@@ -138,6 +138,10 @@ class KernelIntake(Intake):
         """Return the deliveries under way, when each was begun, and the task that works on it. From any thread."""
         return self._runners.under_way()
 
+    def works(self) -> list[tuple[Work, bool]]:
+        """Return what the pipeline does not run, and whether it takes a slot. From any thread."""
+        return list(self._works.items())
+
     async def submit(self, delivery: Delivery, *, revocable_as: str = "") -> None:
         """Wait for a slot, then handle the delivery in a task of its own."""
         if revocable_as:

@@ -109,6 +109,7 @@ def causes(tree: Tree, snapshot: Snapshot, now: float) -> Iterator[Cause]:
         if isinstance(spec, DispatcherSpec):
             yield from _failing(tree, spec, now)
             yield from _handlers(tree, spec, now)
+            yield from _requests(tree, spec)
 
 
 def _what(tree: Tree, child: Child) -> str | None:
@@ -185,7 +186,7 @@ def _handlers(tree: Tree, spec: DispatcherSpec, now: float) -> Iterator[Cause]:
     intake = tree.intakes.get(spec.id)
     if intake is None:
         return
-    least = 0.0 if tree.supervisor.children[spec.id].state in {State.DRAINING, State.STOPPING} else LONG
+    least = 0.0 if _is_ending(tree, spec) else LONG
     under_way = sorted(intake.under_way(), key=lambda one: one[1])
     under_way = [one for one in under_way if max(0.0, now - one[1]) >= least]
     calls = _calls(tree, spec) if under_way else {}
@@ -202,6 +203,29 @@ def _handlers(tree: Tree, spec: DispatcherSpec, now: float) -> Iterator[Cause]:
         )
     if len(under_way) > _SHOWN:
         yield Cause(component=spec.id, what=f"has {len(under_way) - _SHOWN} more deliveries under way")
+
+
+def _is_ending(tree: Tree, spec: DispatcherSpec) -> bool:
+    return tree.supervisor.children[spec.id].state in {State.DRAINING, State.STOPPING}
+
+
+def _requests(tree: Tree, spec: DispatcherSpec) -> Iterator[Cause]:
+    """Yield the requests that a dispatcher drains, or that take long in a slot, the oldest first.
+
+    What takes no slot, such as a websocket, is open for as long as its client likes, and keeps only a stop.
+    """
+    intake, is_ending = tree.intakes.get(spec.id), _is_ending(tree, spec)
+    works = [] if intake is None else [(work.seconds, work) for work, counts in intake.works() if counts or is_ending]
+    found = sorted((one for one in works if is_ending or one[0] >= LONG), key=lambda one: one[0], reverse=True)
+    for seconds, work in found[:_SHOWN]:
+        yield Cause(
+            component=f"worker/{work.worker}" if work.worker else spec.id,
+            what=f"serves {tree.masks.applied(work.label)[:100]!r} of {spec.id}",
+            seconds=seconds,
+            task=work.task,
+        )
+    if len(found) > _SHOWN:
+        yield Cause(component=spec.id, what=f"has {len(found) - _SHOWN} more requests under way")
 
 
 def _calls(tree: Tree, spec: DispatcherSpec) -> dict[int, tuple[str, float]]:

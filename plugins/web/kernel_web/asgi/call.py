@@ -81,6 +81,11 @@ class Call(Work):
     def worker(self) -> str:
         return self.route.worker
 
+    @property
+    @override
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
     @override
     def cut(self) -> None:
         self.stop(HTTPStatus.SERVICE_UNAVAILABLE)
