@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from ._core.crashes import Spared as Spared
     from ._core.executor import Executor as Executor
     from ._core.executor import PlainWorker as PlainWorker
+    from ._core.executor import untimed as untimed
     from ._core.interrupt import is_from_terminal as is_from_terminal
     from ._core.lease import Lease as Lease
     from ._core.lease import LeaseState as LeaseState
@@ -117,6 +118,7 @@ _LATER: Final = {
     "shown_headers": "_core.showing",
     "telling": "_core.sending",
     "topologies": "_core.topologies",
+    "untimed": "_core.executor",
     "untold": "_core.sending",
 }
 """Public names of which a plugin needs a few: their modules are imported when they are asked for."""

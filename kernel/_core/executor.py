@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, final
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from typing import ClassVar, Final, final
 
 import attrs
+
+UNTIMED: Final[ContextVar[Callable[[], AbstractContextManager[None]]]] = ContextVar(
+    "kernel.untimed", default=nullcontext
+)
+"""Set by the pipeline around a call that an executor makes."""
+
+
+def untimed() -> AbstractContextManager[None]:
+    """Return what keeps the `timeout` of a handler from running while inside: it has not begun.
+
+    For an executor, in the task of its `call`. The deadline of the delivery goes on.
+    """
+    return UNTIMED.get()()
 
 
 @final
@@ -35,11 +50,24 @@ class Executor(ABC):
     calls_async: ClassVar[bool] = False
     """Whether handlers are async functions for another event loop, rather than plain ones."""
 
+    @classmethod
+    def refusal(cls, worker: PlainWorker) -> str:
+        """Return what keeps a worker from being called, such as a value that cannot be serialized; empty if nothing.
+
+        Asked by `kernel check`. Never raises, and does nothing else.
+
+        Args:
+            worker: As `call` would be given it, without an object.
+        """
+        return ""
+
     @abstractmethod
     async def call(
         self, worker: PlainWorker, method: str, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> object:
         """Wait for a place, call a handler, and return what it returns.
+
+        The worker's `timeout` runs from here, but while the executor is in `untimed()`.
 
         Args:
             worker: Whose handler it is.

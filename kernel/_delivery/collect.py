@@ -17,12 +17,13 @@ from typing_extensions import override
 
 from .._core.broker import Batch, Delivery
 from .._core.envelope import Return
+from .._core.executor import UNTIMED
 from .._core.interceptors import Incoming
 from .._core.policies import BatchPolicy
 from ..errors import SettledError
 from .attempt import Route, Verdict, Work
 from .judge import OUTCOMES, only_passing, passing
-from .leash import Collecting
+from .leash import CallTime, Collecting
 from .pipeline import Call, Pipeline
 from .pool import Instance
 from .telling import tell_of
@@ -168,6 +169,8 @@ class Collector(Collecting):
         spec = items[0].work.route.pool.spec
         latest = max(item.work.delivery.envelope.deadline for item in items)
         scope.deadline = min(latest, trio.current_time() + spec.timeout)
+        if spec.runs_in is not None:
+            UNTIMED.set(CallTime(partial(setattr, scope, "deadline"), latest, spec.timeout).stopped)
         for item in items:
             item.is_called = True
             self.began(item.work.delivery)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Final, final
 
@@ -75,6 +75,31 @@ class Leash:
         """Forget the deadline of the last call, before something else is done in the scope."""
         if self.deadline != math.inf:  # to set it costs much
             self.scope.deadline = self.deadline = math.inf
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class CallTime:
+    """How long a call may take that is made outside of the event loop, where it may have to wait before it begins."""
+
+    _hold: Callable[[float], None]
+    """Sets the deadline of the call."""
+    _latest: float
+    """When nobody wants it any more."""
+    _left: float
+    """Seconds that its handler may take."""
+    _since: float = attrs.field(factory=trio.current_time, init=False)
+
+    @contextmanager
+    def stopped(self) -> Generator[None]:
+        """Do what is inside without its counting to the handler."""
+        self._left -= trio.current_time() - self._since
+        self._hold(self._latest)
+        try:
+            yield
+        finally:
+            self._since = trio.current_time()
+            self._hold(min(self._latest, self._since + self._left))
 
 
 class Collecting(ABC):

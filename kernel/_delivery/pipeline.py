@@ -16,6 +16,7 @@ from typing_extensions import override
 from .._core.broker import CURRENT, Delivery
 from .._core.envelope import Ack, Arguments, DeadLetter, Envelope, Message, Return
 from .._core.events import EventHub
+from .._core.executor import UNTIMED
 from .._core.interceptors import Around, Incoming
 from .._core.router import Router
 from .._core.spans import HandlerCalled, HandlerDone, carry_in
@@ -24,7 +25,7 @@ from .attempt import Route, Unanswered, Verdict, Work
 from .failure import Failure
 from .hold import Hold
 from .judge import Judge, is_late
-from .leash import Attempting, Collecting, Leash
+from .leash import Attempting, CallTime, Collecting, Leash
 from .pool import Instance
 from .telling import tell_of
 
@@ -186,7 +187,10 @@ class Pipeline(Attempting):
     async def _call_on(self, leash: Leash, instance: Instance, work: Work) -> Verdict:
         """Call the handler in a scope that this task is in, within its time."""
         pool, scope = work.route.pool, leash.scope
-        leash.hold(min(work.delivery.envelope.deadline, leash.began + pool.spec.timeout))
+        latest, timeout = work.delivery.envelope.deadline, pool.spec.timeout
+        leash.hold(min(latest, leash.began + timeout))
+        if pool.spec.runs_in is not None:
+            UNTIMED.set(CallTime(leash.hold, latest, timeout).stopped)
         instance.calls[scope] = work.delivery
         leash.call = self.judge, work, instance
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._core.executor import Executor
+from .._core.executor import Executor, PlainWorker
 from .._core.words import listed
 from .._manifest.tables import Report
 from .signature import Shape
@@ -25,6 +25,10 @@ def check_elsewhere(shape: Shape, executor: type[Executor], report: Report) -> N
             )
     if executor.crosses_processes:
         _check_crossing(shape, report)
+    injection = shape.injection
+    is_wrong = "<locals>" in shape.label or (injection.config_parameter is not None and injection.config is None)
+    if not is_wrong:  # else that has been told
+        _ask(shape, executor, report)
 
 
 def _check_crossing(shape: Shape, report: Report) -> None:
@@ -38,3 +42,11 @@ def _check_crossing(shape: Shape, report: Report) -> None:
         label = f"{shape.label}.{handler.method}" if handler.method else shape.label
         for parameter in filter(None, (handler.delivery_parameter, handler.batch_parameter)):
             report(("use",), f'{label} asks for "{parameter}", {where}')
+
+
+def _ask(shape: Shape, executor: type[Executor], report: Report) -> None:
+    parameter = shape.injection.config_parameter
+    arguments = {} if parameter is None else {parameter: shape.injection.config}
+    worker = PlainWorker(id="", use=shape.use, is_function=shape.is_function, arguments=arguments)
+    if refusal := executor.refusal(worker):
+        report(("use",) if parameter is None else (parameter,), f"{shape.label} {refusal}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import pytest
 import trio
 
-from kernel import Ack, Envelope, Return
-from kernel.abc import Context, Driver, Executor, NoConfig
+from kernel import Ack, DeadLetter, Envelope, Return
+from kernel.abc import Context, Driver, Executor, NoConfig, untimed
 from kernel.errors import PlanError
 
 if TYPE_CHECKING:
@@ -27,15 +27,24 @@ if TYPE_CHECKING:
 class Here(Executor):
     """Calls in the loop, and notes what it is told."""
 
+    @classmethod
+    def refusal(cls, worker: PlainWorker) -> str:
+        return "is not called, " + repr(worker.arguments) if worker.use is Refused else ""
+
     told: list[str] = attrs.field(factory=list[str])
     returns: int = 0
     """How many calls are not begun."""
+    waits: tuple[float, ...] = ()
+    """For how long a call waits before its handler begins, and how long it is about it, in turns."""
 
     async def call(
         self, worker: PlainWorker, method: str, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> object:
         await trio.lowlevel.checkpoint()
         self.told.append(f"{worker.id} {method} {args} {dict(kwargs)}")
+        for number, seconds in enumerate(self.waits):
+            with nullcontext() if number % 2 else untimed():
+                await trio.sleep(seconds)
         if self.returns:
             self.returns -= 1
             return Return()
@@ -86,12 +95,24 @@ class Waiting:
         return number
 
 
+class Refused:
+    def __init__(self, config: dict[str, int]) -> None:
+        pass
+
+    def __call__(self, number: int) -> int:
+        return number
+
+
 class Asking:
     def __init__(self, queue: Any) -> None:
         pass
 
     def __call__(self, number: int) -> int:
         return number
+
+
+def collect(numbers: list[int]) -> None:
+    """Handles a batch."""
 
 
 def double(number: int) -> int:
@@ -142,6 +163,7 @@ async def test_what_an_executor_has_not_begun_is_returned(open_kernel: OpenKerne
     [
         (manifest("Waiting"), 'runs_in is given; write "def"'),
         (manifest("double", runs_in="queue"), "driver/queue calls no handlers"),
+        (manifest("Refused", config={"a": 1}), r"\[workers.w.config\]: Refused is not called, {'config': {'a': 1}}"),
         (manifest("double", runs_in="pol"), 'there is no driver "pol"; did you mean "pool"'),
         (manifest("Asking", driver="ElsewhereDriver"), "asks for queue, which cannot go to another process"),
     ],
@@ -152,3 +174,43 @@ async def test_check_says_what_an_executor_cannot_call(
     with pytest.raises(PlanError, match=problem):
         async with open_kernel(tables):
             pytest.fail("it opened")
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "batch"])
+@pytest.mark.parametrize(
+    ("waits", "is_in_time"),
+    [
+        ((30.0, 0.9), True),
+        ((30.0, 0.5, 30.0, 0.4), True),
+        ((0.5, 1.1), False),
+        ((30.0, 0.6, 30.0, 0.6), False),
+    ],
+)
+async def test_what_an_executor_waits_for_before_a_handler_begins_is_not_the_handlers_time(
+    waits: tuple[float, ...], is_in_time: bool, batch: bool, open_kernel: OpenKernel, autojump_clock: MockClock
+) -> None:
+    autojump_clock.jump(100_000.0)
+    tables = manifest("collect" if batch else "double", timeout=1.0, retry={"attempts": 1})
+    if batch:
+        tables["dispatchers"]["incoming"]["batch"] = {"size": 1, "wait": 0.1}
+    async with open_kernel(tables, expected=TimeoutError) as service:
+        service.resource("driver/pool").waits = waits
+        await service.resource("driver/queue").send(Envelope(subject="q", body=b"4"), exchange="")
+        (settled, *_) = await service.wait_settled(1)
+
+    assert isinstance(settled.outcome, Ack if is_in_time else DeadLetter)
+    assert settled.seconds == pytest.approx(sum(waits) if is_in_time else sum(waits[::2]) + 1.0, abs=0.2)
+
+
+async def test_the_deadline_of_a_delivery_goes_on_before_its_handler_begins(
+    open_kernel: OpenKernel, autojump_clock: MockClock
+) -> None:
+    async with open_kernel(manifest("double", timeout=1.0), expected=TimeoutError) as service:
+        service.resource("driver/pool").waits = (30.0,)
+        deadline = trio.current_time() + 10.0
+        await service.resource("driver/queue").send(Envelope(subject="q", body=b"4", deadline=deadline), exchange="")
+        (settled, *_) = await service.wait_settled(1)
+
+    assert isinstance(settled.outcome, DeadLetter)
+    assert "deadline" in settled.outcome.reason
+    assert settled.seconds == pytest.approx(10.0, abs=0.1)
