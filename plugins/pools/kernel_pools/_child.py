@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import importlib
 import logging
 import os
 import pickle
@@ -12,19 +14,20 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import parent_process
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import attrs
 
+from ._crossing import read
 from ._remaining import UNTIL
 
 Record: TypeAlias = tuple[str, int, str]
 """Name of a logger, level and text."""
-Order: TypeAlias = tuple[
-    Callable[..., object], bool, Mapping[str, object], str, Sequence[object], Mapping[str, object], float
-]
-"""The class or function of a worker, whether it is a function, what its constructor is given, the method, what that is
-given by position and by name, and until when, in `time.monotonic()`."""
+Order: TypeAlias = tuple[str, str, Sequence[object], Mapping[str, object], float]
+"""A worker that was made here, the method, what that is given by position and by name, and until when, in
+`time.monotonic()`."""
+Making: TypeAlias = tuple[str, Callable[..., object], bool, Mapping[str, object]]
+"""A worker, its class or function, whether it is a function, and what its constructor, or each call, is given."""
 
 KEPT: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"})
 _KEPT_PREFIXES: Final = ("LC_", "PYTHON")
@@ -32,19 +35,8 @@ _MAX_RECORDS: Final = 1000
 """Log records of one call that reach the service; the first ones."""
 
 
-@final
-@attrs.define(eq=False, repr=False)
-class _Here:
-    """What a process keeps from call to call."""
-
-    calls: int = 0
-    workers: dict[str, tuple[Mapping[str, object], object]] = attrs.field(
-        factory=dict[str, tuple[Mapping[str, object], object]]
-    )
-    """Class -> what its object was made with, and the object."""
-
-
-_here: Final = _Here()  # of a child process, which runs one call at a time; the service imports it and leaves it alone
+_made: Final[dict[str, object]] = {}
+"""`worker/name` -> its object, or its function; of a child process: the service imports it and leaves it alone."""
 
 
 @final
@@ -112,40 +104,58 @@ def die_with_parent() -> None:
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def is_used_up(most: int) -> bool:
-    """Return whether a process has had so many calls; 0 is never."""
-    return 0 < most <= _here.calls
+def stand_by() -> bytes:
+    """Answer: the process has started."""
+    return _answered(lambda: None)
+
+
+def load(module: str) -> bytes:
+    """Import a worker's module."""
+
+    def imported() -> None:
+        importlib.import_module(module)
+
+    return _answered(imported)
+
+
+def make(making: bytes) -> bytes:
+    """Make the object of a worker, in place of one that was made before of it."""
+
+    def made() -> None:
+        worker, use, is_function, arguments = cast("Making", read(making))
+        _made[worker] = functools.partial(use, **arguments) if is_function else use(**arguments)
+
+    return _answered(made)
 
 
 def perform(order: bytes) -> bytes:
-    """Call a handler; never raises what it raises, so that what goes wrong around it can be told from that."""
-    _here.calls += 1
+    """Call a handler."""
+
+    def called() -> object:
+        worker, method, args, kwargs, until = cast("Order", pickle.loads(order))
+        UNTIL.set(until)
+        call: Callable[..., object] = getattr(_made[worker], method) if method else cast("Any", _made[worker])
+        return call(*args, **kwargs)
+
+    return _answered(called)
+
+
+def _answered(call: Callable[[], object]) -> bytes:
+    """Never raise what a call raises, so that what goes wrong around it can be told from that."""
     collector = _Collector()
     logging.getLogger().addHandler(collector)
     try:
-        answer = _answer(order)
+        answer = _answer(call)
     finally:
         logging.getLogger().removeHandler(collector)
     return _written(attrs.evolve(answer, records=tuple(collector.records)))
 
 
-def _answer(order: bytes) -> Answer:
+def _answer(call: Callable[[], object]) -> Answer:
     try:
-        use, is_function, arguments, method, args, kwargs, until = pickle.loads(order)
-        UNTIL.set(until)
-        call = use if is_function else getattr(_object_of(use, arguments), method)
-        return Answer(result=call(*args, **kwargs, **(arguments if is_function else {})))
+        return Answer(result=call())
     except BaseException as error:  # noqa: ASYNC103, BLE001  whatever it is, it is the delivery's; there is no loop here
         return Answer(error=error, trace=traceback.format_exc())
-
-
-def _object_of(cls: Callable[..., Any], arguments: Mapping[str, object]) -> object:
-    """Return the object of a worker in this process, made when it is first called."""
-    name = f"{cls.__module__}:{cls.__qualname__}"
-    made = _here.workers.get(name)
-    if made is None or made[0] != arguments:
-        made = _here.workers[name] = (arguments, cls(**arguments))
-    return made[1]
 
 
 def _written(answer: Answer) -> bytes:

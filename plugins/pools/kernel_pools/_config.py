@@ -34,6 +34,10 @@ class ProcessPoolConfig:
     """Calls after which a process is replaced; 0 keeps it."""
     idle_timeout: float = attrs.field(default=600.0, validator=and_(gt(0.0), le(86_400.0)))
     """Seconds after which a process without calls ends; the next call starts another."""
+    child_start_timeout: float = attrs.field(default=60.0, validator=and_(gt(0.0), le(86_400.0)))
+    """Seconds in which a process has started, has imported a worker's module and has made its object; else it is killed.
+
+    That is before a handler begins, and does not count to the worker's `timeout`."""
     environment: tuple[str, ...] = ()
     """Variables that processes keep besides those of the shell and of Python, such as PATH, HOME, LANG and TZ."""
     finish: Finish = attrs.field(default="pending", validator=_finishes)

@@ -17,7 +17,7 @@ class PlainCallDone(Event):
     worker: str
     """`worker/name`."""
     waited: float
-    """Seconds until it had a place."""
+    """Seconds until it had a place, and in it a process that was ready."""
     seconds: float
     """Seconds that it took after that."""
     error: str

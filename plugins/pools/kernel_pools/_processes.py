@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import math
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, cast, final
+from typing import ClassVar, TypeAlias, final
 
 import attrs
 import trio
-import trio_parallel  # pyright: ignore[reportMissingTypeStubs]  it has none
 from typing_extensions import override
 
 from kernel import Envelope, Return
-from kernel.abc import Context, Executor, PlainWorker
+from kernel.abc import Context, Executor, PlainWorker, untimed
 from kernel.errors import DeliveryError
 
-from . import _child
+from . import _child, _crossing
+from ._answers import answer_of
+from ._children import Children
 from ._errors import NotSerializableError, ProcessDiedError
 from ._places import Places
+from ._process import DiedError, EndedError, Process
 from ._telling import note_deadline, told
+
+_Call: TypeAlias = tuple[str, Sequence[object], Mapping[str, object]]
+"""The method, and what it is given by position and by name."""
 
 
 @final
@@ -29,65 +31,64 @@ from ._telling import note_deadline, told
 class ProcessPool(Executor):
     """Processes of this machine: for what takes the CPU, or may crash. A call that is cancelled is killed with its process.
 
-    An object of a worker's class is made in each process when it is first called there, from the worker's `config`.
+    An object of a worker's class is made in each process before it is first called there, from the worker's `config`.
     """
 
     crosses_processes: ClassVar[bool] = True
 
     _context: Context
     _places: Places
-    _processes: Any
-    """A context of trio-parallel, which has no types."""
-    _unbounded: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(math.inf), init=False)
-    """For a library that wants a limit of its own, where places are the limit."""
+    _children: Children
+
+    @classmethod
+    @override
+    def refusal(cls, worker: PlainWorker) -> str:
+        where = "cannot go to another process, where runs_in calls its handlers"
+        if why := _crossing.refusal(worker.use):
+            return f"{where}: {why}"
+        why = _crossing.refusal(dict(worker.arguments))
+        return f"has a config that {where}: {why}" if why else ""
 
     @override
     async def call(
         self, worker: PlainWorker, method: str, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> object:
         since = trio.current_time()
-        if not await self._places.take(worker.id):
-            return Return()
+        with untimed():
+            if not await self._places.take(worker.id):
+                return Return()
         try:
+            process = await self._ready(worker)
+            if process is None:
+                return Return()
             with told(self._context, worker.id, since=since):
-                return self._read(worker, await self._send(worker, method, args, kwargs))
+                answer = await self._ask(process, worker, (method, args, kwargs))
+                return Return() if answer is None else self._read(worker, answer)
         finally:
             self._places.leave()
 
-    async def _send(
-        self, worker: PlainWorker, method: str, args: Sequence[object], kwargs: Mapping[str, object]
-    ) -> _child.Answer:
-        order: _child.Order = (
-            worker.use,
-            worker.is_function,
-            worker.arguments,
-            method,
-            [_plain(value) for value in args],
-            {name: _plain(value) for name, value in kwargs.items()},
-            note_deadline(),
-        )
-        try:
-            data = pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
-            raise NotSerializableError(
-                f"{worker.id} cannot be given what is for it in another process: {error}"
-            ) from error
-        return cast("_child.Answer", pickle.loads(await self._exchange(worker, data)))  # a process of ours wrote it
+    async def _ready(self, worker: PlainWorker) -> Process | None:
+        """Wait for a process that is ready; that is no time of the handler's."""
+        with untimed():
+            return await self._children.take(worker)
 
-    async def _exchange(self, worker: PlainWorker, data: bytes) -> bytes:
-        try:
-            return cast(
-                "bytes",
-                await self._processes.run_sync(_child.perform, data, kill_on_cancel=True, limiter=self._unbounded),
-            )
-        except trio_parallel.BrokenWorkerError as error:
-            how = _how(error)
-        # Not inside `except`: the error would keep the process and its pipes for as long as somebody keeps this one.
-        raise ProcessDiedError(f"the process died that called {worker.id}: {how}")
+    async def _ask(self, process: Process | None, worker: PlainWorker, call: _Call) -> _child.Answer | None:
+        """Make a call; None if it was not begun, since no process is ready any more."""
+        while process is not None:
+            try:
+                data = await process.ask(_child.perform, _order(worker, *call))
+                process.calls += 1
+                return answer_of(data)
+            except DiedError as died:
+                raise ProcessDiedError(f"the process died that called {worker.id}: {died}") from None
+            except EndedError:  # while it was idle
+                pass
+            finally:
+                self._children.give_back(process)
+            process = await self._ready(worker)
+        return None  # noqa: ASYNC910  it has waited
 
     def _read(self, worker: PlainWorker, answer: _child.Answer) -> object:
-        for name, level, text in answer.records:
-            logging.getLogger(name).log(level, "%s", text)
         if answer.unwritable and answer.trace:
             raise DeliveryError(f"{worker.id} raised what cannot leave its process: {answer.unwritable}")
         if answer.unwritable:
@@ -106,18 +107,26 @@ class ProcessPool(Executor):
         self._places.resume(worker)
 
 
+def _order(worker: PlainWorker, method: str, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+    """Return a call as bytes.
+
+    Raises:
+        NotSerializableError: if what is given cannot be.
+    """
+    order: _child.Order = (
+        worker.id,
+        method,
+        [_plain(value) for value in args],
+        {name: _plain(value) for name, value in kwargs.items()},
+        note_deadline(),
+    )
+    try:
+        return pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        text = f"{worker.id} cannot be given what is for it in another process: {error}"
+        raise NotSerializableError(text) from error
+
+
 def _plain(value: object) -> object:
     """Return what can be pickled in place of an envelope, whose headers are shared and cannot be changed."""
     return attrs.evolve(value, headers=dict(value.headers)) if isinstance(value, Envelope) else value
-
-
-def _how(error: BaseException) -> str:
-    """Return how a process has ended, as far as is known."""
-    process = error.args[-1] if error.args else None
-    code = getattr(process, "exitcode", None)
-    if code is None:
-        return "it is not known how"
-    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-
-
-open_processes: Final = functools.partial(cast("Any", trio_parallel).open_worker_context)

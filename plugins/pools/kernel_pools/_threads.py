@@ -14,7 +14,7 @@ import trio
 from typing_extensions import override
 
 from kernel import Return
-from kernel.abc import Context, Executor, PlainWorker
+from kernel.abc import Context, Executor, PlainWorker, untimed
 
 from ._frames import append_frames
 from ._places import Places
@@ -40,8 +40,9 @@ class ThreadPool(Executor):
         self, worker: PlainWorker, method: str, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> object:
         since = trio.current_time()
-        if not await self._places.take(worker.id):
-            return Return()
+        with untimed():
+            if not await self._places.take(worker.id):
+                return Return()
         call, leave = _bound(worker, method), self._leaving()
         with told(self._context, worker.id, since=since):
             note_deadline()

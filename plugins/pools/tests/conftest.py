@@ -54,9 +54,14 @@ OpenPool = Callable[..., AbstractAsyncContextManager[Client]]
 def open_pool(open_kernel: OpenKernel) -> OpenPool:
     @asynccontextmanager
     async def opened(
-        pool: dict[str, Any], worker: dict[str, Any] | None = None, expected: Any = (), **dispatcher: Any
+        pool: dict[str, Any],
+        worker: dict[str, Any] | None = None,
+        expected: Any = (),
+        environ: dict[str, str] | None = None,
+        **dispatcher: Any,
     ) -> AsyncGenerator[Client]:
-        async with open_kernel(manifest(pool, worker, **dispatcher), expected=expected) as service:
+        tables = manifest(pool, worker, **dispatcher)
+        async with open_kernel(tables, expected=expected, environ=environ) as service:
             yield Client(service)
 
     return opened
