@@ -82,7 +82,7 @@ class S3Driver(Driver[ObjectStore]):
         """Return what makes a client; what it reads for the first time it reads in a thread."""
         config = self._config
         settings = _library("config").AioConfig(
-            http_session_cls=_library("httpxsession").HttpxSession,
+            http_session_cls=_session_class(),
             connect_timeout=config.connect_timeout,
             read_timeout=config.read_timeout,
             max_pool_connections=config.max_connections,
@@ -108,6 +108,12 @@ class S3Driver(Driver[ObjectStore]):
             "aws_session_token": _revealed(config.session_token) or None,
             "verify": str(self._context.path(config.ca)) if config.ca else True,
         }
+
+
+def _session_class() -> type[object]:
+    from ._session import session_class  # noqa: PLC0415  heavy: `kernel check` needs none of it
+
+    return session_class()
 
 
 def _library(part: str) -> Any:  # noqa: ANN401  it has no types
