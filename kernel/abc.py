@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from ._core.losses import Losses as Losses
     from ._core.outside import check_http_headers as check_http_headers
     from ._core.outside import check_http_url as check_http_url
+    from ._core.outside import parse_host as parse_host
     from ._core.outside import parse_url as parse_url
     from ._core.seldom import Seldom as Seldom
     from ._core.sending import continued as continued
@@ -113,6 +114,7 @@ _LATER: Final = {
     "check_lease_name": "_core.lease",
     "continued": "_core.sending",
     "is_from_terminal": "_core.interrupt",
+    "parse_host": "_core.outside",
     "parse_url": "_core.outside",
     "shown_body": "_core.showing",
     "shown_headers": "_core.showing",

@@ -145,7 +145,12 @@ class Context(ByFields):
         """Return where a file is that the configuration names: a relative path begins at the manifest's folder.
 
         A field of a `Config` that is annotated `Path` has been given such a path already.
+
+        Raises:
+            StartupError: if no file can have the name.
         """
+        if "\0" in name:
+            raise StartupError(f"{self.id}: a name of a file has the character NUL in it: {name!r}")
         return self.directory / name
 
     @property

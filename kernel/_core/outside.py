@@ -42,6 +42,35 @@ def parse_url(text: str, *schemes: str) -> SplitResult:
     return parts
 
 
+def parse_host(
+    text: str, *, default_port: int | None = None, lowest: int = 1, forms: str = '"host:port"'
+) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[ipv6]:port`, or of a host alone where there is a default.
+
+    Args:
+        text: What was given. It is shown where it is wrong, but for what may have a password in it.
+        default_port: That of a host alone; None asks for one.
+        lowest: The lowest port that there is: 0 where the system may choose.
+        forms: How to write it, for who has not.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    shown = "it" if "@" in text else f'"{repr(text)[1:-1]}"'
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    if not colon and default_port is not None:
+        host, port = text, str(default_port)
+    is_ip6 = host.startswith("[") and host.endswith("]") and ":" in host
+    bare = host[1:-1] if is_ip6 else host
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and lowest <= int(port) < 65536
+    if not (bare and is_port) or _UNFIT.search(text) or any(char.isspace() or char in "/@" for char in text):
+        raise ValueError(f"{shown} must be {forms}; a port is a number from {lowest} to 65535")
+    if any(char in "[]" for char in bare) or (":" in bare) != is_ip6:
+        example = f"[::1]:{default_port or 8080}"
+        raise ValueError(f'{shown} must write an IPv6 address in brackets, and only that: "{example}"')
+    return bare, int(port)
+
+
 def check_http_url(_: object, attribute: Attribute[Any], value: str | Secret | None) -> None:
     """Raise ValueError for what is no address of HTTP; a validator of attrs. None passes."""
     if value is not None:

@@ -43,6 +43,8 @@ def taken_apart(url: str) -> tuple[dict[str, object], dict[str, object] | None]:
 
 
 def _split(url: str) -> SplitResult:
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise ValueError("it has a space, a line break or another character in it that no URL has")
     try:
         parts = urlsplit(url)
         _ = parts.port

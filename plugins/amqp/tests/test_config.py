@@ -11,7 +11,7 @@ import attrs
 import jsonschema
 import pytest
 from kernel_amqp import AmqpConfig, AmqpOptions
-from kernel_amqp._config import TlsTable, parse_host
+from kernel_amqp._config import TlsTable
 from kernel_amqp._settings import tls_context
 from kernel_amqp._tables import QueueTable
 from kernel_amqp.broker.naming import Names
@@ -21,7 +21,7 @@ from kernel._cli.schema import manifest_schema
 from kernel._manifest.manifest import load
 from kernel._manifest.registry import discover
 from kernel._plan.plan import Plan, resolve
-from kernel.abc import Queue, Topology
+from kernel.abc import Queue, Topology, parse_host
 from kernel.errors import ConflictError, PlanError, StartupError
 
 TLS = TlsTable(certificate="/c.pem")
@@ -38,7 +38,7 @@ TLS = TlsTable(certificate="/c.pem")
     ],
 )
 def test_hosts_are_read(text: str, wanted: tuple[str, int]) -> None:
-    assert parse_host(text) == wanted
+    assert parse_host(text, default_port=5672) == wanted
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_hosts_are_read(text: str, wanted: tuple[str, int]) -> None:
 )
 def test_what_is_no_host_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must"):
-        parse_host(text)
+        parse_host(text, default_port=5672)
 
 
 def test_tls_has_a_port_of_its_own() -> None:

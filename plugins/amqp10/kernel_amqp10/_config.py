@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final, Literal, final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import attrs
 from attrs import Attribute
 from attrs.validators import and_, ge, gt, le
 
 from kernel import Secret
+from kernel.abc import parse_host, parse_url
 
 from ._addresses import Dialect
 
@@ -18,25 +19,6 @@ _GUEST: Final = "guest"
 _PORT: Final = 5672
 _TLS_PORT: Final = 5671
 _POSITIVE: Final = gt(0.0)
-_SCHEMES: Final = ("http", "https")
-
-
-def parse_host(text: str, *, default_port: int = _PORT) -> tuple[str, int]:
-    """Return host and port of `host`, `host:port` or `[ipv6]:port`.
-
-    Raises:
-        ValueError: if it is none of these.
-    """
-    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-    if not colon:
-        host, port = text, str(default_port)
-    bare = host.removeprefix("[").removesuffix("]")
-    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536
-    if not (bare and is_port) or any(char.isspace() or char in "/@" for char in text):
-        raise ValueError(f'"{text}" must be "host:port"; a port is a number from 1 to 65535')
-    if (":" in bare) != (host != bare):
-        raise ValueError(f'"{text}" must write an IPv6 address in brackets, and only that: "[::1]:5672"')
-    return bare, int(port)
 
 
 def parse_management(text: str) -> SplitResult:
@@ -45,12 +27,8 @@ def parse_management(text: str) -> SplitResult:
     Raises:
         ValueError: if it is none, or has a user in it.
     """
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError:
-        raise ValueError(f'"{text}" is no URL') from None
-    if parts.scheme not in _SCHEMES or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+    parts = parse_url(text, "http", "https")
+    if parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError('it must be "http://host:port" or "https://host:port", without a user: those have keys')
     return parts
 
@@ -59,7 +37,7 @@ def _check_hosts(_: object, attribute: Attribute[tuple[str, ...]], value: tuple[
     if not value:
         raise ValueError(f"'{attribute.name}' must name at least one host")
     for text in value:
-        parse_host(text)
+        parse_host(text, default_port=_PORT)
 
 
 def _check_management(_: object, attribute: Attribute[str], value: str) -> None:

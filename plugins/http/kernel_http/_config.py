@@ -10,6 +10,7 @@ import httpx
 from attrs.validators import and_, deep_iterable, ge, gt, le
 
 from kernel import Secret
+from kernel.abc import check_http_headers, parse_url
 
 Answering = Callable[[httpx.Request], httpx.Response]
 """What stands for the other side in a test."""
@@ -22,16 +23,22 @@ def _no_headers() -> Mapping[str, str | Secret]:
 
 
 def _base_url(_: object, __: attrs.Attribute[str], value: str) -> None:
+    # Without what was given: there may be a password in it.
     try:
-        url = httpx.URL(value)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"base_url {value!r} is no URL: {error}") from error
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError(f"base_url {value!r} must begin with http:// or https:// and name a host")
-    if url.userinfo:
+        url = parse_url(value, "http", "https")
+        httpx.URL(value)
+    except httpx.InvalidURL:
+        raise ValueError("base_url is no address: write https://HOST:PORT/PATH") from None
+    except ValueError as error:
+        raise ValueError(f"base_url must begin with http:// or https:// and name a host: {error}") from None
+    if url.username is not None:
         raise ValueError("base_url must not contain a password: give it as a header, with { env = ... }")
     if url.query or url.fragment:
-        raise ValueError(f"base_url {value!r} must have no query and no fragment")
+        raise ValueError("base_url must have no query and no fragment")
+
+
+def _forward(config: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    check_http_headers(config, attribute, dict.fromkeys(value, ""))
 
 
 @final
@@ -41,7 +48,7 @@ class HttpConfig:
 
     base_url: str = attrs.field(validator=_base_url)
     """What the paths of requests follow. Its scheme, host and port alone get what is said below of headers and certificates."""
-    headers: Mapping[str, str | Secret] = attrs.field(factory=_no_headers)
+    headers: Mapping[str, str | Secret] = attrs.field(factory=_no_headers, validator=check_http_headers)
     """Sent with each request to the origin of `base_url`, and to nobody else; `{ authorization = { env = "STOCK_TOKEN" } }`."""
     timeout: float = attrs.field(default=30.0, validator=_POSITIVE)
     """Seconds that one read, write, or wait for a free connection may take. The caller's deadline holds beside it."""
@@ -65,7 +72,7 @@ class HttpConfig:
     """Seconds; no wait is longer. An answer that asks for more is returned at once."""
     deadline: bool = False
     """Whether requests say in `kernel-deadline` how many milliseconds whoever waits for the answer has left."""
-    forward: tuple[str, ...] = ("traceparent", "tracestate")
+    forward: tuple[str, ...] = attrs.field(default=("traceparent", "tracestate"), validator=_forward)
     """Headers that a request takes over from the delivery that is being handled, if it has them."""
     ca: str = ""
     """A file of certificates to trust, in place of the public ones; relative to the manifest's folder."""

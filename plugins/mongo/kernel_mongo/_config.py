@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, final
 from urllib.parse import urlsplit
@@ -10,10 +11,13 @@ import attrs
 from attrs.validators import and_, ge, gt, le, min_len
 
 from kernel import Secret
+from kernel.abc import parse_host
 
 _DAY: Final = 86_400.0
 _SECONDS: Final = and_(gt(0.0), le(_DAY))
 _SCHEMES: Final = frozenset({"mongodb", "mongodb+srv"})
+_UNFIT: Final = re.compile(r"[\x00-\x20\x7f]")
+_OPTIONS: Final = re.compile(r"(?:[^=&;]+=[^&;]*(?:[&;]|$))*")
 _KINDS: Final = frozenset({1, -1, "text", "hashed", "2dsphere", "2d"})
 
 
@@ -21,9 +25,10 @@ def _check_dsn(_: object, __: attrs.Attribute[str | Secret], value: str | Secret
     text = value.reveal() if isinstance(value, Secret) else value
     try:
         parts = urlsplit(text)
+        hosts = [parse_host(host, default_port=27017) for host in parts.netloc.rpartition("@")[2].split(",")]
     except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in _SCHEMES or not parts.netloc.rpartition("@")[2]:
+        parts, hosts = urlsplit(""), []
+    if not hosts or parts.scheme not in _SCHEMES or _UNFIT.search(text) or not _OPTIONS.fullmatch(parts.query):
         # Without what was given: there may be a password in it.
         raise ValueError("must be mongodb://[user:password@]host[:port][,host...][/?options], or mongodb+srv://")
 

@@ -20,12 +20,19 @@ _POSITIVE: Final = and_(gt(0.0), le(_DAY))
 
 def _dsn(_: object, __: attrs.Attribute[str | Secret], value: str | Secret) -> None:
     try:
-        conninfo_to_dict(revealed(value))
+        ports = str(conninfo_to_dict(revealed(value)).get("port") or "")
     except psycopg.ProgrammingError as error:
         # What libpq says of it may quote the password.
         raise ValueError(
             'dsn must be "postgresql://user@host/database" or "host=... dbname=... user=..."; libpq cannot read it'
         ) from (None if isinstance(value, Secret) else error)
+    if not all(_is_port(port) for port in ports.split(",")):
+        raise ValueError("dsn names a port that is none: it is a number from 1 to 65535")
+
+
+def _is_port(text: str) -> bool:
+    """Return whether libpq takes it; empty is its default."""
+    return not text or (text.isascii() and text.isdecimal() and 0 < int(text) < 65536)
 
 
 @final

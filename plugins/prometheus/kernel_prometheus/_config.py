@@ -10,6 +10,8 @@ from typing import Any, final
 import attrs
 from attrs.validators import ge, gt, le
 
+from kernel.abc import parse_host
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -28,12 +30,7 @@ def split_address(text: str) -> tuple[str, int]:
     Raises:
         ValueError: if it is neither `host:port` nor `[ipv6]:port`.
     """
-    host, colon, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536
-    if not (colon and bare and is_port) or (":" in bare) != (host != bare):
-        raise ValueError(f'"{text}" must be "host:port" or "[ipv6]:port"; a port is a number from 0 to 65535')
-    return bare, int(port)
+    return parse_host(text, lowest=0, forms='"host:port" or "[ipv6]:port"')
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,7 @@ import attrs
 from attrs.validators import and_, ge, gt, le
 
 from kernel import Secret
+from kernel.abc import parse_url
 
 _DAY: Final = 86_400.0
 _POSITIVE: Final = and_(gt(0.0), le(_DAY))
@@ -82,9 +83,10 @@ def address(dsn: str | Secret) -> dict[str, Any]:
     if parts.scheme not in _SCHEMES:
         raise ValueError("its scheme is another one")
     if parts.scheme == "unix":
+        if not parts.path.startswith("/") or "\0" in parts.path or parts.netloc:
+            raise ValueError("its path must begin with /")
         return {"unix_socket_path": parts.path, "db": _number(parts.query.removeprefix("db="))}
-    if not parts.hostname:
-        raise ValueError("it names no host")
+    parts = parse_url(dsn.reveal() if isinstance(dsn, Secret) else dsn, "redis", "rediss")
     found: dict[str, Any] = {"host": parts.hostname, "port": parts.port or 6379, "db": _number(parts.path.strip("/"))}
     if parts.username:
         found["username"] = unquote(parts.username)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Final, Literal, final
-from urllib.parse import urlsplit
 
 import attrs
 from attrs.validators import and_, ge, gt, in_, le
 
 from kernel import Secret
+from kernel.abc import parse_url
 
 _DAY: Final = 86_400.0
 _SECONDS: Final = and_(gt(0.0), le(_DAY))
@@ -27,9 +27,14 @@ def _check_bucket(_: object, __: attrs.Attribute[str], value: str) -> None:
 
 
 def _check_url(_: object, __: attrs.Attribute[str], value: str) -> None:
-    parts = urlsplit(value)
-    if value and not (parts.scheme in {"http", "https"} and parts.hostname):
-        raise ValueError("must be http://host[:port] or https://host[:port]")
+    if not value:
+        return
+    try:
+        parts = parse_url(value, "http", "https")
+    except ValueError as error:
+        raise ValueError(f"must be http://host[:port] or https://host[:port]: {error}") from None
+    if parts.query or parts.fragment:
+        raise ValueError("must be http://host[:port] or https://host[:port], without ? and #")
     if parts.username or parts.password:
         raise ValueError("has a user in it: that is `access_key` and `secret_key`")
 

@@ -8,6 +8,17 @@ import attrs
 from attrs.validators import ge, le
 
 from kernel import Secret
+from kernel.abc import parse_url
+
+
+def is_dsn(text: str) -> bool:
+    """Return whether a text is an address as Sentry hands it out."""
+    try:
+        parts = parse_url(text, "http", "https")
+    except ValueError:
+        return False
+    project = parts.path.rpartition("/")[2]
+    return bool(parts.username) and project.isascii() and project.isdecimal()
 
 
 @final

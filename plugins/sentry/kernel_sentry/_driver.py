@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, final
-from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from kernel.abc import Context, Driver, Losses
+from kernel.errors import StartupError
 
-from ._config import SentryConfig
+from ._config import SentryConfig, is_dsn
 from ._events import ReportsLost
 
 _FLUSH_SHARE: Final = 0.6
 """Of `stop_timeout`, in which the last reports may be sent."""
+
+_NONE: Final = "http://key@localhost/1"
+"""What stands for no variable, which is none."""
 
 
 @final
@@ -35,8 +39,7 @@ class SentryDriver(Driver[None]):
     @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, SentryConfig)
-        dsn = None if config.dsn is None else urlsplit(config.dsn.reveal())
-        if dsn and not (dsn.scheme in {"http", "https"} and dsn.username and dsn.hostname and dsn.path.strip("/")):
+        if config.dsn is not None and not is_dsn(config.dsn.reveal()):
             yield "dsn must be as Sentry shows it: https://KEY@HOST/PROJECT"
 
     @classmethod
@@ -56,6 +59,8 @@ class SentryDriver(Driver[None]):
         from ._sending import Quiet, transport_for  # noqa: PLC0415  as above
 
         await trio.lowlevel.checkpoint()
+        if self._config.dsn is None and not is_dsn(os.environ.get("SENTRY_DSN") or _NONE):
+            raise StartupError(f"{self._context.id}: SENTRY_DSN must be as Sentry shows it: https://KEY@HOST/PROJECT")
         losses, quiet = Losses(self._context, "reports", self._lost), Quiet()
         client = start(self._config, self._context, transport_for(losses, quiet))
         quiet.begin()

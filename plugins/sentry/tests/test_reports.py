@@ -19,6 +19,7 @@ import trio.lowlevel
 from kernel_sentry import SentryConfig, SentryDriver
 
 from kernel import Listening, Secret, handles
+from kernel.errors import StartupError
 from kernel.testing import RunningService, fake_context, open_kernel
 
 SECRET = "yellow-feathers"
@@ -228,6 +229,18 @@ async def test_without_a_dsn_nothing_is_sent_and_nothing_fails(monkeypatch: pyte
         await publish(running, "raises")
 
     assert not sentry_sdk.get_client().is_active()
+
+
+@pytest.mark.parametrize("dsn", ["canary", "https://canary@host:port/1"])
+async def test_a_variable_that_is_no_dsn_is_told_at_the_start_and_not_shown(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTRY_DSN", dsn)
+    with pytest.raises(StartupError, match="SENTRY_DSN") as caught:
+        async with SentryDriver(config=SentryConfig(), context=fake_context("driver/errors")).open():
+            pass
+
+    assert "canary" not in str(caught.value)
 
 
 async def test_a_sentry_that_is_away_holds_up_nothing() -> None:

@@ -11,6 +11,7 @@ from attrs import Attribute
 from attrs.validators import and_, ge, gt, le, optional
 
 from kernel import Secret
+from kernel.abc import parse_host
 
 ServerKind: TypeAlias = Literal["rabbitmq", "activemq"]
 
@@ -20,29 +21,11 @@ _TLS_PORT: Final = 61614
 _POSITIVE: Final = gt(0.0)
 
 
-def parse_host(text: str, *, default_port: int = _PORT) -> tuple[str, int]:
-    """Return host and port of `host`, `host:port` or `[ipv6]:port`.
-
-    Raises:
-        ValueError: if it is none of these.
-    """
-    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-    if not colon:
-        host, port = text, str(default_port)
-    bare = host.removeprefix("[").removesuffix("]")
-    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536
-    if not (bare and is_port) or any(char.isspace() or char in "/@" for char in text):
-        raise ValueError(f'"{text}" must be "host:port"; a port is a number from 1 to 65535')
-    if (":" in bare) != (host != bare):
-        raise ValueError(f'"{text}" must write an IPv6 address in brackets, and only that: "[::1]:{_PORT}"')
-    return bare, int(port)
-
-
 def _check_hosts(_: object, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
     if not value:
         raise ValueError(f"'{attribute.name}' must name at least one host")
     for text in value:
-        parse_host(text)
+        parse_host(text, default_port=_PORT)
 
 
 def _check_line(_: object, attribute: Attribute[str], value: str) -> None:

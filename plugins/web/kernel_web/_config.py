@@ -11,7 +11,7 @@ import attrs
 from attrs.validators import ge, gt, le, matches_re
 
 from kernel import Secret
-from kernel.abc import ByFields
+from kernel.abc import ByFields, parse_host
 
 MAX_SECONDS = 3600.0
 MAX_BYTES = 2**31 - 1
@@ -60,15 +60,10 @@ def parse_address(text: str) -> Address:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/") or "\0" in path or len(path.encode()) > 107:
-            raise ValueError(f'"{text}" must be "unix:" and an absolute path of at most 107 bytes')
+            raise ValueError(f'"{repr(text)[1:-1]}" must be "unix:" and an absolute path of at most 107 bytes')
         return Address(path=path)
-    host, colon, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not (colon and bare and port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536):
-        raise ValueError(f'"{text}" must be "host:port" or "unix:/path"; a port is a number from 0 to 65535')
-    if (":" in bare) != (host != bare):
-        raise ValueError(f'"{text}" must write an IPv6 address in brackets, and only that: "[::1]:8080"')
-    return Address(host=bare, port=int(port))
+    host, port = parse_host(text, lowest=0, forms='"host:port" or "unix:/path"')
+    return Address(host=host, port=port)
 
 
 def _check_bind(instance: object, attribute: attrs.Attribute[Any], value: str | list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Final, final
 import attrs
 
 from kernel import Secret
+from kernel.abc import check_http_headers, parse_url
 
 _MIB: Final = 1024 * 1024
 _COUNT: Final = attrs.validators.ge(1)
@@ -68,13 +69,28 @@ class WebSocketConfig(LineConfig):
     """Called with the `Handshake`; returns who it is, as text, or None to refuse. May be async."""
 
 
+def _check_url(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    try:
+        parts = parse_url(value, "ws", "wss")
+    except ValueError as error:
+        raise ValueError(f"'{attribute.name}' must be ws://HOST:PORT/PATH, or wss://: {error}") from None
+    if "@" in parts.netloc or parts.fragment:
+        raise ValueError(f"'{attribute.name}' has a user or a # in it, which are not sent: there is `token`")
+
+
+def _check_token(config: object, attribute: attrs.Attribute[Secret | None], value: Secret | None) -> None:
+    if value is not None:
+        check_http_headers(config, attribute, {"authorization": value})
+
+
 @final
 @attrs.frozen(kw_only=True)
 class WebSocketClientConfig(LineConfig):
     """The table of a driver `websocket_client`."""
 
-    url: str = attrs.field(validator=attrs.validators.matches_re(r"wss?://.+"))
-    token: Secret | None = None
+    url: str = attrs.field(validator=_check_url)
+    """`ws://host:port/path`, or `wss://`."""
+    token: Secret | None = attrs.field(default=None, validator=_check_token)
     """Sent as `Authorization: Bearer`."""
     max_in_flight: int = attrs.field(default=1000, validator=_COUNT)
     """Calls at a time; more wait, inside their deadline."""

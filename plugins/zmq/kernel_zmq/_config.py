@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias, final
 
@@ -14,6 +15,7 @@ Framing: TypeAlias = Literal["frames", "service_framework", "body"]
 _MIB: Final = 1024 * 1024
 _COUNT: Final = attrs.validators.ge(1)
 _SCHEMES: Final = ("tcp", "ipc", "inproc")
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f]|\Atcp://.* ")
 _KEY_LENGTH: Final = 40
 """Characters of a key in Z85. Source: ZeroMQ RFC 32."""
 
@@ -24,15 +26,25 @@ def endpoint(text: str) -> str:
     Raises:
         ValueError: if it is none.
     """
+    if _UNFIT.search(text):
+        raise ValueError(f"{text!r} is no endpoint: it has a space or a line break in it")
     scheme, found, address = text.partition("://")
     if found:
         if scheme not in _SCHEMES or not address:
             raise ValueError(f'"{text}" is no endpoint: write tcp://HOST:PORT, ipc://PATH or inproc://NAME')
+        host, _, port = address.rpartition(":")
+        if scheme == "tcp" and not (host and _is_port(port)):
+            raise ValueError(f'"{text}" is no endpoint: write tcp://HOST:PORT, with a port from 1 to 65535, or *')
         return text
     host, _, port = text.rpartition(":")
-    if not (port.isdecimal() or port == "*"):
+    if not _is_port(port):
         raise ValueError(f'"{text}" is no endpoint: its port is no number')
     return f"tcp://{host or '127.0.0.1'}:{port}"
+
+
+def _is_port(text: str) -> bool:
+    """Return whether it is a port, or leaves it to the system."""
+    return text in {"*", "!"} or (text.isascii() and text.isdecimal() and int(text) < 65536)
 
 
 def check_endpoint(_: object, __: attrs.Attribute[str], value: str) -> None:
