@@ -36,6 +36,7 @@ from ._core.components import Dispatcher as Dispatcher
 from ._core.components import Driver as Driver
 from ._core.components import NoConfig as NoConfig
 from ._core.components import Protocol as Protocol
+from ._core.components import Renews as Renews
 from ._core.context import Context as Context
 from ._core.context import hearing as hearing
 from ._core.contract import Contract as Contract
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from ._core.executor import Executor as Executor
     from ._core.executor import PlainWorker as PlainWorker
     from ._core.executor import untimed as untimed
+    from ._core.holder import why_not_listening as why_not_listening
     from ._core.interrupt import is_from_terminal as is_from_terminal
     from ._core.lease import Lease as Lease
     from ._core.lease import LeaseState as LeaseState
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from ._core.outside import check_http_url as check_http_url
     from ._core.outside import parse_host as parse_host
     from ._core.outside import parse_url as parse_url
+    from ._core.regular import read_regular as read_regular
     from ._core.seldom import Seldom as Seldom
     from ._core.sending import continued as continued
     from ._core.sending import telling as telling
@@ -116,12 +119,14 @@ _LATER: Final = {
     "is_from_terminal": "_core.interrupt",
     "parse_host": "_core.outside",
     "parse_url": "_core.outside",
+    "read_regular": "_core.regular",
     "shown_body": "_core.showing",
     "shown_headers": "_core.showing",
     "telling": "_core.sending",
     "topologies": "_core.topologies",
     "untimed": "_core.executor",
     "untold": "_core.sending",
+    "why_not_listening": "_core.holder",
 }
 """Public names of which a plugin needs a few: their modules are imported when they are asked for."""
 

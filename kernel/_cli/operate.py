@@ -279,12 +279,13 @@ def reload(named: str | None, *, as_json: bool) -> None:
     again. If the manifest is wrong, every problem is printed and nothing changes. `kernel plan --diff` shows beforehand
     what it would do. As SIGHUP does.
 
-    The exit status is 1 if it is not reloaded, or something is not up.
+    The exit status is 1 if it is not reloaded, something is not up, or something that was read again is no good, such as
+    a certificate, so that what goes on has what it had.
     """
     place = _found(named)
     answer = _only(place, _follow(place, "reload", {}, within=None))  # it lasts as long as what is in flight may
     _show(answer, status.reload_text, as_json=as_json)
-    if answer["failed"]:
+    if answer["failed"] or answer["refused"]:
         raise click.exceptions.Exit(FAILED)
 
 

@@ -196,6 +196,7 @@ def reload_text(answer: Mapping[str, Any]) -> str:
     else:
         head = f"reloaded in {answer['seconds']:.2f} s; {'; '.join(parts) or 'nothing restarted'}"
     failed = [f"  {id_}: {reason}" for id_, reason in answer["failed"].items()]
+    failed += [f"  {id_} goes on as it was: {reason}" for id_, reason in answer["refused"].items()]
     return "\n".join([head, *failed, *map("left at {}".format, answer["left"])])
 
 

@@ -18,6 +18,7 @@ def reload_as_json(event: KernelReloaded) -> Mapping[str, object]:
         "removed": event.removed,
         "restarted": event.restarted,
         "failed": dict(event.failed),
+        "refused": dict(event.refused),
         "left": event.left,
         "undone": event.undone,
         "seconds": round(event.seconds, 3),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, final
 import attrs
 
 from .broker import Capability, Topology
+from .crew import Endpoint
 from .envelope import NO_HEADERS, Envelope, Message
 from .fields import ByFields
 from .intake import Intake
@@ -85,6 +86,39 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
         return ()
 
     @classmethod
+    def files(cls, config: object) -> Iterable[str]:
+        """Return the paths of the files that must be there when it opens; by default, what it `reads`.
+
+        `kernel check` looks whether they are. For what is read and needs no restart when it changes. Pure: no I/O.
+
+        Args:
+            config: An instance of its `Config`.
+        """
+        return cls.reads(config)
+
+    @classmethod
+    def appends(cls, config: object) -> Iterable[str]:
+        """Return the paths of the files that it adds to, or begins; `kernel check` looks whether that can be.
+
+        Relative ones begin at the folder in which the service is started. Pure: no I/O.
+
+        Args:
+            config: An instance of its `Config`.
+        """
+        return ()
+
+    @classmethod
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        """Return where it listens, and nobody else may; two components of a service that do are refused.
+
+        A host may be a name here. An address that processes share, as with `SO_REUSEPORT`, is left out. Pure: no I/O.
+
+        Args:
+            config: An instance of its `Config`.
+        """
+        return ()
+
+    @classmethod
     def check(cls, config: object) -> Iterable[str]:
         """Yield what is wrong with a `Config` that no validator of a single field can see. Pure: no I/O."""
         return ()
@@ -99,6 +133,23 @@ class Component(ABC):  # noqa: B024  the kinds below add the abstract methods
             config: An instance of `Config`.
         """
         return ()
+
+
+class Renews(ABC):
+    """A driver or dispatcher that takes up, without a restart, what others have changed, such as a certificate."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def renew(self) -> Sequence[str]:
+        """Take up what has changed. Called at each reload of the service if it is ready and goes on.
+
+        Returns:
+            What is not taken, each with the reason; `kernel reload` tells it, and ends with status 1.
+
+        Cancellation: Is cancelled if it takes longer than half a minute, or the service stops; what was there before
+            holds then.
+        """
 
 
 class Driver(Component, Generic[ResourceT_co]):

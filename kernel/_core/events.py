@@ -72,6 +72,8 @@ class KernelReloaded(Event):
     """What was changed, and what restarted with it."""
     failed: tuple[tuple[str, str], ...] = ()
     """What is not up, and what was to end and has been left behind, each with the reason."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """What goes on with what it had, since something that it read again is no good, each with the reason."""
     left: tuple[str, ...] = ()
     """What stays at brokers although the manifest asks for it no more: `driver/name: ...`, each with what to do."""
     undone: bool = False

@@ -64,7 +64,8 @@ async def _answer(parent: Parent, request: dict[str, object]) -> object:
     if order == "reload" and any(slot.fresh for slot in parent.slots):
         parent.roll()  # what is being started may have read the manifest before, and is not asked yet
     if order in _EACH:
-        return next(iter((await _ask_each(parent, order, request)).values()))
+        told = await _ask_each(parent, order, request)
+        return next(filter(_is_amiss, told.values()), next(iter(told.values())))
     if order not in _WHOLE:
         one = "no process runs" if parent.size == 1 else f"such as --service {parent.planned['service']}.0"
         raise RefusedError(f"of one process only, {one}; of all: {listed(sorted({*_EACH, *_WHOLE}))}")
@@ -75,6 +76,11 @@ async def _answer(parent: Parent, request: dict[str, object]) -> object:
         {"number": slot.number, **(told.get(slot.number) or _absent(parent, slot.number))} for slot in parent.slots
     ]
     return _service(parent, told) | {"processes": processes}
+
+
+def _is_amiss(answer: Mapping[str, Any]) -> bool:
+    """Whether a reload did not go well in a process: that is told, and not how it went in another."""
+    return bool(answer.get("failed") or answer.get("refused") or answer.get("undone"))
 
 
 async def _ask_each(parent: Parent, order: str, arguments: Mapping[str, object]) -> dict[int, Any]:

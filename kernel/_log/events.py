@@ -217,13 +217,15 @@ def _write_reload(log: FilteringBoundLogger, mask: Mask, event: Event) -> None:
         text = "; ".join(str(event.error).splitlines()) if is_list else describe(event.error, mask)
         bound.error("not reloaded, goes on as before", error=text)
     elif isinstance(event, KernelReloaded):
-        names = ("restarted", "added", "removed", "failed")
+        names = ("restarted", "added", "removed", "failed", "refused")
         told = {name: getattr(event, name) for name in names if getattr(event, name)}
-        if event.failed:
-            told["failed"] = [f"{id_}: {reason}" for id_, reason in event.failed]
+        for name in ("failed", "refused"):
+            if name in told:
+                told[name] = [f"{id_}: {mask(reason)}" for id_, reason in getattr(event, name)]
         if event.undone:
             bound.error("not reloaded, all is taken back", **told)
         else:
-            (bound.warning if event.failed else bound.info)("reloaded", seconds=round(event.seconds, 3), **told)
+            is_well = not (event.failed or event.refused)
+            (bound.info if is_well else bound.warning)("reloaded", seconds=round(event.seconds, 3), **told)
         for text in event.left:
             bound.warning("the manifest asks for it no more", left=text)

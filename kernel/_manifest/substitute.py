@@ -17,6 +17,7 @@ from typing import Final, final
 import attrs
 
 from .._convert.strict import FromOutside, is_array, is_table
+from .._core.regular import open_at_once
 from .._core.secret import Secret
 from .._core.words import MAX_TEXT, did_you_mean, listed, quoted, shown
 
@@ -186,7 +187,7 @@ def _read_again(path: Path) -> str:
 
 def _read_secret(path: Path) -> tuple[bytes, str]:
     """Return what a file holds, and what is to be said of who may read it."""
-    with open(path, "rb", opener=_open_at_once) as source:
+    with open(path, "rb", opener=open_at_once) as source:
         mode = os.fstat(source.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise _Refused(f"{_secret_file(path)} must be a regular file")
@@ -199,8 +200,3 @@ def _read_secret(path: Path) -> tuple[bytes, str]:
         raise _Refused(f"{_secret_file(path)} is larger than {MAX_SECRET_BYTES} bytes")
     is_open = mode & _EVERYBODY_MAY_READ and not is_fixed
     return data, "may be read by everybody on this machine; chmod o-r would change that" if is_open else ""
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    # Opening a FIFO would wait for its writer.
-    return os.open(path, flags | os.O_NONBLOCK)

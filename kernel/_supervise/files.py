@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from .._core.regular import read_regular
 from .._core.spec import Plan, WorkerSpec
 
-MOST: Final = 1 << 20
-"""Bytes of a file that are looked at."""
+MOST: Final = 1 << 24
+"""Bytes of a file that is looked at; of a larger one nothing is known."""
 
 
 def files_of(plan: Plan) -> Mapping[str, tuple[str, ...]]:
@@ -29,7 +30,6 @@ def _stamp(path: Path) -> str:
     import hashlib  # noqa: PLC0415  a service without such files does not pay for it
 
     try:
-        with path.open("rb") as file:
-            return hashlib.sha256(file.read(MOST)).hexdigest()
+        return hashlib.sha256(read_regular(path, most=MOST)).hexdigest()
     except OSError:
         return ""

@@ -19,6 +19,7 @@ from .._core.lifecycle import State
 from .._core.spec import DispatcherSpec, Plan
 from ..errors import PlanError, UnavailableError
 from .reading import Read, Reader
+from .renewal import renew
 from .step import Step, Steps
 
 PAUSE: Final = 0.25
@@ -166,8 +167,9 @@ class Reloading:
             if step is not None:
                 async with self.steps.lock:
                     result = await self.steps.take(step)
+                refused = await renew(self.steps.tree, but=step.started)
                 if not self.stop_reason():  # which the step itself may be the reason of
-                    wish.result = attrs.evolve(result, seconds=trio.current_time() - began)
+                    wish.result = attrs.evolve(result, refused=refused, seconds=trio.current_time() - began)
                     hub.emit(wish.result)
         finally:
             wish.end(self.stop_reason())

@@ -81,9 +81,9 @@ class Shop:
 
 
 @contextmanager
-def shop(folder: Path, *options: str, manifest: str = MANIFEST) -> Iterator[Shop]:
+def shop(folder: Path, *options: str, manifest: str = MANIFEST, code: str = CODE) -> Iterator[Shop]:
     (folder / "kernel.toml").write_text(manifest)
-    (folder / "tea.py").write_text(CODE)
+    (folder / "tea.py").write_text(code)
     process = subprocess.Popen(
         [sys.executable, "-m", "kernel", "run", "--log-format", "json", *options, str(folder / "kernel.toml")],
         env={**os.environ, "KERNEL_CONTROL_DIR": str(folder / "run")},
@@ -291,3 +291,40 @@ def test_overlays_and_options_stay_as_they_were_given(tmp_path: Path) -> None:
 
         assert unmoved.endswith("nothing restarted\n")
         assert moved.endswith("restarted: worker/loop\n")
+
+
+SIGN = """
+from contextlib import asynccontextmanager
+from pathlib import Path
+from kernel.abc import Driver, Renews
+class Sign(Driver, Renews):
+    def __init__(self, config, context):
+        self.context = context
+    @asynccontextmanager
+    async def open(self):
+        yield
+    async def renew(self):
+        await trio.sleep(0.3)
+        paint = self.context.path("paint").read_text()
+        return [paint] if paint else []
+"""
+
+
+@pytest.mark.slow
+def test_what_is_read_again_and_no_good_is_told_by_command_and_signal(tmp_path: Path) -> None:
+    (tmp_path / "paint").write_text("the paint is wet")
+    manifest = f'{MANIFEST}[drivers.sign]\nuse = "tea:Sign"\n'
+    with shop(tmp_path, manifest=manifest, code=CODE + SIGN) as opened:
+        refused = opened.command("reload")
+        first = opened.told("reloaded")
+        by_signal(opened)
+        second = opened.told("reloaded")
+        (tmp_path / "paint").write_text("")
+        taken = opened.command("reload")
+
+        assert refused.returncode == 1
+        assert refused.stdout.endswith("\n  driver/sign goes on as it was: the paint is wet\n")
+        assert [(one["level"], one["refused"]) for one in (first, second)] == [
+            ("warning", ["driver/sign: the paint is wet"])
+        ] * 2
+        assert (taken.returncode, taken.stdout.endswith("nothing restarted\n")) == (0, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -181,8 +182,25 @@ async def test_a_file_that_holds_something_else_restarts_what_reads_it(autojump_
         assert service.kernel.is_ready
 
 
+async def test_a_pipe_in_the_place_of_a_file_holds_nothing_up(autojump_clock: Any, tmp_path: Path) -> None:
+    """Neither the start nor a reload, which would wait for whoever writes into it."""
+    file = tmp_path / "certificate"
+    os.mkfifo(file)
+    shop = changed(drivers__lamp={"certificate": str(file)}, workers__clerk__depends=["lamp"])
+    async with opened(shop) as service:
+        same = await service.kernel.reload(planned(shop))
+        file.unlink()
+        file.write_text("new")
+        new = await service.kernel.reload(planned(shop))
+
+        assert same.restarted == ()
+        assert new.restarted == ("driver/lamp", "worker/clerk")
+
+
 CERTIFICATES = [
     ("amqp", {"url": Secret("amqp://127.0.0.1"), "tls": {"ca": "a", "certificate": "b", "key": "c"}}),
+    ("amqp10", {"hosts": ["127.0.0.1"], "tls": {"ca": "a", "certificate": "b", "key": "c"}}),
+    ("stomp", {"hosts": ["127.0.0.1"], "tls": {"ca": "a", "certificate": "b", "key": "c"}}),
     ("http", {"base_url": "https://127.0.0.1", "ca": "a", "certificate": "b", "key": "c"}),
     ("redis", {"dsn": Secret("rediss://127.0.0.1"), "ca": "a", "certificate": "b", "key": "c"}),
     (

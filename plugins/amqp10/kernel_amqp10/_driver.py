@@ -57,6 +57,12 @@ class Amqp10Driver(Driver[Broker]):
 
     @classmethod
     @override
+    def reads(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, Amqp10Config)
+        return (tls.ca, tls.certificate, tls.key) if (tls := config.tls) is not None else ()
+
+    @classmethod
+    @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, Amqp10Config)
         if not is_installed():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 import attrs
 from typing_extensions import override
 
-from kernel.abc import Context, Dispatcher, Endpoint, Intake
+from kernel.abc import Context, Dispatcher, Endpoint, Intake, why_not_listening
 from kernel.errors import StartupError
 
 from ._config import Address, HealthConfig
@@ -44,6 +44,13 @@ class HealthDispatcher(Dispatcher):
     def check(cls, config: object) -> Iterable[str]:
         if isinstance(config, HealthConfig):
             yield from config.problems()
+
+    @classmethod
+    @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        if isinstance(config, HealthConfig):
+            for address in config.addresses:
+                yield Endpoint(host=address.host, port=address.port, path=address.path)
 
     @classmethod
     @override
@@ -136,6 +143,7 @@ class HealthDispatcher(Dispatcher):
 
 
 def _endpoint(address: Address) -> Endpoint:
+    """Return where that is; the host's name is looked up."""
     if address.path:
         return Endpoint(path=address.path)
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -143,7 +151,8 @@ def _endpoint(address: Address) -> Endpoint:
 
 
 def _not_listening(address: Address, error: OSError) -> StartupError:
-    return StartupError(f'cannot listen at "{address}": {error.strerror or error}')
+    where = Endpoint(host=address.host, port=address.port, path=address.path)
+    return StartupError(f'cannot listen at "{address}": {why_not_listening(error, where)}')
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -183,7 +184,7 @@ async def test_an_address_in_use_is_an_error_of_the_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = HealthConfig(bind=f"127.0.0.1:{taken.getsockname()[1]}")
 
-        with pytest.raises(StartupError, match="cannot listen"):
+        with pytest.raises(StartupError, match=rf"cannot listen at .*: address already in use \(pid {os.getpid()}, "):
             async with HealthDispatcher(config=config, context=fake_context("dispatcher/health")).open():
                 pass
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 import attrs
 from typing_extensions import override
 
-from kernel.abc import Context, Dispatcher, Intake
+from kernel.abc import Context, Dispatcher, Endpoint, Intake, why_not_listening
 from kernel.errors import StartupError
 
 from ._config import PrometheusConfig, split_address
@@ -43,6 +43,13 @@ class PrometheusDispatcher(Dispatcher):
 
     @classmethod
     @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        if isinstance(config, PrometheusConfig):
+            host, port = split_address(config.bind)
+            yield Endpoint(host=host, port=port)
+
+    @classmethod
+    @override
     def check_workers(cls, config: object, workers: Mapping[str, object]) -> Iterable[str]:
         yield from (f"takes no workers, and worker/{name} names it" for name in workers)
 
@@ -69,13 +76,21 @@ class PrometheusDispatcher(Dispatcher):
             self._metrics = Metrics(self.context, self.config)
             stack.enter_context(self._metrics.counting())
             stack.callback(offer(self._metrics))
-            try:
-                self._listeners = await self.context.crew.open_tcp_listeners(self.context.id, port, host=host)
-            except OSError as error:
-                raise StartupError(f'cannot listen at "{self.config.bind}": {error.strerror or error}') from error
+            self._listeners = await self._listening(host, port)
             for listener in self._listeners:
                 await stack.enter_async_context(listener)
             yield
+
+    async def _listening(self, host: str, port: int) -> list[trio.SocketListener]:
+        import trio  # noqa: PLC0415  `kernel check` imports this module, and runs nothing
+
+        try:
+            return await self.context.crew.open_tcp_listeners(self.context.id, port, host=host)
+        except OSError as error:
+            failure = error
+        where = Endpoint(host=host, port=port)
+        reason = await trio.to_thread.run_sync(why_not_listening, failure, where, abandon_on_cancel=True)
+        raise StartupError(f'cannot listen at "{self.config.bind}": {reason}') from failure
 
     @override
     async def accept(self, intake: Intake, *, task_status: trio.TaskStatus[None]) -> None:

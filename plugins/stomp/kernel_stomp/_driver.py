@@ -47,6 +47,12 @@ class StompDriver(Driver[Broker]):
 
     @classmethod
     @override
+    def reads(cls, config: object) -> Iterable[str]:
+        assert isinstance(config, StompConfig)
+        return (tls.ca, tls.certificate, tls.key) if (tls := config.tls) is not None else ()
+
+    @classmethod
+    @override
     def check(cls, config: object) -> Iterable[str]:
         assert isinstance(config, StompConfig)
         yield from config.problems()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
 import attrs
 from typing_extensions import override
 
-from kernel.abc import Candidate, Context, Dispatcher, Intake
+from kernel.abc import Candidate, Context, Dispatcher, Endpoint, Intake, Renews
 
 from ._application import brings_router, shape_problem
 from ._config import CertificateConfig, TlsConfig, WebConfig, WebOptions
@@ -22,6 +23,7 @@ from ._config import CertificateConfig, TlsConfig, WebConfig, WebOptions
 if TYPE_CHECKING:
     import trio
 
+    from .server.renewal import Certificates
     from .server.server import Server
     from .wire.listen import Listener
 
@@ -31,7 +33,7 @@ Files = TypeVar("Files", TlsConfig, CertificateConfig)
 
 @final
 @attrs.define(eq=False)
-class WebDispatcher(Dispatcher):
+class WebDispatcher(Dispatcher, Renews):
     """Serves the ASGI applications of its workers over HTTP/1.1, HTTP/2 and websockets.
 
     A request waits for one of `concurrency` slots before its application sees it; a websocket holds one while it is
@@ -54,6 +56,24 @@ class WebDispatcher(Dispatcher):
     def check(cls, config: object) -> Iterable[str]:
         if isinstance(config, WebConfig):
             yield from config.problems()
+
+    @classmethod
+    @override
+    def files(cls, config: object) -> Iterable[str]:
+        tls = config.tls if isinstance(config, WebConfig) else None
+        return () if tls is None else [*_paths(tls), tls.ca, *chain.from_iterable(map(_paths, tls.names.values()))]
+
+    @classmethod
+    @override
+    def appends(cls, config: object) -> Iterable[str]:
+        return (config.access_log_file,) if isinstance(config, WebConfig) and config.access_log != "off" else ()
+
+    @classmethod
+    @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        if isinstance(config, WebConfig) and not config.reuse_port:
+            for address in config.addresses:
+                yield Endpoint(host=address.host, port=address.port, path=address.path)
 
     @classmethod
     @override
@@ -108,17 +128,28 @@ class WebDispatcher(Dispatcher):
 
         Cancellation: Is a checkpoint. The exit closes what is still open after half of `stop_timeout`.
         """
-        from .server.renewal import Certificates  # noqa: PLC0415  as below
-        from .server.server import serving  # noqa: PLC0415
-        from .wire.listen import binding  # noqa: PLC0415  lazy, see above
+        from .server.server import serving  # noqa: PLC0415  lazy, see above
+        from .wire.listen import binding  # noqa: PLC0415  as above
 
-        table = self.config.tls
-        certificates = Certificates.read(self._files_of(table), h2=self.config.h2) if table else None
+        certificates = await self._certificates(self.config.tls) if self.config.tls else None
         async with (
             binding(self.config, self.context) as self._listeners,
             serving(self.config, self.context, certificates) as self._server,
         ):
             yield
+
+    async def _certificates(self, tls: TlsConfig) -> Certificates:
+        from .server.renewal import Certificates  # noqa: PLC0415  as above
+
+        certificates = Certificates(self._files_of(tls), self.config.h2, self.context.log)
+        await certificates.open()
+        return certificates
+
+    @override
+    async def renew(self) -> Sequence[str]:
+        """Read all certificates again."""
+        certificates = self._server and self._server.certificates
+        return await certificates.renew() if certificates else ()  # noqa: ASYNC910  there is nothing to wait for
 
     def _files_of(self, tls: TlsConfig) -> TlsConfig:
         path = self.context.path
@@ -139,3 +170,7 @@ class WebDispatcher(Dispatcher):
         if self._server is None:
             raise RuntimeError(f"{self.context.id} is not open")
         await self._server.accept(self._listeners, intake, task_status)
+
+
+def _paths(files: TlsConfig | CertificateConfig) -> tuple[str, str]:
+    return files.cert, files.key

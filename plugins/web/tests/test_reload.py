@@ -174,9 +174,14 @@ async def test_a_new_certificate_is_shown_at_once_and_nothing_restarts(tmp_path:
         issue()
         unasked = await shown(port)
         told = await service.kernel.reload(resolve(from_mapping(manifest), REGISTRY))
-        with trio.fail_after(10):
-            while await shown(port) == first:  # noqa: ASYNC110  it is read in a thread, and nothing tells
-                await trio.sleep(0.02)
+        second = await shown(port)
+        (tmp_path / "cert").write_text("half")
+        refused = await service.kernel.reload(resolve(from_mapping(manifest), REGISTRY))
+        third = await shown(port)
 
         assert unasked == first
+        assert second != first
         assert not told.restarted
+        assert told.refused == ()
+        assert [id_ for id_, _ in refused.refused] == ["dispatcher/web"]
+        assert third == second

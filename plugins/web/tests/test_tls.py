@@ -467,7 +467,9 @@ async def test_a_server_with_an_expired_certificate_closes_those_who_refuse_it_q
 
     assert "certificate has expired" in str(caught.value.__cause__)
     assert service.intake.entered == []
-    assert service.logs == []
+    assert [(log["level"], log["event"]) for log in service.logs] == [
+        ("warning", "no client takes this certificate")  # of the start
+    ]
 
 
 async def test_a_client_that_never_reads_over_tls_does_not_hold_the_stop(web: Any, keys: Keys) -> None:

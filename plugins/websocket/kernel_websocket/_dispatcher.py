@@ -12,7 +12,7 @@ from trio_websocket import WebSocketRequest, wrap_server_stream
 from typing_extensions import override
 
 from kernel import Listening
-from kernel.abc import Context, Dispatcher, Intake
+from kernel.abc import Context, Dispatcher, Endpoint, Intake, why_not_listening
 from kernel.errors import StartupError, UnavailableError
 
 from ._boundary import BoundedStream, contained
@@ -48,6 +48,12 @@ class WebSocketDispatcher(Dispatcher):
     @override
     def needs_with(cls, config: object) -> type[object] | None:
         return WebSocketDoor if cast("WebSocketConfig", config).port is None else None
+
+    @classmethod
+    @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        table = cast("WebSocketConfig", config)
+        return () if table.port is None else (Endpoint(host=table.host, port=table.port),)
 
     @classmethod
     @override
@@ -100,12 +106,16 @@ class WebSocketDispatcher(Dispatcher):
         try:
             listeners = await context.crew.open_tcp_listeners(context.id, port, host=config.host)
         except OSError as error:
-            raise UnavailableError(f"{context.id} cannot listen at {config.host}:{port}: {error}") from error
-        for listener in listeners:
-            host, bound = listener.socket.getsockname()[:2]
-            address = f"ws://{f'[{host}]' if ':' in host else host}:{bound}{config.path}"
-            context.emit(Listening(component=context.id, address=address))
-        return listeners
+            failure = error
+        else:
+            for listener in listeners:
+                host, bound = listener.socket.getsockname()[:2]
+                address = f"ws://{f'[{host}]' if ':' in host else host}:{bound}{config.path}"
+                context.emit(Listening(component=context.id, address=address))
+            return listeners
+        where = Endpoint(host=config.host, port=port)
+        reason = await trio.to_thread.run_sync(why_not_listening, failure, where, abandon_on_cancel=True)
+        raise UnavailableError(f"{context.id} cannot listen at {config.host}:{port}: {reason}") from failure
 
     async def _contain(self, raw: trio.SocketStream) -> None:
         """Serve a connection from its first byte to its last: whatever goes wrong with it stays here."""

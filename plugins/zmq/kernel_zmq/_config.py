@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias, final
 import attrs
 
 from kernel import Secret
+from kernel.abc import Endpoint
 
 Framing: TypeAlias = Literal["frames", "service_framework", "body"]
 
@@ -171,6 +172,20 @@ class ProxyConfig(LimitsConfig):
     """Where publishers connect to (XSUB)."""
     subscribers: str = attrs.field(validator=check_endpoint)
     """Where subscribers connect to (XPUB)."""
+
+
+def place(address: str) -> Endpoint | None:
+    """Return where an endpoint is on this machine; None if that is within the process, or left to the system."""
+    scheme, _, rest = address.partition("://")
+    if scheme == "ipc" and rest != "*":
+        return Endpoint(path=rest)
+    host, _, port = rest.rpartition(":")
+    return Endpoint(host=host.strip("[]"), port=int(port)) if scheme == "tcp" and port.isdecimal() else None
+
+
+def places(binds: Iterable[str]) -> Iterable[Endpoint]:
+    """Yield where binds are."""
+    return filter(None, map(place, map(endpoint, binds)))
 
 
 def not_shared(binds: Iterable[str]) -> Iterable[str]:

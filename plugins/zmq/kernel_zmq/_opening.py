@@ -11,11 +11,11 @@ import trio
 import zmq
 
 from kernel import Listening
-from kernel.abc import Context
+from kernel.abc import Context, why_not_listening
 from kernel.errors import StartupError, UnavailableError
 
 from ._access import guard
-from ._config import LimitsConfig, endpoint
+from ._config import LimitsConfig, endpoint, place
 from ._socket import Socket
 
 _HOPELESS: Final = frozenset({zmq.EINVAL, zmq.EPROTONOSUPPORT, zmq.ENOCOMPATPROTO, errno.ENODEV})
@@ -64,7 +64,9 @@ async def open_socket(
         raw = owner.socket(kind)
         _set_options(raw, config, options or {})
         async with guard(owner, raw, config.curve, context):
-            _attach(raw, context, bind=bind, connect=connect)
+            for text in bind:
+                await _bind(raw, context, endpoint(text))
+            _connect(raw, context, connect)
             yield Socket(raw)
     finally:
         if raw is not None:
@@ -89,15 +91,27 @@ def _set_options(raw: zmq.Socket[bytes], config: LimitsConfig, options: Mapping[
         raw.setsockopt(option, value)
 
 
-def _attach(raw: zmq.Socket[bytes], context: Context, *, bind: tuple[str, ...], connect: tuple[str, ...]) -> None:
-    for text in bind:
-        address = endpoint(text)
-        try:
-            raw.bind(address)
-        except zmq.ZMQError as error:
-            kind = StartupError if error.errno in _HOPELESS else UnavailableError
-            raise kind(f"{context.id} cannot bind {address}: {error.strerror}") from error
-        context.emit(Listening(component=context.id, address=last_endpoint(raw)))
+async def _bind(  # noqa: ASYNC910  suspends only to say why it cannot
+    raw: zmq.Socket[bytes], context: Context, address: str
+) -> None:
+    try:
+        raw.bind(address)
+    except zmq.ZMQError as error:
+        kind = StartupError if error.errno in _HOPELESS else UnavailableError
+        raise kind(f"{context.id} cannot bind {address}: {await _why_not(error, address)}") from error
+    context.emit(Listening(component=context.id, address=last_endpoint(raw)))
+
+
+async def _why_not(error: zmq.ZMQError, address: str) -> str:
+    await trio.lowlevel.checkpoint()
+    where = place(address)
+    if where is None:
+        return error.strerror
+    failure = OSError(error.errno, error.strerror)
+    return await trio.to_thread.run_sync(why_not_listening, failure, where, abandon_on_cancel=True)
+
+
+def _connect(raw: zmq.Socket[bytes], context: Context, connect: tuple[str, ...]) -> None:
     for text in connect:
         address = endpoint(text)
         try:

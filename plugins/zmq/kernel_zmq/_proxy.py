@@ -13,9 +13,9 @@ import zmq
 from typing_extensions import override
 
 from kernel import Pace
-from kernel.abc import Context, Driver
+from kernel.abc import Context, Driver, Endpoint
 
-from ._config import ProxyConfig, not_shared, problems
+from ._config import ProxyConfig, not_shared, places, problems
 from ._opening import last_endpoint, open_socket
 from ._socket import Socket
 
@@ -61,6 +61,11 @@ class ProxyDriver(Driver[ZmqProxy]):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("ProxyConfig", config))
+
+    @classmethod
+    @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        return places((cast("ProxyConfig", config).publishers, cast("ProxyConfig", config).subscribers))
 
     @classmethod
     @override

@@ -12,10 +12,10 @@ import zmq
 from typing_extensions import override
 
 from kernel import NO_HEADERS, Envelope, Message, Outgoing, Pace
-from kernel.abc import Context, Driver, Intercept, Sender, continued, telling
+from kernel.abc import Context, Driver, Endpoint, Intercept, Sender, continued, telling
 from kernel.errors import EncodeError, QueueFullError
 
-from ._config import Framing, PublishConfig, not_shared, problems
+from ._config import Framing, PublishConfig, not_shared, places, problems
 from ._opening import open_socket
 from ._socket import Socket
 from ._wire import write_publication
@@ -102,6 +102,11 @@ class PublishDriver(Driver[ZmqPublisher]):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("PublishConfig", config))
+
+    @classmethod
+    @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        return places(cast("PublishConfig", config).bind)
 
     @classmethod
     @override

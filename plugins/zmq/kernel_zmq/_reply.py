@@ -13,10 +13,10 @@ import zmq
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Envelope, Outcome, Pace
-from kernel.abc import Context, Delivery, Dispatcher, Intake, Seldom
+from kernel.abc import Context, Delivery, Dispatcher, Endpoint, Intake, Seldom
 from kernel.errors import DecodeError, EncodeError, KernelError, SettledError, UnavailableError
 
-from ._config import ReplyConfig, not_shared, problems
+from ._config import ReplyConfig, not_shared, places, problems
 from ._opening import open_socket
 from ._socket import Socket
 from ._wire import Cancellation, Malformed, Request, read_request, write_greeting, write_reply
@@ -93,6 +93,11 @@ class ReplyDispatcher(Dispatcher):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("ReplyConfig", config))
+
+    @classmethod
+    @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        return places(cast("ReplyConfig", config).bind)
 
     @classmethod
     @override

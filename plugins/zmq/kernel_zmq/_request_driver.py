@@ -10,9 +10,9 @@ import trio
 import zmq
 from typing_extensions import override
 
-from kernel.abc import Context, Driver
+from kernel.abc import Context, Driver, Endpoint
 
-from ._config import RequestConfig, not_shared, problems
+from ._config import RequestConfig, not_shared, places, problems
 from ._monitor import CONNECTED, DISCONNECTED, Monitor, open_monitor
 from ._opening import open_socket
 from ._request import ZmqClient
@@ -41,6 +41,11 @@ class RequestDriver(Driver[ZmqClient]):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("RequestConfig", config))
+
+    @classmethod
+    @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        return places(cast("RequestConfig", config).bind)
 
     @classmethod
     @override

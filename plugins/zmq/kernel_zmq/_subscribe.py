@@ -12,10 +12,10 @@ import zmq
 from typing_extensions import override
 
 from kernel import Ack, DeadLetter, Envelope, Outcome, Pace, Retry, Return
-from kernel.abc import Context, Delivery, Dispatcher, Intake
+from kernel.abc import Context, Delivery, Dispatcher, Endpoint, Intake
 from kernel.errors import SettledError
 
-from ._config import SubscribeConfig, not_shared, problems
+from ._config import SubscribeConfig, not_shared, places, problems
 from ._events import MessageLost
 from ._opening import open_socket
 from ._socket import Socket
@@ -84,6 +84,11 @@ class SubscribeDispatcher(Dispatcher):
     @override
     def check(cls, config: object) -> Iterable[str]:
         return problems(cast("SubscribeConfig", config))
+
+    @classmethod
+    @override
+    def listens(cls, config: object) -> Iterable[Endpoint]:
+        return places(cast("SubscribeConfig", config).bind)
 
     @classmethod
     @override

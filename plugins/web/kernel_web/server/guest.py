@@ -26,7 +26,10 @@ class Host(Protocol):
     """The server, as its guests see it."""
 
     shared: Shared
-    tls: ssl.SSLContext | None
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What a new connection is encrypted with; None if it is not."""
 
     def forget(self, guest: Guest) -> None:
         """Take note that a guest has left."""

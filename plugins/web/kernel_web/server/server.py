@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
@@ -33,7 +32,10 @@ from ..wire.clock import TICK_MAX, Clock
 from ..wire.lines import LinesFile
 from ..wire.listen import Listener
 from .guest import Guest
-from .renewal import Certificates, renew
+from .renewal import Certificates
+
+if TYPE_CHECKING:
+    import ssl
 
 CLOSING_SHARE: Final = 0.5
 """The share of `stop_timeout` in which connections may still send what they have; then they are aborted."""
@@ -60,7 +62,7 @@ class Server:
     """All connections of one dispatcher."""
 
     shared: Shared
-    tls: ssl.SSLContext | None
+    certificates: Certificates | None
     nursery: trio.Nursery
     """In which connections live."""
     connections: dict[Guest, None] = attrs.field(factory=dict[Guest, None], init=False)
@@ -69,6 +71,11 @@ class Server:
     _quiet_until: float = attrs.field(default=0.0, init=False)
     _refused: int = attrs.field(default=0, init=False)
     """How many were since the log was told."""
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What a new connection is encrypted with; None if it is not."""
+        return None if self.certificates is None else self.certificates.context
 
     # --- letting in ---------------------------------------------------------------------------------------------
 
@@ -215,10 +222,10 @@ async def serving(config: WebConfig, context: Context, certificates: Certificate
     """
     shared = Shared(config, context, Clock(config.shortest_timeout, server_header=config.server_header))
     async with _telling(config, shared.ended), trio.open_nursery() as nursery:
-        server = Server(shared, certificates.context if certificates else None, nursery)
+        server = Server(shared, certificates, nursery)
         nursery.start_soon(server.sweep)
         if certificates is not None:
-            nursery.start_soon(renew, server, certificates)
+            nursery.start_soon(certificates.keep)
         if shared.ended.access is not None:
             nursery.start_soon(shared.ended.access.write, TICK_MAX, shared.ended.tell)
         try:

@@ -1,38 +1,27 @@
-"""Listening sockets and the TLS context: everything that can be wrong with them is a `StartupError` that says so."""
+"""Listening sockets: everything that can be wrong with them is a `StartupError` that says so."""
 
 from __future__ import annotations
 
-import errno
-import functools
 import os
-import re
 import socket
-import ssl
 import stat
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Final, final
 
 import attrs
 import trio
 
-from kernel.abc import Context, Endpoint
+from kernel.abc import Context, Endpoint, why_not_listening
 from kernel.errors import StartupError
 
-from .._config import Address, CertificateConfig, TlsConfig, WebConfig
-from .owner import owner_of
+from .._config import Address, WebConfig
 
 NAME_TIMEOUT: Final = 5.0
 """Seconds that the system may take to look a host's name up."""
 UNSENT_BYTES: Final = 128 * 1024
 """That the system keeps for a client beyond what is on its way: without a bound it takes megabytes for one that does not
 read, and hundreds of those cost more time than all other clients. What is on its way has the client's own bound."""
-_TLS_REASONS: Final = {
-    "KEY_VALUES_MISMATCH": "does not belong to its certificate",
-    "EE_KEY_TOO_SMALL": "is too short to be safe",
-    "CA_MD_TOO_WEAK": "signs with a digest that is not safe any more",
-}
 
 
 @final
@@ -112,7 +101,7 @@ async def _listen(place: Address, address: Address, config: WebConfig, context: 
         return _bind(place, config)
     except OSError as error:
         failure = error
-    reason = await _in_use(place) if failure.errno == errno.EADDRINUSE else _reason(failure, place)
+    reason = await trio.to_thread.run_sync(why_not_listening, failure, _endpoint(place, config), abandon_on_cancel=True)
     raise StartupError(f"{address}: {reason}") from failure
 
 
@@ -168,13 +157,6 @@ def _prepare(raw: socket.socket) -> None:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
-async def _in_use(place: Address) -> str:
-    # Reads /proc, which may be large: in a thread, so that the loop goes on.
-    owner = await trio.to_thread.run_sync(owner_of, place, abandon_on_cancel=True)
-    other = "path" if place.path else "port"
-    return f"address already in use{f' ({owner})' * bool(owner)}: stop who listens there, or bind another {other}"
-
-
 def _family(place: Address) -> socket.AddressFamily:
     if place.path:
         return socket.AF_UNIX
@@ -225,82 +207,3 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
         except OSError:
             return
-
-
-def _reason(error: OSError, place: Address) -> str:
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        below = ": ports below 1024 are privileged, bind another" if not place.path and place.port < 1024 else ""
-        return f"permission denied{below}"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return 'this machine has no such address: bind one of its own, or "0.0.0.0" for all'
-    return error.strerror or str(error)
-
-
-def tls_context(config: TlsConfig, *, h2: bool) -> ssl.SSLContext:
-    """Return the context of a server, which changes to another for those who ask for a name that has one.
-
-    Raises:
-        StartupError: if a file cannot be read or is not what it should be.
-    """
-    context = _context(config, config, "tls", h2=h2)
-    if config.names:
-        others = {name: _context(config, files, f'tls.names."{name}"', h2=h2) for name, files in config.names.items()}
-        context.sni_callback = functools.partial(_choose, others)
-    return context
-
-
-def _choose(
-    others: Mapping[str, ssl.SSLContext], connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext
-) -> None:
-    wanted = (name or "").lower()
-    found = others.get(wanted) or others.get(f"*.{wanted.partition('.')[2]}")
-    if found is not None:
-        connection.context = found
-
-
-def _context(config: TlsConfig, files: TlsConfig | CertificateConfig, where: str, *, h2: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
-    if config.ciphers:
-        try:
-            context.set_ciphers(config.ciphers)
-        except ssl.SSLError as error:
-            raise StartupError(f'tls.ciphers = "{config.ciphers}": none of them is known') from error
-    context.set_alpn_protocols(["h2", "http/1.1"] if h2 else ["http/1.1"])
-    _load(context, files, where)
-    if config.ca:
-        _expect_pem("tls.ca", config.ca, "CERTIFICATE")
-        context.verify_mode = ssl.CERT_REQUIRED
-        with _named("tls.ca", config.ca, "is it damaged?"):
-            context.load_verify_locations(config.ca)
-    return context
-
-
-def _load(context: ssl.SSLContext, files: TlsConfig | CertificateConfig, where: str) -> None:
-    password = files.key_password
-    # Without a password of our own, OpenSSL would ask for one at the terminal and block the loop.
-    secret = password.reveal() if password else ""
-    _expect_pem(f"{where}.cert", files.cert, "CERTIFICATE")
-    _expect_pem(f"{where}.key", files.key, "PRIVATE KEY")
-    guess = "does it need another key_password?" if secret else "does it need a key_password?"
-    with _named(f"{where}.key", files.key, guess):
-        context.load_cert_chain(files.cert, files.key, lambda: secret)
-
-
-def _expect_pem(key: str, path: str, kind: str) -> None:
-    """Raise a `StartupError` unless a file holds something of a kind: OpenSSL does not say which file it dislikes."""
-    try:
-        text = Path(path).read_text(encoding="ascii", errors="replace")
-    except OSError as error:
-        raise StartupError(f'{key} = "{path}": {(error.strerror or str(error)).lower()}') from error
-    if not re.search(rf"-----BEGIN [A-Z ]*{kind}-----", text):
-        raise StartupError(f'{key} = "{path}": has no PEM {kind.lower()} in it')
-
-
-@contextmanager
-def _named(key: str, path: str, guess: str) -> Generator[None]:
-    try:
-        yield
-    except ssl.SSLError as error:
-        reason = _TLS_REASONS.get(error.reason) or f"cannot be loaded ({error.reason or 'wrong format'}): {guess}"
-        raise StartupError(f'{key} = "{path}": {reason}') from error
