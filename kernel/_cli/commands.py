@@ -69,7 +69,8 @@ def _check_between(plans: Sequence[Plan], *, are_all: bool) -> bool:
 
 
 def _check(source: Source, registry: Registry) -> Plan | None:
-    from .show import summary  # noqa: PLC0415  see the module docstring
+    from .present import missing  # noqa: PLC0415  see the module docstring
+    from .show import summary  # noqa: PLC0415  as above
 
     known = set(sys.modules)
     try:
@@ -81,6 +82,9 @@ def _check(source: Source, registry: Registry) -> Plan | None:
     finally:
         _forget_modules(known, Path(source.path).parent)
     _warn(plan)
+    if absent := list(missing(plan)):
+        complain(str(PlanError(absent)))
+        return None
     say(summary(plan))
     return plan
 

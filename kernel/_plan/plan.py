@@ -31,6 +31,7 @@ from .._manifest.names import is_name, named_like, nearest_name
 from .._manifest.reading import read_tables
 from .._manifest.registry import Registry
 from ..errors import PlanError, Problem
+from .addresses import taken_twice
 from .advice import ask_drivers
 from .asked import read_hooks
 from .depends import depends_on
@@ -106,11 +107,21 @@ def _resolve(
         raise PlanError(problems)
     specs = specs_of(lives, made)
     problems += refused_answers(ground.manifest, name, joined(part.services for part in made.parts), specs)
+    problems += _taken_addresses(ground.manifest, specs)
     if problems:
         raise PlanError(problems)
     _warn_of_idleness(ground, specs)
     components = {id_: specs[id_] for id_ in order}
     return _plan(ground, name, made, warnings, components=components, budget=budget, stages=stages, hooks=hooks)
+
+
+def _taken_addresses(manifest: Manifest, specs: Mapping[str, AnySpec]) -> list[Problem]:
+    """Return a problem for each component that another one keeps from listening."""
+    found: list[Problem] = []
+    for id_, text in taken_twice(specs):
+        kind, *inner, name = id_.split("/")
+        found.append(manifest.problem(("services", inner[0]) if inner else (f"{kind}s", name), text))
+    return found
 
 
 def _ground(

@@ -82,12 +82,13 @@ class Watched(Generic[ReadT]):
         Cancellation: Is a checkpoint, and waits for no thread.
         """
         async with self._one:
-            with trio.move_on_after(self.within) as scope:
-                stamps, found = await self._in_thread(None if anew else self._seen)
-            if scope.cancelled_caught:
+            answer = None
+            with trio.move_on_after(self.within):
+                answer = await self._in_thread(None if anew else self._seen)
+            if answer is None:
                 return self._tell_silent()
             self._tell_answered()
-            await self._judge(stamps, found)
+            await self._judge(*answer)
             return self._refused
 
     async def _in_thread(self, seen: _Stamps | None) -> tuple[_Stamps, ReadT | StartupError | None]:
