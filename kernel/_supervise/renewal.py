@@ -47,5 +47,5 @@ async def _reason(child: Child, component: Renews) -> str:  # noqa: ASYNC910  th
         with trio.move_on_after(WITHIN):
             return "; ".join(await component.renew())
     except Exception as error:  # noqa: BLE001  of a component that goes on as it was
-        return describe(error, child.mask)
+        return describe(error, child.mask)  # noqa: ASYNC910  as above
     return f"did not take up what has changed within {WITHIN:g} s"

@@ -114,7 +114,19 @@ class AsyncioLoop(Executor):
                 self._soon(call.cancel)
             with trio.move_on_after(self._cancel_timeout, shield=True):
                 await call.done.wait()
+            if not call.done.is_set():
+                self._soon(self._insist, call)
             raise
+
+    def _insist(self, call: _Call) -> None:
+        """Cancel again and again what nobody waits for, until its task is free; in asyncio's loop.
+
+        A cancellation there comes once and can be lost: `asyncio.wait_for` of Python 3.11 does so where what it waits for
+        ends at the same moment (cpython issue 86296), and drivers wait for a place in their pools with it.
+        """
+        if call.task is not None:
+            call.cancel()
+            self._loop.call_later(self._cancel_timeout, self._insist, call, context=self._context)
 
     @override
     async def call(
@@ -161,7 +173,7 @@ class AsyncioLoop(Executor):
                     call.end(outcome.Error(UnavailableError(ENDED)))
                     call.task = None
                     del self._made[me]
-                if call.is_cancelled:
+                while call.is_cancelled and me.cancelling():
                     me.uncancel()
             else:
                 call.done.set()

@@ -161,6 +161,37 @@ async def test_a_call_that_does_not_heed_its_cancellation_is_waited_for_so_long(
         assert await aio.run(double, 1) == 2
 
 
+@pytest.mark.parametrize("lost", [1, 3])
+async def test_a_call_that_loses_its_cancellation_gives_its_task_back(lost: int) -> None:
+    """As in `asyncio.wait_for`, now and then: what goes on then for ever would keep the task of all who come later."""
+    heard: list[int] = []
+
+    async def endless() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                heard.append(len(heard))
+                if len(heard) > lost:
+                    raise
+
+    async def timed() -> str:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+        except TimeoutError:
+            return "in time"
+        return "never"
+
+    async with driver(tasks=1, cancel_timeout=0.02).open() as aio:
+        with trio.move_on_after(0.02):
+            await aio.run(endless)
+        with trio.fail_after(10):
+            assert await aio.run(timed) == "in time"
+
+    assert heard == list(range(lost + 1))
+
+
 async def test_a_task_that_fails_and_nobody_waits_for_is_told_and_the_loop_goes_on() -> None:
     import gc  # noqa: PLC0415  only this test
 

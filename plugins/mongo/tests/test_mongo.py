@@ -156,6 +156,41 @@ async def test_200_random_cancellations_leave_the_connections_in_step(open_mongo
             assert await steady.find_one({"_id": number}) == {"_id": number, "n": number * 7}
 
 
+async def test_200_calls_that_are_cancelled_while_they_wait_or_connect_leave_the_pool_whole(
+    server: Server, open_kernel: OpenKernel
+) -> None:
+    chance, at_once = random.Random(3), 3
+
+    async def ask(database: Any) -> None:
+        while True:
+            await database["held"].find_one({})
+
+    async def cut(mongo: Mongo) -> None:
+        for _ in range(50):
+            with trio.move_on_after(chance.choice([0.0, 0.001, 0.003, 0.01])):
+                await mongo.run(ask)
+
+    def used() -> int:
+        usage = next(one.usage for one in service.kernel.snapshot().components if one.id == "driver/mongo")
+        assert usage is not None
+        return usage.used
+
+    async with open_kernel(manifest(server, pool_max=at_once)) as service:
+        mongo: Mongo = service.resource("driver/mongo")
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(cut, mongo)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(at_once):
+                nursery.start_soon(mongo.run, ask)
+            with trio.fail_after(20):
+                while used() != at_once:  # noqa: ASYNC110  it happens in asyncio
+                    await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+        await use(mongo)
+
+
 async def test_a_server_that_is_killed_is_told_of_and_found_again(tmp_path: Path, open_kernel: OpenKernel) -> None:
     server = Server(tmp_path)
     try:
