@@ -33,6 +33,10 @@ LOCATED: Final = 20
 """Tasks of which the line of code is looked for, at most: that holds the loop."""
 
 
+_LEAVING: Final = 1.0
+"""Seconds in which one who has gone is noticed, however busy the machine."""
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class Desk:
@@ -42,7 +46,8 @@ class Desk:
     log: Log
     bridge: Bridge
     rates: Rates = attrs.field(factory=Rates, init=False)
-    tapped: set[str] = attrs.field(factory=set[str], init=False)
+    tapped: dict[str, trio.Event] = attrs.field(factory=dict[str, trio.Event], init=False)
+    """Dispatchers that are, and what is set when one is no more."""
 
     @property
     def masks(self) -> Masks:
@@ -137,18 +142,29 @@ class TapArguments:
 
 async def _tap(desk: Desk, arguments: TapArguments, tell: Tell) -> None:
     id_ = _component(desk, arguments.dispatcher, kind="dispatcher")
-    if id_ in desk.tapped:
-        raise RefusedError(f"{id_} is tapped already")
-    desk.tapped.add(id_)
+    await _wait_untapped(desk, id_)
+    left = desk.tapped[id_] = trio.Event()
     tap = Tap(per_second=arguments.per_second, characters=arguments.characters)
     try:
         await desk.bridge.ask(_refusing(desk.kernel.tap), id_, tap.take)
         await tell({"tapped": id_})
         await tap.tell_all(tell)
     finally:
-        desk.tapped.discard(id_)
-        with trio.CancelScope(shield=True):  # bounded by what the bridge waits
-            await desk.bridge.ask(desk.kernel.tap, id_, None)
+        try:
+            with trio.CancelScope(shield=True):  # bounded by what the bridge waits
+                await desk.bridge.ask(desk.kernel.tap, id_, None)
+        finally:
+            del desk.tapped[id_]
+            left.set()
+
+
+async def _wait_untapped(desk: Desk, id_: str) -> None:
+    """Wait for one who is leaving, as a `kernel tap` that ended a moment ago; refuse beside one who stays."""
+    with trio.move_on_after(_LEAVING):
+        while (left := desk.tapped.get(id_)) is not None:
+            await left.wait()
+    if id_ in desk.tapped:
+        raise RefusedError(f"{id_} is tapped already")
 
 
 # --- steering -----------------------------------------------------------------------------------------------------

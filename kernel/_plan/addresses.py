@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
+from .._core.components import Dispatcher, Driver
 from .._core.crew import Endpoint
 from .._core.spec import AnySpec, WorkerSpec
 
@@ -22,12 +23,18 @@ def taken_twice(components: Mapping[str, AnySpec]) -> Iterator[tuple[str, str]]:
     """
     bound: list[_Bound] = []
     for id_, spec in components.items():
-        listens: Iterable[Endpoint] = () if isinstance(spec, WorkerSpec) else spec.cls.listens(spec.config)
-        for endpoint in listens:
+        for endpoint in _listens(spec):
             holder = _holder(endpoint, bound)
             if holder is not None:
                 yield id_, f"listens at {_shown(endpoint)}, where {_other(holder, id_)}"
             bound.append((id_, endpoint))
+
+
+def _listens(spec: AnySpec) -> Iterable[Endpoint]:
+    if isinstance(spec, WorkerSpec):
+        return ()
+    cls: type[Driver[object] | Dispatcher] | None = spec.cls  # None for one that was not found
+    return () if cls is None else cls.listens(spec.config)
 
 
 def _other(holder: str, id_: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,29 @@ async def test_what_passes_is_told_until_the_client_has_gone(tmp_path: Path) -> 
     assert {"subject": "order.created", "outcome": "ack", "attempt": 1, "worker": "worker/packer"}.items() <= told[
         0
     ].items()
+
+
+async def test_one_tap_may_follow_the_other_at_once(tmp_path: Path) -> None:
+    """The first has gone, which the service has yet to notice."""
+    async with looking(tmp_path, pack) as look:
+        is_tapped, goes = trio.Event(), threading.Event()
+
+        def first() -> None:
+            for _ in client.follow(look.place, "tap", {"dispatcher": "work"}, within=20):
+                trio.from_thread.run_sync(is_tapped.set)
+                goes.wait(20)
+                return
+
+        def second() -> object:
+            for message in client.follow(look.place, "tap", {"dispatcher": "work"}, within=20):
+                return message
+            return None
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, first)
+            await is_tapped.wait()
+            nursery.start_soon(trio.to_thread.run_sync, lambda: goes.wait(0.1) or goes.set())  # when it has been asked
+            assert await trio.to_thread.run_sync(second) == {"tapped": "dispatcher/work"}
 
 
 async def test_a_tap_outlives_a_restart(autojump_clock: Any) -> None:

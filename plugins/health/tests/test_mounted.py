@@ -52,4 +52,5 @@ async def test_both_doors_say_the_same() -> None:
         "slots": 10,
         "taken": 0,
         "usage": None,
+        "backlog": None,
     }
