@@ -124,7 +124,7 @@ async def rate_of(ask: Ask, seconds: float, tasks: int) -> Figures:
 
 async def on_trio(cluster: Cluster, seconds: float, tasks: int) -> dict[str, Figures]:
     params = conninfo_to_dict(cluster.dsn, password=cluster.password)
-    connection = await connect(params)
+    connection = await connect(params, steps=trio.CapacityLimiter(1))
     rates = {"psycopg on trio, one connection": await rate_of(lambda: bare(connection), seconds, 1)}
     connection.abort()
     config = PostgresConfig(dsn=cluster.dsn, password=Secret(cluster.password), pool_max=tasks)
