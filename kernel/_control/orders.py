@@ -158,7 +158,7 @@ async def _tap(desk: Desk, arguments: TapArguments, tell: Tell) -> None:
             left.set()
 
 
-async def _wait_untapped(desk: Desk, id_: str) -> None:
+async def _wait_untapped(desk: Desk, id_: str) -> None:  # noqa: ASYNC910  suspends only to wait
     """Wait for one who is leaving, as a `kernel tap` that ended a moment ago; refuse beside one who stays."""
     with trio.move_on_after(_LEAVING):
         while (left := desk.tapped.get(id_)) is not None:
