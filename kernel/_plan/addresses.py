@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from .._core.components import Dispatcher, Driver
 from .._core.crew import Endpoint
@@ -33,7 +33,7 @@ def taken_twice(components: Mapping[str, AnySpec]) -> Iterator[tuple[str, str]]:
 def _listens(spec: AnySpec) -> Iterable[Endpoint]:
     if isinstance(spec, WorkerSpec):
         return ()
-    cls: type[Driver[object] | Dispatcher] | None = spec.cls  # None for one that was not found
+    cls = cast("type[Driver[object] | Dispatcher] | None", spec.cls)  # None for one that was not found
     return () if cls is None else cls.listens(spec.config)
 
 
