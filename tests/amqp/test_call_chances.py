@@ -24,7 +24,7 @@ from kernel.testing import LineFaults, Proxy, RunningService, open_kernel, open_
 from ._node import Node, running_node, scripts
 from ._stage import forgive
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 SEEDS = range(int(os.environ.get("KERNEL_CHANCES", "1")))
 FAULTS: Final = 8
 """Of each seed."""

@@ -61,7 +61,6 @@ def test_what_every_kill_hits_is_not_put_aside(times: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("work", [SHORT, LONG], ids=["50 ms", "3 s"])
 async def test_kills_lose_nothing_and_repeat_no_more_than_was_in_hand(
     work: Trial, own_node: Node, tmp_path: Path
@@ -75,7 +74,6 @@ async def test_kills_lose_nothing_and_repeat_no_more_than_was_in_hand(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("work", [SHORT, LONG], ids=["50 ms", "3 s"])
 async def test_stops_lose_nothing_repeat_nothing_and_end_in_time(work: Trial, own_node: Node, tmp_path: Path) -> None:
     verdict = await attempt(own_node, work, tmp_path)

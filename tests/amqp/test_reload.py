@@ -163,7 +163,6 @@ async def opened(load: Load, transport: tuple[dict[str, Any], str]) -> AsyncIter
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_a_hundred_reloads_lose_nothing_and_the_others_do_not_wait(
     transport: tuple[dict[str, Any], str], load: Load
 ) -> None:

@@ -84,7 +84,6 @@ async def times_there(rabbit: Amqp10Node, queue: Queue) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 async def test_a_message_with_which_process_after_process_dies_is_beyond_its_attempts(
     kind: Literal["classic", "quorum"], rabbit: Amqp10Node
@@ -101,7 +100,6 @@ async def test_a_message_with_which_process_after_process_dies_is_beyond_its_att
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("is_left", [True, False])
 async def test_what_is_given_back_in_time_is_never_counted(is_left: bool, rabbit: Amqp10Node) -> None:
     """Whether or not the subscription has been left before."""
@@ -123,7 +121,6 @@ async def test_what_is_given_back_in_time_is_never_counted(is_left: bool, rabbit
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(rabbit: Amqp10Node) -> None:
     queue = Queue(name=f"ahead-{new_id()}")
     await send(rabbit, queue)
@@ -142,7 +139,6 @@ async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(rabbit: A
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_a_retry_counts_on_from_what_was_noted(rabbit: Amqp10Node) -> None:
     queue = Queue(name=f"retried-{new_id()}")
     await send(rabbit, queue)
@@ -159,7 +155,6 @@ async def test_a_retry_counts_on_from_what_was_noted(rabbit: Amqp10Node) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 async def test_a_message_that_kills_its_process_does_not_do_so_for_ever(rabbit: Amqp10Node, tmp_path: Path) -> None:
     table = {"hosts": [rabbit.node.address], **rabbit.table()}
     driver = "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())

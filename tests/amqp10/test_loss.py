@@ -53,7 +53,7 @@ async def attempt(rabbit: Amqp10Node, trial: Trial, folder: Path) -> Verdict:
     return await endure(trial, runner, effects, lambda: rabbit.node.waiting(queue))
 
 
-@pytest.mark.timeout(60 * TIMES)
+@pytest.mark.timeout(max(600, 60 * TIMES))
 @pytest.mark.parametrize("work", [SHORT, LONG], ids=["50 ms", "3 s"])
 async def test_kills_lose_nothing_and_repeat_no_more_than_was_in_hand(
     work: Trial, rabbit: Amqp10Node, tmp_path: Path
@@ -66,7 +66,7 @@ async def test_kills_lose_nothing_and_repeat_no_more_than_was_in_hand(
     assert verdict.twice <= trial.allowed_twice
 
 
-@pytest.mark.timeout(60 * TIMES)
+@pytest.mark.timeout(max(600, 60 * TIMES))
 @pytest.mark.parametrize("work", [SHORT, LONG], ids=["50 ms", "3 s"])
 async def test_stops_lose_nothing_repeat_nothing_and_end_in_time(
     work: Trial, rabbit: Amqp10Node, tmp_path: Path

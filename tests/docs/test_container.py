@@ -30,7 +30,7 @@ FILE: Final = re.compile(r"`(?P<name>[\w./-]+)`:\n\n```\w+\n(?P<content>.*?)^```
 ONLY_IN_CONTAINERS: Final = ("FROM", "USER", "EXPOSE", "HEALTHCHECK", "WORKDIR")
 SOON: Final = 60.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 def steps(dockerfile: str) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,7 @@ STATUSES = {
     "uv run kernel exec kernel.toml shop:missing --least many": 2,
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 SLEEP = '        print("packing", flush=True)\n        await trio.sleep(60)\n'

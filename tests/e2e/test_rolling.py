@@ -278,16 +278,30 @@ async def test_a_roll_ends_if_the_system_has_no_room_for_a_new_process(tmp_path:
     assert "how=Too many open files" in service.err.replace('"', "").replace("[Errno 24] ", "")
 
 
+HELD = """
+HOLD = os.path.join(os.path.dirname(__file__), "hold")
+IS_NEW = os.path.exists(HOLD)
+class Held:
+    async def __aenter__(self) -> None:
+        while IS_NEW and os.path.exists(HOLD):
+            await trio.sleep(0.01)
+    async def __aexit__(self, *_: object) -> None: ...
+    async def run(self) -> None:
+        await trio.sleep_forever()
+"""
+
+
 async def test_a_reload_in_a_roll_reaches_those_that_are_being_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERNEL_CONTROL_DIR", str(tmp_path / "run"))
-    async with pair(tmp_path, LOOP, RUN) as service:
+    async with pair(tmp_path, LOOP.replace("workers:run", "workers:Held"), HELD) as service:
+        (tmp_path / "hold").touch()  # the roll cannot be over before the reload is there, however slow the machine is
         service.send(signal.SIGHUP)
-        await wait_ready(service, 3)
-        manifest = tmp_path / "kernel.toml"
-        manifest.write_text(manifest.read_text().replace("stop_timeout = 0.05", "stop_timeout = 0.04"))
+        await service.wait_said("each process is replaced by a new one")
+        rewrite(service, "stop_timeout = 0.05", "stop_timeout = 0.04")
         await trio.run_process([sys.executable, "-m", "kernel", "reload"], capture_stdout=True)
+        (tmp_path / "hold").unlink()
         with trio.fail_after(PATIENCE):
             while service.err.count("all processes have been replaced") < 2:  # noqa: ASYNC110  read meanwhile
                 await trio.sleep(0.01)

@@ -9,7 +9,7 @@ import pytest
 from ._places import PLACES
 from ._processes import Cluster, gaps, moments, open_cluster, times_begun
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 INTERVAL = 0.2
 
 

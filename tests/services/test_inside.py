@@ -15,7 +15,6 @@ SEEDS = 500
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_three_services_inside_one_keep_the_promises_of_one() -> None:
     first = random.randrange(1_000_000_000)
     found = {seed: broken for seed in range(first, first + SEEDS) if (broken := faults_inside(seed))}

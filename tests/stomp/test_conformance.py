@@ -15,7 +15,7 @@ from kernel.testing import check_broker, fake_context
 
 from .conftest import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 OFFER = b"accept-version:1.2,1.1"
 

@@ -100,7 +100,6 @@ async def attempt_of_the_next(server: Server, queue: Queue) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_a_message_with_which_process_after_process_dies_is_beyond_its_attempts(server: Server) -> None:
     """To declare a queue at RabbitMQ marks what is in it, so that there one process less is forgiven."""
     queue = Queue(name=f"crashes-{new_id()}")
@@ -115,7 +114,6 @@ async def test_a_message_with_which_process_after_process_dies_is_beyond_its_att
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_what_is_given_back_in_time_is_never_counted(server: Server) -> None:
     queue, attempts = Queue(name=f"returned-{new_id()}"), list[int]()
     await send(server, queue)
@@ -159,7 +157,6 @@ async def until_fetched(broker: StompBroker) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(server: Server) -> None:
     queue = Queue(name=f"ahead-{new_id()}")
     await send(server, queue)
@@ -176,7 +173,6 @@ async def test_what_was_fetched_ahead_and_nobody_took_is_never_counted(server: S
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_a_retry_counts_on_from_what_was_noted(server: Server) -> None:
     queue = Queue(name=f"retried-{new_id()}")
     await send(server, queue)
@@ -194,7 +190,6 @@ async def test_a_retry_counts_on_from_what_was_noted(server: Server) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_at_a_quorum_queue_a_message_is_tried_no_more_than_sixteen_times(rabbit: Server) -> None:
     queue = Queue(name=f"quorum-{new_id()}", options=StompOptions(type="quorum"))
     await send(rabbit, queue)
@@ -206,7 +201,6 @@ async def test_at_a_quorum_queue_a_message_is_tried_no_more_than_sixteen_times(r
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 async def test_a_message_that_kills_its_process_does_not_do_so_for_ever(server: Server, tmp_path: Path) -> None:
     driver = "\n".join(f"{key} = {json.dumps(value)}" for key, value in server.table.items())
     async with opened(server) as broker:

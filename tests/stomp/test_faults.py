@@ -14,7 +14,7 @@ from kernel.testing import LineFaults, Proxy, open_proxy
 from ..amqp._stage import HEARTBEAT, PROMPT, RECOVERY, staged, wait_until
 from .conftest import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.slow
 
 HOLE = LineFaults(black_hole=True)
 

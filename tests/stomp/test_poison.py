@@ -17,7 +17,7 @@ from kernel.testing import open_kernel
 
 from .conftest import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 MANIFEST: Final = """
 [kernel]

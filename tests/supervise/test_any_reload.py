@@ -167,7 +167,6 @@ async def reload(old: Model, new: Model, chance: random.Random) -> tuple[set[str
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_what_restarts_is_what_has_changed_and_what_uses_it_and_the_tree_is_that_of_a_start() -> None:
     first = random.randrange(1_000_000_000)
     wrong: dict[int, object] = {}

@@ -94,7 +94,6 @@ def assert_balanced(running: RunningService, load: Load) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_500_stops_at_random_instants_under_load_lose_nothing_and_end_in_time() -> None:
     seeds = random.Random(2026)
     in_flight = 0
@@ -152,7 +151,6 @@ async def scenario(instrument: StopAtStep, load: Load, messages: int, **kernel: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("longest", "drain"),
     [pytest.param(0.5, 1.0, id="drained"), pytest.param(30.0, 1.0, id="cut-at-the-drain-deadline")],

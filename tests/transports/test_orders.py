@@ -13,7 +13,7 @@ from kernel.testing import open_kernel
 
 from .conftest import Table
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 MANIFEST = Path(__file__).parents[2] / "examples" / "orderdesk" / "kernel.toml"
 WEB = {"plugin": "web", "bind": "127.0.0.1:0"}

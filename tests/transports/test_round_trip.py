@@ -65,7 +65,6 @@ async def test_a_hundred_classes_arrive_as_they_were(seed: int, autojump_clock: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_a_hundred_classes_arrive_as_they_were_over_each_transport(queue: Table) -> None:
     drawn = draw_classes(4, COUNT)
 

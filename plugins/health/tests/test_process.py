@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 30.0
+PATIENCE = 60.0
+STALL = 1.0
+"""Seconds of `stall` in the manifest."""
 WORKERS = """
 import os, time, trio
 from kernel import handles
@@ -88,13 +90,12 @@ def probe(path: Path, what: str) -> tuple[int, str]:
     return int(head[9:12]), body.decode()
 
 
-def wait_for(what: Callable[[], object], pause: float = 0.005) -> float:
-    """Wait until something is so; return how long that took."""
+def wait_for(what: Callable[[], object], pause: float = 0.005) -> None:
+    """Wait until something is so."""
     began = time.monotonic()
     while not what():
         assert time.monotonic() - began < PATIENCE, what
         time.sleep(pause)
-    return time.monotonic() - began
 
 
 @contextmanager
@@ -131,9 +132,11 @@ def test_probes_and_notes_say_the_truth_of_a_process(tmp_path: Path) -> None:
             wait_for((tmp_path / "begun").exists)
             wait_for(lambda: {"READY=1", "WATCHDOG=1"} <= set(notes))
 
+            began = time.monotonic()
             (tmp_path / "block").touch()
             wait_for(lambda: "blocked" in probe(tmp_path, "/ready")[1])
             blocked, live = probe(tmp_path, "/ready"), probe(tmp_path, "/live")
+            may_have_stalled = time.monotonic() - began > STALL
             wait_for(lambda: probe(tmp_path, "/live")[0] == 503)
             before = len(notes)
             time.sleep(0.3)  # in which three notes would come
@@ -142,7 +145,7 @@ def test_probes_and_notes_say_the_truth_of_a_process(tmp_path: Path) -> None:
             wait_for(lambda: probe(tmp_path, "/ready")[0] == 200)
 
             process.send_signal(signal.SIGTERM)
-            took = wait_for(lambda: probe(tmp_path, "/ready")[0] == 503, pause=0.0)
+            wait_for(lambda: probe(tmp_path, "/ready")[0] == 503, pause=0.0)  # how soon, benchmarks/observe.py measures
             draining, alive = probe(tmp_path, "/ready")[1], probe(tmp_path, "/live")[0]
             (tmp_path / "finish").touch()
             out, err = process.communicate(timeout=PATIENCE)
@@ -152,9 +155,9 @@ def test_probes_and_notes_say_the_truth_of_a_process(tmp_path: Path) -> None:
 
     assert blocked[0] == 503
     assert f"{tmp_path}/workers.py:" in blocked[1]
-    assert (live[0], silent) == (200, [])
+    assert live[0] == 200 or may_have_stalled
+    assert silent == []
     assert (draining.startswith("not ready\nstopping: SIGTERM\n"), alive) == (True, 200)
-    assert took < 1.0  # on a quiet machine 10 ms: benchmarks/observe.py measures it
     assert b"finished" in out
     assert process.returncode == 0, err
     assert [line for line in notes if line.startswith(("READY", "STOPPING", "EXTEND"))] == [

@@ -24,7 +24,6 @@ from .conftest import OpenMongo, Server, manifest
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     # A connection whose making was cancelled is left to the garbage collector by pymongo.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),

@@ -24,7 +24,7 @@ from .conftest import manifest
 KILLS = int(os.environ.get("KERNEL_POOL_KILLS", "6"))
 HOW = ("exit", "segfault", "kill")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 5 * KILLS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 5 * KILLS)]
 
 
 class Dying:

@@ -26,7 +26,6 @@ from .conftest import BUCKET, OpenStore, Server, driver
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     # What httpx and aiobotocore leave to the garbage collector when requests are broken off.
     pytest.mark.filterwarnings("ignore:.*AsyncIteratorByteStream:pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"),

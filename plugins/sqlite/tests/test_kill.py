@@ -11,7 +11,6 @@ CONCURRENCY = 8
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_kill_9_loses_nothing_and_repeats_no_more_than_was_in_hand(path: Path) -> None:
     """`benchmarks/loss_sqlite.py` does it a thousand times."""
     verdict = kill_often(path, KILLS, concurrency=CONCURRENCY, seed=1)

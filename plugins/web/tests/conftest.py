@@ -17,7 +17,7 @@ from kernel.abc import Delivery, Intake, Target, Work
 from kernel.errors import UnavailableError
 from kernel.testing import fake_context
 
-PATIENCE = 3.0
+PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed."""
 
 

@@ -262,7 +262,7 @@ async def test_a_pipe_that_nobody_reads_is_said_while_it_goes_on_and_at_the_stop
         async with web(app, access_log="text", access_log_file=str(path)) as service:
             access = service.dispatcher._server.shared.ended.access
             add(access, 5)
-            with trio.fail_after(3):
+            with trio.fail_after(20):
                 while access._portions:  # noqa: ASYNC110  a thread takes them
                     await trio.sleep(0.01)
             add(access, LINES_MAX + 7)

@@ -179,7 +179,7 @@ async def test_a_priority_below_a_stream_that_never_comes_costs_nothing(web: Any
     async with web(small, h2c=True, stop_timeout=0.2) as service, await service.connect() as stream:
         await stream.send_all(PREFACE + strange + request(1))
         received = b""
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             while not any(
                 isinstance(frame, DataFrame) and "END_STREAM" in frame.flags for frame in frames_of(received)
             ):
@@ -197,7 +197,7 @@ async def test_a_client_that_pings_now_and_then_is_kept(web: Any) -> None:
         async with await service.connect() as stream:
             await stream.send_all(PREFACE + request(1) + pings() * 900)
             received = b""
-            with trio.fail_after(3):
+            with trio.fail_after(4):
                 while sum(isinstance(frame, PingFrame) for frame in frames_of(received)) < 900:
                     received += await stream.receive_some()
         frames = frames_of(received)

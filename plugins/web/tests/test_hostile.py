@@ -154,7 +154,7 @@ async def test_a_close_is_read_by_a_client_that_is_sending(web: Any) -> None:
         await client.send_all(UPGRADE)
         await client.receive_some()
         await client.send_all(b"\x81\x81\x00\x00\x00\x00x" * 20_000)
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             received = await read_all(client)
 
     assert received == b"\x88\x02" + (4000).to_bytes(2, "big")
@@ -198,7 +198,7 @@ async def test_a_stream_that_says_nothing_ends_when_its_client_leaves(web: Any) 
         async with await service.connect() as client:
             await client.send_all(GET)
             await client.receive_some()
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             await ended.wait()
         await service.intake.wait(lambda intake: not intake.active)
 
@@ -456,7 +456,7 @@ async def test_requests_are_served_that_came_before_the_stop(web: Any) -> None:
         late = socket.create_connection(("127.0.0.1", service.port))
         late.sendall(GET)
         service.accepting.cancel()
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             answers = [await read_all(used), await read_all(waiting)]
             answers.append(await trio.to_thread.run_sync(late.recv, 1000))
         late.close()

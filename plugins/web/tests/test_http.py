@@ -65,7 +65,7 @@ async def test_a_connection_serves_many_requests(web: Any) -> None:
         for _ in range(3):
             await client.send_all(GET)
             received = b""
-            with trio.fail_after(2):
+            with trio.fail_after(4):
                 while b"GET / |" not in received:
                     received += await client.receive_some()
             assert received.startswith(b"HTTP/1.1 200")
@@ -419,7 +419,7 @@ async def test_a_client_that_closes_its_sending_side_gets_its_answer(web: Any) -
     async with web(echo) as service, await service.connect() as client:
         await client.send_all(GET)
         await client.send_eof()
-        with trio.fail_after(2):
+        with trio.fail_after(4):
             received = await client.receive_some()
 
     assert received.startswith(b"HTTP/1.1 200")

@@ -58,7 +58,7 @@ async def read_all(stream: trio.SocketStream) -> bytes:
 async def test_headers_have_a_deadline(web: Any, opening: bytes) -> None:
     async with web(Counting(), header_timeout=0.1) as service, await service.connect() as client:
         await client.send_all(opening)
-        with trio.fail_after(1):
+        with trio.fail_after(4):
             received = await read_all(client)
 
     assert received == b""
@@ -71,7 +71,7 @@ async def test_headers_that_drip_do_not_move_their_deadline(web: Any, first: byt
             await client.send_all(first + b"GET / HTTP/1.1\r\n")
             nursery.start_soon(drip, client, b"A: b\r\n", 0.02)
             began = trio.current_time()
-            with trio.fail_after(1):
+            with trio.fail_after(4):
                 await read_all(client)
             nursery.cancel_scope.cancel()
 
@@ -81,7 +81,7 @@ async def test_headers_that_drip_do_not_move_their_deadline(web: Any, first: byt
 async def test_an_idle_connection_is_closed(web: Any) -> None:
     async with web(Counting(), keep_alive_timeout=0.05) as service, await service.connect() as client:
         await client.send_all(CLOSE.replace(b"Connection: close\r\n", b""))
-        with trio.fail_after(1):
+        with trio.fail_after(4):
             received = await read_all(client)
 
     assert received.startswith(b"HTTP/1.1 200")
@@ -95,7 +95,7 @@ async def test_a_body_has_a_deadline_and_half_of_it_is_no_success(web: Any, drip
             await client.send_all(POST % 100_000 + b"x" * 50_000)
             if dripping:
                 nursery.start_soon(drip, client, b"x", 0.02)
-            with trio.fail_after(2):
+            with trio.fail_after(4):
                 received = await read_all(client)
             nursery.cancel_scope.cancel()
         await service.intake.wait(lambda intake: not intake.active)
@@ -112,7 +112,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_gets_no_success(we
         await client.send_all(POST % 100_000 + b"x" * 50_000)
         await service.intake.wait(lambda intake: intake.active)
         await client.send_eof()
-        with trio.fail_after(2):
+        with trio.fail_after(4):
             received = await read_all(client)
         await service.intake.wait(lambda intake: not intake.active)
 
@@ -141,7 +141,7 @@ async def test_a_chunked_body_is_limited(web: Any, extra: int) -> None:
             await client.send_all(CHUNKED.replace(b"Host", b"Connection: close\r\nHost") + chunks * 9)
             await service.intake.wait(lambda intake: intake.active)
             await client.send_all(last)
-            with trio.fail_after(2):
+            with trio.fail_after(4):
                 received = await read_all(client)
         await service.intake.wait(lambda intake: not intake.active)
 
@@ -155,7 +155,7 @@ async def test_a_body_that_is_refused_is_not_read_for_ever(web: Any) -> None:
         async with await service.connect() as client, trio.open_nursery() as nursery:
             await client.send_all(POST % 10**9)
             nursery.start_soon(drip, client, b"x" * 1000, 0.01)
-            with trio.fail_after(2):
+            with trio.fail_after(4):
                 received = await client.receive_some()
                 await service.wait_connections(0)
             nursery.cancel_scope.cancel()
@@ -171,7 +171,7 @@ async def test_headers_are_limited(web: Any, parts: int) -> None:
             await client.send_all(head)
         else:
             await client.send_all(head[:1500])
-        with trio.fail_after(2):
+        with trio.fail_after(4):
             received = await read_all(client)
 
     assert received.startswith(b"HTTP/1.1 431")
@@ -215,7 +215,7 @@ async def test_connections_beyond_the_limit_are_closed(web: Any, limit: str) -> 
         first, second = await service.connect(), await service.connect()
         await service.wait_connections(2)
         async with await service.connect() as third:
-            with trio.fail_after(1):
+            with trio.fail_after(4):
                 refused = await read_all(third)
         await first.aclose()
         await service.wait_connections(1)
@@ -304,7 +304,7 @@ async def test_who_waits_for_a_worker_is_sent_away_at_the_stop(web: Any) -> None
         nursery.start_soon(ask)
         await trio.testing.wait_all_tasks_blocked(0.01)
         await service.stop_accepting()
-        with trio.fail_after(1):
+        with trio.fail_after(4):
             while not answers:  # noqa: ASYNC110  nothing tells
                 await trio.sleep(0.001)
         await service.stop()

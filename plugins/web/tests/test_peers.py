@@ -105,7 +105,7 @@ async def test_several_may_listen_at_a_port_and_share_the_clients(web: Any) -> N
         web(show, reuse_port=True, bind=f"127.0.0.1:{first.port}") as second,
     ):
         clients = [socket.create_connection(("127.0.0.1", first.port)) for _ in range(64)]
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             while first.connections + second.connections < 64:  # noqa: ASYNC110  nothing tells
                 await trio.sleep(0.01)
         shares = first.connections, second.connections

@@ -202,7 +202,7 @@ async def test_who_does_not_say_so_is_not_served(web: Any, opening: bytes, confi
 
     async with web(app, **{**TRUSTED, **config}) as service, await service.connect() as stream:
         await stream.send_all(opening)
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             said = await drained(stream)
         await service.wait_connections(0)
 

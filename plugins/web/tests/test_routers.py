@@ -300,7 +300,7 @@ async def test_threads_of_sync_endpoints_are_bounded_and_counted(web: Any) -> No
             for _ in range(8):
                 nursery.start_soon(ask, b"/block")
             await service.intake.wait(lambda intake: len(intake.active) == 8)
-            with trio.fail_after(3):
+            with trio.fail_after(4):
                 while app.most < 3 or not any(isinstance(event, ThreadsTaken) for event in service.events):  # noqa: ASYNC110  nothing tells
                     await trio.sleep(0.01)
             await ask(b"/free")
@@ -318,7 +318,7 @@ async def test_a_thread_keeps_its_slot_after_its_client_has_gone(web: Any) -> No
     async with web(app, concurrency=1) as service:
         async with await service.connect() as stream:
             await stream.send_all(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
-            with trio.fail_after(3):
+            with trio.fail_after(4):
                 while not app.running:  # noqa: ASYNC110  a thread cannot tell
                     await trio.sleep(0.001)
         await trio.testing.wait_all_tasks_blocked(0.01)

@@ -117,7 +117,7 @@ class H2Client:
         await self.stream.send_all(self.protocol.data_to_send())
 
     async def until(self, kind: type[Any], stream_id: int | None = None) -> Any:
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             while data := await self.stream.receive_some():
                 for event in self.protocol.receive_data(bytes(data)):
                     if isinstance(event, kind) and stream_id in {None, getattr(event, "stream_id", None)}:
@@ -196,7 +196,7 @@ async def test_a_stream_whose_window_stays_shut_is_reset(web: Any, keys: Keys) -
         client = await open_h2(service, keys)
         stream_id = await client.request()
         await client.until(h2.events.StreamReset, stream_id)
-        with trio.fail_after(1):
+        with trio.fail_after(4):
             await ended.wait()
         await trio.aclose_forcefully(client.stream)
 
@@ -210,13 +210,13 @@ async def test_a_stop_says_goodbye_and_lets_streams_finish(web: Any, keys: Keys)
         await release.wait()
         await echo(scope, receive, send)
 
-    async with web(app, tls=keys.config) as service:
+    async with web(app, tls=keys.config, stop_timeout=10) as service:
         client = await open_h2(service, keys)
         stream_id = await client.request()
         await service.intake.wait(lambda intake: intake.active)
         await service.stop_accepting()
         # h2 of the client would refuse to read on after a GOAWAY, so only the bytes are looked at.
-        with trio.fail_after(1):
+        with trio.fail_after(4):
             goodbye = await client.stream.receive_some()
             while b"\x07" not in goodbye:
                 goodbye += await client.stream.receive_some()
@@ -229,7 +229,7 @@ async def test_a_stop_says_goodbye_and_lets_streams_finish(web: Any, keys: Keys)
 
     assert stream_id == 1
     assert b"https 2" in rest
-    assert took < 0.2
+    assert took < 5
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ async def test_requests_that_run_on_after_their_reset_are_limited(web: Any, keys
 
     async with web(stubborn, tls=keys.config, concurrency=1000) as service:
         client = await open_h2(service, keys)
-        with trio.fail_after(3), pytest.raises(trio.BrokenResourceError):  # noqa: PT012  any of them
+        with trio.fail_after(4), pytest.raises(trio.BrokenResourceError):  # noqa: PT012  any of them
             while True:
                 for _ in range(20):
                     client.protocol.reset_stream(await client.request())
@@ -335,7 +335,7 @@ class Hasty:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
 
     async def say(self, data: bytes, *, leaves: bool) -> bytes:
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             while not self._shakes():
                 await self.stream.send_all(self._outgoing.read())
                 self._incoming.write(await self.stream.receive_some())
@@ -405,11 +405,11 @@ async def test_what_comes_right_behind_the_handshake_is_taken(
 
 
 async def test_a_handshake_does_not_hold_the_stop(web: Any, keys: Keys) -> None:
-    async with web(echo, tls=keys.config) as service, await service.connect():
+    async with web(echo, tls=keys.config, stop_timeout=10) as service, await service.connect():
         await service.wait_connections(1)
         took = await service.stop()
 
-    assert took < 0.2
+    assert took < 5
 
 
 @pytest.mark.slow
@@ -478,18 +478,18 @@ async def test_a_client_that_never_reads_over_tls_does_not_hold_the_stop(web: An
         while True:
             await send({"type": "http.response.body", "body": BIG, "more_body": True})
 
-    async with web(flood, tls=keys.config, h2=False, stop_timeout=0.4) as service:
+    async with web(flood, tls=keys.config, h2=False, stop_timeout=2) as service:
         stream = trio.SSLStream(await service.connect(), keys.client(), server_hostname="localhost")
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         await service.intake.wait(lambda intake: intake.active)
         (connection,) = service.dispatcher._server.connections
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             while not connection.channel.has_unsent:  # noqa: ASYNC110  nothing tells
                 await trio.sleep(0.005)
         took = await service.stop(drain=0.05)
         await trio.aclose_forcefully(stream)
 
-    assert took < 0.4
+    assert took < 2
 
 
 def encrypted(key: str, password: bytes) -> bytes:
@@ -576,7 +576,7 @@ async def test_a_certificate_is_read_again_when_its_files_change(web: Any, tmp_p
         still = await shown(service, client)
         say("second")
         await until_logged(service, "the certificate was read again")
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             while await shown(service, client) == first:  # noqa: ASYNC110  key and certificate are two files
                 await trio.sleep(0.05)
 
@@ -631,7 +631,7 @@ async def test_a_preface_that_is_wrong_ends_the_connection_and_says_why(web: Any
     async with web(echo, tls=keys.config) as service:
         stream = trio.SSLStream(await service.connect(), keys.client("h2"), server_hostname="localhost")
         await stream.send_all(b"INVALID CONNECTION PREFACE\r\n\r\n")
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             said = b"".join([chunk async for chunk in stream])
         await trio.aclose_forcefully(stream)
 
@@ -662,7 +662,7 @@ class ByHand:
 
     async def read_all(self) -> bytes:
         said = b""
-        with trio.fail_after(3):
+        with trio.fail_after(4):
             async for data in self.stream:
                 self.incoming.write(data)
                 try:

@@ -200,7 +200,6 @@ async def running(way: str, folder: Path) -> AsyncGenerator[Service]:
             await process.wait()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", LISTENERS)
 async def test_a_crowd_costs_what_its_limits_say_and_a_good_client_is_served(way: str, tmp_path: Path) -> None:
     figures: dict[str, Any] = {"way": way, "peers": CROWD}

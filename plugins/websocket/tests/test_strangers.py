@@ -82,7 +82,7 @@ class Big:
 async def beside_a_good_client(**table: Any) -> AsyncGenerator[RunningService]:
     """Serve; whatever the test does, a connection that was there before goes on, and the dispatcher never failed."""
     async with serving({"double": double, "big": Big}, **table) as service, open_socket(url_of(service)) as good:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             yield service
             await good.send_message('{"jsonrpc": "2.0", "method": "double", "params": [4], "id": 1}')
             assert json.loads(await good.get_message())["result"] == 8
