@@ -60,7 +60,7 @@ class S3Config:
     """Whether the bucket stands in the path or in the name of the host; most services but Amazon's want `path`."""
     max_connections: int = attrs.field(default=50, validator=and_(ge(1), le(10_000)))
     connect_timeout: float = attrs.field(default=5.0, validator=_SECONDS)
-    """Seconds for one attempt to connect."""
+    """Seconds for one attempt to have a connection: one that becomes free, or a new one."""
     read_timeout: float = attrs.field(default=30.0, validator=_SECONDS)
     """Seconds without a byte of an answer; the caller's deadline holds beside it."""
     attempts: int = attrs.field(default=3, validator=and_(ge(1), le(20)))

@@ -84,6 +84,7 @@ class S3Driver(Driver[ObjectStore]):
         settings = _library("config").AioConfig(
             http_session_cls=_session_class(),
             connect_timeout=config.connect_timeout,
+            connector_args={"pool_timeout": config.connect_timeout},
             read_timeout=config.read_timeout,
             max_pool_connections=config.max_connections,
             retries={"mode": "standard", "total_max_attempts": config.attempts},

@@ -39,12 +39,18 @@ class ObjectTooLargeError(S3Error):
     """An object is longer than may be held in memory."""
 
 
+@final
+class PoolExhaustedError(UnavailableError):
+    """All connections are in use, which says nothing of the service."""
+
+
 @contextmanager
 def translated(where: str) -> Generator[None]:
     """Raise what the client raises as errors of this plugin.
 
     Raises:
         ObjectMissingError: if there is no such object.
+        PoolExhaustedError: if no connection became free in time.
         S3Error: for whatever else the service refuses.
         UnavailableError: if it cannot be reached, or cannot now.
         ValueError: for what no service would take, such as a name of a bucket with a slash in it.
@@ -56,8 +62,20 @@ def translated(where: str) -> Generator[None]:
         raise _refusal(error.response, where) from error
     except known.ParamValidationError as error:
         raise ValueError(f"{where}: {error}") from error
+    except known.ConnectTimeoutError as error:
+        raise _late(error, where) from error
     except (known.HTTPClientError, known.BotoCoreError, OSError) as error:
         raise UnavailableError(f"{where}: {error}") from error
+
+
+def _late(error: Exception, where: str) -> UnavailableError:
+    """Tell a pool without a free connection from a service that does not answer: to aiobotocore they are the same."""
+    if type(error.__context__).__name__ != "PoolTimeout":  # of httpx, or of what takes its place
+        return UnavailableError(f"{where}: {error}")
+    return PoolExhaustedError(
+        f"{where}: no connection became free within `connect_timeout`: all of `max_connections` are in use; raise"
+        " `max_connections`, or ask less at a time"
+    )
 
 
 def _refusal(answer: dict[str, Any], where: str) -> KernelError:

@@ -14,7 +14,7 @@ from kernel import Usage
 from kernel.errors import UnavailableError
 
 from ._config import S3Config
-from ._errors import ObjectTooLargeError, translated
+from ._errors import ObjectTooLargeError, PoolExhaustedError, translated
 from ._health import Health
 from ._upload import Body, Upload, pieces
 
@@ -238,6 +238,8 @@ class ObjectStore:
         try:
             with translated(f"{bucket}/{key}"):
                 yield
+        except PoolExhaustedError:
+            raise
         except UnavailableError as error:
             self._health.note(error)
             raise

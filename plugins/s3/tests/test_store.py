@@ -237,6 +237,21 @@ async def test_who_waits_for_a_connection_waits_inside_its_own_deadline(open_sto
         await use(store)
 
 
+async def test_a_pool_without_a_free_connection_is_told_as_that_and_says_nothing_of_the_service(server: Server) -> None:
+    events: list[Event] = []
+    async with driver(server, events, max_connections=1, connect_timeout=0.2, attempts=1).open() as store:
+        await store.put("busy", b"x" * 3_000_000)
+        async with store.stream("busy") as content:
+            await anext(content)
+            with pytest.raises(
+                UnavailableError, match=r"scans/used: no connection became free within `connect_timeout`"
+            ):
+                await store.get("used")
+        await use(store)
+
+    assert not [event for event in events if isinstance(event, StateChanged)]
+
+
 async def test_whoever_looks_sees_how_many_requests_are_under_way(server: Server) -> None:
     asked: list[Callable[[], Usage]] = []
     context = attrs.evolve(fake_context("driver/archive"), report_usage=asked.append)
