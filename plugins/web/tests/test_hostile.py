@@ -93,6 +93,8 @@ async def test_a_handshake_that_is_none_is_refused_and_closed(web: Any, old: byt
 
     assert [answer.split()[1] for answer in answers] == [b"%d" % status] * 3
     assert service.intake.entered == []
+    wanted = [b"sec-websocket-version: 13", b"upgrade: websocket", b"connection: Upgrade", b"connection: close"]
+    assert [line in answers[0].split(b"\r\n") for line in wanted] == [*[status == 426] * 3, True]
 
 
 async def test_a_handshake_over_http_1_0_is_a_request(web: Any) -> None:

@@ -111,6 +111,7 @@ async def test_what_is_no_websocket_is_told_so() -> None:
 
     assert (answer.status_code, head.status_code) == (426, 426)
     assert answer.headers["upgrade"] == "websocket"
+    assert "Upgrade" in answer.headers.get_list("connection", split_commas=True)
 
 
 async def test_the_handshake_says_what_it_says_at_a_port() -> None:

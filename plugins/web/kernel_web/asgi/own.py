@@ -13,6 +13,10 @@ TEXTS: Final = {
 """The body for each status."""
 ALLOWED: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """Said to who asks the server as a whole (`OPTIONS *`): there are methods besides, which are the applications'."""
+_BESIDES: Final = {
+    HTTPStatus.SERVICE_UNAVAILABLE: [(b"retry-after", b"1")],
+    HTTPStatus.UPGRADE_REQUIRED: [(b"sec-websocket-version", b"13")],  # RFC 6455, 4.4: which versions there are
+}
 
 
 def fields_of(status: int) -> list[tuple[bytes, bytes]]:
@@ -20,7 +24,7 @@ def fields_of(status: int) -> list[tuple[bytes, bytes]]:
     if status == _NO_CONTENT:
         return [(b"allow", ALLOWED)]
     fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(TEXTS[status]))]
-    return [*fields, (b"retry-after", b"1")] if status == HTTPStatus.SERVICE_UNAVAILABLE else fields
+    return [*fields, *_BESIDES.get(HTTPStatus(status), ())]
 
 
 def size_of(status: int, *, is_head: bool = False) -> int:

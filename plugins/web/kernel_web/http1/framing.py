@@ -20,6 +20,8 @@ from ..asgi.own import TEXTS, fields_of
 STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NOTED: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive", b"content-length"})
+_UPGRADE: Final = b"connection: Upgrade\r\n"
+"""Whoever sends the field Upgrade must send this as well, for it is of this connection alone (RFC 9110, 7.8)."""
 _NO_CONTENT: Final = 204
 _NO_BODY: Final = frozenset({_NO_CONTENT, 304})
 _ENDLESS: Final = -1
@@ -187,6 +189,8 @@ def _read(status: int, fields: tuple[Any, ...]) -> _Read:
             if status == _NO_CONTENT:
                 continue
         lines.append(b"%b: %b\r\n" % (low, value))
+        if low == b"upgrade":
+            lines.append(_UPGRADE)
     block = b"".join(lines)
     if FIELDS.fullmatch(block) is None:
         raise WrongAnswerError("a header of the answer is not allowed")
@@ -212,6 +216,7 @@ def own_answer(status: int, common: bytes, *, is_last: bool, is_head: bool = Fal
         STATUS_LINES[status],
         common,
         *[b"%b: %b\r\n" % field for field in fields_of(status)],
+        b"upgrade: websocket\r\n" + _UPGRADE if status == HTTPStatus.UPGRADE_REQUIRED else b"",
         b"connection: close\r\n\r\n" if is_last else b"\r\n",
         b"" if is_head else TEXTS[status],
     ]
