@@ -57,7 +57,7 @@ async def test_a_broker_may_take_those_without_a_name(rabbit: Amqp10Node) -> Non
     ids=["password", "mechanism"],
 )
 async def test_a_login_that_is_refused_is_told_at_once(how: dict[str, Any], rabbit: Amqp10Node) -> None:
-    with trio.fail_after(10), pytest.raises(LoginRefusedError) as refused:
+    with trio.fail_after(30), pytest.raises(LoginRefusedError) as refused:
         async with rabbit.open(**how):
             pass
 

@@ -44,7 +44,7 @@ def state(pid: int) -> str:
         return ""
 
 
-async def gone(pid: int, within: float = 5.0) -> None:
+async def gone(pid: int, within: float = 30.0) -> None:
     with trio.fail_after(within):
         while state(pid):  # noqa: ASYNC110  it happens in the system
             await trio.sleep(0.01)
