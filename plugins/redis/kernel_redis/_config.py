@@ -23,7 +23,7 @@ def _dsn(_: object, __: attrs.Attribute[str | Secret], value: str | Secret) -> N
     except ValueError as error:
         # Without what was given: there may be a password in it.
         raise ValueError(
-            f"dsn must be redis://[user:password@]host[:port][/db], rediss:// or unix:///path: {error}"
+            f"dsn must be redis://HOST[:PORT][/DB], rediss:// or unix:///PATH, with USER:PASSWORD and an @ before the host: {error}"
         ) from None
 
 

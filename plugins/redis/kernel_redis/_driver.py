@@ -75,7 +75,8 @@ class RedisDriver(Driver["coredis.Redis[Any]"]):
             with trio.fail_after(limit):
                 await client.ping()
         except AuthenticationError as error:
-            raise StartupError(f"{self._context.id}: the server does not let us in: {error}") from error
+            why = "it asks for a password: write `password`" if "HELLO must be" in str(error) else str(error)
+            raise StartupError(f"{self._context.id}: the server does not let us in: {why}") from error
         except trio.TooSlowError as error:
             raise UnavailableError(f"{self._context.id}: the server does not answer within {limit:g} s") from error
         except (RedisError, OSError, ssl.SSLError, TimeoutError) as error:

@@ -60,7 +60,7 @@ class Pool(ConnectionPool[Any]):
         except trio.WouldBlock:
             await self._wait_for_place()
         try:
-            connection = self._take_idle() or await self._add()
+            connection = await self._take()
         except BaseException:
             self._places.release()
             raise
@@ -71,11 +71,39 @@ class Pool(ConnectionPool[Any]):
         with trio.move_on_after(self._config.acquire_timeout) as scope:
             await self._places.acquire()
         if scope.cancelled_caught:
-            raise UnavailableError(
-                f"{self._owner}: no connection became free within acquire_timeout = {self._config.acquire_timeout:g} s;"
-                f" all of maxsize = {self._config.maxsize} are in use, one for each command that blocks, pipeline and"
-                " subscription: raise `maxsize`, or have fewer of them at a time"
-            )
+            raise self._exhausted()
+
+    def _exhausted(self) -> UnavailableError:
+        return UnavailableError(
+            f"{self._owner}: no connection became free within acquire_timeout = {self._config.acquire_timeout:g} s;"
+            f" all of maxsize = {self._config.maxsize} are in use, one for each command that blocks, pipeline and"
+            " subscription: raise `maxsize`, or have fewer of them at a time"
+        )
+
+    async def _take(self) -> BaseConnection:
+        while True:
+            connection = self._take_idle()
+            if connection is None:
+                return await self._add()
+            if self._is_shared.get() or await self._is_answered(connection):
+                return connection  # noqa: ASYNC910  get_connection has had its checkpoint
+
+    async def _is_answered(self, connection: BaseConnection) -> bool:
+        """Wait until the server owes nobody an answer on it; return whether it can be used then.
+
+        Whoever has it for itself closes it if what it does is cancelled, and would take along what others wait for.
+        """
+        with trio.move_on_after(self._config.acquire_timeout) as scope:
+            try:
+                while connection.usable and _is_asked(connection):
+                    await _wait_answered(connection)
+            except trio.Cancelled:
+                if connection.usable:
+                    self._idle[connection] = trio.current_time()
+                raise
+        if scope.cancelled_caught:
+            raise self._exhausted()
+        return connection.usable  # noqa: ASYNC910  as above
 
     def _take_idle(self) -> BaseConnection | None:
         """Take one that nobody has; None if one is to be made."""
@@ -180,6 +208,12 @@ class Pool(ConnectionPool[Any]):
 def _is_asked(connection: BaseConnection) -> bool:
     """Whether the server owes an answer: a command that does not block shares its connection with others."""
     return bool(connection._requests)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  coredis counts, and not all
+
+
+async def _wait_answered(connection: BaseConnection) -> None:
+    """Wait until the last question on it has its answer, or it is closed."""
+    last: Any = connection._requests[-1]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  as above
+    await last._event.wait()  # noqa: SLF001  as above
 
 
 @contextmanager

@@ -139,6 +139,28 @@ async def test_200_cancellations_at_any_instant_leave_the_pool_whole(server: Ser
         await check_whole(client, look)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [wait for wait in WAITS if wait is not subscribe])
+async def test_who_is_cancelled_takes_no_answer_along_that_others_wait_for(server: Server, wait: Wait) -> None:
+    """They share the only connection: the server has got the first question, and answers late."""
+    answers: list[str] = []
+
+    async def ask_first() -> None:
+        answers.append(await client.echo("due"))
+
+    async with open_watched(server, maxsize=1) as (client, look):
+        await check_whole(client, look)
+        async with trio.open_nursery() as nursery:
+            with server.hanging():
+                nursery.start_soon(ask_first)
+                await until(lambda: look().used == 1)
+                with trio.move_on_after(0.05):
+                    await wait(client)
+        await check_whole(client, look)
+
+    assert answers == ["due"]
+
+
 async def ask(client: Client) -> None:
     assert await client.echo("patient") == "patient"
 
@@ -267,7 +289,7 @@ async def test_what_is_idle_for_too_long_is_closed(server: Server) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(pop, client, 0.01)
-        assert look().idle == 3
+        await until(lambda: look().idle == 3)  # the watch may be asking on one of them
 
         await until(lambda: look().idle == 1)  # that of the watch
         await until(lambda: server.clients() == 1)

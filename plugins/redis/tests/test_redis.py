@@ -130,6 +130,12 @@ async def test_a_wrong_password_is_not_tried_again(server: Server) -> None:
     assert "horse" not in str(refused.value)
 
 
+async def test_a_server_that_wants_a_password_is_told_as_that(server: Server) -> None:
+    with pytest.raises(StartupError, match="asks for a password: write `password`"):
+        async with driver(server, password=None).open():
+            pytest.fail("it opened")
+
+
 async def test_a_server_that_is_away_at_the_start_is_tried_again(server: Server) -> None:
     with pytest.raises(UnavailableError):
         async with driver(server, dsn="redis://127.0.0.1:1").open():
