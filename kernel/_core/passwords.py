@@ -40,7 +40,8 @@ def passwords_in(text: str) -> Iterator[str]:
         yield found[2].strip("\"'{}")
     for user, password in _OF_USER.findall(text):
         if password != user:
-            yield from {password, unquote(password)}
+            # Who ends a password at its first `@`, as libpq does, quotes the rest as the name of a host.
+            yield from {password, unquote(password), password.partition("@")[2]}
 
 
 def masked_prose(text: str) -> str:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from kernel._core.passwords import masked, masked_prose, names_a_password
+from kernel._core.passwords import masked, masked_prose, names_a_password, passwords_in
 from kernel._manifest.values import toml_text
 
 CANARY = "canary"
+
+
+def test_what_is_behind_an_at_in_a_password_is_one_as_well() -> None:
+    """Who ends a password at its first one takes the rest for the name of a host, and quotes it."""
+    assert "cleartext" in set(passwords_in("postgresql://app:p@cleartext@127.0.0.1/shop"))
 
 
 @pytest.mark.parametrize(

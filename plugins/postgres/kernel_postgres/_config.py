@@ -20,13 +20,15 @@ _POSITIVE: Final = and_(gt(0.0), le(_DAY))
 
 def _dsn(_: object, __: attrs.Attribute[str | Secret], value: str | Secret) -> None:
     try:
-        ports = str(conninfo_to_dict(revealed(value)).get("port") or "")
+        words = conninfo_to_dict(revealed(value))
     except psycopg.ProgrammingError as error:
         # What libpq says of it may quote the password.
         raise ValueError(
             'dsn must be "postgresql://user@host/database" or "host=... dbname=... user=..."; libpq cannot read it'
         ) from (None if isinstance(value, Secret) else error)
-    if not all(_is_port(port) for port in ports.split(",")):
+    if "@" in str(words.get("host") or ""):  # libpq ends a password at the first one, and would quote the rest
+        raise ValueError("dsn has an @ in its user or password: write it as %40 there")
+    if not all(_is_port(port) for port in str(words.get("port") or "").split(",")):
         raise ValueError("dsn names a port that is none: it is a number from 1 to 65535")
 
 

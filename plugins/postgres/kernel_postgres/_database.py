@@ -102,7 +102,9 @@ class Database(Transactional, Leasing):
             read_only: Whether it may write.
 
         Raises and Cancellation: As `kernel.abc.Transactional`; what the server refuses at the commit, such as a
-            transaction that cannot be serialized, is psycopg's error.
+            transaction that cannot be serialized, is psycopg's error. `psycopg.errors.InFailedSqlTransaction` on exit
+            if a statement failed and its error was caught, since the server keeps nothing of such a transaction;
+            `ValueError` for an isolation that there is not.
         """
         return self._transaction(isolation, read_only=read_only)
 

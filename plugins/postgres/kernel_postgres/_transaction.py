@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeVar, final
 
 import attrs
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import AsyncRowFactory, class_row, tuple_row
 from typing_extensions import override
 
@@ -119,6 +120,8 @@ async def open_transaction(
     Raises:
         As `kernel.abc.Transactional.transaction`.
     """
+    if isolation is not None and isolation not in _BEGIN:
+        raise ValueError(f"isolation must be one of {', '.join(map(repr, _BEGIN))}, not {isolation!r}")
     transaction = DatabaseTransaction(connection, carries_messages, on_commit)
     reached_end = False
     try:
@@ -128,6 +131,7 @@ async def open_transaction(
             if read_only:
                 await connection.execute("SET TRANSACTION READ ONLY")
             yield transaction
+            _expect_open(connection)
             reached_end = True
     except psycopg.Error as error:
         if reached_end:
@@ -135,6 +139,20 @@ async def open_transaction(
         raise
     finally:
         transaction.end(committed=reached_end)
+
+
+def _expect_open(connection: TrioConnection) -> None:
+    """Raise if there is nothing that a commit could keep: to COMMIT the server would answer ROLLBACK, and no error."""
+    status = connection.info.transaction_status
+    if status is TransactionStatus.INERROR:
+        raise psycopg.errors.InFailedSqlTransaction(
+            "a statement failed in this transaction, so that all of it is undone, though the error was caught: where one"
+            " may fail, put it into `async with transaction.connection.transaction()`, which is a savepoint"
+        )
+    if status is TransactionStatus.IDLE:
+        raise psycopg.ProgrammingError(
+            "a statement ended this transaction, such as COMMIT or ROLLBACK: leave its block instead, or raise"
+        )
 
 
 def _of_commit(error: psycopg.Error, connection: TrioConnection) -> Exception:

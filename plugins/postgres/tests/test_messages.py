@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import psycopg
 import pytest
 import trio
 from kernel_memory import MemoryConfig, MemoryDriver
@@ -84,6 +85,62 @@ async def test_what_is_sent_in_a_transaction_arrives_as_it_was_when_it_is_commit
     assert math.isclose(got.deadline, envelope.deadline, abs_tol=1.0)
     for name in ("id", "subject", "body", "headers", "content_type", "reply_to", "correlation_id", "priority"):
         assert getattr(got, name) == getattr(envelope, name)
+
+
+FAILING = {
+    "unique": "INSERT INTO effect_once VALUES (1), (1)",
+    "no such table": "SELECT 1 FROM nowhere",
+    "no statement": "SELEKT",
+    "division": "SELECT 1 / 0",
+    "too late": "SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)",
+}
+
+
+@pytest.mark.parametrize("how", FAILING)
+async def test_a_transaction_whose_error_was_caught_is_an_error_and_its_message_is_handled_again(
+    how: str, open_database: OpenDatabase, cluster: Cluster, empty: None
+) -> None:
+    """The server answers ROLLBACK to its COMMIT, and no error: effect, id and message would be lost in silence."""
+    cluster.query("DROP TABLE IF EXISTS effect_once")
+    cluster.query("CREATE TABLE effect_once (number int PRIMARY KEY)")
+    async with open_database(outbox=True) as database:
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="all of it is undone"):  # noqa: PT012  on exit
+                async with database.transaction() as transaction:
+                    assert await transaction.once("1", scope="act")
+                    await transaction.execute("INSERT INTO effect VALUES ('1')")
+                    await transaction.send(Envelope(subject="q", body=b""), exchange="")
+                    with suppress(psycopg.Error):
+                        await transaction.execute(FAILING[how])
+        async with database.transaction() as transaction:
+            with suppress(psycopg.Error):
+                async with transaction.connection.transaction():
+                    await transaction.execute(FAILING[how])
+            await transaction.execute("INSERT INTO effect VALUES ('2')")
+        written = await database.execute("SELECT id FROM effect")
+        left = await database.execute("SELECT count(*) FROM kernel_outbox")
+
+    assert (written, left) == ([("2",)], [(0,)])
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK"])
+async def test_a_transaction_that_a_statement_ended_is_an_error(
+    statement: str, open_database: OpenDatabase, empty: None
+) -> None:
+    async with open_database(outbox=True) as database:
+        with pytest.raises(psycopg.ProgrammingError, match="a statement ended this transaction"):
+            async with database.transaction() as transaction:
+                await transaction.execute(statement)
+        assert await act(database, Envelope(subject="q", body=b""))
+
+
+async def test_an_isolation_that_there_is_not_is_named_beside_those_that_there_are(
+    open_database: OpenDatabase,
+) -> None:
+    async with open_database() as database:
+        with pytest.raises(ValueError, match=r"isolation must be one of 'read committed', .*, not 'bogus'"):
+            async with database.transaction(isolation="bogus"):  # type: ignore[arg-type]
+                pytest.fail("it began")
 
 
 async def test_messages_keep_the_order_in_which_they_were_written(open_database: OpenDatabase, empty: None) -> None:

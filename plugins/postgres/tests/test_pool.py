@@ -272,6 +272,16 @@ def test_a_dsn_that_libpq_cannot_read_is_refused(dsn: str) -> None:
         PostgresConfig(dsn=dsn)
 
 
+@pytest.mark.parametrize("password", ["a@cleartext", "@cleartext", "cle@r@text", "@"])
+def test_a_password_with_an_at_is_refused_and_not_quoted(password: str) -> None:
+    """libpq ends it at the first one, and would say of the rest that it is a host that cannot be found."""
+    with pytest.raises(ValueError, match="has an @ in its user or password: write it as %40") as refused:
+        PostgresConfig(dsn=f"postgresql://app:{password}@127.0.0.1/shop")
+
+    assert "clear" not in str(refused.value)
+    PostgresConfig(dsn=f"postgresql://app:{password.replace('@', '%40')}@127.0.0.1/shop")
+
+
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
