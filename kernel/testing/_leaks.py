@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -34,7 +35,8 @@ class _Held:
 def no_leaks() -> Generator[None]:
     """Fail if the process holds more descriptors, threads or child processes after the body than before.
 
-    Threads that trio keeps for later use do not count; one that is about to end has a second for it.
+    Threads that trio keeps for later use do not count, nor does the process that Python keeps beside those of
+    `multiprocessing`, which ends with this one; a thread that is about to end has a second for it.
 
     Raises:
         AssertionError: naming each thing that was left.
@@ -89,7 +91,16 @@ def _left(before: _Held, after: _Held) -> list[str]:
 
 def _held() -> _Held:
     threads = (thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread"))
-    return _Held(_descriptors(), frozenset(threads), _children())
+    child, descriptor = _tracker()
+    opened = {key: name for key, name in _descriptors().items() if key != descriptor}
+    return _Held(opened, frozenset(threads), _children() - {child})
+
+
+def _tracker() -> tuple[str, str]:
+    """Return the process and the descriptor of Python's resource tracker, which stays once a process was started."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    tracker = getattr(module, "_resource_tracker", None)
+    return str(getattr(tracker, "_pid", None)), str(getattr(tracker, "_fd", None))
 
 
 def _descriptors() -> dict[str, str]:

@@ -585,6 +585,15 @@ def test_nothing_left_is_no_leak() -> None:
         os.close(os.open(os.devnull, os.O_RDONLY))
 
 
+def test_what_python_keeps_beside_processes_is_no_leak() -> None:
+    tracker = (
+        "import os; from multiprocessing import resource_tracker; from kernel.testing import no_leaks\n"
+        "with no_leaks(): resource_tracker.ensure_running()\n"
+        "print(len(os.listdir('/proc/self/fd')))"
+    )
+    subprocess.run([sys.executable, "-c", tracker], check=True, capture_output=True)
+
+
 def test_a_descriptor_that_is_left_is_named() -> None:
     with pytest.raises(AssertionError, match=r"left behind: descriptor \d+ \(/dev/null\)"), no_leaks():
         descriptor = os.open(os.devnull, os.O_RDONLY)

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import parent_process
+from types import FrameType
 from typing import Any, Final, TypeAlias, cast, final
 
 import attrs
@@ -71,10 +72,15 @@ def begin(kept: tuple[str, ...], level: int) -> None:
     for name in [*os.environ]:
         if name not in KEPT and name not in kept and not name.startswith(_KEPT_PREFIXES):
             del os.environ[name]
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a service manager sends it to all
+        signal.signal(number, _leave_it_to_the_parent)
     logging.getLogger().setLevel(level)
     keep_pipes()
     die_with_parent()
+
+
+def _leave_it_to_the_parent(number: int, frame: FrameType | None) -> None:
+    """Do nothing. What is ignored outright would be ignored by every program that a handler starts, too."""
 
 
 def keep_pipes() -> None:

@@ -19,7 +19,7 @@ from kernel.abc import PlainWorker
 from kernel.errors import DeliveryError, RemoteError
 from kernel.testing import fake_context, open_kernel
 
-from ._workers import die, leave, spin, where
+from ._workers import die, disposition, leave, spin, where
 from .conftest import OpenPool, manifest
 
 PROCESSES = {"plugin": "process_pool", "processes": 1}
@@ -72,6 +72,18 @@ async def test_a_process_that_dies_is_noticed_while_a_program_goes_on_that_it_ha
                 await pool.call(function(leave), "", [str(file)], {})
         finally:
             os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+async def test_a_program_that_a_handler_starts_can_be_ended_as_any_other() -> None:
+    async with driver().open() as pool:
+        pid, _ = await pool.call(function(where), "", [None], {})  # type: ignore[misc]
+        ignored: Any = await pool.call(function(disposition), "", [], {})
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(pid, number)
+        after, _ = await pool.call(function(where), "", [None], {})  # type: ignore[misc]
+
+    assert {signal.SIGINT, signal.SIGTERM}.isdisjoint(ignored)
+    assert after == pid, "it leaves them to its parent all the same"
 
 
 async def test_a_delivery_whose_process_dies_is_tried_again_with_its_attempt_counted() -> None:
