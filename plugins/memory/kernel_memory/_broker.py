@@ -79,12 +79,16 @@ class MemoryBroker(Broker):
 
         return [PeekedDelivery(entry) for entry in self._store.queue(queue).peek(limit)]
 
-    def close(self) -> None:
-        """Forget everything; whoever waits for a message gets `UnavailableError`."""
+    def close(self) -> dict[str, int]:
+        """Forget everything; whoever waits for a message gets `UnavailableError`.
+
+        Returns:
+            How many messages each queue held, of those that hold any and are not of one connection alone.
+        """
         for consumer in self._consumers:
             consumer.leave()
         self._consumers.clear()
-        self._store.close()
+        return self._store.close()
 
     def _check(self) -> None:
         if self._store.closed:

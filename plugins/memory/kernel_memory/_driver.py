@@ -92,5 +92,6 @@ class MemoryDriver(Driver[Broker]):
             try:
                 yield broker
             finally:
-                broker.close()
+                if held := broker.close():
+                    self._context.log.warning("messages that nobody has handled end with the driver", queues=held)
                 nursery.cancel_scope.cancel()

@@ -83,13 +83,15 @@ class Store:
                 self._exchanges[binding.exchange].unbind(binding.queue, binding.pattern)
         return [_unread(queue) for queue in queues if queue.spec.name not in busy and len(queue)]
 
-    def close(self) -> None:
-        """Remove everything; what was under way counts as returned."""
+    def close(self) -> dict[str, int]:
+        """Remove everything; what was under way counts as returned. Return how many messages queues still held."""
         self.closed = True
         self.ledger.returned += self.ledger.snapshot().unsettled
+        held = {name: len(queue) for name, queue in self._queues.items() if len(queue) and not queue.spec.exclusive}
         for queue in list(self._queues.values()):
             self.remove(queue)
         self._exchanges.clear()
+        return held
 
     def send(self, envelope: Envelope, *, exchange: str, mandatory: bool) -> None:
         """Give every queue that is bound a copy, or none of them."""

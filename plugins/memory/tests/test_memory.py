@@ -6,6 +6,8 @@ from typing import Any
 
 import attrs
 import pytest
+import structlog
+import structlog.testing
 import trio
 from kernel_memory import MemoryBroker, MemoryConfig, MemoryDriver, MessageDropped
 from trio.testing import MockClock
@@ -52,6 +54,25 @@ async def test_every_delivery_ends_in_exactly_one_count(autojump_clock: MockCloc
 
         assert stats.delivered == stats.acked + stats.returned + stats.retried + stats.dead + len(open_ones)
         assert (stats.acked, stats.returned, stats.retried, stats.dead, stats.unsettled) == (30, 30, 60, 30, 3)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+async def test_what_ends_with_the_driver_is_told_of(autojump_clock: MockClock, taken: int) -> None:
+    with structlog.testing.capture_logs() as logs:
+        context = attrs.evolve(fake_context("driver/queue"), log=structlog.get_logger())
+        async with MemoryDriver(config=MemoryConfig(), context=context).open() as broker:
+            await declare(broker, dead_letters="d")
+            await declare(broker, "mine", exclusive=True)
+            await put(broker, "a", "b", "c")
+            await put(broker, "answer", queue="mine")
+            async with broker.subscribe(wish()) as deliveries:
+                for _ in range(taken):
+                    await (await anext(deliveries)).settle(Ack())
+                if taken < 3:
+                    await (await anext(deliveries)).settle(Return())
+
+    left = {"queues": {"q": 3 - taken}, "event": "messages that nobody has handled end with the driver"}
+    assert logs == ([{**left, "log_level": "warning"}] if taken < 3 else [])
 
 
 async def test_what_is_under_way_when_the_broker_closes_counts_as_returned(autojump_clock: MockClock) -> None:
