@@ -30,7 +30,9 @@ def _check_dsn(_: object, __: attrs.Attribute[str | Secret], value: str | Secret
         parts, hosts = urlsplit(""), []
     if not hosts or parts.scheme not in _SCHEMES or _UNFIT.search(text) or not _OPTIONS.fullmatch(parts.query):
         # Without what was given: there may be a password in it.
-        raise ValueError("must be mongodb://[user:password@]host[:port][,host...][/?options], or mongodb+srv://")
+        raise ValueError(
+            "must be mongodb://HOST[:PORT][,HOST...][/?OPTIONS] or mongodb+srv://HOST, with USER:PASSWORD and an @ before the first host"
+        )
 
 
 def _check_keys(_: object, __: attrs.Attribute[Any], value: Mapping[str, object]) -> None:
