@@ -89,7 +89,6 @@ _SAYS: Final = (
     (r".* must be from (\d+) to (\d+), .*", ("minimum", "maximum")),
 )
 """What validators say of what they refuse."""
-_REGEX: Final = r".* must match regex '(.*)' \(.* doesn't\)"
 
 
 class _Long(str):
@@ -112,7 +111,7 @@ def _validated(schema: Schema, validator: Callable[..., object] | None, field: o
         try:
             validator(None, field, beyond)
         except Exception as error:  # noqa: BLE001  somebody's validator, given what it cannot expect
-            schema = with_keywords(schema, dict(_said(str(error.args[0]) if error.args else "")))
+            schema = with_keywords(schema, dict(_said(error)))
     return schema
 
 
@@ -124,9 +123,12 @@ def _validated_as_written(schema: Schema, validator: Callable[..., object] | Non
     return {"anyOf": [made, dict(FROM_OUTSIDE)]}
 
 
-def _said(text: str) -> Iterator[tuple[str, object]]:
-    if found := re.fullmatch(_REGEX, text, re.DOTALL):
-        yield "pattern", f"^(?:{found[1]})$"
+def _said(error: Exception) -> Iterator[tuple[str, object]]:
+    """Yield what an error says is allowed: in its text, or as attrs' `matches_re` does, which has the pattern along."""
+    for arg in error.args[1:]:
+        if isinstance(arg, re.Pattern):  # in the text its backslashes are doubled
+            yield "pattern", f"^(?:{cast('re.Pattern[str]', arg).pattern})$"
+    text = str(error.args[0]) if error.args else ""
     for pattern, keys in _SAYS:
         if found := re.fullmatch(pattern, text, re.DOTALL):
             with suppress(ValueError, SyntaxError):  # a bound that is no plain value

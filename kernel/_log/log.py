@@ -21,13 +21,14 @@ from .._core.masks import Masks
 from .._core.spans import carried
 from .levels import NUMBERS, Levels
 from .library import lean
-from .render import Record, Render, as_json, as_text, with_traceback
+from .render import Record, Render, as_json, as_text, printed, with_traceback
 from .sinks import Sink, Stream
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 _TOLD: Final = "records of the log were lost"
+_ELSEWHERE: Final = "the log cannot be written to its file, and goes to standard error"
 
 
 @final
@@ -58,6 +59,8 @@ class Log:
     """Records that its sink did not take."""
     _told: int = attrs.field(default=0, init=False)
     """Of those, how many the log itself tells of."""
+    _is_elsewhere: bool = attrs.field(default=False, init=False)
+    """Whether its sink did not take the last record, which has been told."""
     _render: Render = attrs.field(init=False)
     _one_by_one: threading.RLock = attrs.field(factory=threading.RLock, init=False)
     """An `RLock`, since a signal handler may log while its thread does."""
@@ -74,8 +77,10 @@ class Log:
                 if self.lost > self._told:
                     self._tell_lost()
                 self.settings.sink.write(line)
-            except Exception:  # noqa: BLE001  whatever is wrong with the sink, the code that logs goes on
+                self._is_elsewhere = False
+            except Exception as error:  # noqa: BLE001  whatever is wrong with the sink, the code that logs goes on
                 self.lost += 1
+                self._tell_why(error)
                 self._write_elsewhere(line)
 
     def last_words(self, text: str, culprits: Sequence[str]) -> None:
@@ -111,6 +116,15 @@ class Log:
         fields: Record = {"event": _TOLD, "level": "error", "component": "kernel", "records": lost}
         self.settings.sink.write(self._line(fields))
         self._told = self.lost
+
+    def _tell_why(self, error: Exception) -> None:
+        """Tell, where the first record goes that the sink does not take, what is wrong with the sink."""
+        if self._is_elsewhere:
+            return
+        self._is_elsewhere = True
+        fields: Record = {"event": _ELSEWHERE, "level": "error", "component": "kernel", "error": printed(error)}
+        with suppress(Exception):
+            self._write_elsewhere(self._line(fields))
 
     def _write_elsewhere(self, line: str) -> None:
         if not isinstance(self.settings.sink, Stream):

@@ -52,6 +52,7 @@ class Everything:
     mode: Literal["a", "b"] = "a"
     colour: Colour = Colour.RED
     word: str = attrs.field(default="x", validator=attrs.validators.matches_re("[a-z]+"))
+    road: str = attrs.field(default="/", validator=attrs.validators.matches_re(r"(/[^/\s]*)+"))
     few: str = attrs.field(default="ab", validator=[attrs.validators.min_len(2), attrs.validators.max_len(3)])
     one: int = attrs.field(default=1, validator=attrs.validators.in_([1, 2]))
     inner: Inner | None = None
@@ -89,6 +90,7 @@ def validator_of_what_is_installed() -> jsonschema.Draft202012Validator:
     [
         {},
         {"port": 9},
+        {"road": "/sales/s"},
         {"share": 0.5},
         {"share": 1},
         {"mode": "b"},
@@ -115,6 +117,7 @@ def test_the_schema_of_a_class_takes(value: Mapping[str, object]) -> None:
         {"name": 1},
         {"port": 0},
         {"port": 10},
+        {"road": "/a b"},
         {"port": True},
         {"share": 0},
         {"mode": "c"},
@@ -178,6 +181,13 @@ def test_the_schema_refuses_every_misspelt_key_of_the_examples(path: Path) -> No
     unnoticed = [at for at in keys(manifest) if checks.is_valid(misspelt(manifest, at))]
 
     assert unnoticed == []
+
+
+@pytest.mark.parametrize(("path", "is_taken"), [("/sales", True), ("${ROOT}", True), ("", True), ("/sales/", False)])
+def test_the_schema_knows_what_a_path_of_a_dispatcher_may_be(path: str, is_taken: bool) -> None:
+    manifest = {"kernel": {"name": "shop"}, "dispatchers": {"web": {"plugin": "web", "root_path": path}}}
+
+    assert validator_of_what_is_installed().is_valid(manifest) is is_taken
 
 
 def keys(manifest: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

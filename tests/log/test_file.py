@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import resource
@@ -18,7 +19,9 @@ import pytest
 from kernel._core.policies import LogFilePolicy
 from kernel._log.levels import Levels
 from kernel._log.log import Log, LogSettings
-from kernel._log.sinks import RotatingFile, Sink
+from kernel._log.sinks import RotatingFile, Sink, Stream
+
+from ._logs import UnprintableError
 
 BEGIN = datetime(2026, 11, 27, 22, 30, tzinfo=UTC).timestamp()
 HOUR, DAY = 3600.0, 86400.0
@@ -240,6 +243,106 @@ def test_what_a_file_does_not_take_goes_to_standard_error(
     log.logger().error("no room")
 
     assert "error   kernel: no room\n" in capsys.readouterr().err
+    assert log.lost == 1
+
+
+ELSEWHERE = "the log cannot be written to its file, and goes to standard error"
+
+
+class Flaky(Sink):
+    """Takes what is written if it is told to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.taken: list[str] = []
+
+    def write(self, text: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.taken.append(json.loads(text)["event"])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, str]]:
+    """Return what standard error has got: each event, and the error that it comes with."""
+    lines = map(json.loads, capsys.readouterr().err.splitlines())
+    return [(line["event"], line.get("error", "")) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("/proc/no/shop.log", "[Errno 2] No such file or directory: '/proc/no'"),
+        ("/dev/null/shop.log", "[Errno 17] File exists: '/dev/null'"),
+        ("/proc", "[Errno 21] Is a directory: '/proc'"),
+        ("/dev/full", "[Errno 28] No space left on device"),
+    ],
+    ids=["no folder", "below a file", "a folder", "full"],
+)
+def test_standard_error_says_once_why_the_log_goes_there(
+    clock: Clock, capsys: pytest.CaptureFixture[str], where: str, why: str
+) -> None:
+    clock.path = Path(where)
+    log = log_to(opened(clock), as_json=True)
+    for number in range(3):
+        log.logger().info(f"line {number}")
+
+    assert said(capsys) == [(ELSEWHERE, why), ("line 0", ""), ("line 1", ""), ("line 2", "")]
+    assert log.lost == 3
+
+
+def test_a_text_log_says_why_as_the_kernel_does(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    clock.path = Path("/proc")
+    log_to(opened(clock)).logger().info("x")
+
+    why = f"error   kernel: {ELSEWHERE} error=\"[Errno 21] Is a directory: '/proc'\"\n"
+    assert why in capsys.readouterr().err
+
+
+def test_a_sink_that_has_recovered_says_again_why_it_takes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = Flaky()
+    log = log_to(sink, as_json=True)
+    for error in (OSError(errno.ENOSPC, "full"), None, OSError(errno.EIO, "broken")):
+        sink.error = error
+        log.logger().info("one")
+        log.logger().info("two")
+
+    assert said(capsys) == [
+        (ELSEWHERE, "[Errno 28] full"),
+        ("one", ""),
+        ("two", ""),
+        (ELSEWHERE, "[Errno 5] broken"),
+        ("one", ""),
+        ("two", ""),
+    ]
+    assert sink.taken == ["records of the log were lost", "one", "two"]
+    assert log.lost == 4
+
+
+def test_an_error_of_a_sink_that_has_no_text_breaks_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = Flaky()
+    sink.error = UnprintableError()
+    log_to(sink, as_json=True).logger().info("x")
+
+    assert said(capsys) == [(ELSEWHERE, "<unprintable UnprintableError>"), ("x", "")]
+
+
+def test_without_a_standard_error_nothing_is_said_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    sink = Flaky()
+    sink.error = OSError(errno.ENOSPC, "full")
+    log = log_to(sink, as_json=True)
+    log.logger().info("x")
+
+    assert log.lost == 1
+
+
+def test_a_stream_that_takes_nothing_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    stream.close()
+    log = log_to(Stream(stream), as_json=True)
+    log.logger().info("x")
+
+    assert said(capsys) == []
     assert log.lost == 1
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 import attrs
-from attrs.validators import ge, gt, le, matches_re
+from attrs.validators import ge, gt, le
 
 from kernel import Secret
 from kernel.abc import ByFields, parse_host
@@ -16,6 +16,8 @@ from kernel.abc import ByFields, parse_host
 MAX_SECONDS = 3600.0
 MAX_BYTES = 2**31 - 1
 LISTENERS_MAX = 64
+_PATH_OR_NONE: Final = re.compile(r"|(/[^/?#\s]+)+")
+_PATH_OR_ROOT: Final = re.compile(r"/|(/[^/?#\s]+)+")
 
 
 @final
@@ -86,6 +88,21 @@ def _check_networks(instance: object, attribute: attrs.Attribute[Any], value: tu
             ipaddress.ip_network(network)
 
 
+def _check_path(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    _check_form(attribute, value, _PATH_OR_NONE, "empty")
+
+
+def _check_prefix(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    _check_form(attribute, value, _PATH_OR_ROOT, "/")
+
+
+def _check_form(attribute: attrs.Attribute[Any], value: str, form: re.Pattern[str], other: str) -> None:
+    if not form.fullmatch(value):
+        rule = f"{other} or a path such as /api/v1, without //, ?, #, spaces and a / at its end"
+        # With what attrs' `matches_re` has along, too: the JSON schema takes its pattern from there.
+        raise ValueError(f"'{attribute.name}' must be {rule}, got {value!r:.60}", attribute, form, value)
+
+
 def _check_seconds(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not 0 <= value <= MAX_SECONDS:
         raise ValueError(f"must be from 0 to {MAX_SECONDS:g} seconds")
@@ -146,9 +163,9 @@ class OpenApiConfig(ByFields):
     title: str = "API"
     version: str = "0.1.0"
     description: str = ""
-    path: str = attrs.field(default="/openapi.json", validator=matches_re(r"|(/[^/?#\s]+)+"))
+    path: str = attrs.field(default="/openapi.json", validator=_check_path)
     """Where it is; empty for nowhere."""
-    docs: str = attrs.field(default="/docs", validator=matches_re(r"|(/[^/?#\s]+)+"))
+    docs: str = attrs.field(default="/docs", validator=_check_path)
     """Where it is shown to people; empty for nowhere."""
 
 
@@ -210,7 +227,7 @@ class WebConfig(ByFields):
     """Whether messages of websockets may be compressed (permessage-deflate, nothing kept between messages)."""
     allowed_hosts: tuple[str, ...] = attrs.field(default=(), validator=_check_hosts)
     """Names that `Host` may have, without a port; `*.example.org` is any below. Empty allows all. Others are a 400."""
-    root_path: str = attrs.field(default="", validator=matches_re(r"|(/[^/?#\s]+)+"))
+    root_path: str = attrs.field(default="", validator=_check_path)
     """A prefix that a proxy has taken off every path; applications see it again."""
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
     """Addresses and networks, or `unix`, that are believed when they say for whom they ask."""
@@ -266,7 +283,7 @@ class WebConfig(ByFields):
 class WebOptions(ByFields):
     """The `options` table of a worker."""
 
-    prefix: str = attrs.field(default="/", validator=matches_re(r"/|(/[^/?#\s]+)+"))
+    prefix: str = attrs.field(default="/", validator=_check_prefix)
     """The paths that the worker serves: this one and everything below; the longest prefix wins."""
     request_timeout: float | None = attrs.field(default=None, validator=_check_seconds)
     """In place of the dispatcher's."""

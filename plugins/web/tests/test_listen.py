@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import httpx
 import pytest
-from kernel_web import TlsConfig, WebConfig, WebDispatcher, WebOptions
+from kernel_web import OpenApiConfig, TlsConfig, WebConfig, WebDispatcher, WebOptions
 from kernel_web._config import parse_address
 
 from kernel.abc import Candidate
@@ -178,7 +178,30 @@ def test_every_number_has_a_range(name: str, value: float) -> None:
         WebConfig(**{name: value})
 
 
+A_PATH = "a path such as /api/v1, without //, ?, #, spaces and a / at its end"
+
+
 @pytest.mark.parametrize("prefix", ["", "api", "/api/", "//", "/a?b", "/a b"])
 def test_a_prefix_is_a_path_without_a_last_slash(prefix: str) -> None:
-    with pytest.raises(ValueError, match="prefix"):
+    with pytest.raises(ValueError, match="prefix") as caught:
         WebOptions(prefix=prefix)
+
+    assert caught.value.args[0] == f"'prefix' must be / or {A_PATH}, got {prefix!r}"
+
+
+@pytest.mark.parametrize("path", ["api", "/", "/api/", "//", "/a?b", "/a b"])
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(WebConfig, "root_path"), (OpenApiConfig, "path"), (OpenApiConfig, "docs")],
+    ids=["root_path", "path", "docs"],
+)
+def test_what_may_be_empty_is_a_path_without_a_last_slash(config: type, name: str, path: str) -> None:
+    with pytest.raises(ValueError, match=name) as caught:
+        config(**{name: path})
+
+    assert caught.value.args[0] == f"'{name}' must be empty or {A_PATH}, got {path!r}"
+
+
+@pytest.mark.parametrize("path", ["/sales", "/api/v1", "/~a/*", ""])
+def test_what_may_be_empty_takes_paths(path: str) -> None:
+    assert WebConfig(root_path=path).root_path == path

@@ -12,13 +12,13 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from fastapi import APIRouter, FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, FastAPI, HTTPException, WebSocket, WebSocketDisconnect
 from kernel_web import OpenApiConfig, RequestDone, ThreadsTaken, WebConfig, WebDispatcher, WebOptions
 from pydantic import BaseModel
 from trio_websocket import open_websocket_url
 
 from kernel.abc import Candidate
-from kernel.errors import StartupError
+from kernel.errors import QueueFullError, StartupError, StorageError, UnavailableError, UnknownOutcomeError
 
 
 class Order(BaseModel):
@@ -193,6 +193,57 @@ async def test_requests_are_told_with_the_worker_of_the_router(web: Any) -> None
         told = [event.worker for event in service.events if isinstance(event, RequestDone)]
 
     assert told == ["worker/app1", ""]
+
+
+# --- what an endpoint raises ------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """Endpoints that raise an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.router = APIRouter()
+        self.router.get("/async")(self.fail)
+        self.router.get("/sync")(self.fail_in_thread)
+
+    async def fail(self) -> None:
+        await trio.lowlevel.checkpoint()
+        raise self.error
+
+    def fail_in_thread(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("path", ["/async", "/sync"])
+@pytest.mark.parametrize(
+    "error", [UnavailableError("x"), UnknownOutcomeError("x"), QueueFullError("x"), StorageError("x")], ids=repr
+)
+async def test_an_endpoint_whose_broker_is_away_is_a_503(web: Any, error: Exception, path: str) -> None:
+    async with web(Failing(error)) as service, client(service) as http:
+        answer = await http.get(path)
+
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert [line["event"] for line in service.logs if line["level"] == "error"] == ["the application failed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text", "told"),
+    [
+        (ValueError("secret"), 500, "500 Internal Server Error", ["the application failed"]),
+        (HTTPException(409, "taken"), 409, '{"detail":"taken"}', []),
+    ],
+    ids=["any other", "FastAPI's own"],
+)
+async def test_other_errors_of_an_endpoint_are_what_they_were(
+    web: Any, error: Exception, status: int, text: str, told: list[str]
+) -> None:
+    async with web(Failing(error)) as service, client(service) as http:
+        answer = await http.get("/async")
+
+    assert (answer.status_code, answer.text.strip()) == (status, text)
+    assert [line["event"] for line in service.logs if line["level"] == "error"] == told
 
 
 # --- what a worker may be --------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class Routing:
         """
         self.router = router
         joined = _joined([("", router)])
-        self.app: Application = joined
+        self.app: Application = _bared(joined)
         self._routes: Sequence[Any] = joined.router.routes
 
     def match(self, path: str, method: str) -> int:
@@ -70,6 +70,15 @@ def _joined(routers: Sequence[tuple[str, Any]]) -> Any:  # noqa: ANN401  a FastA
             app.include_router(router, prefix=prefix)
     except (FastAPIError, AssertionError) as error:
         raise StartupError(f"FastAPI does not take the router: {error}") from error
+    return app
+
+
+def _bared(app: Any) -> Any:  # noqa: ANN401  a FastAPI
+    """Return an application without what makes a 500 of every error: the dispatcher knows those that are a 503."""
+    from starlette.middleware.errors import ServerErrorMiddleware  # noqa: PLC0415  optional, see above
+
+    stack = app.build_middleware_stack()
+    app.middleware_stack = stack.app if isinstance(stack, ServerErrorMiddleware) else stack
     return app
 
 
