@@ -55,20 +55,21 @@ class Pool(ConnectionPool[Any]):
         Cancellation: Is a checkpoint. If cancelled, there is no connection taken, and no place.
         """
         await trio.lowlevel.checkpoint()
+        until = trio.current_time() + self._config.acquire_timeout
         try:
             self._places.acquire_nowait()
         except trio.WouldBlock:
-            await self._wait_for_place()
+            await self._wait_for_place(until)
         try:
-            connection = await self._take()
+            connection = await self._take(until)
         except BaseException:
             self._places.release()
             raise
         self.statistics.connection_leased(connection)
         return connection
 
-    async def _wait_for_place(self) -> None:
-        with trio.move_on_after(self._config.acquire_timeout) as scope:
+    async def _wait_for_place(self, until: float) -> None:
+        with trio.move_on_at(until) as scope:
             await self._places.acquire()
         if scope.cancelled_caught:
             raise self._exhausted()
@@ -80,20 +81,20 @@ class Pool(ConnectionPool[Any]):
             " subscription: raise `maxsize`, or have fewer of them at a time"
         )
 
-    async def _take(self) -> BaseConnection:
+    async def _take(self, until: float) -> BaseConnection:
         while True:
             connection = self._take_idle()
             if connection is None:
                 return await self._add()
-            if self._is_shared.get() or await self._is_answered(connection):
+            if self._is_shared.get() or await self._is_answered(connection, until):
                 return connection  # noqa: ASYNC910  get_connection has had its checkpoint
 
-    async def _is_answered(self, connection: BaseConnection) -> bool:
+    async def _is_answered(self, connection: BaseConnection, until: float) -> bool:
         """Wait until the server owes nobody an answer on it; return whether it can be used then.
 
         Whoever has it for itself closes it if what it does is cancelled, and would take along what others wait for.
         """
-        with trio.move_on_after(self._config.acquire_timeout) as scope:
+        with trio.move_on_at(until) as scope:
             try:
                 while connection.usable and _is_asked(connection):
                     await _wait_answered(connection)

@@ -161,6 +161,19 @@ async def test_who_is_cancelled_takes_no_answer_along_that_others_wait_for(serve
     assert answers == ["due"]
 
 
+@pytest.mark.slow
+async def test_who_waits_for_an_answer_to_others_waits_no_longer_than_for_a_connection(server: Server) -> None:
+    async with open_watched(server, maxsize=1, acquire_timeout=0.2) as (client, look):
+        await check_whole(client, look)
+        async with trio.open_nursery() as nursery:
+            with server.hanging():
+                nursery.start_soon(ask, client)
+                await until(lambda: look().used == 1)
+                with pytest.raises(UnavailableError, match=r"acquire_timeout = 0\.2 s"):
+                    await pop(client)
+        await check_whole(client, look)
+
+
 async def ask(client: Client) -> None:
     assert await client.echo("patient") == "patient"
 
