@@ -93,5 +93,5 @@ class MemoryDriver(Driver[Broker]):
                 yield broker
             finally:
                 if held := broker.close():
-                    self._context.log.warning("messages that nobody has handled end with the driver", queues=held)
+                    self._context.log.warning("what queues still hold ends with the driver", queues=held)
                 nursery.cancel_scope.cancel()

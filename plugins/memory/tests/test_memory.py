@@ -71,7 +71,7 @@ async def test_what_ends_with_the_driver_is_told_of(autojump_clock: MockClock, t
                 if taken < 3:
                     await (await anext(deliveries)).settle(Return())
 
-    left = {"queues": {"q": 3 - taken}, "event": "messages that nobody has handled end with the driver"}
+    left = {"queues": {"q": 3 - taken}, "event": "what queues still hold ends with the driver"}
     assert logs == ([{**left, "log_level": "warning"}] if taken < 3 else [])
 
 
